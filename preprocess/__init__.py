@@ -1,0 +1,1 @@
+"""Stage 1, imported as `tumorbatch.preprocess`: images to shards. Never loads TensorFlow."""

@@ -1,0 +1,110 @@
+"""Which folder holds which class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import FoundFile, find_files, printable
+from tumorbatch.labels import CLASS_NAMES
+
+_SPELLINGS = {
+    "Healthy": ("healthy", "no_tumor", "notumor", "no", "normal"),
+    "Tumor": ("tumor", "brain_tumor", "braintumor", "tumour", "brain_tumour", "yes"),
+}
+
+
+def _fold(folder: str) -> str:
+    return folder.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file and the class whose folder it lies in.
+
+    Attributes:
+        file: The file; its name is relative to the source folder.
+        label: Index into `CLASS_NAMES`.
+    """
+
+    file: FoundFile
+    label: int
+
+
+def find_sources(source: Path, given: Mapping[str, str]) -> list[SourceFile]:
+    """All files below the class folders of `source`, sorted by name.
+
+    Args:
+        source: Holds one folder for each class, and nothing else but hidden entries and files.
+        given: {class name: folder name}; an empty mapping matches folders by their known spellings.
+
+    Raises:
+        InputError: `source` is missing, or has no files in its class folders.
+        ConfigError: A folder's class is not known, two folders claim one class, or one is missing.
+    """
+    folders = _class_folders(source, given)
+    found = []
+    for label, folder in enumerate(folders):
+        # The class folder's own name goes in front, so that names are relative to the source.
+        for file in find_files(source / folder):
+            name = "/".join(part for part in (printable(folder), file.name) if part)
+            found.append(SourceFile(FoundFile(file.path, name, file.problem, file.status), label))
+    if not found:
+        raise InputError(
+            f"{source} has no files in its class folders {' and '.join(map(repr, folders))}. "
+            "Put the images there."
+        )
+    return sorted(found, key=lambda entry: entry.file.name)
+
+
+def _class_folders(source: Path, given: Mapping[str, str]) -> list[str]:
+    if not source.is_dir():
+        raise InputError(
+            f"{source} is not there. Put the images into {source / CLASS_NAMES[0]} and "
+            f"{source / CLASS_NAMES[1]}, name another folder, or make synthetic ones with "
+            f"`tumorbatch sample {source}`."
+        )
+    present = sorted(
+        entry.name for entry in source.iterdir() if entry.is_dir() and entry.name[0] != "."
+    )
+    listed = ", ".join(repr(printable(name)) for name in present) or "no folders"
+    chosen: dict[str, str] = {}
+    if given:
+        for name, folder in given.items():
+            match = [known for known in CLASS_NAMES if known.casefold() == name.casefold()]
+            if not match:
+                raise ConfigError(f"--class takes {' or '.join(CLASS_NAMES)}. Received: {name}.")
+            if folder not in present:
+                raise ConfigError(
+                    f"--class {name}={folder}: {source} has no such folder. Found: {listed}."
+                )
+            chosen[match[0]] = folder
+    else:
+        for folder in present:
+            classes = [name for name in CLASS_NAMES if _fold(folder) in _SPELLINGS[name]]
+            if not classes:
+                raise ConfigError(
+                    f"{source} has a folder {printable(folder)!r}, which is no known spelling of "
+                    f"{' or '.join(CLASS_NAMES)}. Found: {listed}. Say which folder is which with "
+                    "--class Healthy=FOLDER --class Tumor=FOLDER."
+                )
+            if classes[0] in chosen:
+                raise ConfigError(
+                    f"{source} has two folders for {classes[0]}: {chosen[classes[0]]!r} and "
+                    f"{folder!r}. Say which one counts with --class, or merge them."
+                )
+            chosen[classes[0]] = folder
+    missing = [name for name in CLASS_NAMES if name not in chosen]
+    if missing == list(CLASS_NAMES):
+        raise InputError(
+            f"{source} has no folders for the classes. Found: {listed}. "
+            f"Put the images into {source / CLASS_NAMES[0]} and {source / CLASS_NAMES[1]}."
+        )
+    if missing:
+        raise ConfigError(
+            f"{source} has no folder for {missing[0]}: both classes are needed. Found: {listed}. "
+            f"If a folder has another name, say so with --class {missing[0]}=FOLDER."
+        )
+    if chosen[CLASS_NAMES[0]] == chosen[CLASS_NAMES[1]]:
+        raise ConfigError("--class names one folder for both classes; each needs its own.")
+    return [chosen[name] for name in CLASS_NAMES]

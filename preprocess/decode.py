@@ -1,0 +1,115 @@
+"""A file's bytes to a grey uint8 image: checks, decoder, one rule for each awkward case.
+
+`cv2.imread` is never used: a file name that is not UTF-8 kills the process, and a truncated JPEG
+comes back half grey. `cv2.imdecode` returns None for both.
+
+Rules (each leaves a flag on the row):
+    colour       luma, Y = 0.299 R + 0.587 G + 0.114 B (OpenCV's grey conversion; ITU-R BT.601)
+    alpha        dropped: what lies under a transparent pixel is shown
+    rotated      the Exif or TIFF orientation is applied, as a viewer would show the image
+    multi-page   the first page is used
+    16-bit       more than 8 bits a sample: the values between the 0.5th and 99.5th percentile of
+                 the image are stretched over 0..255, the rest is clipped. Dividing by the type's
+                 maximum would leave 12-bit data in 16-bit files with 16 grey levels.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.preprocess.headers import Header, read_header
+from tumorbatch.status import FileError, Status
+
+MAX_PIXELS = 64_000_000
+MIN_SIDE = 16
+WINDOW_PERCENTILES = (0.5, 99.5)
+
+# One thread a worker process: the processes already fill the cores.
+cv2.setNumThreads(1)
+# A bad file's reason stands in its row; OpenCV's own words would only reach cron's mail.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded image.
+
+    Attributes:
+        grey: uint8 [height, width], 0 (black) to 255, at the file's own resolution, upright.
+        header: What the file says of itself.
+        flags: Rules that were applied, sorted.
+    """
+
+    grey: NDArray[np.uint8]
+    header: Header
+    flags: tuple[str, ...]
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode a whole file's bytes.
+
+    Args:
+        data: Content of a JPEG, PNG or TIFF file.
+        max_pixels: Larger images are refused by their header, before memory is spent on them.
+
+    Raises:
+        FileError: With the status and reason for the file's row.
+    """
+    if not data:
+        raise FileError(Status.EMPTY, "the file has no bytes")
+    header = read_header(data)
+    if header.width * header.height > max_pixels:
+        raise FileError(
+            Status.TOO_LARGE,
+            f"{header.width} x {header.height} pixels; the limit is {max_pixels:,} pixels",
+        )
+    if min(header.width, header.height) < MIN_SIDE:
+        raise FileError(
+            Status.TOO_SMALL,
+            f"{header.width} x {header.height} pixels; the least is {MIN_SIDE} a side",
+        )
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise FileError(Status.DECODE_ERROR, f"OpenCV cannot decode it: {error.err}") from error
+    if image is None:
+        raise _refused(data, header)
+    if sorted(image.shape) != sorted((header.height, header.width)):
+        raise FileError(
+            Status.DECODE_ERROR,
+            f"the header says {header.width} x {header.height} pixels, "
+            f"the content is {image.shape[1]} x {image.shape[0]}",
+        )
+    flags = []
+    if header.bit_depth > 8:
+        flags.append("16-bit")
+    if header.alpha:
+        flags.append("alpha")
+    if header.pages > 1:
+        flags.append("multi-page")
+    if header.orientation != 1:
+        flags.append("rotated")
+    grey = image.astype(np.uint8, copy=False) if image.dtype == np.uint8 else _window(image)
+    return Decoded(np.ascontiguousarray(grey), header, tuple(flags))
+
+
+def _refused(data: bytes, header: Header) -> FileError:
+    # Zero bytes after the end mark are common padding; anything else there is not an end.
+    if header.format == "jpeg" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return FileError(Status.TRUNCATED, "the JPEG ends before its end mark")
+    return FileError(Status.DECODE_ERROR, f"OpenCV cannot decode this {header.format.upper()} file")
+
+
+def _window(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    values = image.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise FileError(Status.DECODE_ERROR, "some pixel values are infinite or not numbers")
+    low, high = np.percentile(values, WINDOW_PERCENTILES)
+    if high <= low:  # nearly constant: the extremes are all there is to show
+        low, high = values.min(), values.max()
+    if high <= low:
+        return np.zeros(image.shape, np.uint8)
+    scaled = (np.clip(values, low, high) - low) * (255.0 / (high - low))
+    return np.asarray(np.rint(scaled), np.uint8)

@@ -1,0 +1,109 @@
+"""The pixel path: from a file's bytes to the tensor that the network sees.
+
+`shard` and `infer` both call `process`, so training and serving cannot drift apart.
+"""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.preprocess.decode import MAX_PIXELS, Decoded, decode
+from tumorbatch.preprocessing import Preprocessing
+
+_INTERPOLATION = {"area": cv2.INTER_AREA}
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """One image, ready for the network.
+
+    Attributes:
+        pixels: uint8 [size, size].
+        decoded: The image before equalisation, at its own resolution.
+        flags: Rules that were applied to it, sorted; "low-res" where a side was enlarged.
+    """
+
+    pixels: NDArray[np.uint8]
+    decoded: Decoded
+    flags: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=4)
+def _clahe(clip: float, grid: int) -> cv2.CLAHE:
+    return cv2.createCLAHE(clipLimit=clip, tileGridSize=(grid, grid))
+
+
+def equalize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Contrast-limited adaptive histogram equalisation at native size.
+
+    Args:
+        grey: uint8 [height, width].
+        preprocessing: Gives clip limit, grid, and whether there is anything to do.
+
+    Returns:
+        uint8 [height, width]; the input itself when CLAHE is off.
+
+    References:
+        K. Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994.
+    """
+    if not preprocessing.clahe:
+        return grey
+    out = _clahe(preprocessing.clahe_clip, preprocessing.clahe_grid).apply(grey)
+    return np.asarray(out, np.uint8)
+
+
+def resize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resample uint8 [height, width] to uint8 [size, size]; the aspect ratio is not kept."""
+    size = (preprocessing.size, preprocessing.size)
+    out = cv2.resize(grey, size, interpolation=_INTERPOLATION[preprocessing.interpolation])
+    return np.asarray(out, np.uint8)
+
+
+def process(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Processed:
+    """The whole path: bytes -> checks -> decode -> grey -> CLAHE at native size -> resize.
+
+    Raises:
+        FileError: With the status and reason for the file's row.
+    """
+    decoded = decode(data, max_pixels)
+    # Equalised before it is made smaller: the report's order, and the tiles then have enough pixels.
+    pixels = resize(equalize(decoded.grey, preprocessing), preprocessing)
+    flags = decoded.flags
+    if min(decoded.grey.shape) < preprocessing.size:
+        flags = tuple(sorted((*flags, "low-res")))
+    return Processed(pixels, decoded, flags)
+
+
+def pixel_hash(grey: NDArray[np.uint8]) -> str:
+    """sha256 (hex) of shape and pixels: equal for one image saved as PNG and as TIFF.
+
+    Args:
+        grey: uint8 [height, width].
+    """
+    digest = hashlib.sha256(f"{grey.shape[0]}x{grey.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(grey).data)
+    return digest.hexdigest()
+
+
+def perceptual_hash(grey: NDArray[np.uint8]) -> int:
+    """64-bit DCT hash: close in Hamming distance for images that look alike.
+
+    The image is resampled to 32 x 32, its discrete cosine transform taken, and each of the 8 x 8
+    lowest frequencies compared with their median. First bit = highest bit = row 0, column 0.
+
+    Args:
+        grey: uint8 [height, width], before equalisation.
+
+    References:
+        C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, 3.2.1.
+    """
+    # One axis after the other: half the time of one call, and the same hash on rescaled copies.
+    rows = cv2.resize(grey, (grey.shape[1], 32), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(rows, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:8, :8]
+    bits = (low > np.median(low)).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -1,0 +1,97 @@
+"""Which group goes into which split: stratified by class, and never a group in two splits."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.errors import ConfigError
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.shardset import SPLITS
+
+
+@dataclass(frozen=True, slots=True)
+class Fractions:
+    """Shares of the images; they add up to 1.
+
+    Attributes:
+        train: Share that is trained on.
+        validation: Share that early stopping, thresholds and the choice of a model see.
+        test: Share that is looked at once, at the end.
+    """
+
+    train: float = 0.70
+    validation: float = 0.15
+    test: float = 0.15
+
+    def __post_init__(self) -> None:
+        if min(self.train, self.validation, self.test) <= 0 or abs(sum(self.values()) - 1) > 1e-9:
+            raise ConfigError(
+                "The three split shares must be above 0 and add up to 1. "
+                f"Received: {self.train:g}/{self.validation:g}/{self.test:g}."
+            )
+
+    def values(self) -> tuple[float, float, float]:
+        """In the order of `SPLITS`."""
+        return (self.train, self.validation, self.test)
+
+
+def assign(
+    groups: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    keys: Sequence[str],
+    fractions: Fractions,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Give each image's group to a split.
+
+    Groups are taken largest first, equal sizes in an order that depends only on the seed and the
+    keys; each goes to the split that it would leave emptiest, measured against its target by
+    Webster's rule, (held + half the group) / target, in the fullest of the classes that the group
+    holds. Large groups so spread over the splits in proportion, and single images even it out.
+
+    Args:
+        groups: int64 [n], the duplicate group of each image.
+        labels: int64 [n], the class of each image.
+        keys: n distinct strings that name the images for ever (their paths).
+        fractions: The targets.
+        seed: Another seed gives another split.
+
+    Returns:
+        int64 [n]: index into `SPLITS`.
+
+    Raises:
+        ConfigError: A class has too few groups to put one into each split.
+    """
+    present, inverse = np.unique(groups, return_inverse=True)
+    inverse = inverse.ravel()
+    counts = np.zeros((len(present), len(CLASS_NAMES)), np.int64)
+    np.add.at(counts, (inverse, labels), 1)
+    names = [""] * len(present)
+    for group, key in zip(inverse, keys, strict=True):
+        if not names[group] or key < names[group]:
+            names[group] = key
+    ranks = [hashlib.sha256(f"{seed}:{name}".encode()).hexdigest() for name in names]
+    sizes = counts.sum(axis=1)
+    order = sorted(range(len(present)), key=lambda group: (-sizes[group], ranks[group]))
+
+    totals = counts.sum(axis=0)
+    targets = np.outer(fractions.values(), totals)  # [split, class]
+    held = np.zeros_like(targets)
+    chosen = np.zeros(len(present), np.int64)
+    for group in order:
+        fill = (held + counts[group] / 2) / np.maximum(targets, 1e-12)
+        fill[:, counts[group] == 0] = 0
+        chosen[group] = int(np.argmin(fill.max(axis=1)))
+        held[chosen[group]] += counts[group]
+    for label, name in enumerate(CLASS_NAMES):
+        if (held[:, label] == 0).any():
+            missing = SPLITS[int(np.argmin(held[:, label]))]
+            raise ConfigError(
+                f"{name} has {int(totals[label])} images in {int((counts[:, label] > 0).sum())} "
+                f"groups of duplicates: too few to put one into each of train, validation and test "
+                f"({missing} got none). Add images, or use --split-by file if they are no duplicates."
+            )
+    return chosen[inverse]

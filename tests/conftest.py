@@ -1,0 +1,67 @@
+"""Tiny data that the tests build, once a session, and the command line through its real entry point."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 32  # pixels; the smallest input that the networks take
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set of 96 readable images and a few broken files. Do not change it."""
+    from tumorbatch.sample import SampleConfig, run
+
+    folder = tmp_path_factory.mktemp("sample") / "raw"
+    run(folder, SampleConfig(images=96))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shard_set(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shard set of `sample`, 32 x 32 pixels, several train shards. Do not change it."""
+    from tumorbatch.preprocess.stage import Config, run
+    from tumorbatch.preprocessing import Preprocessing
+
+    folder = tmp_path_factory.mktemp("shards") / "tfrecords"
+    run(sample, folder, Config(Preprocessing(size=SIZE), shard_bytes=20_000, workers=2))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cnn1 bundle, trained on `shard_set` for two epochs. Do not change it."""
+    from tumorbatch.runtime import load_tensorflow
+
+    load_tensorflow()
+    from tumorbatch.train.fit import Schedule
+    from tumorbatch.train.stage import Config, run
+
+    folder = tmp_path_factory.mktemp("models") / "cnn1"
+    run(shard_set, folder, Config("cnn1", Schedule(epochs=2, batch_size=8)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Run `tumorbatch ARGUMENTS` in a process of its own; gives returncode, stdout, stderr."""
+
+    def run(*arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "tumorbatch", *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run

@@ -1,0 +1,1 @@
+"""Stage 2, imported as `tumorbatch.train`: shards to a model bundle."""

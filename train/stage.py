@@ -1,0 +1,217 @@
+"""Stage 2: a shard set to a model bundle."""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tumorbatch import architectures, bundle, shardset
+from tumorbatch.atomic import make_folder, recover_folder, replace_folder, write_bytes, write_json
+from tumorbatch.bundle import Bundle
+from tumorbatch.errors import ConfigError
+from tumorbatch.lock import output_lock
+from tumorbatch.runtime import Runtime, resolve, versions
+from tumorbatch.scoring import scorer
+from tumorbatch.shardset import DATASET, Dataset
+from tumorbatch.train.card import model_card
+from tumorbatch.train.feed import Augmentation, load_split
+from tumorbatch.train.fit import TEMPERATURE, THRESHOLD, Fitted, Schedule, fit
+from tumorbatch.train.metrics import binary_metrics
+
+log = logging.getLogger(__name__)
+
+_FILES = {bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.METRICS, bundle.CARD}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to train.
+
+    Attributes:
+        architecture: One of `architectures.ARCHITECTURES`.
+        schedule: Epochs, patience, batch size, learning rate, seed.
+        augmentation: Random changes to the training images, or None.
+        device: "auto", "cpu" or "gpu".
+        precision: "auto", "float32" or "mixed_float16".
+        xla: "auto", "on" or "off".
+        overwrite: Replace another bundle.
+    """
+
+    architecture: str
+    schedule: Schedule = field(default_factory=Schedule)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    device: str = "auto"
+    precision: str = "auto"
+    xla: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.architecture not in architectures.ARCHITECTURES:
+            raise ConfigError(
+                f"--arch must be one of {', '.join(architectures.ARCHITECTURES)}. "
+                f"Received: {self.architecture}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The receipt of a run.
+
+    Attributes:
+        bundle: What was written (or was already there).
+        metrics: {"validation": ..., "test": ...}.
+        leaky: Whether the test figures come from a leaky split.
+        epochs: Trained (0 when nothing was done).
+        images_per_second: Of the training steps after the first.
+        seconds: Wall time.
+        unchanged: True when the same training had already been done.
+    """
+
+    bundle: Bundle
+    metrics: dict[str, Any]
+    leaky: bool
+    epochs: int
+    images_per_second: float
+    seconds: float
+    unchanged: bool = False
+
+
+def run(tfrecords: Path, out: Path, config: Config) -> Report:
+    """Train one network and write its bundle to `out`.
+
+    Raises:
+        InputError: The shard set is missing, unfinished or damaged.
+        ConfigError: `out` holds another bundle or other files; no GPU where one was asked for.
+        OutputError: `out` cannot be written.
+        TryAgainError: Another process is training into `out`.
+    """
+    started = time.monotonic()
+    dataset = shardset.load(tfrecords)
+    make_folder(out.parent)
+    with output_lock(out, out.with_name(f".{out.name}.lock")):
+        recover_folder(out)
+        summary = _summary(config, shardset.file_sha256(tfrecords / DATASET), dataset)
+        if _already_done(out, summary, config.overwrite):
+            old = bundle.load(out)
+            metrics = json.loads((out / bundle.METRICS).read_bytes())
+            return Report(old, metrics, dataset.leaky, 0, 0.0, time.monotonic() - started, True)
+        runtime = resolve(config.device, config.precision, config.xla)
+        log.info("%s %s", config.architecture, runtime.reason)
+        if dataset.leaky:
+            log.warning(
+                "this split is leaky: copies of test images are trained on, and the test figures "
+                "will be too good"
+            )
+        keras.config.set_dtype_policy(runtime.precision)
+        keras.utils.set_random_seed(config.schedule.seed)
+        train, validation, test = (
+            load_split(tfrecords, dataset, split) for split in ("train", "validation", "test")
+        )
+        network = architectures.build(config.architecture, dataset.preprocessing.size)
+        fitted = fit(network, train, validation, config.schedule, config.augmentation, runtime)
+        score = scorer(network, config.schedule.batch_size, runtime)
+        metrics = {
+            name: binary_metrics(score(of.pixels), of.labels, THRESHOLD, TEMPERATURE)
+            for name, of in (("validation", validation), ("test", test))
+        }
+        rate = fitted.images / fitted.seconds if fitted.seconds else 0.0
+        made = _publish(out, network, dataset, summary, fitted, runtime, metrics, rate)
+    return Report(
+        made,
+        metrics,
+        dataset.leaky,
+        len(fitted.history["loss"]),
+        rate,
+        time.monotonic() - started,
+    )
+
+
+def _summary(config: Config, dataset_sha256: str, dataset: Dataset) -> dict[str, Any]:
+    """What decides the result: kept in model.json, and compared before a run."""
+    return {
+        "architecture": config.architecture,
+        "dataset_sha256": dataset_sha256,
+        "split_by": dataset.split_by,
+        "leaky": dataset.leaky,
+        "schedule": asdict(config.schedule),
+        "augmentation": asdict(config.augmentation) if config.augmentation else None,
+    }
+
+
+def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
+    """Whether `out` holds the outcome of this very training.
+
+    Raises:
+        ConfigError: It holds something else, and may not be replaced.
+    """
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise ConfigError(f"{out} is a file. Give the bundle another folder with --out.")
+    strangers = sorted({path.name for path in out.iterdir()} - _FILES)
+    if strangers:
+        raise ConfigError(
+            f"{out} holds files that belong to no bundle ({', '.join(strangers[:5])}). "
+            "Give another folder with --out."
+        )
+    if overwrite or not any(out.iterdir()):
+        return False
+    before = bundle.load(out).training
+    changes = [
+        f"{name}: {before.get(name)} there, {summary[name]} asked for"
+        for name in summary
+        if before.get(name) != summary[name]
+    ]
+    if changes:
+        raise ConfigError(
+            f"{out} already holds a model that was trained differently ({'; '.join(changes)}). "
+            "Give another folder with --out, or --overwrite to replace it."
+        )
+    return True
+
+
+def _publish(
+    out: Path,
+    network: Any,
+    dataset: Dataset,
+    summary: dict[str, Any],
+    fitted: Fitted,
+    runtime: Runtime,
+    metrics: dict[str, Any],
+    rate: float,
+) -> Bundle:
+    """Write the whole bundle beside `out`, then swap it in."""
+    weights = bundle.serialize_weights(network)
+    made = Bundle(
+        architecture=summary["architecture"],
+        preprocessing=dataset.preprocessing,
+        classes=dataset.classes,
+        threshold=THRESHOLD,
+        temperature=TEMPERATURE,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        training={
+            **summary,
+            "epochs": len(fitted.history["loss"]),
+            "best_epoch": fitted.best_epoch,
+            "parameters": network.count_params(),
+            "runtime": asdict(runtime),
+            "images_per_second": round(rate, 1),
+        },
+        versions=versions("keras", "tensorflow", "numpy"),
+    )
+    folder = out.with_name(f".{out.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    write_bytes(folder / bundle.WEIGHTS, weights)
+    write_json(folder / bundle.HISTORY, fitted.history)
+    write_json(folder / bundle.METRICS, metrics)
+    write_bytes(folder / bundle.CARD, model_card(made, dataset, metrics).encode())
+    write_json(folder / bundle.MODEL, made.to_dict())
+    replace_folder(folder, out)
+    return made

@@ -1,0 +1,118 @@
+"""Files that are either whole or absent, whatever kills the process or the machine.
+
+Temporary name in the same folder, write, flush, fsync, `os.replace`, fsync of the folder. Without
+the first fsync a rename can reach the disk before the data and leave an empty file after power loss.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tumorbatch.errors import cannot_write
+
+_TEMPORARY = ".tmp-"  # the names start with a dot: Arrow, Spark and our own scan pass them over
+
+
+def temporary_name(path: Path) -> Path:
+    """The hidden name beside `path` under which this process writes it."""
+    return path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
+
+
+def remove_temporaries(folder: Path, stem: str = "") -> None:
+    """Delete what killed runs left in `folder` (of the file `stem`, or of any). Hold the lock."""
+    for path in folder.glob(f".{stem}*{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents, or raise `OutputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends well, sync it and move it onto `path`.
+
+    For writers that want to open the file themselves. When the block raises, the temporary file is
+    deleted and `path` is as it was; an `OSError` becomes an `OutputError`.
+
+    Args:
+        path: Where the file shall be; its folder exists.
+        mode: Permission bits, or None for what the umask gives.
+    """
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """`atomic_path`, opened for writing bytes."""
+    with atomic_path(path, mode) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def write_bytes(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a whole file atomically."""
+    with atomic_file(path, mode) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: Any, mode: int | None = None) -> None:
+    """Write `value` atomically as indented JSON, in the order given, with a final newline."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode(), mode)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a finished folder in the place of another, on the same file system.
+
+    Between the two renames there is no `target`; `recover_folder` mends a crash right there.
+    """
+    try:
+        if target.exists():
+            os.replace(target, _aside(target))
+        os.replace(source, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    shutil.rmtree(_aside(target), ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Undo or finish a `replace_folder` that was killed. Hold the lock."""
+    if not target.exists() and _aside(target).exists():
+        os.replace(_aside(target), target)
+    shutil.rmtree(_aside(target), ignore_errors=True)

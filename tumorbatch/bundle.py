@@ -1,0 +1,195 @@
+"""The model bundle: a trained network as data, never as code.
+
+    weights.safetensors   float32 arrays by name
+    model.json            what to build, what it was fed, how to read its output
+    history.json          loss and metrics, one list a name, one value an epoch
+    metrics.json          validation and test figures
+    model_card.md         the same for people
+
+The loader builds the network from this project's own code and then sets the weights. It never calls
+Keras' `load_model`, which runs code from the file (16 published holes in two years).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tumorbatch import architectures
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.preprocessing import Preprocessing
+
+SCHEMA_VERSION = 1
+MODEL = "model.json"
+WEIGHTS = "weights.safetensors"
+HISTORY = "history.json"
+METRICS = "metrics.json"
+CARD = "model_card.md"
+MAX_WEIGHTS_BYTES = 2 << 30  # 2 GiB, twenty times the largest of the architectures
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The content of model.json.
+
+    Attributes:
+        architecture: Name from the closed list.
+        preprocessing: What the network's input went through.
+        classes: Class names; index = label.
+        threshold: A probability of at least this much is called Tumor.
+        temperature: Logits are divided by it before the sigmoid; 1 means not calibrated.
+        weights_sha256: Of weights.safetensors, hex.
+        training: Summary of how it was trained.
+        versions: Of the software that trained it.
+    """
+
+    architecture: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    threshold: float
+    temperature: float
+    weights_sha256: str
+    training: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def model_id(self) -> str:
+        """Name and the first 12 hex digits of what decides a prediction: weights and model.json."""
+        deciding = json.dumps(
+            [self.weights_sha256, self.threshold, self.temperature, self.preprocessing.fingerprint]
+        )
+        return f"{self.architecture}-{hashlib.sha256(deciding.encode()).hexdigest()[:12]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        value = asdict(self)
+        value["preprocessing"] = self.preprocessing.to_dict()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model_id": self.model_id,
+            "preprocessing_fingerprint": self.preprocessing.fingerprint,
+            **value,
+        }
+
+
+def load(folder: Path) -> Bundle:
+    """Read and check model.json; the weights stay on disk.
+
+    Raises:
+        InputError: The bundle is missing or damaged.
+        ConfigError: It was written by another version of the format, or names an unknown network.
+    """
+    path = folder / MODEL
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is no model bundle: it has no {MODEL}. Train one with `tumorbatch train`, or "
+            "give the right folder with --model."
+        )
+    try:
+        value = json.loads(path.read_bytes())
+        if value["schema_version"] != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{path} has format version {value['schema_version']}; this tumorbatch reads "
+                f"{SCHEMA_VERSION}. Train the model again."
+            )
+        bundle = Bundle(
+            architecture=str(value["architecture"]),
+            preprocessing=Preprocessing.from_dict(value["preprocessing"]),
+            classes=tuple(str(name) for name in value["classes"]),
+            threshold=float(value["threshold"]),
+            temperature=float(value["temperature"]),
+            weights_sha256=str(value["weights_sha256"]),
+            training=dict(value["training"]),
+            versions=dict(value["versions"]),
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Train the model again."
+        ) from error
+    if bundle.architecture not in architectures.ARCHITECTURES:
+        raise ConfigError(
+            f"{path} names the network {bundle.architecture!r}, which is not one of "
+            f"{', '.join(architectures.ARCHITECTURES)}."
+        )
+    if not (0 < bundle.threshold < 1 and bundle.temperature > 0):
+        raise InputError(f"{path} has an impossible threshold or temperature.")
+    return bundle
+
+
+def load_network(folder: Path, bundle: Bundle) -> Any:
+    """Build the bundle's network and give it its weights.
+
+    Returns:
+        `keras.Model`, see `architectures.build`.
+
+    Raises:
+        InputError: The weights are missing, were changed by as little as one bit, or do not fit.
+    """
+    import safetensors
+    import safetensors.numpy
+
+    path = folder / WEIGHTS
+    try:
+        size = path.stat().st_size
+        if size > MAX_WEIGHTS_BYTES:
+            raise InputError(f"{path} has {size:,} bytes; no network here has so many weights.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} is missing or unreadable: {error.strerror}.") from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != bundle.weights_sha256:
+        raise InputError(
+            f"{path} is damaged or was exchanged: its sha256 is {sha256[:12]}..., {MODEL} says "
+            f"{bundle.weights_sha256[:12]}.... Bring the original back, or train the model again."
+        )
+    try:
+        weights = safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}.") from error
+    network = architectures.build(bundle.architecture, bundle.preprocessing.size)
+    expected = {variable.path: variable for variable in network.variables}
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights or name not in expected:
+            where = "misses" if name not in weights else "has an unknown"
+            raise InputError(f"{path} {where} weight {name!r} for {bundle.architecture}.")
+        found, wanted = tuple(weights[name].shape), tuple(expected[name].shape)
+        if found != wanted:
+            raise InputError(f"{path}: weight {name!r} has shape {found}, expected {wanted}.")
+    for name, variable in expected.items():
+        variable.assign(weights[name])
+    return network
+
+
+def serialize_weights(network: Any) -> bytes:
+    """All variables of a `keras.Model` as the bytes of a safetensors file, float32."""
+    import numpy as np
+    import safetensors.numpy
+
+    arrays = {
+        variable.path: np.ascontiguousarray(variable.numpy(), dtype=np.float32)
+        for variable in network.variables
+    }
+    data: bytes = safetensors.numpy.save(arrays)
+    return data
+
+
+def best(folder: Path) -> Path:
+    """The bundle under `folder` (`models/`) with the highest validation AUC.
+
+    Raises:
+        InputError: There is none.
+    """
+    ranked = []
+    for path in sorted(folder.glob(f"*/{MODEL}")) if folder.is_dir() else []:
+        try:
+            metrics = json.loads((path.parent / METRICS).read_bytes())
+            ranked.append((float(metrics["validation"]["auc"]), path.parent))
+        except (OSError, KeyError, TypeError, ValueError):
+            continue
+    if not ranked:
+        raise InputError(
+            f"{folder} holds no model bundle. Train one with `tumorbatch train`, or name one with "
+            "--model FOLDER."
+        )
+    return max(ranked, key=lambda entry: entry[0])[1]

@@ -1,0 +1,73 @@
+"""What can go wrong, as sentences for the user and exit codes for schedulers.
+
+Everything that a user can cause is a `TumorBatchError`; the command line prints its text and exits
+with its code. Any other exception is a bug and exits 1 with a traceback.
+"""
+
+import errno
+from enum import IntEnum
+from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command. Those above 63 are the ones of BSD's sysexits.h."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    SOME_ERRORS = 3
+    TOO_MANY_ERRORS = 4
+    NO_INPUT = 66
+    CANNOT_WRITE = 73
+    TRY_AGAIN = 75
+
+
+class TumorBatchError(Exception):
+    """Base of all errors that a user can cause and mend; its text is a whole sentence."""
+
+    exit_code = ExitCode.BUG
+
+
+class ConfigError(TumorBatchError):
+    """An option is out of range, or does not fit what is already there."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InputError(TumorBatchError):
+    """The input is missing, empty, unfinished or damaged."""
+
+    exit_code = ExitCode.NO_INPUT
+
+
+class OutputError(TumorBatchError):
+    """The output cannot be written."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+
+
+class TooManyErrorsError(TumorBatchError):
+    """More files failed than `--max-error-rate` allows; nothing was published."""
+
+    exit_code = ExitCode.TOO_MANY_ERRORS
+
+
+class TryAgainError(TumorBatchError):
+    """Somebody else holds the output, or the run was interrupted: the same command later works."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The sentence for an `OSError` met while writing `path`."""
+    hints = {
+        errno.ENOSPC: "The disk is full: free some space and run the same command again.",
+        errno.EDQUOT: "Your disk quota is used up: free some space and run the same command again.",
+        errno.EACCES: "Give this user write permission there, or choose another output.",
+        errno.EPERM: "Give this user write permission there, or choose another output.",
+        errno.EROFS: "That file system is read-only: choose another output.",
+        errno.ENOTDIR: "A part of that path is a file, not a folder: choose another output.",
+        errno.EFBIG: "A file size limit was reached: raise `ulimit -f`, or choose another output.",
+    }
+    hint = hints.get(error.errno or 0, "Nothing that was there before has been changed.")
+    return OutputError(f"Cannot write {path}: {error.strerror or error}. {hint}")

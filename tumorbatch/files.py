@@ -1,0 +1,121 @@
+"""Finding files, reading them safely, and naming them in tables."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tumorbatch.errors import InputError
+from tumorbatch.status import FileError, Status
+
+MAX_BYTES = 512 << 20  # 512 MiB; no 2-D image that is read here comes near
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One directory entry that is to become a row.
+
+    Attributes:
+        path: Where it lies, as given by the operating system.
+        name: Path relative to the root, `/` between its parts, always valid UTF-8.
+        problem: Why it must not be opened ("" when it may be).
+        status: What its row says when there is a problem.
+    """
+
+    path: str
+    name: str
+    problem: str = ""
+    status: Status = Status.UNSUPPORTED
+
+
+def printable(path: str) -> str:
+    """`path` as valid UTF-8: bytes that are not are written as `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def find_files(root: Path) -> list[FoundFile]:
+    """Everything below `root` but hidden entries (a leading dot), sorted by name.
+
+    Symbolic links are followed; a link into a folder that is already being walked is a row with a
+    problem, and so are FIFOs, sockets, devices and folders that cannot be listed.
+
+    Raises:
+        InputError: `root` is no folder, or cannot be listed.
+    """
+    try:
+        if not stat.S_ISDIR(os.stat(root).st_mode):
+            raise InputError(f"{root} is not a folder. Give the folder that holds the images.")
+        os.listdir(root)
+    except FileNotFoundError as error:
+        raise InputError(f"{root} does not exist. Give the folder that holds the images.") from error
+    except OSError as error:
+        raise InputError(f"{root} cannot be read: {error.strerror}.") from error
+    found = list(_walk(os.fspath(root), "", ()))
+    return sorted(found, key=lambda file: file.name)
+
+
+def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[FoundFile]:
+    pending = [(folder, prefix, above)]  # a stack: deep trees must not meet the recursion limit
+    while pending:
+        folder, prefix, above = pending.pop()
+        try:
+            info = os.stat(folder)
+            key = (info.st_dev, info.st_ino)
+            if key in above:
+                yield FoundFile(folder, prefix.rstrip("/"), "symbolic link loop")
+                continue
+            entries = sorted(os.listdir(folder))
+        except OSError as error:
+            problem = f"the folder cannot be listed: {error.strerror}"
+            yield FoundFile(folder, prefix.rstrip("/"), problem, Status.IO_ERROR)
+            continue
+        for entry in entries:
+            if entry.startswith("."):
+                continue
+            path = os.path.join(folder, entry)
+            name = prefix + printable(entry)
+            try:
+                mode = os.stat(path).st_mode
+            except OSError as error:
+                loop = error.errno == errno.ELOOP
+                yield FoundFile(path, name, "symbolic link loop" if loop else "")
+                continue
+            if stat.S_ISDIR(mode):
+                pending.append((path, name + "/", (*above, key)))
+            elif stat.S_ISREG(mode):
+                yield FoundFile(path, name)
+            else:
+                yield FoundFile(path, name, "not a regular file")
+
+
+def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
+    """The whole content of a regular file, and what the file system says of it.
+
+    Raises:
+        FileError: It is empty, too large, not a regular file, gone, or unreadable.
+    """
+    if file.problem:
+        raise FileError(file.status, file.problem)
+    try:
+        # Without O_NONBLOCK, opening a FIFO that took a file's place would wait for ever.
+        descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
+                raise FileError(Status.UNSUPPORTED, "not a regular file")
+            if info.st_size == 0:
+                raise FileError(Status.EMPTY, "the file has no bytes")
+            if info.st_size > max_bytes:
+                raise FileError(Status.TOO_LARGE, f"{info.st_size:,} bytes; the limit is {max_bytes:,}")
+            data = stream.read(max_bytes + 1)  # it may be growing
+    except FileNotFoundError as error:
+        raise FileError(Status.VANISHED, "the file was gone when it was to be read") from error
+    except OSError as error:
+        raise FileError(Status.IO_ERROR, f"cannot be read: {error.strerror}") from error
+    if len(data) != info.st_size:
+        raise FileError(
+            Status.IO_ERROR, f"{info.st_size:,} bytes when opened, {len(data):,} read: still written?"
+        )
+    return data, info

@@ -1,0 +1,129 @@
+"""Worker processes for work that native decoders may crash.
+
+`multiprocessing.Pool` hangs for ever when a worker is killed; `ProcessPoolExecutor` notices, but
+loses every task in flight. `ordered_map` runs those again one item at a time, each in a process of
+its own, so that only the item that kills its process is lost, and it costs one result.
+"""
+
+import collections
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Spawned, not forked: the parent may have TensorFlow's threads and locks.
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole process group: the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow_parent() -> None:
+            wait([parent.sentinel])
+            os._exit(1)  # a killed parent cannot stop us, and its queue would keep us waiting
+
+        threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def _executor(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=_CONTEXT, initializer=_start_worker)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ordered_map(
+    function: Callable[[Sequence[Item]], list[Result]],
+    chunks: Iterable[Sequence[Item]],
+    workers: int,
+    on_crash: Callable[[Item], Result],
+) -> Iterator[list[Result]]:
+    """Yield `function(chunk)` for each chunk, in order, computed by worker processes.
+
+    At most three chunks a worker are under way at once, so memory does not grow with their number.
+
+    Args:
+        function: Importable by name; gives one result for each item of its chunk.
+        chunks: Taken one by one as workers become free.
+        workers: Number of processes.
+        on_crash: The result, made here, for an item that killed its process.
+    """
+    chunks = iter(chunks)
+    under_way: collections.deque[tuple[Sequence[Item], Future[list[Result]]]] = collections.deque()
+    pool = _executor(workers)
+    try:
+        while True:
+            while len(under_way) < 3 * workers:
+                chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                under_way.append((chunk, _submit(pool, function, chunk)))
+            if not under_way:
+                return
+            chunk, future = under_way.popleft()
+            try:
+                result = future.result()
+            except BrokenProcessPool:
+                _stop(pool)
+                pool = _executor(workers)
+                # Everything unfinished may hold the killer; what finished before it is kept.
+                lost = [(chunk, future), *under_way]
+                under_way = collections.deque(
+                    (items, done if _succeeded(done) else _one_by_one(function, items, on_crash))
+                    for items, done in lost
+                )
+                continue
+            yield result
+    finally:
+        _stop(pool)
+
+
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]
+) -> "Future[list[Result]]":
+    try:
+        return pool.submit(function, chunk)
+    except BrokenProcessPool as error:
+        broken: Future[list[Result]] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _succeeded(future: "Future[list[Result]]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _one_by_one(
+    function: Callable[[Sequence[Item]], list[Result]],
+    chunk: Sequence[Item],
+    on_crash: Callable[[Item], Result],
+) -> "Future[list[Result]]":
+    results: list[Result] = []
+    pool = _executor(1)
+    try:
+        for item in chunk:
+            try:
+                results += pool.submit(function, [item]).result()
+            except BrokenProcessPool:
+                results.append(on_crash(item))
+                _stop(pool)
+                pool = _executor(1)
+    finally:
+        _stop(pool)
+    finished: Future[list[Result]] = Future()
+    finished.set_result(results)
+    return finished

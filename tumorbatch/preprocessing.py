@@ -1,0 +1,98 @@
+"""What is done to a file's pixels before the network sees them, as data with a fingerprint.
+
+The description travels with everything that was made from it: dataset.json, model.json, the footer
+of the predictions. The computation itself is `tumorbatch.preprocess.pixels`.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tumorbatch.errors import ConfigError
+
+# Raise it whenever the same bytes would decode to other grey values than before.
+DECODE_VERSION = 1
+INTERPOLATIONS = ("area",)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """decode -> uint8 grey -> CLAHE at native size -> resize to a square.
+
+    Attributes:
+        size: Side of the square network input, in pixels (150: Öztüner's report).
+        clahe: Whether contrast-limited adaptive histogram equalisation is applied.
+        clahe_clip: CLAHE clip limit, in multiples of a flat histogram's bin (2.0: the report).
+        clahe_grid: Number of tiles along each side, not their size in pixels (16: the report).
+        interpolation: How pixels are resampled; "area" is OpenCV's INTER_AREA.
+        decode_version: Version of the rules that turn a file into grey values.
+    """
+
+    size: int = 150
+    clahe: bool = True
+    clahe_clip: float = 2.0
+    clahe_grid: int = 16
+    interpolation: str = "area"
+    decode_version: int = DECODE_VERSION
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.size <= 1024:
+            raise ConfigError(f"The size must lie between 32 and 1024 pixels. Received: {self.size}.")
+        if not 0 < self.clahe_clip <= 100:
+            raise ConfigError(
+                f"The CLAHE clip limit must lie above 0 and up to 100. Received: {self.clahe_clip}."
+            )
+        if not 1 <= self.clahe_grid <= 64:
+            raise ConfigError(
+                f"The CLAHE grid must lie between 1 and 64 tiles. Received: {self.clahe_grid}."
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(
+                f"The interpolation must be one of {', '.join(INTERPOLATIONS)}. "
+                f"Received: {self.interpolation}."
+            )
+        if self.decode_version != DECODE_VERSION:
+            raise ConfigError(
+                f"This was made with version {self.decode_version} of the decoding rules; this "
+                f"tumorbatch has version {DECODE_VERSION}. Make it again, or use the tumorbatch "
+                "that made it."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, in their order, as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Any) -> "Preprocessing":
+        """Inverse of `to_dict`.
+
+        Raises:
+            ConfigError: A field is missing, unknown, of the wrong type or out of range.
+        """
+        expected = {
+            "size": int,
+            "clahe": bool,
+            "clahe_clip": float,
+            "clahe_grid": int,
+            "interpolation": str,
+            "decode_version": int,
+        }
+        if not isinstance(value, dict) or set(value) != set(expected):
+            raise ConfigError(
+                f"The preprocessing must have exactly the fields {', '.join(expected)}. "
+                f"Received: {value}."
+            )
+        for name, kind in expected.items():
+            if type(value[name]) is not kind:
+                raise ConfigError(
+                    f"The preprocessing's {name} must be of type {kind.__name__}. "
+                    f"Received: {value[name]!r}."
+                )
+        return cls(**value)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the canonical JSON: keys sorted, no spaces."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

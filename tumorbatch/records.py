@@ -1,0 +1,197 @@
+"""TFRecord files and `tf.train.Example` records, written and read without TensorFlow.
+
+`shard` never loads TensorFlow, and its bytes must not depend on a protobuf library's version, so the
+small part of the two formats that is needed stands here. Both are fixed public formats:
+
+    TFRecord:  u64 length | u32 masked crc32c(length) | data | u32 masked crc32c(data)
+    Example:   message Example { Features features = 1; }
+               message Features { map<string, Feature> feature = 1; }
+               message Feature { oneof { BytesList bytes_list = 1; Int64List int64_list = 3; } }
+
+Sources: tensorflow/core/lib/io/record_writer.h, tensorflow/core/example/{example,feature}.proto.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+
+from tumorbatch.errors import InputError
+
+IMAGE = "image/raw"
+HEIGHT = "image/height"
+WIDTH = "image/width"
+LABEL = "image/class/label"
+FILENAME = "image/filename"
+SHA256 = "image/sha256"
+
+FRAME_BYTES = 16  # what the framing adds to each record
+_MASK_DELTA = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
+
+
+def _masked_crc(data: bytes) -> int:
+    crc: int = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> bytes:
+    """One TFRecord: `data` with its length and checksums."""
+    length = struct.pack("<Q", len(data))
+    return b"".join(
+        (length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data)))
+    )
+
+
+def read(path: Path) -> Iterator[bytes]:
+    """Yield each record's data; unlike TensorFlow's reader, a cut at any byte is an error.
+
+    A cut exactly between two records cannot be seen here: compare the count with dataset.json's.
+
+    Raises:
+        InputError: A checksum does not fit, or the file ends inside a record.
+    """
+    with path.open("rb") as file:
+        position = 0
+        while header := file.read(12):
+            if len(header) < 12:
+                raise InputError(f"{path} is cut off inside the record at byte {position}.")
+            length, length_crc = struct.unpack("<QI", header)
+            if _masked_crc(header[:8]) != length_crc:
+                raise InputError(f"{path} is damaged: bad length checksum at byte {position}.")
+            body = file.read(length + 4)
+            if len(body) < length + 4:
+                raise InputError(f"{path} is cut off inside the record at byte {position}.")
+            data = body[:-4]
+            if _masked_crc(data) != struct.unpack("<I", body[-4:])[0]:
+                raise InputError(f"{path} is damaged: bad data checksum at byte {position}.")
+            yield data
+            position += FRAME_BYTES + length
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(data)) + data  # wire type 2: length-delimited
+
+
+def encode_example(features: Mapping[str, bytes | int]) -> bytes:
+    """Serialise one `tf.train.Example`, features sorted by name.
+
+    Args:
+        features: bytes become a BytesList of one; non-negative int, an Int64List of one.
+    """
+    entries = []
+    for name in sorted(features):
+        value = features[name]
+        if isinstance(value, bytes):
+            feature = _field(1, _field(1, value))
+        else:
+            feature = _field(3, _field(1, _varint(value)))  # packed, as TensorFlow writes it
+        entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
+    return _field(1, b"".join(entries))
+
+
+def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    at = 0
+    while at < len(data):
+        key, at = _read_varint(data, at)
+        length, at = _read_varint(data, at)
+        if key & 7 != 2 or at + length > len(data):
+            raise ValueError("not a message of length-delimited fields")
+        yield key >> 3, data[at : at + length]
+        at += length
+
+
+def decode_example(data: bytes) -> dict[str, bytes | int]:
+    """Inverse of `encode_example`, for records that `encode_example` wrote.
+
+    Raises:
+        ValueError: The bytes are something else.
+    """
+    out: dict[str, bytes | int] = {}
+    try:
+        for _, features in _fields(memoryview(data)):
+            for _, entry in _fields(features):
+                parts = dict(_fields(entry))
+                name = bytes(parts[1]).decode()
+                for kind, values in _fields(parts[2]):
+                    packed = next(_fields(values))[1]
+                    out[name] = bytes(packed) if kind == 1 else _read_varint(packed, 0)[0]
+    except (IndexError, KeyError, StopIteration, UnicodeDecodeError) as error:
+        raise ValueError("not a record of this project") from error
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One record of a shard.
+
+    Attributes:
+        pixels: uint8 bytes, row-major [height, width], one channel, after preprocessing.
+        height: In pixels.
+        width: In pixels.
+        label: 0 Healthy, 1 Tumor.
+        filename: Path relative to the source, `/` between its parts.
+        sha256: Of the source file's bytes, hex.
+    """
+
+    pixels: bytes
+    height: int
+    width: int
+    label: int
+    filename: str
+    sha256: str
+
+    def encode(self) -> bytes:
+        """The serialised `tf.train.Example`."""
+        return encode_example(
+            {
+                IMAGE: self.pixels,
+                HEIGHT: self.height,
+                WIDTH: self.width,
+                LABEL: self.label,
+                FILENAME: self.filename.encode(),
+                SHA256: self.sha256.encode(),
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ImageRecord":
+        """Inverse of `encode`.
+
+        Raises:
+            ValueError: The bytes are not such a record.
+        """
+        values = decode_example(data)
+        try:
+            pixels, filename, sha256 = values[IMAGE], values[FILENAME], values[SHA256]
+            height, width, label = values[HEIGHT], values[WIDTH], values[LABEL]
+        except KeyError as error:
+            raise ValueError(f"the record has no {error}") from error
+        if not (
+            isinstance(pixels, bytes) and isinstance(filename, bytes) and isinstance(sha256, bytes)
+        ):
+            raise ValueError("a field of the record has the wrong type")
+        if not (isinstance(height, int) and isinstance(width, int) and isinstance(label, int)):
+            raise ValueError("a field of the record has the wrong type")
+        return cls(pixels, height, width, label, filename.decode(), sha256.decode())

@@ -1,0 +1,143 @@
+"""What the commands print when they are done."""
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorbatch.errors import InputError
+from tumorbatch.status import Status
+
+if TYPE_CHECKING:
+    from tumorbatch.infer import stage as infer_stage
+    from tumorbatch.preprocess import stage as preprocess_stage
+    from tumorbatch.train import stage as train_stage
+
+
+def _rejected(statuses: dict[str, int]) -> str:
+    bad = {name: count for name, count in statuses.items() if name not in ("found", Status.OK)}
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(bad.items())) or "none"
+
+
+def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
+    """Found, written per split and class, duplicates, rejected by reason, speed, next command."""
+    dataset = report.dataset
+    if report.unchanged:
+        return f"{out} already holds exactly this: nothing to do."
+    lines = [
+        f"Found {report.found:,} files, wrote {report.found - report.errors:,}; "
+        f"rejected: {_rejected(dataset.files)}.",
+        f"{'':12}" + "".join(f"{name:>10}" for name in dataset.classes),
+    ]
+    for split, counts in dataset.counts.items():
+        lines.append(f"{split:12}" + "".join(f"{counts[name]:>10,}" for name in dataset.classes))
+    groups = dataset.groups
+    lines.append(
+        f"Duplicates: {groups['byte_identical']:,} files are byte-identical to another, "
+        f"{groups['pixel_identical']:,} pixel-identical, {groups['near_duplicate']:,} at least "
+        f"nearly; {groups['groups']:,} groups, the largest of {groups['largest_group']:,}."
+    )
+    if report.near_conflicts:
+        lines.append(f"{report.near_conflicts} groups of near duplicates hold both classes.")
+    if dataset.leaky:
+        shared = dataset.shared
+        lines.append(
+            f"LEAKY: {shared['groups']:,} groups ({shared['sha256']:,} identical files) lie in more "
+            "than one split. Test figures from this set are too good."
+        )
+    else:
+        lines.append("No file, image or group lies in two splits (checked in what was written).")
+    if report.taken_over:
+        lines.append(f"{report.taken_over:,} files were taken over from an interrupted run.")
+    lines.append(
+        f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} images/s, "
+        f"{report.bytes / 1e6:,.1f} MB in {len(dataset.shards)} shards in {out}."
+    )
+    target = "" if out == Path("tfrecords") else f" {out}"
+    lines.append(f"Next: tumorbatch train --arch cnn1{target}")
+    return "\n".join(lines)
+
+
+def train_report(report: "train_stage.Report", out: Path) -> str:
+    """Figures on validation and test with intervals, speed, and the next command."""
+    lines = []
+    if report.unchanged:
+        lines.append(f"{out} already holds exactly this training: nothing to do.")
+    lines.append(f"{'':12}{'n':>6}  accuracy (95 % interval)  precision  recall     F1    AUC")
+    for split, of in report.metrics.items():
+        low, high = of["accuracy_95"]
+        interval = f"{of['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+        lines.append(
+            f"{split:12}{of['n']:>6}  {interval:24}  {of['precision']:9.3f}  {of['recall']:6.3f}  "
+            f"{of['f1']:5.3f}  {of['auc']:5.3f}"
+        )
+    if report.leaky:
+        lines.append(
+            "LEAKY: copies of test images were trained on; these figures are too good to be true."
+        )
+    if not report.unchanged:
+        lines.append(
+            f"{report.epochs} epochs in {report.seconds:.0f} s, "
+            f"{report.images_per_second:,.0f} images/s while training."
+        )
+    lines.append(f"Model {report.bundle.model_id} in {out}.")
+    model = "" if out.parent == Path("models") else f" --model {out}"
+    lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
+    return "\n".join(lines)
+
+
+def infer_report(report: "infer_stage.Report", out: Path) -> str:
+    """Rows, labels, errors by reason, and speed."""
+    ok = report.files - report.errors
+    labels = ", ".join(f"{count:,} {name}" for name, count in report.labels.items())
+    return "\n".join(
+        [
+            f"{report.files:,} files: {ok:,} predicted ({labels}); "
+            f"errors: {_rejected(report.statuses)}.",
+            f"{report.processing_seconds:.1f} s, "
+            f"{report.files / report.processing_seconds:,.0f} images/s "
+            f"({report.seconds:.1f} s with the start of TensorFlow).",
+            f"{out}: {report.files:,} rows, {report.bytes:,} bytes, model {report.model_id}.",
+            f"Look at it: tumorbatch show {out}",
+        ]
+    )
+
+
+def predictions_table(file: Path, rows: int, errors: bool) -> None:
+    """Print a predictions file's metadata and first rows to standard output.
+
+    Raises:
+        InputError: There is no readable predictions file.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from tumorbatch.infer.predictions import iterate_rows, read_metadata
+
+    metadata = read_metadata(file)
+    if "model_id" not in metadata:
+        raise InputError(f"{file} is no predictions file of tumorbatch.")
+    console = Console(width=None if Console().is_terminal else 120)
+    for name in ("model_id", "threshold", "statuses", "labels", "finished"):
+        console.print(f"{name}: {metadata[name]}", markup=False, highlight=False)
+    table = Table("path", "status", "label", "prob_tumor", "size", "format", "flags", "error")
+    found = (row for row in iterate_rows(file) if not errors or row["status"] != Status.OK)
+    for row in islice(found, rows):
+        table.add_row(*_cells(row))
+    console.print(table)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    from rich.markup import escape
+
+    probability, width = row["prob_tumor"], row["width"]
+    cells = [
+        row["path"],
+        row["status"],
+        row["label"],
+        None if probability is None else f"{probability:.4f}",
+        None if width is None else f"{width}x{row['height']}",
+        row["format"],
+        row["flags"],
+        row["error"],
+    ]
+    return [escape(cell or "") for cell in cells]

@@ -1,0 +1,59 @@
+"""Running a network over batches, one shape, every image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.runtime import Runtime
+
+Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
+    """A function that gives the logits of any number of images.
+
+    Every batch is padded to `batch_size` and the result cut: a new shape would be compiled anew
+    under XLA, and dropping the remainder would lose patients. It also makes an image's logit
+    independent of how many others are scored with it.
+
+    Args:
+        network: uint8 [N, H, W, 1] -> logits [N, 1].
+        batch_size: Images a forward pass.
+        runtime: Decides about XLA.
+
+    Returns:
+        Function from uint8 [n, H, W] to float32 [n].
+    """
+    import tensorflow as tf
+
+    @tf.function(jit_compile=runtime.xla)  # type: ignore[untyped-decorator]
+    def forward(images: Any) -> Any:
+        return network(images, training=False)
+
+    def score(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits = np.empty(len(images), np.float32)
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size, ..., np.newaxis]
+            count = len(batch)
+            if count < batch_size:
+                padding = np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)
+                batch = np.concatenate([batch, padding])
+            logits[start : start + count] = forward(tf.constant(batch)).numpy()[:count, 0]
+        return logits
+
+    return score
+
+
+def probability(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """sigmoid(logit / temperature), float32 in [0, 1], without overflow.
+
+    Args:
+        logits: float32 [n].
+        temperature: Above 0; 1 leaves the network's own probability.
+    """
+    scaled = logits.astype(np.float64) / temperature
+    exponential = np.exp(-np.abs(scaled))
+    positive = 1 / (1 + exponential)
+    return np.where(scaled >= 0, positive, exponential * positive).astype(np.float32)

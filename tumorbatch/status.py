@@ -1,0 +1,31 @@
+"""What became of a file: the words in the `status` columns of manifest and predictions."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """One word a file. `OK` rows carry pixels or a prediction, all others carry a reason."""
+
+    OK = "ok"
+    EMPTY = "empty"  # zero bytes
+    TRUNCATED = "truncated"  # the file ends before its image does
+    DECODE_ERROR = "decode_error"  # the format is known, the content is broken
+    UNSUPPORTED = "unsupported"  # not an image format that is read here, or not a regular file
+    TOO_LARGE = "too_large"  # above the limit on bytes or pixels
+    TOO_SMALL = "too_small"  # too few pixels to hold a brain
+    IO_ERROR = "io_error"  # the file system would not hand it over
+    VANISHED = "vanished"  # listed, and gone when it was to be read
+    DECODER_CRASH = "decoder_crash"  # it killed the process that decoded it
+    LABEL_CONFLICT = "label_conflict"  # the same image lies under both classes (shard only)
+
+
+class FileError(Exception):
+    """Why one file gives no pixels; it becomes a row, never the end of a run."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["FileError"], tuple[Status, str]]:
+        return (FileError, (self.status, self.message))
