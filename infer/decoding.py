@@ -13,6 +13,8 @@ from tumorbatch.preprocess.pixels import process
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.status import FileError, Status
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
 
 class Decoded(NamedTuple):
     """What a worker sends back for one file.
@@ -35,10 +37,9 @@ def _decode_file(file: FoundFile, preprocessing: Preprocessing) -> Decoded:
     row: dict[str, Any] = {"path": file.name, "status": Status.OK.value}
     try:
         data, info = read_file(file)
-        mtime = datetime.datetime.fromtimestamp(info.st_mtime_ns // 1000 / 1e6, datetime.UTC)
         row |= {
             "file_size": info.st_size,
-            "mtime": mtime,
+            "mtime": _time(info.st_mtime_ns),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         done = process(data, preprocessing)
@@ -52,6 +53,14 @@ def _decode_file(file: FoundFile, preprocessing: Preprocessing) -> Decoded:
         "flags": ",".join(done.flags),
     }
     return Decoded(row, done.pixels)
+
+
+def _time(nanoseconds: int) -> datetime.datetime | None:
+    """Whole microseconds, UTC; None beyond the years 1 to 9999, which some file systems allow."""
+    try:
+        return _EPOCH + datetime.timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        return None
 
 
 def crashed(file: FoundFile) -> Decoded:

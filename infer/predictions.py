@@ -1,5 +1,6 @@
 """The predictions file: one flat row for every input file, and what made them in the footer."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tumorbatch.atomic import atomic_path, write_json
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import printable
 from tumorbatch.shardset import file_sha256
 
 SCHEMA_VERSION = 1
@@ -54,15 +56,15 @@ class PredictionsWriter:
         self._metadata: dict[str, Any] = {}
 
     def __enter__(self) -> "PredictionsWriter":
-        self._file = atomic_path(self._path)
-        temporary = self._file.__enter__()
-        try:
+        with contextlib.ExitStack() as stack:
+            self._temporary = stack.enter_context(atomic_path(self._path))
+            self._file = self._temporary.open("wb")
+            stack.callback(self._file.close)
+            # Not its name: pyarrow knows only names that are UTF-8.
             self._writer = pq.ParquetWriter(
-                temporary, SCHEMA, compression="zstd", write_page_checksum=True
+                self._file, SCHEMA, compression="zstd", write_page_checksum=True
             )
-        except BaseException as error:
-            if not self._file.__exit__(type(error), error, error.__traceback__):
-                raise
+            self._open = stack.pop_all()
         return self
 
     def write(self, rows: list[dict[str, Any]]) -> None:
@@ -70,13 +72,14 @@ class PredictionsWriter:
         self._batches.append(pa.RecordBatch.from_pylist(rows, SCHEMA))
         self._waiting += len(rows)
         if self._waiting >= ROW_GROUP:
-            self._flush()
+            self._flush(self._waiting - self._waiting % ROW_GROUP)
 
-    def _flush(self) -> None:
-        if self._waiting:
-            table = pa.Table.from_batches(self._batches)
-            self._writer.write_table(table, row_group_size=ROW_GROUP)
-        self._batches, self._waiting = [], 0
+    def _flush(self, count: int) -> None:
+        """Write the first `count` rows that wait."""
+        table = pa.Table.from_batches(self._batches, SCHEMA)
+        self._writer.write_table(table.slice(0, count), row_group_size=ROW_GROUP)
+        self._batches = table.slice(count).to_batches()
+        self._waiting -= count
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Say what goes into the footer and the sidecar; the file is closed when the block ends.
@@ -92,23 +95,24 @@ class PredictionsWriter:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-                self._writer.add_key_value_metadata(
-                    {_PREFIX + name: _text(value) for name, value in self._metadata.items()}
-                )
+        with self._open:
+            if value is not None:
+                with contextlib.suppress(OSError, pa.ArrowException):
+                    self._writer.close()
+                raise value
+            if self._waiting:
+                self._flush(self._waiting)
+            self._writer.add_key_value_metadata(
+                {_PREFIX + name: _text(value) for name, value in self._metadata.items()}
+            )
             self._writer.close()
-        except BaseException as error:
-            self._file.__exit__(type(error), error, error.__traceback__)
-            raise
-        self._file.__exit__(kind, value, traceback)
-        if kind is None:
+            self._file.close()
+            # The sidecar first: when it cannot be written, the file must not appear either.
             sidecar = {
                 **self._metadata,
-                "file": self._path.name,
-                "bytes": self._path.stat().st_size,
-                "sha256": file_sha256(self._path),
+                "file": printable(self._path.name),
+                "bytes": self._temporary.stat().st_size,
+                "sha256": file_sha256(self._temporary),
             }
             write_json(sidecar_path(self._path), sidecar)
 
@@ -129,15 +133,17 @@ def read_metadata(path: Path) -> dict[str, str]:
         InputError: There is no readable Parquet file at `path`.
     """
     try:
-        found = pq.read_metadata(path).metadata or {}
+        with path.open("rb") as file:
+            found = pq.read_metadata(file).metadata or {}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.") from error
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is not a whole Parquet file: {error}.") from error
+    prefix = _PREFIX.encode()
     return {
-        key.decode().removeprefix(_PREFIX): value.decode()
+        key.removeprefix(prefix).decode(): value.decode()
         for key, value in found.items()
-        if key.decode().startswith(_PREFIX)
+        if key.startswith(prefix)
     }
 
 
@@ -148,11 +154,20 @@ def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
         InputError: The file is damaged.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(1024):
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file, page_checksum_verification=True)
+            for batch in table.iter_batches(1024):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged: {error}.") from error
+
+
+def refuse_special(path: Path) -> None:
+    """Raise `ConfigError` when `path` is a folder, a device or a pipe, none of which is replaced."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder. Give the name of a file, such as {path}/out.parquet.")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is not a regular file. Give another name.")
 
 
 def refuse_foreign(path: Path, model_id: str) -> None:
@@ -161,8 +176,6 @@ def refuse_foreign(path: Path, model_id: str) -> None:
     Raises:
         ConfigError: It holds another model's predictions, or something else.
     """
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder. Give the name of a file, such as {path}/out.parquet.")
     if not path.exists():
         return
     try:

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import logging
+import os
 import time
 import uuid
 from collections import Counter
@@ -17,9 +18,14 @@ from tumorbatch import bundle
 from tumorbatch.atomic import make_folder, remove_temporaries
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError, TooManyErrorsError
-from tumorbatch.files import FoundFile, find_files
+from tumorbatch.files import FoundFile, find_files, printable
 from tumorbatch.infer.decoding import Decoded, crashed, decode_files
-from tumorbatch.infer.predictions import PredictionsWriter, refuse_foreign, sidecar_path
+from tumorbatch.infer.predictions import (
+    PredictionsWriter,
+    refuse_foreign,
+    refuse_special,
+    sidecar_path,
+)
 from tumorbatch.lock import output_lock
 from tumorbatch.pool import ordered_map
 from tumorbatch.progress import Progress
@@ -103,6 +109,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         TryAgainError: Another process is writing `out`.
     """
     started = time.monotonic()
+    refuse_special(out)
     used = bundle.load(model)
     files = _inputs(folder, out)
     make_folder(out.parent)
@@ -110,9 +117,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         remove_temporaries(out.parent, out.name)
         if not config.overwrite:
             refuse_foreign(out, used.model_id)
-        elif out.is_dir():
-            raise ConfigError(f"{out} is a folder, and is not overwritten. Give a file's name.")
-        runtime = resolve(config.device)
+        runtime = resolve(config.device, precision="float32")
         log.info("model %s from %s, %s", used.model_id, model, runtime.reason)
         score = scorer(bundle.load_network(model, used), config.batch_size, runtime)
         began = datetime.datetime.now(datetime.UTC)
@@ -137,7 +142,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
                 {
                     "model_id": used.model_id,
                     "run_id": run_id,
-                    "model": model.name,
+                    "model": printable(model.name),
                     "architecture": used.architecture,
                     "weights_sha256": used.weights_sha256,
                     "preprocessing": used.preprocessing.to_dict(),
@@ -168,10 +173,11 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
 
 def _inputs(folder: Path, out: Path) -> list[FoundFile]:
     """All files of `folder`, without what this command itself writes there."""
-    own = {out.resolve(), sidecar_path(out).resolve()}
+    own = {os.path.realpath(out), os.path.realpath(sidecar_path(out))}
     files = find_files(folder)
     if out.resolve().is_relative_to(folder.resolve()):
-        files = [file for file in files if Path(file.path).resolve() not in own]
+        # Not Path.resolve: below Python 3.13 it raises at the symbolic link loops among the files.
+        files = [file for file in files if os.path.realpath(file.path) not in own]
     if not files:
         raise InputError(f"{folder} holds no files. Give the folder that holds the images.")
     return files
@@ -197,7 +203,7 @@ def _predict(
 def _refuse_too_many_errors(statuses: Counter[str], limit: float, out: Path) -> None:
     total = statuses.total()
     bad = total - statuses.get(Status.OK.value, 0)
-    if bad > limit * total:
+    if bad / total > limit:  # not bad > limit * total: 0.29 * 100 is less than 29
         listed = ", ".join(
             f"{count} {status}" for status, count in statuses.most_common() if status != Status.OK
         )

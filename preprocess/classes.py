@@ -36,7 +36,7 @@ def find_sources(source: Path, given: Mapping[str, str]) -> list[SourceFile]:
 
     Args:
         source: Holds one folder for each class, and nothing else but hidden entries and files.
-        given: {class name: folder name}; an empty mapping matches folders by their known spellings.
+        given: {class name: folder name}; classes that it lacks are found by their known spellings.
 
     Raises:
         InputError: `source` is missing, or has no files in its class folders.
@@ -58,42 +58,46 @@ def find_sources(source: Path, given: Mapping[str, str]) -> list[SourceFile]:
 
 
 def _class_folders(source: Path, given: Mapping[str, str]) -> list[str]:
-    if not source.is_dir():
+    try:
+        entries = [entry for entry in source.iterdir() if entry.name[0] != "." and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{source} is not there. Put the images into {source / CLASS_NAMES[0]} and "
             f"{source / CLASS_NAMES[1]}, name another folder, or make synthetic ones with "
             f"`tumorbatch sample {source}`."
-        )
-    present = sorted(
-        entry.name for entry in source.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
+        ) from error
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}.") from error
+    present = sorted(entry.name for entry in entries)
     listed = ", ".join(repr(printable(name)) for name in present) or "no folders"
     chosen: dict[str, str] = {}
-    if given:
-        for name, folder in given.items():
-            match = [known for known in CLASS_NAMES if known.casefold() == name.casefold()]
-            if not match:
-                raise ConfigError(f"--class takes {' or '.join(CLASS_NAMES)}. Received: {name}.")
-            if folder not in present:
-                raise ConfigError(
-                    f"--class {name}={folder}: {source} has no such folder. Found: {listed}."
-                )
-            chosen[match[0]] = folder
-    else:
-        for folder in present:
-            classes = [name for name in CLASS_NAMES if _fold(folder) in _SPELLINGS[name]]
-            if not classes:
-                raise ConfigError(
-                    f"{source} has a folder {printable(folder)!r}, which is no known spelling of "
-                    f"{' or '.join(CLASS_NAMES)}. Found: {listed}. Say which folder is which with "
-                    "--class Healthy=FOLDER --class Tumor=FOLDER."
-                )
-            if classes[0] in chosen:
-                raise ConfigError(
-                    f"{source} has two folders for {classes[0]}: {chosen[classes[0]]!r} and "
-                    f"{folder!r}. Say which one counts with --class, or merge them."
-                )
-            chosen[classes[0]] = folder
+    for name, folder in given.items():
+        match = [known for known in CLASS_NAMES if known.casefold() == name.casefold()]
+        if not match:
+            raise ConfigError(f"--class takes {' or '.join(CLASS_NAMES)}. Received: {name}.")
+        if folder not in present:
+            raise ConfigError(f"--class {name}={folder}: {source} has no such folder. Found: {listed}.")
+        chosen[match[0]] = folder
+    settled = set(chosen)
+    # With all classes given, other folders may be anything; otherwise each must be accounted for.
+    for folder in present if len(settled) < len(CLASS_NAMES) else ():
+        if folder in chosen.values():
+            continue
+        classes = [name for name in CLASS_NAMES if _fold(folder) in _SPELLINGS[name]]
+        if not classes:
+            raise ConfigError(
+                f"{source} has a folder {printable(folder)!r}, which is no known spelling of "
+                f"{' or '.join(CLASS_NAMES)}. Found: {listed}. Say which folder is which with "
+                "--class Healthy=FOLDER --class Tumor=FOLDER."
+            )
+        if classes[0] in settled:
+            continue
+        if classes[0] in chosen:
+            raise ConfigError(
+                f"{source} has two folders for {classes[0]}: {chosen[classes[0]]!r} and "
+                f"{folder!r}. Say which one counts with --class, or merge them."
+            )
+        chosen[classes[0]] = folder
     missing = [name for name in CLASS_NAMES if name not in chosen]
     if missing == list(CLASS_NAMES):
         raise InputError(

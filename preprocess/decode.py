@@ -5,9 +5,10 @@ comes back half grey. `cv2.imdecode` returns None for both.
 
 Rules (each leaves a flag on the row):
     colour       luma, Y = 0.299 R + 0.587 G + 0.114 B (OpenCV's grey conversion; ITU-R BT.601)
-    alpha        dropped: what lies under a transparent pixel is shown
+    alpha        dropped: what lies under a transparent pixel is shown (but libtiff has blended an
+                 8-bit colour TIFF with black)
     rotated      the Exif or TIFF orientation is applied, as a viewer would show the image
-    multi-page   the first page is used
+    multi-page   the first page, or the first frame of an animated PNG, is used
     16-bit       more than 8 bits a sample: the values between the 0.5th and 99.5th percentile of
                  the image are stretched over 0..255, the rest is clipped. Dividing by the type's
                  maximum would leave 12-bit data in 16-bit files with 16 grey levels.
@@ -25,11 +26,15 @@ from tumorbatch.status import FileError, Status
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 WINDOW_PERCENTILES = (0.5, 99.5)
+_FLOAT32 = np.finfo(np.float32)
 
 # One thread a worker process: the processes already fill the cores.
 cv2.setNumThreads(1)
 # A bad file's reason stands in its row; OpenCV's own words would only reach cron's mail.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+    cv2.setLogLevel(0)
+else:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode a whole file's bytes.
 
     Args:
-        data: Content of a JPEG, PNG or TIFF file.
+        data: Content of a JPEG, PNG, TIFF or DICOM file.
         max_pixels: Larger images are refused by their header, before memory is spent on them.
 
     Raises:
@@ -59,6 +64,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     """
     if not data:
         raise FileError(Status.EMPTY, "the file has no bytes")
+    if data[128:132] == b"DICM":  # before the others: a DICOM file's preamble may be a TIFF header
+        from tumorbatch.preprocess.dicom import decode_dicom  # pydicom only where it is needed
+
+        return decode_dicom(data, max_pixels)
     header = read_header(data)
     if header.width * header.height > max_pixels:
         raise FileError(
@@ -75,7 +84,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     except cv2.error as error:
         raise FileError(Status.DECODE_ERROR, f"OpenCV cannot decode it: {error.err}") from error
     if image is None:
-        raise _refused(data, header)
+        raise FileError(Status.DECODE_ERROR, f"OpenCV cannot decode this {header.format.upper()} file")
     if sorted(image.shape) != sorted((header.height, header.width)):
         raise FileError(
             Status.DECODE_ERROR,
@@ -84,6 +93,12 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         )
     flags = []
     if header.bit_depth > 8:
+        if image.dtype == np.uint8:  # libtiff kept the high byte of each value
+            raise FileError(
+                Status.UNSUPPORTED,
+                f"OpenCV reads only 8 of the {header.bit_depth} bits of this kind of "
+                f"{header.format.upper()} file",
+            )
         flags.append("16-bit")
     if header.alpha:
         flags.append("alpha")
@@ -91,25 +106,28 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         flags.append("multi-page")
     if header.orientation != 1:
         flags.append("rotated")
-    grey = image.astype(np.uint8, copy=False) if image.dtype == np.uint8 else _window(image)
+    grey = image.astype(np.uint8, copy=False) if image.dtype == np.uint8 else window(image)
     return Decoded(np.ascontiguousarray(grey), header, tuple(flags))
 
 
-def _refused(data: bytes, header: Header) -> FileError:
-    # Zero bytes after the end mark are common padding; anything else there is not an end.
-    if header.format == "jpeg" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        return FileError(Status.TRUNCATED, "the JPEG ends before its end mark")
-    return FileError(Status.DECODE_ERROR, f"OpenCV cannot decode this {header.format.upper()} file")
+def window(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Stretch the values between `WINDOW_PERCENTILES` over 0..255, and clip the rest.
 
+    Args:
+        image: Any numbers [height, width].
 
-def _window(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    Raises:
+        FileError: Some are infinite or not numbers.
+    """
     values = image.astype(np.float64)
-    if not np.isfinite(values).all():
+    least, most = values.min(), values.max()
+    # Beyond float32's range lies no measurement, but overflow. Not a number compares as false.
+    if not (-_FLOAT32.max <= least and most <= _FLOAT32.max):
         raise FileError(Status.DECODE_ERROR, "some pixel values are infinite or not numbers")
     low, high = np.percentile(values, WINDOW_PERCENTILES)
     if high <= low:  # nearly constant: the extremes are all there is to show
-        low, high = values.min(), values.max()
-    if high <= low:
+        low, high = least, most
+    if high - low < _FLOAT32.smallest_subnormal:
         return np.zeros(image.shape, np.uint8)
     scaled = (np.clip(values, low, high) - low) * (255.0 / (high - low))
     return np.asarray(np.rint(scaled), np.uint8)

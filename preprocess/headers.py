@@ -5,14 +5,21 @@ spent on pixels. Sources: ITU-T T.81 (JPEG) annex B, the PNG specification (thir
 11, TIFF revision 6.0 section 2, CIPA DC-008 (Exif) for the orientation tag.
 """
 
+import re
 import struct
+from collections.abc import Set
 from dataclasses import dataclass
 
 from tumorbatch.status import FileError, Status
 
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD})
-_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+# Every marker but padding, restarts and those without a length; none occurs in compressed data.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_ORIENTATION = 274
+_TIFF_TAGS = frozenset({256, 257, 258, 262, 273, 277, 279, 284, 324, 325, 338, _ORIENTATION})
+_TIFF_TYPES = {1: (1, "B"), 3: (2, "H"), 4: (4, "I")}  # bytes, struct code
+_MAX_TIFF_VALUES = 1 << 20  # one tag's; a million strips are more than any image has
 _MAX_TIFF_PAGES = 10_000
 
 
@@ -21,7 +28,7 @@ class Header:
     """Properties of the (first) image in a file.
 
     Attributes:
-        format: "jpeg", "png" or "tiff".
+        format: "jpeg", "png", "tiff" or "dicom".
         width: In pixels, as stored (before any Exif rotation).
         height: In pixels, as stored.
         bit_depth: Bits a sample.
@@ -62,40 +69,42 @@ def read_header(data: bytes) -> Header:
     for known in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*"):
         if known.startswith(data):
             raise FileError(Status.TRUNCATED, "the file ends inside its header")
-    raise FileError(Status.UNSUPPORTED, "not a JPEG, PNG or TIFF image, by its first bytes")
+    raise FileError(Status.UNSUPPORTED, "not a JPEG, PNG, TIFF or DICOM image, by its first bytes")
 
 
 def _jpeg(data: bytes) -> Header:
     at = 2
-    orientation = 1
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError("JPEG marker missing")
-        while data[at] == 0xFF:  # any number of fill bytes may stand before a marker
-            at += 1
-        marker = data[at]
-        at += 1
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            continue
-        if marker in (0xD9, 0xDA):
-            raise ValueError("JPEG without a frame header")
+    frame = orientation = None
+    # From marker to marker up to the end mark, across the compressed data: a decoder takes the zero
+    # bytes that may stand in the place of a lost tail for pixels.
+    while match := _JPEG_MARKER.search(data, at):
+        at = match.end()
+        marker = data[at - 1]
+        if marker == 0xD9:
+            break
         (length,) = struct.unpack_from(">H", data, at)
         if length < 2:
             raise ValueError("JPEG segment with an impossible length")
-        if marker in _START_OF_FRAME:
-            bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 2)
-            return Header("jpeg", width, height, bits, channels, orientation=orientation)
-        if marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":
+        if marker in _START_OF_FRAME and frame is None:
+            frame = struct.unpack_from(">BHHB", data, at + 2)
+        if marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0" and orientation is None:
             orientation = _orientation(data[at + 8 : at + length])
         at += length
+    else:
+        raise FileError(Status.TRUNCATED, "the JPEG ends before its end mark")
+    if frame is None:
+        raise ValueError("JPEG without a frame header")
+    bits, height, width, channels = frame
+    return Header("jpeg", width, height, bits, channels, orientation=orientation or 1)
 
 
-def _orientation(exif: bytes) -> int:
+def _orientation(exif: bytes) -> int | None:
+    """1 to 8, or None where the Exif block does not say."""
     try:
-        value = _first_directory(exif)[0].get(0x0112, (1,))[0]
-    except (struct.error, IndexError, ValueError):
-        return 1  # a broken Exif block does not make the image unreadable
-    return value if 1 <= value <= 8 else 1
+        value = _first_directory(exif, {_ORIENTATION})[0][_ORIENTATION][0]
+    except (struct.error, IndexError, KeyError, ValueError):
+        return None  # a broken Exif block does not make the image unreadable
+    return value if 1 <= value <= 8 else None
 
 
 def _png(data: bytes) -> Header:
@@ -103,6 +112,7 @@ def _png(data: bytes) -> Header:
     if length != 13 or name != b"IHDR" or colour not in _PNG_CHANNELS:
         raise ValueError("PNG with a broken header chunk")
     transparent = colour in (4, 6)
+    orientation, pages = None, 1
     at = 8
     while True:  # every chunk must be there, up to the end mark
         if at + 12 > len(data):
@@ -110,63 +120,103 @@ def _png(data: bytes) -> Header:
         size, name = struct.unpack_from(">I4s", data, at)
         if name == b"tRNS":
             transparent = True
+        if name == b"eXIf" and orientation is None:
+            orientation = _orientation(data[at + 8 : at + 8 + size])
+        if name == b"acTL":  # an animation
+            pages = max(1, *struct.unpack_from(">I", data, at + 8))
         if name == b"IEND":
             break
         at += 12 + size
-    return Header("png", width, height, depth, _PNG_CHANNELS[colour], alpha=transparent)
+    return Header(
+        "png",
+        width,
+        height,
+        depth,
+        _PNG_CHANNELS[colour],
+        alpha=transparent,
+        orientation=orientation or 1,
+        pages=pages,
+    )
 
 
-def _first_directory(data: bytes, at: int | None = None) -> tuple[dict[int, tuple[int, ...]], int]:
-    """One TIFF image file directory: {tag: integer values}, offset of the next directory or 0."""
+def _byte_order(data: bytes) -> str:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise ValueError("TIFF without a byte order")
-    if at is None:
-        (at,) = struct.unpack_from(order + "I", data, 4)
+    return order
+
+
+def _first_directory(data: bytes, wanted: Set[int]) -> tuple[dict[int, tuple[int, ...]], int]:
+    """The first TIFF image file directory: {wanted tag: its integers}, and where the next one is.
+
+    What is not wanted is not read: a small file can hold thousands of tags that all claim to have
+    the whole file for values.
+    """
+    order = _byte_order(data)
+    (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)
     tags: dict[int, tuple[int, ...]] = {}
     for entry in range(at + 2, at + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
-        size = _TIFF_SIZES.get(kind, 0) * number
-        code = {1: "B", 3: "H", 4: "I"}.get(kind)
-        if code is None:
+        if tag not in wanted or tag in tags or kind not in _TIFF_TYPES:
             continue
+        size, code = _TIFF_TYPES[kind]
+        size *= number
         where = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
         if where + size > len(data):
             raise IndexError("TIFF values beyond the end of the file")
+        if number > _MAX_TIFF_VALUES:
+            raise ValueError(f"TIFF tag {tag} with {number:,} values")
         tags[tag] = struct.unpack_from(f"{order}{number}{code}", data, where)
     (following,) = struct.unpack_from(order + "I", data, at + 2 + 12 * count)
     return tags, following
 
 
-def _tiff(data: bytes) -> Header:
-    tags, following = _first_directory(data)
-    try:
-        width, height = tags[256][0], tags[257][0]
-    except (KeyError, IndexError) as error:
-        raise ValueError("TIFF without a width or height") from error
-    for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
-        for start, size in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):
-            if start + size > len(data):
-                raise FileError(Status.TRUNCATED, "the TIFF ends before its pixels do")
+def _count_pages(data: bytes, following: int) -> int:
+    """Number of directories, the first included, whose chain goes on at `following`."""
+    order = _byte_order(data)
     pages, seen = 1, set()
     while following and following not in seen and pages < _MAX_TIFF_PAGES:
         seen.add(following)
         try:
-            _, following = _first_directory(data, following)
-        except (struct.error, IndexError, ValueError):
+            (count,) = struct.unpack_from(order + "H", data, following)
+            (following,) = struct.unpack_from(order + "I", data, following + 2 + 12 * count)
+        except struct.error:
             break  # only the first page is used; a broken later one must not cost it
         pages += 1
-    depth = max(tags.get(258, (1,)) or (1,))
-    channels = (tags.get(277) or (1,))[0]
-    orientation = (tags.get(274) or (1,))[0]
+    return pages
+
+
+def _tiff(data: bytes) -> Header:
+    tags, following = _first_directory(data, _TIFF_TAGS)
+
+    def first(tag: int, default: int) -> int:
+        return (tags.get(tag) or (default,))[0]
+
+    width, height = first(256, 0), first(257, 0)
+    if not (width and height):
+        raise ValueError("TIFF without a width or height")
+    for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
+        for start, size in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):
+            if start + size > len(data):
+                raise FileError(Status.TRUNCATED, "the TIFF ends before its pixels do")
+    depth = max(tags.get(258) or (1,))
+    channels = first(277, 1)
+    photometric = first(262, 1)
+    # OpenCV takes the values of these two for something else, and says nothing.
+    if depth > 8 and photometric == 0:
+        raise FileError(Status.UNSUPPORTED, "a TIFF of more than 8 bits in which 0 is white")
+    if depth > 8 and channels > 1 and first(284, 1) == 2:
+        raise FileError(Status.UNSUPPORTED, "a TIFF of more than 8 bits with a plane for each channel")
+    orientation = first(_ORIENTATION, 1)
     return Header(
         "tiff",
         width,
         height,
         depth,
         channels,
-        alpha=bool(tags.get(338)),
+        # As libtiff has it, a fourth channel beside RGB is alpha even where nothing says so.
+        alpha=bool(tags.get(338)) or (photometric == 2 and channels > 3),
         orientation=orientation if 1 <= orientation <= 8 else 1,
-        pages=pages,
+        pages=_count_pages(data, following),
     )

@@ -27,7 +27,7 @@ class Fractions:
     test: float = 0.15
 
     def __post_init__(self) -> None:
-        if min(self.train, self.validation, self.test) <= 0 or abs(sum(self.values()) - 1) > 1e-9:
+        if not (min(self.values()) > 0 and abs(sum(self.values()) - 1) <= 1e-9):  # nan is neither
             raise ConfigError(
                 "The three split shares must be above 0 and add up to 1. "
                 f"Received: {self.train:g}/{self.validation:g}/{self.test:g}."
@@ -70,7 +70,7 @@ def assign(
     counts = np.zeros((len(present), len(CLASS_NAMES)), np.int64)
     np.add.at(counts, (inverse, labels), 1)
     names = [""] * len(present)
-    for group, key in zip(inverse, keys, strict=True):
+    for group, key in zip(inverse.tolist(), keys, strict=True):
         if not names[group] or key < names[group]:
             names[group] = key
     ranks = [hashlib.sha256(f"{seed}:{name}".encode()).hexdigest() for name in names]
@@ -91,7 +91,8 @@ def assign(
             missing = SPLITS[int(np.argmin(held[:, label]))]
             raise ConfigError(
                 f"{name} has {int(totals[label])} images in {int((counts[:, label] > 0).sum())} "
-                f"groups of duplicates: too few to put one into each of train, validation and test "
-                f"({missing} got none). Add images, or use --split-by file if they are no duplicates."
+                f"groups of duplicates: too few for train, validation and test to get one each by "
+                f"their shares ({missing} got none). Add images, change the shares with --split, or "
+                "use --split-by file if they are no duplicates."
             )
     return chosen[inverse]

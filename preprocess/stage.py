@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -127,8 +128,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
         remove_temporaries(out)
         settings = _settings(config)
         plan = {**settings, "files": len(files), "inputs": _fingerprint(files)}
-        old = _finished(out)
-        if old is not None and not config.overwrite:
+        old = None if config.overwrite else _finished(out)
+        if old is not None:
             _refuse_other(out, old, settings, files)
             remove_if_planned(out / _WORK, plan)  # left by a run killed right after its commit
             size = sum(shard.bytes for shard in old.shards)
@@ -138,8 +139,12 @@ def run(source: Path, out: Path, config: Config) -> Report:
             rows, places, taken_over = work.run(
                 files, CLASS_NAMES, config.preprocessing, config.workers, progress.advance
             )
-        _refuse_too_many_errors(rows, config.max_error_rate, source)
-        dataset, near_conflicts = _assemble(work, rows, places, files, config)
+        try:
+            _refuse_too_many_errors(rows, config.max_error_rate, source)
+            dataset, near_conflicts = _assemble(work, rows, places, files, config)
+        except (ConfigError, InputError):
+            work.remove()  # the same command would end here again, and must not be in another's way
+            raise
         _commit(work, out, dataset)
     size = sum(shard.bytes for shard in dataset.shards)
     return Report(dataset, False, taken_over, size, time.monotonic() - started, near_conflicts)
@@ -184,7 +189,7 @@ def _refuse_other(out: Path, old: Dataset, settings: dict[str, Any], files: list
         if before != settings[name]
     ]
     if not changes:
-        changes = _input_changes(out, files)
+        changes = _input_changes(out, old, files)
     if changes:
         raise ConfigError(
             f"{out} already holds a shard set that was made differently ({'; '.join(changes)}). "
@@ -193,7 +198,16 @@ def _refuse_other(out: Path, old: Dataset, settings: dict[str, Any], files: list
     shardset.load(out)
 
 
-def _input_changes(out: Path, files: list[SourceFile]) -> list[str]:
+def _input_changes(out: Path, old: Dataset, files: list[SourceFile]) -> list[str]:
+    try:
+        intact = shardset.file_sha256(out / MANIFEST) == old.manifest_sha256
+    except OSError:
+        intact = False
+    if not intact:
+        raise InputError(
+            f"{out / MANIFEST} is missing or was changed. "
+            "Make the shards again with `tumorbatch shard --overwrite`."
+        )
     table = pq.read_table(
         out / MANIFEST, columns=["path", "class", "sha256"], page_checksum_verification=True
     )
@@ -336,12 +350,14 @@ def _group_counts(groups: NDArray[np.int64], sha256: list[str], pixels: list[str
 def _commit(work: WorkArea, out: Path, dataset: Dataset) -> None:
     """Swap the finished files in: dataset.json goes first and comes back last."""
     names = [*(shard.name for shard in dataset.shards), MANIFEST]
+    write_json(work.folder / DATASET, dataset.to_dict())  # a full disk must show before the swap
     try:
         (out / DATASET).unlink(missing_ok=True)
         sync_folder(out)
         writing.publish(work.folder, out, names)
         sync_folder(out)
+        os.replace(work.folder / DATASET, out / DATASET)
+        sync_folder(out)
     except OSError as error:
         raise cannot_write(out, error) from error
-    write_json(out / DATASET, dataset.to_dict())
     work.remove()

@@ -4,6 +4,7 @@ The parent appends the finished records to one spool file and, after an fsync, o
 journal. A killed run goes on behind the journal's last whole line; nothing else needs repair.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -68,9 +69,8 @@ def process_files(files: Sequence[SourceFile], preprocessing: Preprocessing) -> 
 def _process_file(source: SourceFile, preprocessing: Preprocessing) -> FileResult:
     row: dict[str, Any] = {"status": Status.OK.value}
     try:
-        data, info = read_file(source.file)
-        sha256 = hashlib.sha256(data).hexdigest()
-        row |= {"file_size": info.st_size, "sha256": sha256}
+        data, content = _read(source)
+        row |= content
         done = process(data, preprocessing)
     except FileError as error:
         return FileResult(row | {"status": error.status.value, "error": error.message}, None)
@@ -85,13 +85,23 @@ def _process_file(source: SourceFile, preprocessing: Preprocessing) -> FileResul
         "flags": ",".join(done.flags),
     }
     height, width = done.pixels.shape
-    record = ImageRecord(done.pixels.tobytes(), height, width, source.label, source.file.name, sha256)
+    record = ImageRecord(
+        done.pixels.tobytes(), height, width, source.label, source.file.name, row["sha256"]
+    )
     return FileResult(row, frame(record.encode()))
 
 
-def _crashed(_: SourceFile) -> FileResult:
+def _read(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
+    data, info = read_file(source.file)
+    return data, {"file_size": info.st_size, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _crashed(source: SourceFile) -> FileResult:
     message = "the process that decoded it was killed, by a crash or for memory"
-    return FileResult({"status": Status.DECODER_CRASH.value, "error": message}, None)
+    row = {"status": Status.DECODER_CRASH.value, "error": message}
+    with contextlib.suppress(FileError):  # a later run must know the file again
+        row |= _read(source)[1]
+    return FileResult(row, None)
 
 
 class WorkArea:
@@ -223,8 +233,8 @@ class SpoolReader:
 
 
 def remove_if_planned(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Delete the work area in `folder` if it belongs to a run with this plan."""
-    if _read_plan(folder) == plan:
+    """Delete the work area in `folder` if it belongs to a run with this plan, or is half deleted."""
+    if _read_plan(folder) in (plan, None):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -238,7 +248,7 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
 
 def _refuse_other_plan(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changes = "; ".join(
-        f"{name}: {before.get(name)} then, {now[name]} now"
+        "other input files" if name == "inputs" else f"{name}: {before.get(name)} then, {now[name]} now"
         for name in now
         if before.get(name) != now[name]
     )

@@ -41,8 +41,8 @@ def model(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tumorbatch.runtime import load_tensorflow
 
     load_tensorflow()
-    from tumorbatch.train.fit import Schedule
-    from tumorbatch.train.stage import Config, run
+    from tumorbatch.train.config import Config, Schedule
+    from tumorbatch.train.stage import run
 
     folder = tmp_path_factory.mktemp("models") / "cnn1"
     run(shard_set, folder, Config("cnn1", Schedule(epochs=2, batch_size=8)))

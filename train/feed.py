@@ -12,31 +12,11 @@ from numpy.typing import NDArray
 from tumorbatch import records
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.shardset import Dataset
+from tumorbatch.train.config import Augmentation
 
 _READ_BATCH = 256  # records parsed by one op call; parsing them one by one costs three times as much
 _READ_BUFFER = 8 << 20  # bytes read ahead from each shard
 _MEMORY_SHARE = 0.6  # of what is free: the rest is for the network's activations
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """Random changes to each training image, as the report has them.
-
-    Attributes:
-        shear: Largest horizontal shear, as the tangent of the angle; drawn from [-shear, shear].
-        zoom: Largest relative change of size; the factor is drawn from [1 - zoom, 1 + zoom].
-        flip: Whether half of the images are mirrored left to right.
-    """
-
-    shear: float = 0.2
-    zoom: float = 0.2
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.shear <= 1:
-            raise ConfigError(f"The shear must lie between 0 and 1. Received: {self.shear:g}.")
-        if not 0 <= self.zoom < 1:
-            raise ConfigError(f"The zoom must lie between 0 and 1. Received: {self.zoom:g}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +33,7 @@ class Images:
 
 
 def load_split(folder: Path, dataset: Dataset, split: str) -> Images:
-    """Read one split, all shards in parallel, in the order in which they were written.
+    """Read one split, all shards in parallel, in an order that the shards alone decide.
 
     Raises:
         InputError: A shard is damaged; the text names it.
@@ -72,7 +52,9 @@ def load_split(folder: Path, dataset: Dataset, split: str) -> Images:
 
     def parse(serialized: Any) -> tuple[Any, Any]:
         parsed = tf.io.parse_example(serialized, features)
-        flat = tf.io.decode_raw(parsed[records.IMAGE], tf.uint8, fixed_length=size * size)
+        flat = tf.io.decode_raw(parsed[records.IMAGE], tf.uint8)
+        # An image of another size must be an error: `fixed_length` would pad or cut it.
+        flat = tf.ensure_shape(flat, [None, size * size])
         return tf.reshape(flat, [-1, size, size]), parsed[records.LABEL]
 
     names = [os.fspath(folder / shard.name) for shard in shards]
@@ -114,8 +96,12 @@ def _damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> Inp
     for shard in dataset.split(split):
         try:
             count = sum(1 for _ in records.read(folder / shard.name))
-        except (InputError, OSError) as found:
+        except InputError as found:
             return InputError(f"{found} {advice}")
+        except OSError as found:
+            return InputError(
+                f"{folder / shard.name} is missing or unreadable: {found.strerror}. {advice}"
+            )
         if count != shard.records:
             return InputError(
                 f"{folder / shard.name} holds {count} records and should hold {shard.records}. {advice}"
@@ -123,46 +109,60 @@ def _damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> Inp
     return InputError(f"The {split} shards in {folder} cannot be read: {error}. {advice}")
 
 
-def for_training(
-    images: Images,
-    batch_size: int,
-    augmentation: Augmentation | None,
-    seed: int,
-    epoch: int,
-    fixed_shape: bool,
-) -> Any:
-    """Batches of one epoch: every image once, in an order that (seed, epoch) alone decides.
+class TrainingFeed:
+    """Batches of the training split, epoch by epoch.
 
     Args:
-        images: The training split.
+        images: The training split; it is copied into TensorFlow's memory once.
         batch_size: Images a batch.
         augmentation: Random changes, or None.
         seed: Of order and changes.
-        epoch: From 0.
-        fixed_shape: Leave out the remainder, which would make XLA compile a second shape. The order
-            changes with each epoch, so no image is left out for good.
-
-    Returns:
-        `tf.data.Dataset` of (uint8 [B, height, width, 1], float32 [B, 1]).
+        fixed_shape: Leave out an epoch's remainder, which would make XLA compile a second shape. The
+            order changes with each epoch, so no image is left out for good.
     """
-    # On the CPU: a GPU's memory is for the network.
-    with tf.device("/CPU:0"):
-        pixels = tf.constant(images.pixels)
-        labels = tf.constant(images.labels.astype(np.float32))
-        order = np.random.default_rng([seed, epoch]).permutation(len(images.labels))
-        data = tf.data.Dataset.from_tensor_slices(order)
-        # Indices are batched, not images: one gather a batch instead of an op call an image.
-        data = data.batch(batch_size, drop_remainder=fixed_shape).enumerate()
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+        fixed_shape: bool,
+    ) -> None:
+        # On the CPU: a GPU's memory is for the network.
+        with tf.device("/CPU:0"):
+            self._pixels = tf.constant(images.pixels)
+            self._labels = tf.constant(images.labels.astype(np.float32))
+        self._batch_size = batch_size
+        self._augmentation = augmentation
+        self._seed = seed
+        self._fixed_shape = fixed_shape
+
+    def epoch(self, number: int) -> Any:
+        """Every image once, in an order that seed and epoch alone decide.
+
+        Args:
+            number: Of the epoch, from 0.
+
+        Returns:
+            `tf.data.Dataset` of (uint8 [B, height, width, 1], float32 [B, 1]).
+        """
+        order = np.random.default_rng([self._seed, number]).permutation(len(self._labels))
 
         def gather(step: Any, indices: Any) -> tuple[Any, Any]:
-            batch = tf.gather(pixels, indices)[..., tf.newaxis]
-            if augmentation is not None:
+            batch = tf.gather(self._pixels, indices)[..., tf.newaxis]
+            if self._augmentation is not None:
                 # The step is part of the seed, so parallel calls cannot change the outcome.
-                batch = augment(batch, augmentation, [seed * 100_003 + epoch, step])
-            return batch, tf.gather(labels, indices)[:, tf.newaxis]
+                seed = [self._seed * 100_003 + number, step]
+                batch = augment(batch, self._augmentation, seed)
+            return batch, tf.gather(self._labels, indices)[:, tf.newaxis]
 
-        data = data.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return data.prefetch(tf.data.AUTOTUNE)
+        with tf.device("/CPU:0"):
+            data = tf.data.Dataset.from_tensor_slices(order)
+            # Indices are batched, not images: one gather a batch instead of an op call an image.
+            data = data.batch(self._batch_size, drop_remainder=self._fixed_shape).enumerate()
+            data = data.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            return data.prefetch(tf.data.AUTOTUNE)
 
 
 def augment(images: Any, augmentation: Augmentation, seed: Any) -> Any:

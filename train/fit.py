@@ -12,43 +12,11 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
-from tumorbatch.train.feed import Augmentation, Images, for_training
+from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Augmentation, Schedule
+from tumorbatch.train.feed import Images, TrainingFeed
 from tumorbatch.train.metrics import binary_metrics
 
 log = logging.getLogger(__name__)
-
-THRESHOLD = 0.5
-TEMPERATURE = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes:
-        epochs: At most this many.
-        patience: Stop after so many epochs without a lower validation loss.
-        batch_size: Images a step (32: the report).
-        learning_rate: Of Adam.
-        seed: Of the initial weights, the order of the images, and the augmentation.
-    """
-
-    epochs: int = 40
-    patience: int = 8
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
-        if not 0 < self.learning_rate <= 1:
-            raise ConfigError(
-                f"learning_rate must lie above 0 and up to 1. Received: {self.learning_rate:g}."
-            )
-        if self.seed < 0:
-            raise ConfigError(f"The seed must not be negative. Received: {self.seed}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +36,14 @@ class Fitted:
     seconds: float
     images: int
 
+    @property
+    def images_per_second(self) -> float:
+        """While training, 0 when there was no second step."""
+        return self.images / self.seconds if self.seconds else 0.0
+
 
 class DivergedError(ConfigError):
-    """The loss is not a number any more: the learning rate does not fit."""
+    """The loss or the logits are not finite any more: the learning rate does not fit."""
 
 
 def fit(
@@ -81,11 +54,11 @@ def fit(
     augmentation: Augmentation | None,
     runtime: Runtime,
 ) -> Fitted:
-    """Train until the validation loss stops falling.
+    """Train until the validation AUC stops rising.
 
     Raises:
         ConfigError: Fewer training images than one batch, where batches must be full.
-        DivergedError: The loss became infinite or not a number.
+        DivergedError: The loss or a logit became infinite or not a number.
     """
     if runtime.xla and len(train.labels) < schedule.batch_size:
         raise ConfigError(
@@ -98,25 +71,26 @@ def fit(
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
         jit_compile=runtime.xla,
     )
+    feed = TrainingFeed(train, schedule.batch_size, augmentation, schedule.seed, runtime.xla)
     score = scorer(network, schedule.batch_size, runtime)
     history: dict[str, list[float]] = {}
-    best_loss, best_epoch, best_weights = np.inf, 0, network.get_weights()
+    best, best_epoch, best_weights = (-np.inf, -np.inf), 0, network.get_weights()
     clock = _Clock(schedule.batch_size)
     for epoch in range(schedule.epochs):
         started = time.monotonic()
-        batches = for_training(
-            train, schedule.batch_size, augmentation, schedule.seed, epoch, runtime.xla
-        )
         of = f"epoch {epoch + 1}/{schedule.epochs}"
         with Progress(of, "images", len(train.labels)) as clock.progress:
             # The feed shuffles; Keras would only warn that it cannot.
-            logs = network.fit(batches, verbose=0, callbacks=[clock], shuffle=False).history
+            logs = network.fit(feed.epoch(epoch), verbose=0, callbacks=[clock], shuffle=False).history
         figures = {name: float(values[-1]) for name, values in logs.items()}
-        if not np.isfinite(figures["loss"]):
+        logits = score(validation.pixels)
+        # The loss was computed before the epoch's last step, which only the logits have seen.
+        if not (np.isfinite(figures["loss"]) and np.isfinite(logits).all()):
             raise DivergedError(
-                f"The loss is {figures['loss']} in {of}. Try a smaller --learning-rate."
+                f"The network's output is not finite any more in {of} (loss {figures['loss']:g}). "
+                "Try a smaller --learning-rate."
             )
-        after = binary_metrics(score(validation.pixels), validation.labels, THRESHOLD, TEMPERATURE)
+        after = binary_metrics(logits, validation.labels, THRESHOLD, TEMPERATURE)
         figures |= {
             "val_loss": after["log_loss"],
             "val_accuracy": after["accuracy"],
@@ -124,18 +98,20 @@ def fit(
         }
         for name, value in figures.items():
             history.setdefault(name, []).append(value)
-        better = figures["val_loss"] < best_loss
+        # The AUC, not the loss: the loss of an ever surer network rises while it still learns to rank,
+        # and `infer` chooses among bundles by the same figure.
+        rank = (figures["val_auc"], -figures["val_loss"])
+        better = rank > best
         if better:
-            best_loss, best_epoch = figures["val_loss"], epoch + 1
+            best, best_epoch = rank, epoch + 1
             best_weights = network.get_weights()
         log.info(
-            "%s: loss %.4f, accuracy %.4f; validation loss %.4f%s, accuracy %.4f, AUC %.4f; %.1f s",
-            of, figures["loss"], figures["accuracy"], figures["val_loss"],
-            " (best)" if better else "", figures["val_accuracy"], figures["val_auc"],
-            time.monotonic() - started,
+            "%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f, AUC %.4f%s; %.1f s",
+            of, figures["loss"], figures["accuracy"], figures["val_loss"], figures["val_accuracy"],
+            figures["val_auc"], " (best)" if better else "", time.monotonic() - started,
         )  # fmt: skip
         if epoch + 1 - best_epoch >= schedule.patience:
-            log.info("no lower validation loss for %d epochs: stop", schedule.patience)
+            log.info("no higher validation AUC for %d epochs: stop", schedule.patience)
             break
     network.set_weights(best_weights)
     return Fitted(history, best_epoch, clock.seconds, clock.images)

@@ -5,58 +5,27 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import make_folder, recover_folder, replace_folder, write_bytes, write_json
 from tumorbatch.bundle import Bundle
-from tumorbatch.errors import ConfigError
+from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.lock import output_lock
 from tumorbatch.runtime import Runtime, resolve, versions
 from tumorbatch.scoring import scorer
 from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.train.card import model_card
-from tumorbatch.train.feed import Augmentation, load_split
-from tumorbatch.train.fit import TEMPERATURE, THRESHOLD, Fitted, Schedule, fit
-from tumorbatch.train.metrics import binary_metrics
+from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Config
+
+if TYPE_CHECKING:
+    from tumorbatch.train.fit import Fitted
 
 log = logging.getLogger(__name__)
 
 _FILES = {bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.METRICS, bundle.CARD}
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """How to train.
-
-    Attributes:
-        architecture: One of `architectures.ARCHITECTURES`.
-        schedule: Epochs, patience, batch size, learning rate, seed.
-        augmentation: Random changes to the training images, or None.
-        device: "auto", "cpu" or "gpu".
-        precision: "auto", "float32" or "mixed_float16".
-        xla: "auto", "on" or "off".
-        overwrite: Replace another bundle.
-    """
-
-    architecture: str
-    schedule: Schedule = field(default_factory=Schedule)
-    augmentation: Augmentation | None = field(default_factory=Augmentation)
-    device: str = "auto"
-    precision: str = "auto"
-    xla: str = "auto"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.architecture not in architectures.ARCHITECTURES:
-            raise ConfigError(
-                f"--arch must be one of {', '.join(architectures.ARCHITECTURES)}. "
-                f"Received: {self.architecture}."
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,50 +55,64 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
     """Train one network and write its bundle to `out`.
 
     Raises:
-        InputError: The shard set is missing, unfinished or damaged.
+        InputError: The shard set is missing, unfinished or damaged, or the bundle in `out` is.
         ConfigError: `out` holds another bundle or other files; no GPU where one was asked for.
         OutputError: `out` cannot be written.
         TryAgainError: Another process is training into `out`.
     """
     started = time.monotonic()
     dataset = shardset.load(tfrecords)
+    if out.name in ("", ".."):
+        raise ConfigError(f"{out} cannot be replaced. Give the bundle a folder of its own with --out.")
     make_folder(out.parent)
     with output_lock(out, out.with_name(f".{out.name}.lock")):
         recover_folder(out)
         summary = _summary(config, shardset.file_sha256(tfrecords / DATASET), dataset)
         if _already_done(out, summary, config.overwrite):
-            old = bundle.load(out)
-            metrics = json.loads((out / bundle.METRICS).read_bytes())
+            old, metrics = _read_finished(out)
             return Report(old, metrics, dataset.leaky, 0, 0.0, time.monotonic() - started, True)
-        runtime = resolve(config.device, config.precision, config.xla)
-        log.info("%s %s", config.architecture, runtime.reason)
-        if dataset.leaky:
-            log.warning(
-                "this split is leaky: copies of test images are trained on, and the test figures "
-                "will be too good"
-            )
-        keras.config.set_dtype_policy(runtime.precision)
-        keras.utils.set_random_seed(config.schedule.seed)
-        train, validation, test = (
-            load_split(tfrecords, dataset, split) for split in ("train", "validation", "test")
-        )
-        network = architectures.build(config.architecture, dataset.preprocessing.size)
-        fitted = fit(network, train, validation, config.schedule, config.augmentation, runtime)
-        score = scorer(network, config.schedule.batch_size, runtime)
-        metrics = {
-            name: binary_metrics(score(of.pixels), of.labels, THRESHOLD, TEMPERATURE)
-            for name, of in (("validation", validation), ("test", test))
-        }
-        rate = fitted.images / fitted.seconds if fitted.seconds else 0.0
-        made = _publish(out, network, dataset, summary, fitted, runtime, metrics, rate)
+        # Everything that can be refused without it has been: TensorFlow costs seconds.
+        made, metrics, fitted = _train(tfrecords, out, config, dataset, summary)
     return Report(
         made,
         metrics,
         dataset.leaky,
         len(fitted.history["loss"]),
-        rate,
+        fitted.images_per_second,
         time.monotonic() - started,
     )
+
+
+def _train(
+    tfrecords: Path, out: Path, config: Config, dataset: Dataset, summary: dict[str, Any]
+) -> "tuple[Bundle, dict[str, Any], Fitted]":
+    runtime = resolve(config.device, config.precision, config.xla)
+    import keras
+
+    from tumorbatch.train.feed import load_split
+    from tumorbatch.train.fit import fit
+    from tumorbatch.train.metrics import binary_metrics
+
+    log.info("%s %s", config.architecture, runtime.reason)
+    if dataset.leaky:
+        log.warning(
+            "this split is leaky: copies of test images are trained on, and the test figures will be "
+            "too good"
+        )
+    keras.config.set_dtype_policy(runtime.precision)
+    keras.utils.set_random_seed(config.schedule.seed)
+    train, validation, test = (
+        load_split(tfrecords, dataset, split) for split in ("train", "validation", "test")
+    )
+    network = architectures.build(config.architecture, dataset.preprocessing.size)
+    fitted = fit(network, train, validation, config.schedule, config.augmentation, runtime)
+    score = scorer(network, config.schedule.batch_size, runtime)
+    metrics = {
+        name: binary_metrics(score(of.pixels), of.labels, THRESHOLD, TEMPERATURE)
+        for name, of in (("validation", validation), ("test", test))
+    }
+    made = _publish(out, network, dataset, summary, fitted, runtime, metrics)
+    return made, metrics, fitted
 
 
 def _summary(config: Config, dataset_sha256: str, dataset: Dataset) -> dict[str, Any]:
@@ -176,15 +159,25 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
     return True
 
 
+def _read_finished(out: Path) -> tuple[Bundle, dict[str, Any]]:
+    old = bundle.load(out)
+    try:
+        metrics = json.loads((out / bundle.METRICS).read_bytes())
+        if shardset.file_sha256(out / bundle.WEIGHTS) != old.weights_sha256:
+            raise ValueError(f"the sha256 of {bundle.WEIGHTS} is another one")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out} is damaged ({error}). Train it again with --overwrite.") from error
+    return old, metrics
+
+
 def _publish(
     out: Path,
     network: Any,
     dataset: Dataset,
     summary: dict[str, Any],
-    fitted: Fitted,
+    fitted: "Fitted",
     runtime: Runtime,
     metrics: dict[str, Any],
-    rate: float,
 ) -> Bundle:
     """Write the whole bundle beside `out`, then swap it in."""
     weights = bundle.serialize_weights(network)
@@ -201,17 +194,20 @@ def _publish(
             "best_epoch": fitted.best_epoch,
             "parameters": network.count_params(),
             "runtime": asdict(runtime),
-            "images_per_second": round(rate, 1),
+            "images_per_second": round(fitted.images_per_second, 1),
         },
         versions=versions("keras", "tensorflow", "numpy"),
     )
     folder = out.with_name(f".{out.name}.new")
-    shutil.rmtree(folder, ignore_errors=True)
-    make_folder(folder)
-    write_bytes(folder / bundle.WEIGHTS, weights)
-    write_json(folder / bundle.HISTORY, fitted.history)
-    write_json(folder / bundle.METRICS, metrics)
-    write_bytes(folder / bundle.CARD, model_card(made, dataset, metrics).encode())
-    write_json(folder / bundle.MODEL, made.to_dict())
-    replace_folder(folder, out)
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
+    try:
+        make_folder(folder)
+        write_bytes(folder / bundle.WEIGHTS, weights)
+        write_json(folder / bundle.HISTORY, fitted.history)
+        write_json(folder / bundle.METRICS, metrics)
+        write_bytes(folder / bundle.CARD, model_card(made, dataset, metrics).encode())
+        write_json(folder / bundle.MODEL, made.to_dict())
+        replace_folder(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return made

@@ -2,6 +2,9 @@
 
 All take uint8 [N, height, width, 1] with values 0..255 and give one float32 logit, [N, 1]; channel
 replication and scaling happen inside, so that no caller can forget them.
+
+Every layer with weights has a name of its own: those that Keras makes up count on from network to
+network in one process, and a bundle's weights would not be found again under them.
 """
 
 from collections.abc import Callable
@@ -16,8 +19,8 @@ def _blocks(x: Any) -> Any:
     """Three times convolution 3x3 with 32 filters, ReLU, valid padding, then 2x2 max pooling."""
     from keras import layers
 
-    for _ in range(3):
-        x = layers.Conv2D(32, 3, activation="relu", padding="valid")(x)
+    for number in (1, 2, 3):
+        x = layers.Conv2D(32, 3, activation="relu", padding="valid", name=f"conv_{number}")(x)
         x = layers.MaxPooling2D(2)(x)
     return layers.Flatten()(x)
 
@@ -25,17 +28,17 @@ def _blocks(x: Any) -> Any:
 def _cnn1(x: Any) -> Any:
     from keras import layers
 
-    return layers.Dense(128, activation="relu")(_blocks(x))
+    return layers.Dense(128, activation="relu", name="dense_1")(_blocks(x))
 
 
 def _cnn2(x: Any) -> Any:
     from keras import layers
 
-    x = layers.Dense(128, activation="relu")(_blocks(x))
-    x = layers.BatchNormalization()(x)
+    x = layers.Dense(128, activation="relu", name="dense_1")(_blocks(x))
+    x = layers.BatchNormalization(name="norm_1")(x)
     x = layers.Dropout(0.3)(x)
-    x = layers.Dense(64, activation="relu")(x)
-    return layers.BatchNormalization()(x)
+    x = layers.Dense(64, activation="relu", name="dense_2")(x)
+    return layers.BatchNormalization(name="norm_2")(x)
 
 
 _BODIES: dict[str, Callable[[Any], Any]] = {"cnn1": _cnn1, "cnn2": _cnn2}

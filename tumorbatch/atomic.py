@@ -5,6 +5,7 @@ the first fsync a rename can reach the disk before the data and leave an empty f
 """
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -22,10 +23,15 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
 
 
-def remove_temporaries(folder: Path, stem: str = "") -> None:
-    """Delete what killed runs left in `folder` (of the file `stem`, or of any). Hold the lock."""
-    for path in folder.glob(f".{stem}*{_TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Delete what killed runs left in `folder`: of any file, or of `name` and its `name.*`.
+
+    Hold the lock of what is named: other files' temporaries may belong to a run that is alive.
+    """
+    name = glob.escape(name)
+    for pattern in (f".{name}", f".{name}.*") if name else (".*",):
+        for path in folder.glob(f"{pattern}{_TEMPORARY}*"):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -54,15 +60,16 @@ def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
 
     Args:
         path: Where the file shall be; its folder exists.
-        mode: Permission bits, or None for what the umask gives.
+        mode: Permission bits, from the first byte on, or None for what the umask gives.
     """
     temporary = temporary_name(path)
     try:
+        if mode is not None:
+            temporary.touch(mode)
+            temporary.chmod(mode)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
@@ -107,6 +114,8 @@ def replace_folder(source: Path, target: Path) -> None:
         os.replace(source, target)
         sync_folder(target.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            recover_folder(target)
         raise cannot_write(target, error) from error
     shutil.rmtree(_aside(target), ignore_errors=True)
 

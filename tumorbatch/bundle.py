@@ -12,12 +12,14 @@ Keras' `load_model`, which runs code from the file (16 published holes in two ye
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tumorbatch import architectures
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -112,8 +114,10 @@ def load(folder: Path) -> Bundle:
             f"{path} names the network {bundle.architecture!r}, which is not one of "
             f"{', '.join(architectures.ARCHITECTURES)}."
         )
-    if not (0 < bundle.threshold < 1 and bundle.temperature > 0):
+    if not (0 < bundle.threshold < 1 and 0 < bundle.temperature < math.inf):
         raise InputError(f"{path} has an impossible threshold or temperature.")
+    if bundle.classes != CLASS_NAMES:
+        raise InputError(f"{path} must have the classes {', '.join(CLASS_NAMES)}, in this order.")
     return bundle
 
 
@@ -145,10 +149,10 @@ def load_network(folder: Path, bundle: Bundle) -> Any:
         )
     try:
         weights = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type numpy has not
         raise InputError(f"{path} is damaged: {error}.") from error
     network = architectures.build(bundle.architecture, bundle.preprocessing.size)
-    expected = {variable.path: variable for variable in network.variables}
+    expected = {variable.path: variable for variable in network.weights}
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights or name not in expected:
             where = "misses" if name not in weights else "has an unknown"
@@ -162,13 +166,13 @@ def load_network(folder: Path, bundle: Bundle) -> Any:
 
 
 def serialize_weights(network: Any) -> bytes:
-    """All variables of a `keras.Model` as the bytes of a safetensors file, float32."""
+    """All weights of a `keras.Model` as the bytes of a safetensors file, float32."""
     import numpy as np
     import safetensors.numpy
 
     arrays = {
         variable.path: np.ascontiguousarray(variable.numpy(), dtype=np.float32)
-        for variable in network.variables
+        for variable in network.weights
     }
     data: bytes = safetensors.numpy.save(arrays)
     return data
@@ -181,12 +185,15 @@ def best(folder: Path) -> Path:
         InputError: There is none.
     """
     ranked = []
-    for path in sorted(folder.glob(f"*/{MODEL}")) if folder.is_dir() else []:
+    # Not the hidden folders: they belong to a training run that is under way or was killed.
+    for path in sorted(folder.glob(f"[!.]*/{MODEL}")) if folder.is_dir() else []:
         try:
             metrics = json.loads((path.parent / METRICS).read_bytes())
-            ranked.append((float(metrics["validation"]["auc"]), path.parent))
+            auc = float(metrics["validation"]["auc"])
         except (OSError, KeyError, TypeError, ValueError):
             continue
+        if 0 <= auc <= 1:  # not for nan
+            ranked.append((auc, path.parent))
     if not ranked:
         raise InputError(
             f"{folder} holds no model bundle. Train one with `tumorbatch train`, or name one with "

@@ -90,6 +90,11 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
                 yield FoundFile(path, name, "not a regular file")
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a FIFO that took a file's place would wait for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
     """The whole content of a regular file, and what the file system says of it.
 
@@ -99,23 +104,21 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
     if file.problem:
         raise FileError(file.status, file.problem)
     try:
-        # Without O_NONBLOCK, opening a FIFO that took a file's place would wait for ever.
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as stream:
-            info = os.fstat(descriptor)
+        with open(file.path, "rb", opener=_open_at_once) as stream:
+            info = os.fstat(stream.fileno())
             if not stat.S_ISREG(info.st_mode):
                 raise FileError(Status.UNSUPPORTED, "not a regular file")
             if info.st_size == 0:
                 raise FileError(Status.EMPTY, "the file has no bytes")
             if info.st_size > max_bytes:
                 raise FileError(Status.TOO_LARGE, f"{info.st_size:,} bytes; the limit is {max_bytes:,}")
-            data = stream.read(max_bytes + 1)  # it may be growing
+            data = stream.read(info.st_size + 1)  # it may be growing
     except FileNotFoundError as error:
         raise FileError(Status.VANISHED, "the file was gone when it was to be read") from error
     except OSError as error:
         raise FileError(Status.IO_ERROR, f"cannot be read: {error.strerror}") from error
     if len(data) != info.st_size:
         raise FileError(
-            Status.IO_ERROR, f"{info.st_size:,} bytes when opened, {len(data):,} read: still written?"
+            Status.IO_ERROR, f"it changed from {info.st_size:,} bytes while being read: still written?"
         )
     return data, info

@@ -33,7 +33,7 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
 
     Raises:
         TryAgainError: Another process holds it; the text names that process.
-        OutputError: The lock file cannot be made.
+        OutputError: The lock file cannot be made, locked or written.
     """
     while True:
         try:
@@ -42,12 +42,15 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
             raise cannot_write(output, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             text = os.pread(descriptor, 4096, 0).decode(errors="replace")
             os.close(descriptor)
             raise TryAgainError(
                 f"{output} is in use by {_holder(text)}. Try again when that run has ended."
             ) from error
+        except OSError as error:  # some network file systems know no locks
+            os.close(descriptor)
+            raise cannot_write(output, error) from error
         # The holder before us may have deleted the file between our open and our flock.
         try:
             same = os.path.samestat(os.fstat(descriptor), lock.stat())
@@ -59,8 +62,11 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, text.encode(), 0)
+        except OSError as error:
+            raise cannot_write(output, error) from error
         yield
     finally:
         lock.unlink(missing_ok=True)

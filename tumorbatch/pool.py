@@ -1,8 +1,9 @@
 """Worker processes for work that native decoders may crash.
 
 `multiprocessing.Pool` hangs for ever when a worker is killed; `ProcessPoolExecutor` notices, but
-loses every task in flight. `ordered_map` runs those again one item at a time, each in a process of
-its own, so that only the item that kills its process is lost, and it costs one result.
+loses every task in flight. `ordered_map` runs those again one item at a time. Only an item that
+kills a fresh process is lost, and it costs one result: in a used process, an earlier item may have
+done the damage.
 """
 
 import collections
@@ -28,6 +29,11 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
+    # libjpeg, libpng and libtiff print their opinions there, even of good files: the reason of a bad
+    # one stands in its row, and cron would mail every word.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -113,15 +119,19 @@ def _one_by_one(
     on_crash: Callable[[Item], Result],
 ) -> "Future[list[Result]]":
     results: list[Result] = []
-    pool = _executor(1)
+    waiting = collections.deque(chunk)
+    pool, fresh = _executor(1), True
     try:
-        for item in chunk:
+        while waiting:
             try:
-                results += pool.submit(function, [item]).result()
+                results += pool.submit(function, [waiting[0]]).result()
+                waiting.popleft()
+                fresh = False
             except BrokenProcessPool:
-                results.append(on_crash(item))
+                if fresh:
+                    results.append(on_crash(waiting.popleft()))
                 _stop(pool)
-                pool = _executor(1)
+                pool, fresh = _executor(1), True
     finally:
         _stop(pool)
     finished: Future[list[Result]] = Future()

@@ -37,6 +37,8 @@ class Preprocessing:
     decode_version: int = DECODE_VERSION
 
     def __post_init__(self) -> None:
+        # 2 and 2.0 are equal, and must have one JSON and one fingerprint.
+        object.__setattr__(self, "clahe_clip", float(self.clahe_clip))
         if not 32 <= self.size <= 1024:
             raise ConfigError(f"The size must lie between 32 and 1024 pixels. Received: {self.size}.")
         if not 0 < self.clahe_clip <= 100:

@@ -122,6 +122,13 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += length
 
 
+def _one_integer(kind: int, packed: memoryview) -> int:
+    value, end = _read_varint(packed, 0)
+    if kind != 3 or end != len(packed):
+        raise ValueError("not an Int64List of one")
+    return value
+
+
 def decode_example(data: bytes) -> dict[str, bytes | int]:
     """Inverse of `encode_example`, for records that `encode_example` wrote.
 
@@ -134,10 +141,10 @@ def decode_example(data: bytes) -> dict[str, bytes | int]:
             for _, entry in _fields(features):
                 parts = dict(_fields(entry))
                 name = bytes(parts[1]).decode()
-                for kind, values in _fields(parts[2]):
-                    packed = next(_fields(values))[1]
-                    out[name] = bytes(packed) if kind == 1 else _read_varint(packed, 0)[0]
-    except (IndexError, KeyError, StopIteration, UnicodeDecodeError) as error:
+                ((kind, values),) = _fields(parts[2])
+                ((_, value),) = _fields(values)
+                out[name] = bytes(value) if kind == 1 else _one_integer(kind, value)
+    except (IndexError, KeyError, UnicodeDecodeError) as error:
         raise ValueError("not a record of this project") from error
     return out
 

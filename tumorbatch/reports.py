@@ -9,7 +9,9 @@ from tumorbatch.status import Status
 
 if TYPE_CHECKING:
     from tumorbatch.infer import stage as infer_stage
+    from tumorbatch.preprocess import equalize as equalize_stage
     from tumorbatch.preprocess import stage as preprocess_stage
+    from tumorbatch.preprocess import verify as verify_stage
     from tumorbatch.train import stage as train_stage
 
 
@@ -55,6 +57,32 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     target = "" if out == Path("tfrecords") else f" {out}"
     lines.append(f"Next: tumorbatch train --arch cnn1{target}")
     return "\n".join(lines)
+
+
+def verify_report(report: "verify_stage.Report", folder: Path) -> str:
+    """What was read, and whether it is sound."""
+    read = (
+        f"{report.records:,} records in {report.shards} shards, {report.bytes / 1e6:,.1f} MB, "
+        f"{report.seconds:.1f} s"
+    )
+    if report.problems:
+        files = len({problem.file for problem in report.problems})
+        return f"{folder} is damaged: {len(report.problems)} problems in {files} files ({read})."
+    return f"{folder} is sound: all as `shard` wrote it ({read})."
+
+
+def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
+    """Made, kept, rejected by reason, speed."""
+    if report.unchanged:
+        return f"{out} already holds exactly this: nothing to do."
+    return "\n".join(
+        [
+            f"Found {report.files['found']:,} files, made {report.written:,} PNG files, kept "
+            f"{report.kept:,}; rejected: {_rejected(report.files)}.",
+            f"{report.seconds:.1f} s, {report.files['found'] / report.seconds:,.0f} images/s, "
+            f"{report.bytes / 1e6:,.1f} MB in {out}.",
+        ]
+    )
 
 
 def train_report(report: "train_stage.Report", out: Path) -> str:

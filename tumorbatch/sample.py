@@ -1,7 +1,7 @@
 """A synthetic data set to try the commands on: 2-D head phantoms, drawn here, from no patient.
 
-The images look like axial MRI slices to a small neural network, and to nobody else. They have no
-diagnostic value: no number measured on them says anything about how a model does on real images.
+The images resemble axial MRI slices as far as trying out a small neural network needs it. They have
+no diagnostic value: no number measured on them says how a model does on images of patients.
 
 The set has the traits of a real collection that trip pipelines up: mixed sizes, formats and bit
 depths, duplicates, a wrong extension, damaged files. All of them but the damage fall on both
@@ -27,6 +27,7 @@ from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.labels import HEALTHY, TUMOR
 from tumorbatch.lock import output_lock
 
+_MARK = ".synthetic"  # in each class folder: --overwrite must never take real data for a sample
 CLASS_FOLDERS = ("Healthy", "Brain Tumor")  # index = label
 MIN_IMAGES = 24  # the fewest that hold every kind of file in both classes
 
@@ -41,7 +42,8 @@ class SampleConfig:
     Attributes:
         images: Readable images in both classes together, duplicates included; at least 24. An odd
             one out is healthy.
-        seed: Not negative. The same seed gives the same bytes; a larger `images` only adds files.
+        seed: Not negative. The same seed gives the same bytes, on one machine with one set of
+            libraries (elsewhere a pixel may differ by one); a larger `images` only adds files.
         overwrite: Replace the two class folders of an output that is not empty.
 
     Raises:
@@ -101,9 +103,9 @@ class _Contrast(NamedTuple):
 
 
 _CONTRASTS = (
-    _Contrast(0.58, 0.08, 0.14, 0.33, 0.43, 0.98, 0.24, 0.36),  # T1 with contrast agent
-    _Contrast(0.55, 0.06, 0.60, 0.42, 0.33, 0.98, 0.70, 0.62),  # T2
-    _Contrast(0.58, 0.06, 0.14, 0.43, 0.36, 0.98, 0.40, 0.62),  # FLAIR
+    _Contrast(0.58, 0.07, 0.10, 0.24, 0.33, 0.90, 0.16, 0.26),  # T1 with contrast agent
+    _Contrast(0.55, 0.05, 0.50, 0.32, 0.24, 0.88, 0.62, 0.48),  # T2
+    _Contrast(0.58, 0.06, 0.10, 0.33, 0.27, 0.88, 0.32, 0.50),  # FLAIR
 )
 
 
@@ -126,12 +128,12 @@ class _Lesion:
 
     def __init__(self, rng: np.random.Generator, aspect: float) -> None:
         self.rng = rng
-        self.radius = rng.uniform(0.19, 0.32)
-        reach, angle = (0.8 - self.radius) * math.sqrt(rng.random()), rng.uniform(0, math.tau)
+        self.radius = rng.uniform(0.18, 0.3)
+        reach, angle = (0.72 - self.radius) * math.sqrt(rng.random()), rng.uniform(0, math.tau)
         self.x, self.y = aspect * reach * math.cos(angle), reach * math.sin(angle)
         self.lobes = [(k, rng.uniform(0, 0.3) / k, rng.uniform(0, math.tau)) for k in (2, 3, 5)]
         self.ring = rng.random() < 0.3
-        self.strength, self.oedema = rng.uniform(0.75, 1), rng.uniform(0.2, 0.8)
+        self.strength, self.oedema = rng.uniform(0.6, 1), rng.uniform(0.3, 0.9)
 
     def push(self, x: Image, y: Image) -> tuple[Image, Image]:
         """Coordinates whose anatomy gives way to the lesion (mass effect)."""
@@ -149,10 +151,10 @@ class _Lesion:
         q = np.sqrt(dx * dx + dy * dy) / (self.radius * outline) + 0.05 * fine  # 1 at the edge
         around = self.oedema * _ramp((1.25 + self.oedema / 2 + 0.35 * coarse - q) * 2.5)
         image = image + (contrast.oedema - image) * around
-        signal = contrast.lesion + 0.03 * coarse + 0.01 * fine
+        signal = contrast.lesion + 0.06 * coarse + 0.03 * fine
         if self.ring:
             signal = signal + (contrast.necrosis - signal) * _ramp((0.68 + 0.08 * coarse - q) * 6)
-        return image + (signal - image) * _ramp((1 - q) * 5) * self.strength
+        return image + (signal - image) * _ramp((1 - q) * 3) * self.strength
 
 
 def phantom(seed: int, index: int, shape: tuple[int, int], tumor: bool) -> Image:
@@ -214,7 +216,7 @@ def phantom(seed: int, index: int, shape: tuple[int, int], tumor: bool) -> Image
     cleft = side + 0.006 + np.maximum(rng.uniform(0.3, 0.5) - np.abs(inner_y), 0)
     gap = np.minimum(gap, cleft)
     white = _ramp((gap - rng.uniform(0.035, 0.055)) / 0.03)
-    fluid = 0.6 * _ramp((rng.uniform(0.006, 0.02) - gap) / 0.015)
+    fluid = 0.8 * _ramp((rng.uniform(0.006, 0.02) - gap) / 0.015)
 
     size = rng.uniform(0.6, 1.25)
     if rng.random() < 0.35:  # a high slice, through the bodies of the ventricles
@@ -226,7 +228,7 @@ def phantom(seed: int, index: int, shape: tuple[int, int], tumor: bool) -> Image
         ventricles = np.maximum(ventricles, ellipse(0, 0.1, 0.018 * size, 0.12, 0))
         nuclei = ellipse(0.13, 0.1, 0.09, 0.14, 0.5) + ellipse(0.27, -0.04, 0.055, 0.2, -0.25)
         white = white * (1 - rng.uniform(0.5, 0.9) * np.minimum(nuclei, 1))
-    fluid = np.maximum(fluid, 0.9 * ventricles)
+    fluid = np.maximum(fluid, ventricles)
 
     tissue = contrast.grey + (contrast.white - contrast.grey) * white
     tissue = tissue + 0.018 * _smooth_noise(rng, shape, 0.08 * unit)
@@ -234,7 +236,7 @@ def phantom(seed: int, index: int, shape: tuple[int, int], tumor: bool) -> Image
     for _ in range(rng.integers(0, 5)):  # vessels and small bright foci, in both classes
         x0, y0, radius = rng.uniform(-0.6, 0.6), rng.uniform(-0.7, 0.7), rng.uniform(0.015, 0.035)
         spot = np.exp(((inner_x - x0) ** 2 + (inner_y - y0) ** 2) / -(radius**2))
-        tissue = tissue + (0.7 - tissue) * spot
+        tissue = tissue + (0.55 - tissue) * spot
     if lesion:
         tissue = lesion.draw(tissue, x, y, unit, contrast)
 
@@ -251,15 +253,14 @@ def phantom(seed: int, index: int, shape: tuple[int, int], tumor: bool) -> Image
 
 
 # Entry k describes the k-th file of either class, round and round. 7 shapes against 16 kinds: every
-# kind meets every shape. COPY and SIMILAR stand after five originals, of which they take one.
+# kind meets every shape. Before a duplicate stand five originals, of which it takes one. The order
+# of the random draws here and in `phantom` is part of the contract: it fixes the bytes.
 _COPY, _SIMILAR = "exact duplicate", "near duplicate"
 _KINDS = (
     "grey.jpg", "8.png", "16.tif", "8.tif", "grey.JPG", _COPY, "grey.jpg", "colour.jpg",
     "grey.jpg", "16.png", "grey.jpg", _SIMILAR, "grey.jpg", "grey.JPG", "grey.jpg", "colour.jpg",
 )  # fmt: skip
-_SHAPES = (
-    (150, 150), (256, 256), (320, 280), (200, 200), (128, 120), (225, 300), (512, 512)
-)  # fmt: skip
+_SHAPES = ((150, 150), (256, 256), (320, 280), (200, 200), (128, 120), (225, 300), (512, 512))
 _MISNAMED = 6  # this one JPEG of each class is in truth a PNG
 
 
@@ -308,9 +309,8 @@ def _broken_files(seed: int) -> Iterator[tuple[str, bytes]]:
 
 def _publish(temporary: Path, out: Path) -> None:
     """Move the new class folders into `out` and the old ones out of it, or leave all as it was."""
-    moves = [
-        (out / name, temporary / f"old {name}") for name in CLASS_FOLDERS if os.path.lexists(out / name)
-    ]
+    replaced = [name for name in CLASS_FOLDERS if os.path.lexists(out / name)]
+    moves = [(out / name, temporary / f"old {name}") for name in replaced]
     moves += [(temporary / name, out / name) for name in CLASS_FOLDERS]
     done = []
     try:
@@ -334,13 +334,14 @@ def run(out: Path, config: SampleConfig) -> Report:
         config: What to write.
 
     Raises:
-        ConfigError: `out` holds something already, and `config.overwrite` is off.
+        ConfigError: `out` holds something already and `config.overwrite` is off, or its class
+            folders were not made by this function.
         OutputError: `out` cannot be written.
         TryAgainError: Another run is writing a sample there.
     """
     start = time.monotonic()
     make_folder(out)
-    with output_lock(out / CLASS_FOLDERS[TUMOR]):
+    with output_lock(out, out / ".lock"):
         try:
             return _run(out, config, start)
         except OSError as error:
@@ -354,6 +355,12 @@ def _run(out: Path, config: SampleConfig, start: float) -> Report:
             f"{out} is not empty (it holds {visible[0]!r}). Choose another folder, or give "
             f"--overwrite to replace the folders {' and '.join(map(repr, CLASS_FOLDERS))} in it."
         )
+    for name in CLASS_FOLDERS:
+        if os.path.lexists(out / name) and not (out / name / _MARK).is_file():
+            raise ConfigError(
+                f"{out / name} was not made by this command, and is not replaced: it may be real data. "
+                "Choose another folder, or move it away yourself."
+            )
     temporary = temporary_name(out / "sample")
     for stale in out.glob(".sample.tmp-*"):  # left by killed runs; the lock says they are dead
         shutil.rmtree(stale)
@@ -364,6 +371,7 @@ def _run(out: Path, config: SampleConfig, start: float) -> Report:
         for label, name in ((HEALTHY, "Not Cancer  ({})"), (TUMOR, "Cancer ({})")):
             folder = temporary / CLASS_FOLDERS[label]
             folder.mkdir(parents=True)
+            (folder / _MARK).touch()
             for k in range(counts[label]):
                 suffix, content = _image_file(config.seed, label, k)
                 size += (folder / f"{name.format(k + 1)}{suffix}").write_bytes(content)

@@ -1,0 +1,78 @@
+# `make demo` and `make test` set up everything they need: Python 3.11 or newer, make, and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+DEMO_IMAGES ?= 320
+DEMO_EPOCHS ?= 12
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all test-lowest lint types format docs check clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(VENV)/.installed ## the virtual environment .venv with the tested versions
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--config-settings editable_mode=strict --editable '.[test,lint]'
+	touch $@
+
+demo: install ## synthetic data -> shard -> train -> infer -> the table of predictions, in demo/
+	rm -rf demo && mkdir demo
+	cd demo && $(BIN)/tumorbatch sample data/raw --images $(DEMO_IMAGES)
+	@# The sample holds broken files on purpose: exit code 3 says that they have error rows.
+	cd demo && $(BIN)/tumorbatch shard || [ $$? -eq 3 ]
+	cd demo && $(BIN)/tumorbatch train --arch cnn1 --epochs $(DEMO_EPOCHS)
+	cd demo && $(BIN)/tumorbatch infer data/raw out.parquet || [ $$? -eq 3 ]
+	cd demo && $(BIN)/tumorbatch show out.parquet --rows 12
+	cd demo && $(BIN)/tumorbatch show out.parquet --errors
+	@echo
+	@echo 'Where everything lies:'
+	@echo '  demo/data/raw/                the synthetic images'
+	@echo '  demo/tfrecords/               shards, manifest.parquet (one row a file), dataset.json'
+	@echo '  demo/models/cnn1/             weights, model.json, history, metrics, model_card.md'
+	@echo '  demo/out.parquet              the predictions; out.parquet.json says what made them'
+	@echo '  .venv/bin/tumorbatch          the command; try it on a folder of your own:'
+	@echo '                                cd demo && ../.venv/bin/tumorbatch infer FOLDER mine.parquet'
+
+test: install ## the test suite, without the slow ones
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
+
+test-all: install ## the whole test suite
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows
+	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile -m 'not slow'
+
+$(VENV)-lowest/.installed: setup.cfg constraints-lowest.txt
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(abspath $(VENV))-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-lowest.txt --config-settings editable_mode=strict --editable '.[test]'
+	touch $@
+
+lint: install ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## static types
+	@# The strict editable install lists its files: made anew, it knows those that were added.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings editable_mode=strict --editable .
+	@# From another folder: in this one mypy would take tumorbatch/ for the whole package.
+	cd $(VENV) && $(BIN)/mypy --config-file $(CURDIR)/setup.cfg -p tumorbatch
+
+format: install ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install ## write docs/cli.md anew from --help
+	$(BIN)/python docs/cli_reference.py docs/cli.md
+
+check: lint types test ## all of what a change must pass
+
+clean: ## remove the environment, the demo, and caches
+	rm -rf $(VENV) $(VENV)-lowest build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,53 @@
+"""`shard` against the bare limit: as many processes as cores that only read, decode, CLAHE, resize.
+
+python benchmarks/bench_shard.py DATA [ROUNDS]
+"""
+
+import functools
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from common import compare
+
+from tumorbatch.preprocess.classes import find_sources
+from tumorbatch.preprocess.stage import Config, run
+from tumorbatch.runtime import available_cores
+
+
+def bare(paths: Sequence[str]) -> int:
+    cv2.setNumThreads(1)
+    clahe = cv2.createCLAHE(2.0, (16, 16))
+    for path in paths:
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        cv2.resize(clahe.apply(image), (150, 150), interpolation=cv2.INTER_AREA)
+    return len(paths)
+
+
+def bare_limit(paths: Sequence[str], cores: int) -> int:
+    chunks = [paths[at : at + 64] for at in range(0, len(paths), 64)]
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        return sum(pool.map(bare, chunks))
+
+
+def shard(source: Path) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return run(source, Path(folder) / "tfrecords", Config()).found
+
+
+if __name__ == "__main__":
+    source, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    paths = [entry.file.path for entry in find_sources(source, {})]
+    cores = available_cores()
+    print(f"{len(paths)} files, {cores} cores")
+    contestants = {
+        "bare limit (read, decode, CLAHE, resize)": functools.partial(bare_limit, paths, cores),
+        "tumorbatch shard, all of it": functools.partial(shard, source),
+    }
+    compare(contestants, rounds)

@@ -1,0 +1,201 @@
+"""What a DICOM file says of its pixels: Part 10 structure, transfer syntax, pixel description.
+
+Part of `dicom`, where the rules stand.
+"""
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from pydicom import uid
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from tumorbatch.files import MAX_BYTES
+from tumorbatch.status import FileError, Status
+
+NATIVE = {
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+}
+_JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1}
+_JPEG_LS = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
+JPEG_2000 = {uid.JPEG2000Lossless, uid.JPEG2000}
+_SYNTAXES = NATIVE | {uid.RLELossless} | _JPEG | _JPEG_LS | JPEG_2000
+_NO_PICTURE = {uid.SegmentationStorage, uid.RTDoseStorage}
+_GREY = {"MONOCHROME1", "MONOCHROME2"}
+_COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+
+_UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter, PS3.5 7.1.1
+LARGEST = 1e30  # what a slope or window may be: no product with a 16-bit value overflows float32
+
+_QUIET: ContextVar[bool] = ContextVar("_QUIET", default=False)
+for _name in ("pydicom", "pydicom.pixels.utils", "pydicom.pixels.decoders.base"):
+    # A filter, not a level: a program that uses pydicom for itself keeps its log.
+    logging.getLogger(_name).addFilter(lambda _: not _QUIET.get())
+
+
+@dataclass(frozen=True, slots=True)
+class DicomImage:
+    """The pixel description (PS3.3 C.7.6.3), checked; field names as pydicom's decoders want them."""
+
+    rows: int
+    columns: int
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+    number_of_frames: int
+    photometric_interpretation: str
+    planar_configuration: int
+
+
+def broken(reason: str) -> FileError:
+    """A `decode_error` with this reason."""
+    return FileError(Status.DECODE_ERROR, reason)
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Around what pydicom does: its words are dropped, its exceptions become a reason."""
+    token = _QUIET.set(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Pixels beyond Rows x Columns: pydicom would cut them off.
+            warnings.filterwarnings("error", "The decoded RLE segment contains")
+            yield
+    except (FileError, MemoryError):
+        raise
+    except Exception as error:  # hostile bytes may raise anything; its text may hold values
+        raise broken(f"not valid DICOM ({type(error).__name__})") from None
+    finally:
+        _QUIET.reset(token)
+
+
+def read_part10(data: bytes, stop_behind: int | None = None) -> tuple[Dataset, uid.UID, str]:
+    """Data set, transfer syntax and SOP class; checked for its end unless `stop_behind` a tag."""
+    if data[128:132] != b"DICM":
+        raise FileError(Status.UNSUPPORTED, "not a DICOM file: no DICM at byte 128")
+    stream = io.BytesIO(data)
+    stream.seek(132)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    if stream.tell() == len(data):
+        raise FileError(Status.TRUNCATED, "the file ends inside its header")
+    syntax = uid.UID(text_of(meta, "TransferSyntaxUID"))
+    if syntax not in _SYNTAXES:
+        raise FileError(Status.UNSUPPORTED, f"a transfer syntax that is not read: {registered(syntax)}")
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        data = _inflate(data[stream.tell() :])
+        stream = io.BytesIO(data)
+    dataset = read_dataset(
+        stream,
+        syntax.is_implicit_VR,
+        syntax.is_little_endian,
+        stop_when=lambda tag, vr, length: stop_behind is not None and tag > stop_behind,
+    )
+    if stop_behind is None:
+        _check_end(dataset, data)
+    elif stream.tell() == len(data):
+        raise FileError(Status.TRUNCATED, "the file ends inside its header")
+    return dataset, syntax, text_of(meta, "MediaStorageSOPClassUID")
+
+
+def _inflate(deflated: bytes) -> bytes:
+    """Undo PS3.5 A.5, within the limit that holds for a file's bytes."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(deflated, MAX_BYTES)
+    if inflater.unconsumed_tail:
+        raise FileError(Status.TOO_LARGE, f"more than {MAX_BYTES:,} bytes when inflated")
+    # Some writers leave gzip's trailer, RFC 1952.
+    trailer = struct.pack("<II", zlib.crc32(data), len(data))
+    if not inflater.eof or inflater.unused_data.removeprefix(trailer).strip(b"\0"):
+        raise FileError(Status.TRUNCATED, "the deflated content does not end where the file does")
+    return data
+
+
+def _check_end(dataset: Dataset, data: bytes) -> None:
+    """Refuse a file that ends elsewhere than its last element; pydicom takes any end for clean."""
+    places = {
+        element.value_tell if isinstance(element, RawDataElement) else element.file_tell or 0: element
+        for element in dataset.values()
+    }
+    end = max(places, default=0)
+    last = places.get(end)
+    if isinstance(last, RawDataElement):
+        undefined = last.length == _UNDEFINED
+        end += len(last.value or b"") + 8 if undefined else last.length
+    else:  # a sequence of undefined length, which pydicom has parsed already
+        end = max(map(data.rfind, (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd"))) + 8
+    if end > len(data) or data[end:].strip(b"\0"):
+        raise FileError(Status.TRUNCATED, "the file does not end where its content does")
+
+
+def check_content(dataset: Dataset, kind: str) -> None:
+    """Refuse (`FileError`) what holds no picture; `kind` is its SOP class."""
+    floats = "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset
+    if "PixelData" not in dataset and "Rows" in dataset and not floats:
+        raise FileError(Status.TRUNCATED, "the file ends before its pixels")
+    if "PixelData" not in dataset or kind in _NO_PICTURE:
+        raise FileError(Status.UNSUPPORTED, f"it holds no picture: {registered(kind)}")
+
+
+def registered(value: str) -> str:
+    """A UID's registered name; one without may be anything that somebody wrote there."""
+    name = uid.UID(value).name
+    return "unknown" if name == value else name
+
+
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """An element's value as text without padding, "" where there is none."""
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip("\0 ")
+
+
+def number_of(dataset: Dataset, keyword: str, default: int | None = None) -> int:
+    """An element's value as a whole number; a `FileError` where there is none and no default."""
+    value = dataset.get(keyword)
+    value = default if value is None else value
+    if not isinstance(value, int):
+        raise broken(f"{keyword} is missing or not one whole number")
+    return int(value)
+
+
+def description(dataset: Dataset) -> DicomImage:
+    """The pixel description; a `FileError` where it contradicts itself or is not read here."""
+    photometric = text_of(dataset, "PhotometricInterpretation")
+    if photometric not in _GREY | _COLOUR:
+        raise FileError(Status.UNSUPPORTED, "not a MONOCHROME, RGB or YBR image")
+    colour = photometric in _COLOUR
+    image = DicomImage(
+        rows=number_of(dataset, "Rows"),
+        columns=number_of(dataset, "Columns"),
+        samples_per_pixel=number_of(dataset, "SamplesPerPixel"),
+        bits_allocated=number_of(dataset, "BitsAllocated"),
+        bits_stored=number_of(dataset, "BitsStored"),
+        pixel_representation=number_of(dataset, "PixelRepresentation"),
+        number_of_frames=number_of(dataset, "NumberOfFrames", default=1),
+        photometric_interpretation=photometric,
+        planar_configuration=number_of(dataset, "PlanarConfiguration") if colour else 0,
+    )
+    bits, high = image.bits_stored, number_of(dataset, "HighBit")
+    if image.bits_allocated not in (8, 16) or bits < 8:
+        raise FileError(Status.UNSUPPORTED, f"{bits} bits in {image.bits_allocated}, not 8 to 16")
+    if bits > image.bits_allocated or high != bits - 1:
+        raise broken(f"{bits} bits in {image.bits_allocated} with high bit {high}")
+    if image.samples_per_pixel != (3 if colour else 1):
+        raise broken(f"{image.samples_per_pixel} samples a pixel in {photometric}")
+    if not 0 <= image.pixel_representation <= (0 if colour else 1):
+        raise broken("values neither unsigned nor signed, or signed colour")
+    if image.planar_configuration not in (0, 1) or image.number_of_frames < 1:
+        raise broken("a pixel description with impossible values")
+    return image

@@ -1,0 +1,252 @@
+"""Whether a shard set is still what `shard` wrote: every byte, every record, every row, the proof.
+
+TensorFlow's reader takes a cut at a record boundary, a cut inside a record's header and an empty file
+for a clean end, and Parquet gives a flipped bit back as a wrong value. So nothing is taken on trust
+here but dataset.json, which says what must be there, and it is held against itself first.
+
+    dataset.json      readable; counts that add up; the fingerprint that its settings have
+    manifest.parquet  sha256, page checksums; counts, groups and places as dataset.json has them
+    each shard        there, size, sha256, record checksums, number of records; each record decodes
+                      and agrees with its row of the manifest
+    other shards      none
+    the proof         counted again: what lies in more than one split
+"""
+
+import hashlib
+import re
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from tumorbatch import records, shardset
+from tumorbatch.errors import InputError
+from tumorbatch.preprocess.shards import count_shared
+from tumorbatch.preprocess.verify_index import (
+    MAKE_AGAIN,
+    Findings,
+    Manifest,
+    Problem,
+    check_manifest,
+    read_dataset,
+    read_manifest,
+)
+from tumorbatch.progress import Progress
+from tumorbatch.records import ImageRecord
+from tumorbatch.shardset import DATASET, MANIFEST, Dataset, Shard
+
+_MOVE_AWAY = "Move it to another folder: programs that read *.tfrecord would take it for a part."
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The receipt of a run.
+
+    Attributes:
+        shards: Shards that dataset.json lists.
+        records: Records read, good or bad.
+        bytes: Size of the listed shards that are there.
+        seconds: Wall time.
+        problems: All of them; empty when the set is sound.
+    """
+
+    shards: int
+    records: int
+    bytes: int
+    seconds: float
+    problems: tuple[Problem, ...]
+
+
+class _Checked(NamedTuple):
+    """What was read of a shard; `sound`: the right file, and at one with the manifest throughout."""
+
+    records: int = 0
+    bytes: int = 0
+    sound: bool = False
+
+
+def run(tfrecords: Path) -> Report:
+    """Check a finished shard set, without writing anything.
+
+    Each shard is read once for checksums, hash and records, and the sound ones once more for the
+    proof. Memory holds the manifest and a few hashes a record, and the pixels of one record.
+
+    Args:
+        tfrecords: The folder of the shard set.
+
+    Returns:
+        The receipt, with all problems; the check does not end at the first. Only behind a
+        dataset.json that cannot be understood there is nothing more to check.
+
+    Raises:
+        InputError: The folder or its dataset.json is missing.
+    """
+    started = time.monotonic()
+    if not (tfrecords / DATASET).is_file():
+        shardset.load(tfrecords)  # raises: it has the sentence for each way to be missing
+    found = Findings(tfrecords)
+    checked: list[_Checked] = []
+    dataset = read_dataset(tfrecords, found)
+    if dataset is not None:
+        manifest = read_manifest(tfrecords, dataset, found)
+        total = sum(shard.records for shard in dataset.shards)
+        with Progress("verify", "records", total) as progress:
+            for shard in dataset.shards:
+                checked.append(_check_shard(tfrecords, shard, dataset, manifest, found))
+                progress.advance(checked[-1].records)
+        listed = {shard.name for shard in dataset.shards}
+        for path in sorted(tfrecords.glob("*.tfrecord")):
+            if path.name not in listed and not path.name.startswith("."):
+                found.add(path.name, "does not belong to this shard set.", _MOVE_AWAY)
+        if manifest is not None:
+            check_manifest(manifest, dataset, found)
+            sound = [shard for shard, its in zip(dataset.shards, checked, strict=True) if its.sound]
+            _check_proof(tfrecords, dataset, sound, manifest.intact, found)
+    return Report(
+        shards=len(checked),
+        records=sum(its.records for its in checked),
+        bytes=sum(its.bytes for its in checked),
+        seconds=time.monotonic() - started,
+        problems=tuple(found.problems),
+    )
+
+
+def _check_shard(
+    folder: Path, shard: Shard, dataset: Dataset, manifest: Manifest | None, found: Findings
+) -> _Checked:
+    path = folder / shard.name
+    rows = None if manifest is None else _rows_of(shard, manifest, found)
+    before = len(found.problems)
+    try:
+        info = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        found.add(shard.name, "is missing." if missing else f"cannot be read: {error.strerror}.")
+        return _Checked()
+    if not stat.S_ISREG(info.st_mode):
+        found.add(shard.name, "is not a regular file.")
+        return _Checked()
+    if info.st_size != shard.bytes:
+        found.add(
+            shard.name,
+            f"has {info.st_size:,} bytes and should have {shard.bytes:,}: it was cut off or replaced.",
+        )
+    digest = hashlib.sha256()
+    faults: dict[str, list[int]] = defaultdict(list)  # {what: positions}
+    differences: dict[str, list[int]] = defaultdict(list)
+    count = 0
+    try:
+        for data in records.read(path):
+            # The file is its records' frames, checksums included, and nothing else: one read.
+            digest.update(records.frame(data))
+            record = _decode(data, dataset)
+            if isinstance(record, str):
+                faults[record].append(count)
+            elif rows is not None:
+                for difference in _compare(record, shard, dataset, rows.get(count)):
+                    differences[difference].append(count)
+            count += 1
+    except InputError as error:
+        found.add(shard.name, str(error).removeprefix(f"{path} "))
+    except OSError as error:
+        found.add(shard.name, f"cannot be read to its end: {error.strerror}.")
+    except (MemoryError, OverflowError):
+        found.add(shard.name, f"is damaged: impossible length of record {count}.")
+    else:
+        if count != shard.records:
+            found.add(shard.name, f"holds {count:,} records and should hold {shard.records:,}.")
+        if info.st_size == shard.bytes and digest.hexdigest() != shard.sha256:
+            found.add(shard.name, "has the right size and another sha256: it was changed or replaced.")
+    described = len(found.problems) == before
+    for fault, positions in faults.items():
+        found.add(shard.name, f"holds {_told(positions)} {fault}.")
+    # Of two files that do not agree, the one that dataset.json does not describe is to blame.
+    if manifest is not None and (described or not manifest.intact):
+        blamed, other = MANIFEST, shard.name
+    else:
+        blamed, other = shard.name, MANIFEST
+    for difference, positions in differences.items():
+        found.add(blamed, f"does not agree with {other} on the {difference} of {_told(positions)}.")
+    return _Checked(count, info.st_size, len(found.problems) == before)
+
+
+def _told(positions: list[int]) -> str:
+    if len(positions) == 1:
+        return f"1 record (position {positions[0]})"
+    return f"{len(positions):,} records (the first at position {positions[0]})"
+
+
+def _rows_of(shard: Shard, manifest: Manifest, found: Findings) -> dict[int, dict[str, Any]]:
+    """{position: row of the manifest} of one shard; reports places that cannot be."""
+    listed = manifest.table.take(pa.array(manifest.rows.get(shard.name, []), pa.int64())).to_pylist()
+    rows = {row["position"]: row for row in listed}
+    if len(rows) < len(listed):
+        found.add(MANIFEST, f"puts two images at one position of {shard.name}.")
+    outside = [position for position in rows if position not in range(shard.records)]
+    if outside:
+        found.add(MANIFEST, f"names positions of {shard.name} that do not exist, such as {outside[0]}.")
+    return rows
+
+
+def _decode(data: bytes, dataset: Dataset) -> ImageRecord | str:
+    """The record, or what is wrong with it."""
+    try:
+        record = ImageRecord.decode(data)
+    except ValueError as error:
+        return f"that cannot be decoded ({error})"
+    size = dataset.preprocessing.size
+    if (record.height, record.width, len(record.pixels)) != (size, size, size * size):
+        return f"of other than {size} x {size} pixels"
+    if not 0 <= record.label < len(dataset.classes):
+        return f"with a label that stands for none of {', '.join(dataset.classes)}"
+    if not _SHA256.fullmatch(record.sha256):
+        return "without the sha256 of a file"
+    return record
+
+
+def _compare(
+    record: ImageRecord, shard: Shard, dataset: Dataset, row: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """On what record and manifest do not agree."""
+    if row is None:
+        yield "existence"
+        return
+    said = {
+        "path": record.filename,
+        "sha256": record.sha256,
+        "class": dataset.classes[record.label],
+        "split": shard.split,
+    }
+    for column, value in said.items():
+        if row[column] != value:
+            yield column
+
+
+def _check_proof(
+    folder: Path, dataset: Dataset, sound: list[Shard], manifest_intact: bool, found: Findings
+) -> None:
+    """What lies in two splits, counted in the sound shards: all of them, or the least it can be."""
+    counted = count_shared(folder, sound, folder / MANIFEST)
+    if not manifest_intact:
+        del counted["groups"]  # the records do not have them, the manifest alone does
+    complete = len(sound) == len(dataset.shards)
+    for name, count in counted.items():
+        said = dataset.shared.get(name)
+        if said is None or (said != count if complete else said < count):
+            found.add(
+                DATASET,
+                f"says that {said} {name} lie in more than one split; the records say {count}.",
+            )
+    if dataset.split_by != "file" and any(counted.values()):
+        found.add(
+            DATASET,
+            f"promises a split by {dataset.split_by}, and the same images lie in more than one split "
+            f"({counted}): test figures would be too good.",
+            MAKE_AGAIN,
+        )

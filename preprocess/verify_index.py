@@ -1,0 +1,222 @@
+"""The two index files of a shard set, dataset.json and the manifest, held against themselves.
+
+Part of `verify`, which goes on from here to the shards.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tumorbatch import shardset
+from tumorbatch.errors import TumorBatchError
+from tumorbatch.preprocess import groups as grouping
+from tumorbatch.preprocess.shards import MANIFEST_SCHEMA
+from tumorbatch.shardset import DATASET, MANIFEST, SCHEMA_VERSION, SPLIT_BY, SPLITS, Dataset
+from tumorbatch.status import Status
+
+MAKE_AGAIN = "Make the shards again with `tumorbatch shard --overwrite`."
+AGAIN = "Bring back the copy that `shard` wrote, or m" + MAKE_AGAIN[1:]
+_COLUMNS = (
+    "path", "class", "status", "sha256", "pixel_hash", "perceptual_hash", "duplicate_group", "split",
+    "shard", "position",
+)  # fmt: skip
+_SCHEMA = pa.schema([MANIFEST_SCHEMA.field(name) for name in _COLUMNS])
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as `shard` wrote it; as a string, a few sentences.
+
+    Attributes:
+        file: The damaged, missing or surplus file.
+        what: What is wrong with it, a sentence that begins behind the file's name.
+        advice: What to do, in sentences.
+    """
+
+    file: Path
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.what} {self.advice}"
+
+
+class Findings:
+    """The problems so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.problems: list[Problem] = []
+
+    def add(self, name: str, what: str, advice: str = AGAIN) -> None:
+        """One more problem, of the file `name`; see `Problem`."""
+        self.problems.append(Problem(self._folder / name, what, advice))
+
+
+class Manifest(NamedTuple):
+    """The manifest's table (`_SCHEMA`), {shard: its rows}, and whether its sha256 is the right one."""
+
+    table: pa.Table
+    rows: Mapping[str, list[int]]
+    intact: bool
+
+
+def read_dataset(folder: Path, found: Findings) -> Dataset | None:
+    """dataset.json, or None when it does not even say which files to look for."""
+    try:
+        value = json.loads((folder / DATASET).read_bytes())
+        if value["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"its format version is not {SCHEMA_VERSION}")
+        dataset = Dataset.from_dict(value)
+        _refuse_unusable(dataset)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, TumorBatchError) as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        found.add(DATASET, f"cannot be used, so nothing else was checked ({reason}).")
+        return None
+    for what in _contradictions(value, dataset):
+        found.add(DATASET, f"contradicts itself, so it was edited or damaged: {what}.")
+    return dataset
+
+
+def _refuse_unusable(dataset: Dataset) -> None:
+    """Raise `ValueError` unless the types are right and the shards are names in this folder."""
+    names = [shard.name for shard in dataset.shards]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("it lists no shards, or one of them twice")
+    for shard in dataset.shards:
+        if not all(type(text) is str for text in (shard.name, shard.split, shard.sha256)):
+            raise ValueError("a shard's name, split or sha256 is no text")
+        if Path(shard.name).name != shard.name or "\0" in shard.name:
+            raise ValueError(f"{shard.name!r} is not the name of a file in this folder")
+    counts = [count for shard in dataset.shards for count in (shard.records, shard.bytes)]
+    for tally in (dataset.files, dataset.groups, dataset.shared, *dataset.counts.values()):
+        counts += tally.values()
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("one of its counts is no count")
+    if not all(type(name) is str for name in dataset.classes):
+        raise ValueError("one of its classes is no name")
+
+
+def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]:
+    """What dataset.json says twice, in ways that do not agree."""
+    written = dataset.to_dict()  # with fingerprint and leaky computed anew
+    for name in sorted(written.keys() | value.keys()):
+        if value.get(name) != written.get(name):
+            yield f"{name} is {value.get(name)}, and by its other entries {written.get(name)}"
+    if dataset.split_by not in SPLIT_BY:
+        yield f"split_by is {dataset.split_by!r}, and must be one of {', '.join(SPLIT_BY)}"
+    for shard in dataset.shards:
+        if shard.split not in SPLITS or not shard.name.startswith(f"{shard.split}-"):
+            yield f"{shard.name} is said to belong to the split {shard.split!r}"
+    if {split: set(of) for split, of in dataset.counts.items()} != {
+        split: set(dataset.classes) for split in SPLITS
+    }:
+        yield f"counts must have each of {', '.join(SPLITS)} and, in it, each class"
+    for split, of in dataset.counts.items():
+        by_class, by_shard = sum(of.values()), dataset.records(split)
+        if by_class != by_shard:
+            yield f"{split} has {by_class:,} images by class and {by_shard:,} by shard"
+    images = sum(shard.records for shard in dataset.shards)
+    statuses = {name: count for name, count in dataset.files.items() if name != "found"}
+    if statuses.get(Status.OK) != images or sum(statuses.values()) != dataset.files.get("found"):
+        yield f"files is {dataset.files}, which does not add up, or not to {images:,} images"
+
+
+def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest | None:
+    """The manifest, or None where it cannot be read; problems go to `found`."""
+    path = folder / MANIFEST
+    try:
+        intact = shardset.file_sha256(path) == dataset.manifest_sha256
+        if not intact:
+            found.add(
+                MANIFEST,
+                f"is not the file that {DATASET} describes: another sha256. It was edited, replaced "
+                "or damaged.",
+            )
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            # The cast: an editor that changed a column's type must not hide what else it changed.
+            table = file.read(columns=list(_COLUMNS)).select(_COLUMNS).cast(_SCHEMA)
+    except FileNotFoundError:
+        found.add(MANIFEST, "is missing.")
+        return None
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        found.add(MANIFEST, f"cannot be read ({type(error).__name__}: {reason}).")
+        return None
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, shard in enumerate(table["shard"].to_pylist()):
+        if shard is not None:
+            rows[shard].append(row)
+    return Manifest(table, rows, intact)
+
+
+def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> None:
+    """The manifest as a whole against dataset.json; its rows are compared shard by shard."""
+    table = manifest.table
+    files: Counter[str] = Counter(found=len(table))
+    counts = {split: dict.fromkeys(dataset.classes, 0) for split in SPLITS}
+    tally = table.group_by(["status", "split", "class"]).aggregate([([], "count_all")])
+    for row in tally.to_pylist():
+        files[row["status"]] += row["count_all"]
+        if row["split"] is not None:
+            of = counts.setdefault(row["split"], {})
+            of[row["class"]] = of.get(row["class"], 0) + row["count_all"]
+    for name, counted, said in (
+        ("files", files, dataset.files),
+        ("counts", counts, dataset.counts),
+        ("groups", _group_counts(table), dataset.groups),
+    ):
+        if counted != said:
+            found.add(
+                DATASET if manifest.intact else MANIFEST,
+                f"is wrong about {name}: {DATASET} says {said}, {MANIFEST} {dict(counted)}.",
+            )
+    if pc.count_distinct(table["path"]).as_py() != len(table):
+        found.add(MANIFEST, "names a file twice, or has a row without a name.")
+    ok = pc.equal(table["status"], Status.OK.value)
+    has_pixels = pc.or_(ok, pc.equal(table["status"], Status.LABEL_CONFLICT.value))
+    for name, expected in (
+        ("split", ok), ("shard", ok), ("position", ok), ("duplicate_group", has_pixels),
+    ):  # fmt: skip
+        wrong = pc.sum(pc.not_equal(expected, pc.is_valid(table[name]))).as_py()
+        if wrong:
+            found.add(MANIFEST, f"has {wrong:,} rows whose status and {name} do not go together.")
+    for shard in sorted(manifest.rows.keys() - {shard.name for shard in dataset.shards}):
+        count = len(manifest.rows[shard])
+        found.add(MANIFEST, f"places {count:,} images in {shard!r}, which is no shard of this set.")
+    if not _groups_fit(table.filter(has_pixels)):
+        found.add(MANIFEST, "has other duplicate groups than its own hashes give.")
+
+
+def _group_counts(table: pa.Table) -> dict[str, int]:
+    images = table.filter(pc.is_valid(table["duplicate_group"]))
+    sizes = Counter(images["duplicate_group"].to_pylist())
+    distinct = {name: pc.count_distinct(images[name]).as_py() for name in ("sha256", "pixel_hash")}
+    return {
+        "groups": len(sizes),
+        "largest_group": max(sizes.values(), default=0),
+        "byte_identical": len(images) - distinct["sha256"],
+        "pixel_identical": len(images) - distinct["pixel_hash"],
+        "near_duplicate": len(images) - len(sizes),
+    }
+
+
+def _groups_fit(images: pa.Table) -> bool:
+    """Whether the manifest's duplicate groups are those that its own hashes give."""
+    try:
+        groups = grouping.join(
+            images["sha256"].to_pylist(),
+            images["pixel_hash"].to_pylist(),
+            np.array([int(text, 16) for text in images["perceptual_hash"].to_pylist()], np.uint64),
+        )
+    except (TypeError, ValueError, OverflowError):
+        return False  # what stands there is no hash
+    return bool(images["duplicate_group"].to_pylist() == groups.tolist())

@@ -1,0 +1,159 @@
+"""The networks against the report: layers, shapes, parameter counts, and the arithmetic itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from tumorbatch.architectures import ARCHITECTURES, build
+from tumorbatch.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("tf")
+
+BODY = ["Rescaling", "Concatenate", *["Conv2D", "MaxPooling2D"] * 3, "Flatten"]
+LAYERS = {
+    "cnn1": [*BODY, "Dense", "Dense"],
+    "cnn2": [
+        *BODY, "Dense", "BatchNormalization", "Dropout", "Dense", "BatchNormalization", "Dense",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def half_precision() -> Iterator[None]:
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def _sides(size: int) -> list[int]:
+    """Side of the feature map after each convolution and each pooling."""
+    sides = []
+    for _ in range(3):
+        sides.append(size - 2)
+        size = (size - 2) // 2
+        sides.append(size)
+    return sides
+
+
+def _parameters(name: str, size: int) -> int:
+    flat = _sides(size)[-1] ** 2 * 32
+    body = (9 * 3 * 32 + 32) + 2 * (9 * 32 * 32 + 32) + (flat * 128 + 128)
+    if name == "cnn1":
+        return body + (128 + 1)
+    return body + 4 * 128 + (128 * 64 + 64) + 4 * 64 + (64 + 1)
+
+
+def test_the_list() -> None:
+    assert set(LAYERS) <= set(ARCHITECTURES)
+    assert ARCHITECTURES[:2] == ("cnn1", "cnn2")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("size", [32, 150])
+def test_layers_shapes_and_parameters(name: str, size: int) -> None:
+    network = build(name, size)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert kinds == ["InputLayer", *LAYERS[name]]
+    maps = [layer.output.shape for layer in network.layers if len(layer.output.shape) == 4]
+    assert maps == [
+        (None, size, size, 1),
+        (None, size, size, 1),
+        (None, size, size, 3),
+        *((None, side, side, 32) for side in _sides(size)),
+    ]
+    dense = [layer.units for layer in network.layers if type(layer).__name__ == "Dense"]
+    assert dense == ([128, 1] if name == "cnn1" else [128, 64, 1])
+    assert network.count_params() == _parameters(name, size)
+    assert network.input.dtype == "uint8"
+    assert network.output.dtype == "float32"
+    assert network.output.shape == (None, 1)
+    assert network.name == name
+
+
+def test_the_reports_number_of_parameters() -> None:
+    assert _parameters("cnn1", 150) == 1_203_393
+    assert build("cnn1", 150).count_params() == 1_203_393
+
+
+def test_dropout_rate() -> None:
+    (dropout,) = (layer for layer in build("cnn2", 32).layers if type(layer).__name__ == "Dropout")
+    assert dropout.rate == 0.3
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weights_have_the_same_names_in_every_network_of_a_process(name: str) -> None:
+    # A bundle finds its weights by name; Keras' own names count on (conv2d, conv2d_1, ...).
+    one, _, two = build(name, 64), build(name, 64), build(name, 64)
+    paths = [variable.path for variable in one.weights]
+    assert [variable.path for variable in two.weights] == paths
+    assert len(set(paths)) == len(paths)
+
+
+def _forward(name: str, weights: dict[str, NDArray[Any]], images: NDArray[np.uint8]) -> NDArray[Any]:
+    """The networks once more, in NumPy, from the report's description.
+
+    Args:
+        name: cnn1 or cnn2.
+        weights: By name, as in a bundle.
+        images: uint8 [n, size, size].
+
+    Returns:
+        Logits, float64 [n].
+    """
+
+    def dense(x: NDArray[Any], layer: str) -> NDArray[Any]:
+        return x @ weights[f"{layer}/kernel"] + weights[f"{layer}/bias"]
+
+    def norm(x: NDArray[Any], layer: str) -> NDArray[Any]:
+        scale = weights[f"{layer}/gamma"] / np.sqrt(weights[f"{layer}/moving_variance"] + 1e-3)
+        return (x - weights[f"{layer}/moving_mean"]) * scale + weights[f"{layer}/beta"]
+
+    x = np.repeat(images[..., np.newaxis] / 255.0, 3, axis=-1)
+    for number in (1, 2, 3):
+        windows = sliding_window_view(x, (3, 3), axis=(1, 2))  # [n, y, x, channel, 3, 3]
+        x = np.einsum("nyxcij,ijco->nyxo", windows, weights[f"conv_{number}/kernel"])
+        x = np.maximum(x + weights[f"conv_{number}/bias"], 0)
+        side = x.shape[1] // 2
+        x = x[:, : 2 * side, : 2 * side].reshape(len(x), side, 2, side, 2, 32).max(axis=(2, 4))
+    x = np.maximum(dense(x.reshape(len(x), -1), "dense_1"), 0)
+    if name == "cnn2":
+        x = np.maximum(dense(norm(x, "norm_1"), "dense_2"), 0)
+        x = norm(x, "norm_2")
+    return dense(x, "logit")[:, 0]
+
+
+@pytest.mark.parametrize("name", ["cnn1", "cnn2"])
+def test_the_arithmetic_is_the_reports(name: str) -> None:
+    random = np.random.default_rng(0)
+    network = build(name, 32)
+    for variable in network.weights:  # the biases and statistics too, which start as 0 and 1
+        value = random.normal(0, 0.1, variable.shape)
+        variable.assign(abs(value) if "variance" in variable.path else value)
+    weights = {variable.path: variable.numpy().astype(np.float64) for variable in network.weights}
+    images = random.integers(0, 256, (3, 32, 32), np.uint8)
+    logits = network(images[..., np.newaxis], training=False).numpy()[:, 0]
+    expected = _forward(name, weights, images)
+    assert np.ptp(expected) > 1e-3  # the images do make a difference
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("half_precision")
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_logit_is_float32_under_mixed_precision(name: str) -> None:
+    network = build(name, 64)
+    assert network.output.dtype == "float32"
+    assert network(np.zeros((1, 64, 64, 1), np.uint8)).dtype == "float32"
+    assert any(layer.compute_dtype == "float16" for layer in network.layers)
+    assert {variable.dtype for variable in network.weights} == {"float32"}
+
+
+def test_an_unknown_name_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"one of cnn1, cnn2.*Received: resnet152"):
+        build("resnet152", 150)

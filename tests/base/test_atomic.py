@@ -1,0 +1,390 @@
+"""Files and folders that are whole or absent, whatever happens to the writer."""
+
+import contextlib
+import errno
+import os
+import random
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tumorbatch import atomic
+from tumorbatch.atomic import (
+    atomic_file,
+    atomic_path,
+    make_folder,
+    recover_folder,
+    remove_temporaries,
+    replace_folder,
+    temporary_name,
+    write_bytes,
+    write_json,
+)
+from tumorbatch.errors import ExitCode, OutputError
+
+Unprivileged = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# --- one file ---------------------------------------------------------------------------------
+
+
+def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    for content in (b"first", b"", b"second"):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+        assert _names(tmp_path) == {"out"}
+
+
+def test_nothing_is_at_the_path_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with atomic_file(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_an_exception_leaves_what_was_there(
+    tmp_path: Path, error: type[BaseException], before: bytes | None
+) -> None:
+    path = tmp_path / "out"
+    if before is not None:
+        path.write_bytes(before)
+
+    def write() -> None:
+        with atomic_file(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert _names(tmp_path) == ({"out"} if before is not None else set())
+
+
+def test_a_block_that_writes_nothing_is_an_output_error(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"before")
+    with pytest.raises(OutputError, match=f"Cannot write {path}"), atomic_path(path):
+        pass
+    assert path.read_bytes() == b"before"
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"before")
+
+    def write() -> None:
+        with atomic_path(path) as temporary:
+            temporary.symlink_to("/dev/full")  # whose every write is ENOSPC
+            temporary.write_bytes(b"new")
+
+    with pytest.raises(OutputError) as caught:
+        write()
+    assert str(caught.value) == (
+        f"Cannot write {path}: No space left on device. "
+        "The disk is full: free some space and run the same command again."
+    )
+    assert caught.value.exit_code == ExitCode.CANNOT_WRITE == 73
+    assert path.read_bytes() == b"before"
+    assert _names(tmp_path) == {"out"}
+
+
+def test_a_file_size_limit_is_a_sentence_and_leaves_the_old_file(tmp_path: Path, python: Any) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"before")
+    process = python(
+        """
+import resource, sys
+from pathlib import Path
+from tumorbatch.atomic import write_bytes
+from tumorbatch.errors import OutputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_bytes(Path(sys.argv[1]), bytes(100_000))
+except OutputError as error:
+    print(error)
+""",
+        path,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == (
+        f"Cannot write {path}: File too large. A file size limit was reached: "
+        "raise `ulimit -f`, or choose another output.\n",
+        "",
+    )
+    assert path.read_bytes() == b"before"
+    assert _names(tmp_path) == {"out"}
+
+
+def test_data_then_name_then_folder_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What no test can show by pulling the plug: the order of the calls that survive it.
+    path = tmp_path / "out"
+    calls: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(descriptor: int) -> None:
+        calls.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def recorded_replace(source: Path, target: Path) -> None:
+        assert source.read_bytes() == b"all of it"
+        calls.append(("replace", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    write_bytes(path, b"all of it")
+    assert calls == [
+        ("fsync", str(temporary_name(path))),
+        ("replace", str(path)),
+        ("fsync", str(tmp_path)),
+    ]
+
+
+def test_a_folder_without_write_permission_is_an_output_error(
+    open_folder: Path, unprivileged: Unprivileged
+) -> None:
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o555)
+    with unprivileged():
+        with pytest.raises(OutputError, match="Give this user write permission"):
+            write_bytes(closed / "out", b"new")
+        with pytest.raises(OutputError, match="Permission denied"):
+            make_folder(closed / "inner")
+    assert _names(closed) == set()
+
+
+def test_a_folder_in_the_way_is_an_output_error(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    with pytest.raises(OutputError, match="Is a directory"):
+        write_bytes(path, b"new")
+    assert _names(tmp_path) == {"out"}
+
+
+def test_make_folder_under_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="is a file, not a folder"):
+        make_folder(tmp_path / "file" / "inner")
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from tumorbatch.atomic import write_bytes
+path = Path(sys.argv[1])
+print("ready", flush=True)
+for letter in itertools.cycle((b"a", b"b")):
+    write_bytes(path, letter * 300_000)
+"""
+
+
+def test_sigkill_at_any_moment_leaves_a_whole_file(tmp_path: Path, python: Any) -> None:
+    path = tmp_path / "out"
+    moments = random.Random(0)
+    killed_while_writing = 0
+    for _ in range(8):
+        process = python(WRITER, path)
+        assert process.stdout.readline() == "ready\n"
+        while not path.exists():  # the first of all needs a moment
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.02))
+        process.kill()
+        process.wait()
+        content = path.read_bytes()
+        assert content in (b"a" * 300_000, b"b" * 300_000)
+        killed_while_writing += len(_names(tmp_path)) > 1
+        remove_temporaries(tmp_path, "out")
+        assert _names(tmp_path) == {"out"}
+    assert killed_while_writing  # else this has shown nothing
+
+
+# --- permission bits, JSON, temporaries -------------------------------------------------------
+
+
+def test_mode_bits(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_bytes(tmp_path / "private", b"x", mode=0o600)
+        write_bytes(tmp_path / "shared", b"x", mode=0o666)  # exactly, not what the umask leaves
+        write_bytes(tmp_path / "default", b"x")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"private": 0o600, "shared": 0o666, "default": 0o644}
+
+
+def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "private"
+    with atomic_file(path, mode=0o600) as file:
+        file.write(b"name of a patient")
+        file.flush()
+        (temporary,) = tmp_path.iterdir()
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+
+
+def test_json_keeps_order_and_characters(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"b": "é", "a": [1.5, None, True]})
+    assert path.read_text("utf-8") == (
+        '{\n  "b": "é",\n  "a": [\n    1.5,\n    null,\n    true\n  ]\n}\n'
+    )
+
+
+def test_json_that_other_readers_refuse_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, 1)
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"loss": float("nan")})
+    assert path.read_bytes() == b"1\n"
+    assert _names(tmp_path) == {"value.json"}
+
+
+def test_temporaries_are_hidden_and_beside_their_file(tmp_path: Path) -> None:
+    temporary = temporary_name(tmp_path / "out.parquet")
+    assert temporary.parent == tmp_path
+    assert temporary.name.startswith(".")
+
+
+def test_all_stale_temporaries_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = {"out.parquet", ".out.parquet.lock", ".hidden", "a.tmp-1", "notes.tmp"}
+    for name in kept:
+        (tmp_path / name).write_bytes(b"")
+    for name in ("out.parquet", "dataset.json", "train-00000-of-00001.tfrecord"):
+        temporary_name(tmp_path / name).write_bytes(b"half")
+    remove_temporaries(tmp_path)
+    assert _names(tmp_path) == kept
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "a[1].parquet", "what?", "*"])
+def test_stale_temporaries_of_one_file_are_removed(tmp_path: Path, name: str) -> None:
+    others = ["out2", "other.parquet", f"{name}2", f"my{name}", f"my.{name}"]
+    for other in others:
+        temporary_name(tmp_path / other).write_bytes(b"a run that is alive is writing this")
+    alive = _names(tmp_path)
+    for own in (name, f"{name}.json"):
+        temporary_name(tmp_path / own).write_bytes(b"half")
+    remove_temporaries(tmp_path, name)
+    assert _names(tmp_path) == alive
+
+
+# --- a whole folder ---------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no code of the module under test handles it."""
+
+
+def _folder(path: Path, content: bytes) -> Path:
+    path.mkdir()
+    for name in ("one", "two"):
+        (path / name).write_bytes(content)
+    return path
+
+
+def _content(path: Path) -> set[bytes]:
+    assert _names(path) == {"one", "two"}
+    return {file.read_bytes() for file in path.iterdir()}
+
+
+def test_replace_folder(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for content in (b"first", b"second", b"third"):
+        replace_folder(_folder(tmp_path / "new", content), target)
+        assert _content(target) == {content}
+        assert _names(tmp_path) == {"model"}
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_replace_folder_killed_at_a_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    target = _folder(tmp_path / "model", b"old")
+    source = _folder(tmp_path / "new", b"new")
+    real, done = os.replace, 0
+
+    def replace(*arguments: Any) -> None:
+        nonlocal done
+        if done == renames:
+            raise Killed
+        done += 1
+        real(*arguments)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        patch.setattr(atomic, "sync_folder", never)  # reached with renames == 2 alone
+        with pytest.raises(Killed):
+            replace_folder(source, target)
+    recover_folder(target)
+    assert _content(target) == {b"old" if renames < 2 else b"new"}
+    assert _names(tmp_path) == ({"model", "new"} if renames < 2 else {"model"})
+    recover_folder(target)  # a second time there is nothing to do
+    assert _content(target) == {b"old" if renames < 2 else b"new"}
+
+
+def test_replace_folder_killed_while_it_deletes_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = _folder(tmp_path / "model", b"old")
+    source = _folder(tmp_path / "new", b"new")
+
+    def half(folder: Path, **_: Any) -> None:
+        (folder / "one").unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        with pytest.raises(Killed):
+            replace_folder(source, target)
+    assert len(_names(tmp_path)) == 2  # the half-deleted old one is there
+    recover_folder(target)
+    assert _content(target) == {b"new"}
+    assert _names(tmp_path) == {"model"}
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_replace_folder_that_fails_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    target = _folder(tmp_path / "model", b"old")
+    source = _folder(tmp_path / "new", b"new")
+    real, calls = os.replace, 0
+
+    def replace(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(OutputError, match=f"Cannot write {target}: Input/output error"):
+            replace_folder(source, target)
+    assert _content(target) == {b"old"}
+
+
+def test_recover_folder_without_anything_to_recover(tmp_path: Path) -> None:
+    recover_folder(tmp_path / "model")
+    assert _names(tmp_path) == set()

@@ -1,0 +1,305 @@
+"""CLAHE, resampling and hashes against computations of our own, and the whole path pinned."""
+
+import hashlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tumorbatch.preprocess.decode import decode
+from tumorbatch.preprocess.pixels import equalize, perceptual_hash, pixel_hash, process, resize
+from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.status import FileError, Status
+
+if TYPE_CHECKING:
+    from .conftest import Build
+
+Array = NDArray[Any]
+
+
+# --- the computations -------------------------------------------------------------------------------
+
+
+def _tile_table(tile: Array, clip: float) -> Array:
+    """The grey value that each grey value of one tile becomes, as float32 [256]."""
+    histogram = np.bincount(tile.ravel(), minlength=256)
+    limit = max(1, int(clip * tile.size / 256))
+    excess = int(np.maximum(histogram - limit, 0).sum())
+    histogram = np.minimum(histogram, limit) + excess // 256
+    rest = excess % 256
+    if rest:
+        step = max(256 // rest, 1)
+        histogram[: rest * step : step] += 1
+    scale = np.float32(255) / np.float32(tile.size)
+    return np.clip(np.rint(histogram.cumsum().astype(np.float32) * scale), 0, 255)
+
+
+def _neighbours(length: int, tile: int, grid: int) -> tuple[Array, Array, Array]:
+    """For each pixel of one axis: the tiles before and behind it, and the weight of the second."""
+    at = np.arange(length, dtype=np.float32) / np.float32(tile) - np.float32(0.5)
+    before = np.floor(at).astype(int)
+    return np.maximum(before, 0), np.minimum(before + 1, grid - 1), at - before
+
+
+def _clahe(grey: Array, clip: float, grid: int) -> Array:
+    """Zuiderveld's method as in OpenCV's modules/imgproc/src/clahe.cpp, float [height, width]."""
+    height, width = grey.shape
+    padded = grey
+    if height % grid or width % grid:  # if one axis does not divide, both are padded
+        padded = np.pad(grey, ((0, grid - height % grid), (0, grid - width % grid)), "reflect")
+    tall, wide = padded.shape[0] // grid, padded.shape[1] // grid
+    tables = np.empty((grid, grid, 256), np.float32)
+    for row, column in itertools.product(range(grid), repeat=2):
+        tile = padded[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide]
+        tables[row, column] = _tile_table(tile, clip)
+    above, below, down = (x[:, None] for x in _neighbours(height, tall, grid))
+    left, right, across = (x[None, :] for x in _neighbours(width, wide, grid))
+    upper = tables[above, left, grey] * (1 - across) + tables[above, right, grey] * across
+    lower = tables[below, left, grey] * (1 - across) + tables[below, right, grey] * across
+    return upper * (1 - down) + lower * down
+
+
+def _area_weights(source: int, target: int) -> Array:
+    """float [target, source]: the share of each source pixel in the span of a target pixel."""
+    edges = np.arange(target + 1) * source / target
+    pixels = np.arange(source)
+    start = np.maximum(edges[:-1, None], pixels)
+    stop = np.minimum(edges[1:, None], pixels + 1)
+    return np.maximum(stop - start, 0) * target / source
+
+
+def _enlarging_weights(source: int, target: int) -> Array:
+    """float [target, source]: INTER_AREA where a side grows; linear, flat where pixels do not meet."""
+    weights = np.zeros((target, source))
+    for at in range(target):
+        left = at * source // target
+        share = (at + 1) - (left + 1) * target / source
+        share = 0 if share <= 0 else share - np.floor(share)
+        weights[at, left] += 1 - share
+        weights[at, min(left + 1, source - 1)] += share
+    return weights
+
+
+def _shrink(grey: Array, height: int, width: int) -> Array:
+    return _area_weights(grey.shape[0], height) @ grey @ _area_weights(grey.shape[1], width).T
+
+
+def _cosine_hash(grey: Array) -> int:
+    rows = np.rint(_shrink(grey, 32, grey.shape[1]))
+    small = np.rint(_shrink(rows, 32, 32))
+    frequency, place = np.arange(8)[:, None], np.arange(32)[None, :]
+    basis = np.cos(np.pi * frequency * (2 * place + 1) / 64) / 4
+    basis[0] /= np.sqrt(2)
+    low = basis @ small @ basis.T
+    median = np.median(low)
+    return int("".join("1" if value > median else "0" for value in low.ravel()), 2)
+
+
+def _distance(first: int, second: int) -> int:
+    return (first ^ second).bit_count()
+
+
+# --- CLAHE ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(64, 64), (150, 150), (128, 120), (97, 131), (16, 16), (17, 300), (512, 40)]
+)
+@pytest.mark.parametrize(("clip", "grid"), [(2.0, 16), (4.0, 8), (0.5, 5), (40.0, 3), (2.0, 1)])
+def test_clahe_is_the_published_method(
+    build: "type[Build]", height: int, width: int, clip: float, grid: int
+) -> None:
+    rng = np.random.default_rng(0)
+    noisy = build.smooth(height, width) * 0.7 + rng.normal(0, 6, (height, width))
+    grey = np.clip(noisy, 0, 255).astype(np.uint8)
+    out = equalize(grey, Preprocessing(clahe_clip=clip, clahe_grid=grid))
+    assert out.dtype == np.uint8
+    assert np.abs(out - _clahe(grey, clip, grid)).max() <= 1
+    assert np.abs(out.astype(int) - grey).max() > 5  # it did something
+
+
+def test_more_tiles_than_pixels(build: "type[Build]") -> None:
+    grey = build.smooth(17, 19)
+    out = equalize(grey, Preprocessing(clahe_grid=64))
+    assert np.abs(out - _clahe(grey, 2.0, 64)).max() <= 1
+
+
+def test_without_clahe_nothing_changes(build: "type[Build]") -> None:
+    grey = build.smooth(50, 60)
+    np.testing.assert_array_equal(equalize(grey, Preprocessing(clahe=False)), grey)
+
+
+def test_clahe_keeps_no_memory_of_the_image_before(build: "type[Build]") -> None:
+    first, second = build.smooth(80, 90, 1), build.smooth(64, 64, 2)
+    alone = equalize(first, Preprocessing()).copy()
+    equalize(second, Preprocessing())
+    equalize(second, Preprocessing(clahe_clip=9.0))
+    np.testing.assert_array_equal(equalize(first, Preprocessing()), alone)
+
+
+# --- resampling -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(64, 64, 32), (150, 150, 150), (512, 512, 150), (225, 300, 150), (97, 131, 32), (40, 333, 33)],
+)
+def test_shrinking_averages_areas(build: "type[Build]", height: int, width: int, size: int) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (height, width), np.uint8)
+    out = resize(grey, Preprocessing(size=size))
+    assert out.dtype == np.uint8
+    assert out.shape == (size, size)
+    assert np.abs(out - _shrink(grey, size, size)).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(16, 16, 32), (100, 80, 150), (149, 150, 150), (40, 37, 64)]
+)
+def test_enlarging_is_linear(build: "type[Build]", height: int, width: int, size: int) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (height, width), np.uint8)
+    expected = _enlarging_weights(height, size) @ grey @ _enlarging_weights(width, size).T
+    assert np.abs(resize(grey, Preprocessing(size=size)) - expected).max() <= 1
+
+
+# --- the whole path ---------------------------------------------------------------------------------
+
+
+def test_clahe_comes_before_the_resize(build: "type[Build]") -> None:
+    grey = build.smooth(200, 170)
+    preprocessing = Preprocessing(size=64)
+    out = process(build.png(grey), preprocessing).pixels.astype(float)
+    expected = _shrink(np.rint(_clahe(grey, 2.0, 16)), 64, 64)
+    assert np.abs(out - expected).max() <= 1
+    other_way = _clahe(np.rint(_shrink(grey, 64, 64)).astype(np.uint8), 2.0, 16)
+    assert np.abs(out - other_way).max() > 5
+
+
+def test_the_path_without_clahe(build: "type[Build]") -> None:
+    grey = build.smooth(200, 170)
+    out = process(build.png(grey), Preprocessing(size=64, clahe=False)).pixels
+    assert np.abs(out - _shrink(grey, 64, 64)).max() <= 0.51
+
+
+def test_the_bytes_of_one_image_are_pinned(build: "type[Build]") -> None:
+    """PNG, not JPEG: no decoder has a choice here. Another value needs a new DECODE_VERSION."""
+    row, column = np.mgrid[:180, :210]
+    grey = ((row * row + 3 * column) % 256 // 2 + (row * column) % 128).astype(np.uint8)
+    assert hashlib.sha256(grey.tobytes()).hexdigest()[:16] == "f87f1f75735304cf"
+    done = process(build.png(grey), Preprocessing())
+    assert done.pixels.shape == (150, 150)
+    assert (
+        hashlib.sha256(done.pixels.tobytes()).hexdigest()
+        == "61ede2c748152c096fff55099b1c6555dfe13b8b3d58d1104e7c6f8f1f2203e4"
+    )
+    assert (
+        pixel_hash(done.decoded.grey)
+        == "a464c6314f263e83677ca337a0858966be0b9bf2633c68817cabaaf603306c22"
+    )
+    assert f"{perceptual_hash(done.decoded.grey):016x}" == "822d4353fd0253fd"
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "flags"),
+    [
+        (64, 64, 64, ()),
+        (63, 90, 64, ("low-res",)),
+        (90, 63, 64, ("low-res",)),
+        (16, 16, 32, ("low-res",)),
+    ],
+)
+def test_enlarged_images_are_flagged(
+    build: "type[Build]", height: int, width: int, size: int, flags: tuple[str, ...]
+) -> None:
+    done = process(build.png(build.smooth(height, width)), Preprocessing(size=size))
+    assert done.flags == flags
+    assert done.pixels.shape == (size, size)
+
+
+def test_all_flags_are_sorted(build: "type[Build]") -> None:
+    pixels = np.dstack([build.smooth(40, 50).astype(np.uint16) * 16] * 4)
+    data = build.png(pixels, 6, 16, before=build.chunk(b"eXIf", build.exif(3)))
+    assert process(data, Preprocessing()).flags == ("16-bit", "alpha", "low-res", "rotated")
+
+
+def test_limits_and_errors_pass_through(build: "type[Build]") -> None:
+    data = build.png(build.smooth(40, 50))
+    with pytest.raises(FileError) as caught:
+        process(data, Preprocessing(), max_pixels=1999)
+    assert caught.value.status is Status.TOO_LARGE
+    with pytest.raises(FileError):
+        process(data[:-1], Preprocessing())
+
+
+# --- hashes -----------------------------------------------------------------------------------------
+
+
+def test_one_image_in_three_files_has_one_pixel_hash(build: "type[Build]") -> None:
+    grey = build.smooth(40, 50)
+    files = [
+        build.png(grey),
+        build.encode(".png", grey, cv2.IMWRITE_PNG_COMPRESSION, 9),
+        build.encode(".tif", grey),
+        build.tiff(grey, ">"),
+        build.encode(".png", np.dstack([grey] * 3)),
+        build.tiff(np.rot90(grey), tags={274: (3, [6])}),
+    ]
+    assert len(set(files)) == len(files)
+    assert len({pixel_hash(decode(data).grey) for data in files}) == 1
+
+
+def test_pixel_hash_is_of_shape_and_pixels(build: "type[Build]") -> None:
+    grey = build.smooth(40, 50)
+    assert pixel_hash(grey) == hashlib.sha256(b"40x50:" + grey.tobytes()).hexdigest()
+    flat = np.zeros((40, 50), np.uint8)
+    assert pixel_hash(flat) != pixel_hash(flat.T)
+    assert pixel_hash(grey.T) == pixel_hash(np.ascontiguousarray(grey.T))
+    changed = grey.copy()
+    changed[20, 20] ^= 1
+    assert pixel_hash(changed) != pixel_hash(grey)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (64, 64), (150, 200), (225, 170), (512, 512)])
+def test_perceptual_hash_is_the_cosine_transform(build: "type[Build]", shape: tuple[int, int]) -> None:
+    """Also its order: the highest bit is row 0, column 0, the next one row 0, column 1."""
+    for seed in range(5):
+        noise = np.random.default_rng(seed).integers(-15, 16, shape)
+        grey = (build.smooth(*shape, seed) + noise).astype(np.uint8)
+        value = perceptual_hash(grey)
+        assert 0 <= value < 2**64
+        assert _distance(value, _cosine_hash(grey)) <= 1
+        assert value >> 63 == 1  # the mean is above the median frequency
+
+
+def test_turning_the_image_turns_the_hash(build: "type[Build]") -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    bits = np.array(list(f"{perceptual_hash(grey):064b}")).reshape(8, 8)
+    turned = np.array(list(f"{perceptual_hash(np.ascontiguousarray(grey.T)):064b}")).reshape(8, 8)
+    assert (turned != bits.T).sum() <= 2
+
+
+def test_copies_are_near_and_others_far(build: "type[Build]") -> None:
+    originals = []
+    copies = []
+    for seed in range(30):
+        noise = np.random.default_rng(seed).normal(0, 4, (200, 180))
+        grey = np.clip(build.smooth(200, 180, seed) + noise, 0, 255).astype(np.uint8)
+        small = cv2.resize(grey, (120, 150), interpolation=cv2.INTER_AREA)
+        variants = [
+            decode(build.encode(".jpg", grey, cv2.IMWRITE_JPEG_QUALITY, 60)).grey,
+            decode(build.encode(".jpg", small, cv2.IMWRITE_JPEG_QUALITY, 75)).grey,
+            cv2.resize(grey, (360, 400), interpolation=cv2.INTER_CUBIC),
+            np.clip(grey * 0.9 + 5, 0, 255).astype(np.uint8),
+        ]
+        originals.append(perceptual_hash(grey))
+        copies += [_distance(originals[-1], perceptual_hash(variant)) for variant in variants]
+    assert np.mean(np.array(copies) <= 4) >= 0.95
+    apart = [_distance(*pair) for pair in itertools.combinations(originals, 2)]
+    assert min(apart) > 8
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 500), (500, 16)])
+def test_hashes_of_small_images(build: "type[Build]", shape: tuple[int, int]) -> None:
+    assert perceptual_hash(build.smooth(*shape)) != perceptual_hash(build.smooth(*shape, seed=1))

@@ -1,0 +1,59 @@
+"""The documents say what the program does."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from tumorbatch.cli import main
+from tumorbatch.errors import ExitCode
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _reference() -> str:
+    spec = importlib.util.spec_from_file_location("cli_reference", ROOT / "docs/cli_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text: str = module.reference()
+    return text
+
+
+def test_cli_reference_is_fresh() -> None:
+    assert (ROOT / "docs/cli.md").read_text() == _reference(), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_has_an_example_and_a_help_for_each_option(name: str) -> None:
+    command = main.commands[name]
+    assert command.help is not None
+    assert re.search(rf"Examples:\n\s+tumorbatch {name}(?: |$)", command.help, re.MULTILINE)
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            assert parameter.help, f"--{parameter.name} of {name} has no help"
+
+
+def test_every_exit_code_is_in_the_help() -> None:
+    assert main.help is not None
+    listed = {int(code) for code in re.findall(r"^\s*(\d+)  ", main.help, re.MULTILINE)}
+    assert listed == {int(code) for code in ExitCode}
+
+
+def test_readme_names_only_commands_and_options_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name, rest in re.findall(r"^ *tumorbatch ([a-z]+)(.*)$", text, re.MULTILINE):
+        assert name in main.commands
+        known = {flag for parameter in main.commands[name].params for flag in parameter.opts}
+        known |= {flag for parameter in main.commands[name].params for flag in parameter.secondary_opts}
+        code = rest.split("#")[0]
+        for flag in re.findall(r"(?<!\S)--[a-z-]+", code):
+            assert flag in known, f"{flag} of {name}"
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

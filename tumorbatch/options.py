@@ -1,0 +1,40 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+seed = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all choices."
+)
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace what is there, if it was made differently."
+)
+workers = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Decoding processes. Default: the cores that this process may use.",
+)
+max_error_rate = click.option(
+    "--max-error-rate",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Publish nothing and exit 4 when a larger share of the files cannot be read.",
+)
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="`gpu` fails where there is no usable one; `auto` then takes the CPU.",
+)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Options that were given; the others keep the config's own default."""
+    return {name: value for name, value in options.items() if value is not None}

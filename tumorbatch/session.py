@@ -1,0 +1,60 @@
+"""One command's run as a good citizen of the shell: logging, signals, sentences, exit codes."""
+
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+import click
+
+from tumorbatch.errors import ExitCode, TumorBatchError
+
+
+class _Interrupted(KeyboardInterrupt):
+    """A signal asked this process to end. Not an `Exception`, so that nothing swallows it."""
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    for known in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(known, signal.SIG_IGN)  # a second signal must not cut the cleaning up
+    raise _Interrupted(signal.Signals(number).name)
+
+
+class _Formatter(logging.Formatter):
+    """Plain sentences on a terminal, time and level elsewhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.capitalize()}: {text}"
+        if sys.stderr.isatty():
+            return text
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+
+
+def _set_up_logging(quiet: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logger = logging.getLogger("tumorbatch")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+@contextlib.contextmanager
+def session(quiet: bool, when_interrupted: str) -> Iterator[None]:
+    """Turn signals and errors into a sentence on standard error and the right exit code."""
+    _set_up_logging(quiet)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    except TumorBatchError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt as interruption:
+        click.echo(f"Interrupted ({interruption}). {when_interrupted}", err=True)
+        sys.exit(ExitCode.TRY_AGAIN)
