@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.files import FoundFile, read_file
+from tumorbatch.files import FoundFile, is_dicom, read_file
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.status import FileError, Status
@@ -41,6 +41,8 @@ def _decode_file(file: FoundFile, preprocessing: Preprocessing) -> Decoded:
             "file_size": info.st_size,
             "mtime": _time(info.st_mtime_ns),
             "sha256": hashlib.sha256(data).hexdigest(),
+            # Also of one that cannot be decoded: the table must be private then.
+            "format": "dicom" if is_dicom(data) else None,
         }
         done = process(data, preprocessing)
     except FileError as error:

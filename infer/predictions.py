@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from tumorbatch.shardset import file_sha256
 SCHEMA_VERSION = 1
 ROW_GROUP = 65_536  # rows
 _PREFIX = "tumorbatch."
+_PRIVATE = 0o600  # of a table that has rows of DICOM files: their paths often hold names
 
 SCHEMA = pa.schema(
     [
@@ -53,11 +55,12 @@ class PredictionsWriter:
         self._path = path
         self._batches: list[pa.RecordBatch] = []
         self._waiting = 0
+        self._private = False
         self._metadata: dict[str, Any] = {}
 
     def __enter__(self) -> "PredictionsWriter":
         with contextlib.ExitStack() as stack:
-            self._temporary = stack.enter_context(atomic_path(self._path))
+            self._temporary = stack.enter_context(atomic_path(self._path, _PRIVATE))
             self._file = self._temporary.open("wb")
             stack.callback(self._file.close)
             # Not its name: pyarrow knows only names that are UTF-8.
@@ -69,6 +72,7 @@ class PredictionsWriter:
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append rows, dictionaries of the columns; absent ones are null."""
+        self._private = self._private or any(row.get("format") == "dicom" for row in rows)
         self._batches.append(pa.RecordBatch.from_pylist(rows, SCHEMA))
         self._waiting += len(rows)
         if self._waiting >= ROW_GROUP:
@@ -107,6 +111,8 @@ class PredictionsWriter:
             )
             self._writer.close()
             self._file.close()
+            mode = _PRIVATE if self._private else _default_mode()
+            self._temporary.chmod(mode)
             # The sidecar first: when it cannot be written, the file must not appear either.
             sidecar = {
                 **self._metadata,
@@ -114,7 +120,14 @@ class PredictionsWriter:
                 "bytes": self._temporary.stat().st_size,
                 "sha256": file_sha256(self._temporary),
             }
-            write_json(sidecar_path(self._path), sidecar)
+            write_json(sidecar_path(self._path), sidecar, mode)
+
+
+def _default_mode() -> int:
+    """Permission bits of a new file: what the umask gives."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _text(value: Any) -> str:

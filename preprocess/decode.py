@@ -3,7 +3,8 @@
 `cv2.imread` is never used: a file name that is not UTF-8 kills the process, and a truncated JPEG
 comes back half grey. `cv2.imdecode` returns None for both.
 
-Rules (each leaves a flag on the row):
+DICOM has its own module with its own rules, `dicom`. Rules for the others (each leaves a flag on the
+row, but for colour):
     colour       luma, Y = 0.299 R + 0.587 G + 0.114 B (OpenCV's grey conversion; ITU-R BT.601)
     alpha        dropped: what lies under a transparent pixel is shown (but libtiff has blended an
                  8-bit colour TIFF with black)
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.files import is_dicom
 from tumorbatch.preprocess.headers import Header, read_header
 from tumorbatch.status import FileError, Status
 
@@ -64,7 +66,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     """
     if not data:
         raise FileError(Status.EMPTY, "the file has no bytes")
-    if data[128:132] == b"DICM":  # before the others: a DICOM file's preamble may be a TIFF header
+    if is_dicom(data):  # before the others: a DICOM file's preamble may be a TIFF header
         from tumorbatch.preprocess.dicom import decode_dicom  # pydicom only where it is needed
 
         return decode_dicom(data, max_pixels)

@@ -35,6 +35,11 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def is_dicom(data: bytes) -> bool:
+    """Whether a file's bytes are those of a DICOM file (PS3.10 7.1), which may name a patient."""
+    return data[128:132] == b"DICM"
+
+
 def find_files(root: Path) -> list[FoundFile]:
     """Everything below `root` but hidden entries (a leading dot), sorted by name.
 
