@@ -237,7 +237,7 @@ def _refuse_too_many_errors(rows: pa.Table, limit: float, source: Path) -> None:
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     if not good:
         raise InputError(f"None of the {bad} files in {source} can be read ({listed}).")
-    if bad > limit * (good + bad):
+    if bad / (good + bad) > limit:  # not bad > limit * (good + bad): 0.29 * 100 is less than 29
         raise TooManyErrorsError(
             f"{bad} of {good + bad} files cannot be read ({listed}); --max-error-rate allows "
             f"{limit:.2%}. Nothing was published."

@@ -75,7 +75,7 @@ def fit(
     score = scorer(network, schedule.batch_size, runtime)
     history: dict[str, list[float]] = {}
     best, best_epoch, best_weights = (-np.inf, -np.inf), 0, network.get_weights()
-    clock = _Clock(schedule.batch_size)
+    clock = _Clock(len(train.labels), schedule.batch_size)
     for epoch in range(schedule.epochs):
         started = time.monotonic()
         of = f"epoch {epoch + 1}/{schedule.epochs}"
@@ -120,10 +120,11 @@ def fit(
 class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
     """Adds up the time of the training steps; the very first one, which compiles, stands apart."""
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, images: int, batch_size: int) -> None:
         super().__init__()
         self.seconds = 0.0
         self.images = 0
+        self._epoch_images = images
         self._batch_size = batch_size
         self._compiled = False
         self._last = 0.0
@@ -134,9 +135,10 @@ class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.monotonic()
+        count = min(self._batch_size, self._epoch_images - batch * self._batch_size)
         if self._compiled:
             self.seconds += now - self._last
-            self.images += self._batch_size
+            self.images += count
         self._compiled = True
         self._last = now
-        self.progress.advance(self._batch_size, f"loss {logs['loss']:.4f}" if logs else "")
+        self.progress.advance(count, f"loss {logs['loss']:.4f}" if logs else "")

@@ -7,6 +7,7 @@ done the damage.
 """
 
 import collections
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -24,11 +25,15 @@ Result = TypeVar("Result")
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
 def _start_worker() -> None:
     # Ctrl-C reaches the whole process group: the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     # libjpeg, libpng and libtiff print their opinions there, even of good files: the reason of a bad
     # one stands in its row, and cron would mail every word.
     null = os.open(os.devnull, os.O_WRONLY)
@@ -42,6 +47,20 @@ def _start_worker() -> None:
             os._exit(1)  # a killed parent cannot stop us, and its queue would keep us waiting
 
         threading.Thread(target=follow_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold signals back while a worker may be started.
+
+    An interruption in the middle of it would leave a worker that prints a traceback: it is told what
+    to do through a pipe that is then closed too early. Workers inherit the mask, and lift it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _executor(workers: int) -> ProcessPoolExecutor:
@@ -102,7 +121,8 @@ def _submit(
     pool: ProcessPoolExecutor, function: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]
 ) -> "Future[list[Result]]":
     try:
-        return pool.submit(function, chunk)
+        with _signals_wait():
+            return pool.submit(function, chunk)
     except BrokenProcessPool as error:
         broken: Future[list[Result]] = Future()
         broken.set_exception(error)
@@ -124,7 +144,7 @@ def _one_by_one(
     try:
         while waiting:
             try:
-                results += pool.submit(function, [waiting[0]]).result()
+                results += _submit(pool, function, [waiting[0]]).result()
                 waiting.popleft()
                 fresh = False
             except BrokenProcessPool:

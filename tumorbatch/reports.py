@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch.errors import InputError
+from tumorbatch.files import printable
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess import stage as preprocess_stage
     from tumorbatch.preprocess import verify as verify_stage
     from tumorbatch.train import stage as train_stage
+
+
+def _name(path: Path) -> str:
+    return printable(str(path))  # a name that is not UTF-8 must not end a finished run in a traceback
 
 
 def _rejected(statuses: dict[str, int]) -> str:
@@ -24,7 +29,7 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     """Found, written per split and class, duplicates, rejected by reason, speed, next command."""
     dataset = report.dataset
     if report.unchanged:
-        return f"{out} already holds exactly this: nothing to do."
+        return f"{_name(out)} already holds exactly this: nothing to do."
     lines = [
         f"Found {report.found:,} files, wrote {report.found - report.errors:,}; "
         f"rejected: {_rejected(dataset.files)}.",
@@ -52,9 +57,9 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
         lines.append(f"{report.taken_over:,} files were taken over from an interrupted run.")
     lines.append(
         f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} images/s, "
-        f"{report.bytes / 1e6:,.1f} MB in {len(dataset.shards)} shards in {out}."
+        f"{report.bytes / 1e6:,.1f} MB in {len(dataset.shards)} shards in {_name(out)}."
     )
-    target = "" if out == Path("tfrecords") else f" {out}"
+    target = "" if out == Path("tfrecords") else f" {_name(out)}"
     lines.append(f"Next: tumorbatch train --arch cnn1{target}")
     return "\n".join(lines)
 
@@ -67,20 +72,20 @@ def verify_report(report: "verify_stage.Report", folder: Path) -> str:
     )
     if report.problems:
         files = len({problem.file for problem in report.problems})
-        return f"{folder} is damaged: {len(report.problems)} problems in {files} files ({read})."
-    return f"{folder} is sound: all as `shard` wrote it ({read})."
+        return f"{_name(folder)} is damaged: {len(report.problems)} problems in {files} files ({read})."
+    return f"{_name(folder)} is sound: all as `shard` wrote it ({read})."
 
 
 def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
     """Made, kept, rejected by reason, speed."""
     if report.unchanged:
-        return f"{out} already holds exactly this: nothing to do."
+        return f"{_name(out)} already holds exactly this: nothing to do."
     return "\n".join(
         [
             f"Found {report.files['found']:,} files, made {report.written:,} PNG files, kept "
             f"{report.kept:,}; rejected: {_rejected(report.files)}.",
             f"{report.seconds:.1f} s, {report.files['found'] / report.seconds:,.0f} images/s, "
-            f"{report.bytes / 1e6:,.1f} MB in {out}.",
+            f"{report.bytes / 1e6:,.1f} MB in {_name(out)}.",
         ]
     )
 
@@ -89,7 +94,7 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
     """Figures on validation and test with intervals, speed, and the next command."""
     lines = []
     if report.unchanged:
-        lines.append(f"{out} already holds exactly this training: nothing to do.")
+        lines.append(f"{_name(out)} already holds exactly this training: nothing to do.")
     lines.append(f"{'':12}{'n':>6}  accuracy (95 % interval)  precision  recall     F1    AUC")
     for split, of in report.metrics.items():
         low, high = of["accuracy_95"]
@@ -107,8 +112,8 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
             f"{report.epochs} epochs in {report.seconds:.0f} s, "
             f"{report.images_per_second:,.0f} images/s while training."
         )
-    lines.append(f"Model {report.bundle.model_id} in {out}.")
-    model = "" if out.parent == Path("models") else f" --model {out}"
+    lines.append(f"Model {report.bundle.model_id} in {_name(out)}.")
+    model = "" if out.parent == Path("models") else f" --model {_name(out)}"
     lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
     return "\n".join(lines)
 
@@ -124,8 +129,8 @@ def infer_report(report: "infer_stage.Report", out: Path) -> str:
             f"{report.processing_seconds:.1f} s, "
             f"{report.files / report.processing_seconds:,.0f} images/s "
             f"({report.seconds:.1f} s with the start of TensorFlow).",
-            f"{out}: {report.files:,} rows, {report.bytes:,} bytes, model {report.model_id}.",
-            f"Look at it: tumorbatch show {out}",
+            f"{_name(out)}: {report.files:,} rows, {report.bytes:,} bytes, model {report.model_id}.",
+            f"Look at it: tumorbatch show {_name(out)}",
         ]
     )
 
@@ -143,7 +148,7 @@ def predictions_table(file: Path, rows: int, errors: bool) -> None:
 
     metadata = read_metadata(file)
     if "model_id" not in metadata:
-        raise InputError(f"{file} is no predictions file of tumorbatch.")
+        raise InputError(f"{_name(file)} is no predictions file of tumorbatch.")
     console = Console(width=None if Console().is_terminal else 120)
     for name in ("model_id", "threshold", "statuses", "labels", "finished"):
         console.print(f"{name}: {metadata[name]}", markup=False, highlight=False)

@@ -15,8 +15,8 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
     """A function that gives the logits of any number of images.
 
     Every batch is padded to `batch_size` and the result cut: a new shape would be compiled anew
-    under XLA, and dropping the remainder would lose patients. It also makes an image's logit
-    independent of how many others are scored with it.
+    under XLA, and dropping the remainder would lose patients. An image's logit does not depend on
+    its neighbours; its row in the batch can change the last bit, by up to 2e-7.
 
     Args:
         network: uint8 [N, H, W, 1] -> logits [N, 1].
