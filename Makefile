@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 DEMO_IMAGES ?= 320
-DEMO_EPOCHS ?= 12
+DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all test-lowest lint types format docs check clean

@@ -18,17 +18,15 @@ def reference() -> str:
         "Generated from `--help` by `make docs`; a test keeps it true. Do not edit it by hand.",
         "",
     ]
-    commands = [(("tumorbatch",), main)] + [
-        (("tumorbatch", name), command) for name, command in sorted(main.commands.items())
+    width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    root = click.Context(main, info_name="tumorbatch", **(main.context_settings | width))
+    contexts = [root] + [
+        click.Context(command, info_name=name, parent=root, **width)
+        for name, command in sorted(main.commands.items())
     ]
-    for names, command in commands:
-        context: click.Context | None = None
-        for name in names[:-1]:
-            context = click.Context(main, info_name=name)
-        context = click.Context(
-            command, info_name=names[-1], parent=context, terminal_width=WIDTH, max_content_width=WIDTH
-        )
-        parts += [f"## {' '.join(names)}", "", "```text", command.get_help(context).rstrip(), "```", ""]
+    for context in contexts:
+        help_text = context.command.get_help(context).rstrip()
+        parts += [f"## {context.command_path}", "", "```text", help_text, "```", ""]
     return "\n".join(parts)
 
 

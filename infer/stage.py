@@ -17,7 +17,7 @@ import numpy as np
 from tumorbatch import bundle
 from tumorbatch.atomic import make_folder, remove_temporaries
 from tumorbatch.bundle import Bundle
-from tumorbatch.errors import ConfigError, InputError, TooManyErrorsError
+from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import FoundFile, find_files, printable
 from tumorbatch.infer.decoding import Decoded, crashed, decode_files
 from tumorbatch.infer.predictions import (
@@ -26,6 +26,7 @@ from tumorbatch.infer.predictions import (
     refuse_special,
     sidecar_path,
 )
+from tumorbatch.limits import check_error_rate, check_workers, refuse_too_many_errors
 from tumorbatch.lock import output_lock
 from tumorbatch.pool import ordered_map
 from tumorbatch.progress import Progress
@@ -57,14 +58,10 @@ class Config:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1. Received: {self.workers}.")
+        check_workers(self.workers)
         if not 1 <= self.batch_size <= 4096:
             raise ConfigError(f"--batch-size must lie between 1 and 4096. Received: {self.batch_size}.")
-        if not 0 <= self.max_error_rate <= 1:
-            raise ConfigError(
-                f"--max-error-rate must lie between 0 and 1. Received: {self.max_error_rate:g}."
-            )
+        check_error_rate(self.max_error_rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
                     statuses.update(row["status"] for row in rows)
                     labels.update(row["label"] for row in rows if "label" in row)
                     progress.advance(len(rows))
-            _refuse_too_many_errors(statuses, config.max_error_rate, out)
+            refuse_too_many_errors(statuses, config.max_error_rate, f"{out} was not written.")
             processed = time.monotonic() - processing
             writer.finish(
                 {
@@ -198,16 +195,3 @@ def _predict(
                 "label": used.classes[int(prob >= np.float32(used.threshold))],
             }
     return rows
-
-
-def _refuse_too_many_errors(statuses: Counter[str], limit: float, out: Path) -> None:
-    total = statuses.total()
-    bad = total - statuses.get(Status.OK.value, 0)
-    if bad / total > limit:  # not bad > limit * total: 0.29 * 100 is less than 29
-        listed = ", ".join(
-            f"{count} {status}" for status, count in statuses.most_common() if status != Status.OK
-        )
-        raise TooManyErrorsError(
-            f"{bad} of {total} files cannot be read ({listed}); --max-error-rate allows "
-            f"{limit:.2%}. {out} was not written."
-        )

@@ -31,6 +31,7 @@ import cv2
 from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync_folder, write_json
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, printable, read_file
+from tumorbatch.limits import check_workers
 from tumorbatch.lock import output_lock
 from tumorbatch.pool import ordered_map
 from tumorbatch.preprocess.decode import decode
@@ -64,8 +65,7 @@ class Config:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1. Received: {self.workers}.")
+        check_workers(self.workers)
 
 
 @dataclass(frozen=True, slots=True)

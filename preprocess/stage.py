@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from tumorbatch import shardset
 from tumorbatch.atomic import make_folder, remove_temporaries, sync_folder, write_json
-from tumorbatch.errors import ConfigError, InputError, TooManyErrorsError, cannot_write
+from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import read_file
 from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.limits import check_error_rate, check_workers, refuse_too_many_errors, told
 from tumorbatch.lock import output_lock
 from tumorbatch.preprocess import groups as grouping
 from tumorbatch.preprocess import shards as writing
@@ -70,14 +71,10 @@ class Config:
             raise ConfigError(
                 f"--split-by must be one of {', '.join(SPLIT_BY)}. Received: {self.split_by}."
             )
-        if self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1. Received: {self.workers}.")
+        check_workers(self.workers)
         if self.shard_bytes < 1:
             raise ConfigError(f"The shard size must be above 0. Received: {self.shard_bytes}.")
-        if not 0 <= self.max_error_rate <= 1:
-            raise ConfigError(
-                f"--max-error-rate must lie between 0 and 1. Received: {self.max_error_rate:g}."
-            )
+        check_error_rate(self.max_error_rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,12 @@ def run(source: Path, out: Path, config: Config) -> Report:
                 files, CLASS_NAMES, config.preprocessing, config.workers, progress.advance
             )
         try:
-            _refuse_too_many_errors(rows, config.max_error_rate, source)
+            statuses = Counter(rows["status"].to_pylist())
+            if not statuses[Status.OK.value]:
+                raise InputError(
+                    f"None of the {len(rows)} files in {source} can be read ({told(statuses)})."
+                )
+            refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
             dataset, near_conflicts = _assemble(work, rows, places, files, config)
         except (ConfigError, InputError):
             work.remove()  # the same command would end here again, and must not be in another's way
@@ -228,20 +230,6 @@ def _input_changes(out: Path, old: Dataset, files: list[SourceFile]) -> list[str
         "gone": len(before.keys() - names),
     }
     return [f"{count} files {what}" for what, count in counts.items() if count]
-
-
-def _refuse_too_many_errors(rows: pa.Table, limit: float, source: Path) -> None:
-    counts = Counter(rows["status"].to_pylist())
-    good = counts.pop(Status.OK.value, 0)
-    bad = sum(counts.values())
-    listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    if not good:
-        raise InputError(f"None of the {bad} files in {source} can be read ({listed}).")
-    if bad / (good + bad) > limit:  # not bad > limit * (good + bad): 0.29 * 100 is less than 29
-        raise TooManyErrorsError(
-            f"{bad} of {good + bad} files cannot be read ({listed}); --max-error-rate allows "
-            f"{limit:.2%}. Nothing was published."
-        )
 
 
 def _assemble(
