@@ -22,7 +22,13 @@ from tumorbatch.atomic import make_folder, remove_temporaries, sync_folder, writ
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import read_file
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.limits import check_error_rate, check_workers, refuse_too_many_errors, told
+from tumorbatch.limits import (
+    check_error_rate,
+    check_workers,
+    differences,
+    refuse_too_many_errors,
+    told,
+)
 from tumorbatch.lock import output_lock
 from tumorbatch.preprocess import groups as grouping
 from tumorbatch.preprocess import shards as writing
@@ -186,9 +192,8 @@ def _finished(out: Path) -> Dataset | None:
 def _refuse_other(out: Path, old: Dataset, settings: dict[str, Any], files: list[SourceFile]) -> None:
     """Raise `ConfigError` unless the finished set in `out` is the one that was asked for."""
     changes = [
-        f"{name}: {before} there, {settings[name]} asked for"
-        for name, before in old.config.items()
-        if before != settings[name]
+        f"{name}: {before} there, {now} asked for"
+        for name, before, now in differences(old.config, settings)
     ]
     if not changes:
         changes = _input_changes(out, old, files)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from tumorbatch.atomic import make_folder, write_json
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import read_file
+from tumorbatch.limits import differences
 from tumorbatch.pool import ordered_map
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.pixels import perceptual_hash, pixel_hash, process
@@ -248,9 +249,8 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
 
 def _refuse_other_plan(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changes = "; ".join(
-        "other input files" if name == "inputs" else f"{name}: {before.get(name)} then, {now[name]} now"
-        for name in now
-        if before.get(name) != now[name]
+        "other input files" if name == "inputs" else f"{name}: {then} then, {wanted} now"
+        for name, then, wanted in differences(before, now)
     )
     raise ConfigError(
         f"{folder.parent} holds an interrupted run that was about something else ({changes}). "

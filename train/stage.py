@@ -13,6 +13,7 @@ from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import make_folder, recover_folder, replace_folder, write_bytes, write_json
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.limits import differences
 from tumorbatch.lock import output_lock
 from tumorbatch.runtime import Runtime, resolve, versions
 from tumorbatch.scoring import scorer
@@ -147,9 +148,10 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
         return False
     before = bundle.load(out).training
     changes = [
-        f"{name}: {before.get(name)} there, {summary[name]} asked for"
-        for name in summary
-        if before.get(name) != summary[name]
+        "another shard set"
+        if name == "dataset_sha256"
+        else f"{name}: {there} there, {wanted} asked for"
+        for name, there, wanted in differences(before, summary)
     ]
     if changes:
         raise ConfigError(

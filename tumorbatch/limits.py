@@ -1,7 +1,8 @@
-"""Limits that several stages check in the same words."""
+"""Limits, and differences of settings, that several stages tell in the same words."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tumorbatch.errors import ConfigError, TooManyErrorsError
 from tumorbatch.status import Status
@@ -40,3 +41,16 @@ def refuse_too_many_errors(statuses: Mapping[str, int], limit: float, consequenc
             f"{bad} of {total} files cannot be read ({told(statuses)}); --max-error-rate allows "
             f"{limit:.2%}. {consequence}"
         )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value before and value now of each setting in `now` that is another one in `before`.
+
+    Settings inside settings are compared one by one, so that the message names what was changed.
+    """
+    for name, value in now.items():
+        old = before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            yield from differences(old, value)
+        elif old != value:
+            yield name, old, value

@@ -379,11 +379,17 @@ def own(finished: Path, source: Path, tmp_path: Path) -> tuple[Path, Path]:
     ("changes", "named"),
     [
         ({"seed": 1}, "seed: 0 there, 1 asked for"),
-        ({"preprocessing": Preprocessing(size=33)}, "'size': 33"),
-        ({"preprocessing": Preprocessing(size=SIZE, clahe=False)}, "'clahe': False"),
-        ({"preprocessing": Preprocessing(size=SIZE, clahe_clip=3.0)}, "'clahe_clip': 3.0"),
+        ({"preprocessing": Preprocessing(size=33)}, "size: 32 there, 33 asked for"),
+        (
+            {"preprocessing": Preprocessing(size=SIZE, clahe=False)},
+            "clahe: True there, False asked for",
+        ),
+        (
+            {"preprocessing": Preprocessing(size=SIZE, clahe_clip=3.0)},
+            "clahe_clip: 2.0 there, 3.0 asked for",
+        ),
         ({"split_by": "file"}, "split_by: group there, file asked for"),
-        ({"fractions": Fractions(0.6, 0.2, 0.2)}, "'train': 0.6"),
+        ({"fractions": Fractions(0.6, 0.2, 0.2)}, "train: 0.7 there, 0.6 asked for"),
         ({"shard_bytes": 20_001}, "shard_bytes: 20000 there, 20001 asked for"),
     ],
 )

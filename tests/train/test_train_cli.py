@@ -105,10 +105,10 @@ def test_the_same_again_is_nothing_to_do(model: Path, shard_set: Path, copy: Pat
     ("options", "named"),
     [
         (("--arch", "cnn2", "--epochs", 2, "--batch-size", 8), "architecture: cnn1 there, cnn2"),
-        (("--arch", "cnn1", "--epochs", 3, "--batch-size", 8), "schedule"),
-        ((*SAME, "--seed", 1), "schedule"),
+        (("--arch", "cnn1", "--epochs", 3, "--batch-size", 8), "(epochs: 2 there, 3 asked for)"),
+        ((*SAME, "--seed", 1), "(seed: 0 there, 1 asked for)"),
         ((*SAME, "--no-augment"), "augmentation"),
-        ((*SAME, "--no-flip"), "augmentation"),
+        ((*SAME, "--no-flip"), "(flip: True there, False asked for)"),
     ],
 )
 def test_another_training_is_refused(
@@ -129,7 +129,7 @@ def test_another_shard_set_is_another_training(
     value = _json(other / "dataset.json") | {"seed": 1}
     (other / "dataset.json").write_text(json.dumps(value))
     code, output = invoke("train", other, *SAME, "--out", copy)
-    assert (code, "dataset_sha256" in output) == (ExitCode.USAGE, True)
+    assert (code, "another shard set" in output) == (ExitCode.USAGE, True)
 
 
 @pytest.mark.parametrize("options", [(), ("--overwrite",)])
