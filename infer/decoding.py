@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.files import FoundFile, is_dicom, read_file
+from tumorbatch.pool import SECONDS, limited
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.status import FileError, Status
@@ -28,9 +29,11 @@ class Decoded(NamedTuple):
     pixels: NDArray[np.uint8] | None
 
 
-def decode_files(files: Sequence[FoundFile], preprocessing: Preprocessing) -> list[Decoded]:
-    """The work of one task."""
-    return [_decode_file(file, preprocessing) for file in files]
+def decode_files(
+    files: Sequence[FoundFile], preprocessing: Preprocessing, seconds: float = SECONDS
+) -> list[Decoded]:
+    """The work of one task; a file that takes longer than `seconds` kills its process."""
+    return [_decode_file(file, preprocessing) for file in limited(files, seconds)]
 
 
 def _decode_file(file: FoundFile, preprocessing: Preprocessing) -> Decoded:
@@ -65,8 +68,6 @@ def _time(nanoseconds: int) -> datetime.datetime | None:
         return None
 
 
-def crashed(file: FoundFile) -> Decoded:
-    """The row of a file that killed the process which decoded it."""
-    message = "the process that decoded it was killed, by a crash or for memory"
-    row = {"path": file.name, "status": Status.DECODER_CRASH.value, "error": message}
-    return Decoded(row, None)
+def lost(file: FoundFile, error: FileError) -> Decoded:
+    """The row of a file that cost the process which decoded it."""
+    return Decoded({"path": file.name, "status": error.status.value, "error": error.message}, None)

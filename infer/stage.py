@@ -19,7 +19,7 @@ from tumorbatch.atomic import make_folder, remove_temporaries
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import FoundFile, find_files, printable
-from tumorbatch.infer.decoding import Decoded, crashed, decode_files
+from tumorbatch.infer.decoding import Decoded, decode_files, lost
 from tumorbatch.infer.predictions import (
     PredictionsWriter,
     refuse_foreign,
@@ -127,7 +127,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
                 size = -(-_CHUNK // config.batch_size) * config.batch_size
                 chunks = (files[at : at + size] for at in range(0, len(files), size))
                 decode = functools.partial(decode_files, preprocessing=used.preprocessing)
-                for decoded in ordered_map(decode, chunks, config.workers, crashed):
+                for decoded in ordered_map(decode, chunks, config.workers, lost):
                     rows = _predict(decoded, score, used, run_id)
                     writer.write(rows)
                     statuses.update(row["status"] for row in rows)

@@ -33,7 +33,7 @@ from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, printable, read_file
 from tumorbatch.limits import check_workers
 from tumorbatch.lock import output_lock
-from tumorbatch.pool import ordered_map
+from tumorbatch.pool import SECONDS, limited, ordered_map
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.pixels import equalize
 from tumorbatch.preprocessing import Preprocessing
@@ -57,11 +57,13 @@ class Config:
     Attributes:
         preprocessing: Its CLAHE settings count; size and interpolation come after what is done here.
         workers: Processes; default: the cores that this process may use.
+        timeout: Seconds after which a file that is still being decoded becomes an error row.
         overwrite: Delete all PNG files in an output of this command, and start anew.
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     workers: int = field(default_factory=available_cores)
+    timeout: float = SECONDS
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -274,10 +276,10 @@ def _outputs(target: Path) -> set[str]:
 
 def _process(tasks: Sequence[_Task], config: Config) -> list[_Done]:
     done: list[_Done] = []
-    work = functools.partial(equalize_files, preprocessing=config.preprocessing)
+    work = functools.partial(equalize_files, preprocessing=config.preprocessing, seconds=config.timeout)
     chunks = (tasks[at : at + _CHUNK] for at in range(0, len(tasks), _CHUNK))
     with Progress("equalize", "images", len(tasks)) as progress:
-        for results in ordered_map(work, chunks, config.workers, _crashed):
+        for results in ordered_map(work, chunks, config.workers, _lost, config.timeout):
             for task, result in zip(tasks[len(done) :], results, strict=False):
                 if result.status != Status.OK:
                     log.warning("%s: %s (%s)", task.file.name, result.error, result.status)
@@ -296,14 +298,13 @@ def _remove_outdated(output: Path) -> None:
         raise cannot_write(output, error) from error
 
 
-def _crashed(_: _Task) -> _Done:
-    message = "the process that decoded it was killed, by a crash or for memory"
-    return _Done(Status.DECODER_CRASH.value, message)
+def _lost(_: _Task, error: FileError) -> _Done:
+    return _Done(error.status.value, error.message)
 
 
-def equalize_files(tasks: Sequence[_Task], preprocessing: Preprocessing) -> list[_Done]:
-    """The work of one chunk, in a worker process."""
-    return [_equalize_file(task, preprocessing) for task in tasks]
+def equalize_files(tasks: Sequence[_Task], preprocessing: Preprocessing, seconds: float) -> list[_Done]:
+    """The work of one chunk, in a worker process; a file that takes longer is its end."""
+    return [_equalize_file(task, preprocessing) for task in limited(tasks, seconds)]
 
 
 def _equalize_file(task: _Task, preprocessing: Preprocessing) -> _Done:

@@ -1,10 +1,11 @@
-"""Which images belong together: byte-identical, pixel-identical, or nearly alike.
+"""Which images belong together: byte-identical, pixel-identical, nearly alike, or of one patient.
 
 All images of a group go into the same split; otherwise the test set holds images that were trained
 on, and its figures mean nothing.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +91,39 @@ def join(
     Returns:
         int64 [n]: the group of each image; groups are numbered in the order of their first image.
     """
-    n = len(perceptual)
+    distinct, first = np.unique(perceptual, return_index=True)
+    edges = [_same(keys) for keys in (file_hashes, pixel_hashes, perceptual)]
+    return _components([*edges, first[near_pairs(distinct)]], len(perceptual))
+
+
+def unite(*keys: Sequence[object] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Group images that agree in any of several keys, directly or through others.
+
+    Args:
+        keys: Each n values of one type, one an image (a duplicate group, a patient, a shape); None
+            agrees with nothing, not even with None.
+
+    Returns:
+        int64 [n], numbered in the order of their first image.
+    """
+    return _components([_same(key) for key in keys], len(keys[0]))
+
+
+def _same(keys: Sequence[object] | NDArray[Any]) -> NDArray[np.int64]:
+    """Edges [k, 2] from each image with a key to the first with the same."""
+    if isinstance(keys, np.ndarray):
+        known = np.arange(len(keys))
+        values = keys
+    else:
+        known = np.flatnonzero([key is not None for key in keys])
+        values = np.array([key for key in keys if key is not None])
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    return np.stack([known, known[first[inverse.ravel()]]], axis=1)
+
+
+def _components(edges: Sequence[NDArray[np.int64]], n: int) -> NDArray[np.int64]:
     if n == 0:
         return np.empty(0, np.int64)
-    edges = []
-    for keys in (file_hashes, pixel_hashes, perceptual):
-        _, first, inverse = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
-        edges.append(np.stack([np.arange(n), first[inverse.ravel()]], axis=1))
-    distinct, first = np.unique(perceptual, return_index=True)
-    edges.append(first[near_pairs(distinct)])
     pairs = np.concatenate(edges)
     graph = coo_array((np.ones(len(pairs), np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     _, component = connected_components(graph, directed=False)
@@ -124,3 +149,26 @@ def under_both_labels(keys: Sequence[object], labels: NDArray[np.int64]) -> NDAr
     for key, label in zip(keys, labels.tolist(), strict=True):
         of.setdefault(key, set()).add(label)
     return np.array([len(of[key]) > 1 for key in keys], np.bool_)
+
+
+def count(
+    groups: NDArray[np.int64],
+    duplicates: NDArray[np.int64],
+    file_hashes: Sequence[str],
+    pixel_hashes: Sequence[str],
+) -> dict[str, int]:
+    """Number and size of the groups, and how many images each kind of equality makes superfluous.
+
+    Args:
+        groups: int64 [n], what is kept in one split: duplicates, and patients where they are known.
+        duplicates: int64 [n], from `join`.
+        file_hashes: One an image.
+        pixel_hashes: One an image.
+    """
+    return {
+        "groups": len(np.unique(groups)),
+        "largest_group": int(np.bincount(groups).max(initial=0)),
+        "byte_identical": len(file_hashes) - len(set(file_hashes)),
+        "pixel_identical": len(pixel_hashes) - len(set(pixel_hashes)),
+        "near_duplicate": len(duplicates) - len(np.unique(duplicates)),
+    }

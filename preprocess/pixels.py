@@ -105,5 +105,7 @@ def perceptual_hash(grey: NDArray[np.uint8]) -> int:
     rows = cv2.resize(grey, (grey.shape[1], 32), interpolation=cv2.INTER_AREA)
     small = cv2.resize(rows, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8]
-    bits = (low > np.median(low)).ravel()
+    ordered = np.sort(low, axis=None)
+    median = (ordered[31] + ordered[32]) / np.float32(2)  # np.median takes five times as long
+    bits = (low > median).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -16,22 +16,11 @@ from numpy.typing import NDArray
 from tumorbatch import records
 from tumorbatch.atomic import atomic_path
 from tumorbatch.errors import InputError
-from tumorbatch.preprocess.work import ROW_SCHEMA
 from tumorbatch.shardset import SPLITS, Shard
 
 _SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.tfrecord")
 READERS = 8  # a split large enough for it gets a shard for each parallel reader of `train`
 MIN_SHARD_BYTES = 4 << 20  # below 4 MiB opening a file costs more than reading it in parallel saves
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        *ROW_SCHEMA,
-        ("duplicate_group", pa.int64()),
-        ("split", pa.string()),
-        ("shard", pa.string()),
-        ("position", pa.int64()),
-    ]
-)
 
 
 class Place(NamedTuple):
@@ -127,26 +116,31 @@ def write_manifest(path: Path, manifest: pa.Table) -> None:
         )
 
 
-def count_shared(folder: Path, shards: Sequence[Shard], manifest: Path) -> dict[str, int]:
+def count_shared(
+    folder: Path, shards: Sequence[Shard], manifest: Path, split_by: str
+) -> dict[str, int]:
     """The proof: read back what was written and count what occurs in more than one split.
 
     Args:
         folder: Holds the shards.
         shards: Which ones.
-        manifest: The manifest that was written; joins each record to its duplicate group.
+        manifest: The manifest that was written; joins each record to its group and shape.
+        split_by: How they were split.
 
     Returns:
         {"sha256": file contents, "pixels": tensors, "groups": duplicate groups} that occur in more
-        than one split.
+        than one split; for a split by shape also "shapes": (height, width) of the files.
 
     Raises:
         InputError: A shard does not hold what was to be written into it.
     """
-    columns = ["path", "duplicate_group"]
+    columns = ["path", "duplicate_group", "height", "width"]
     table = pq.read_table(manifest, columns=columns, page_checksum_verification=True)
-    group_of = dict(zip(*(table[name].to_pylist() for name in columns), strict=True))
+    paths, *about = (table[name].to_pylist() for name in columns)
+    about_path = dict(zip(paths, zip(*about, strict=True), strict=True))
+    by_shape = ("shapes",) if split_by == "shape" else ()
     seen: dict[str, dict[object, set[str]]] = {
-        key: defaultdict(set) for key in ("sha256", "pixels", "groups")
+        key: defaultdict(set) for key in ("sha256", "pixels", "groups", *by_shape)
     }
     for shard in shards:
         count = 0
@@ -154,7 +148,10 @@ def count_shared(folder: Path, shards: Sequence[Shard], manifest: Path) -> dict[
             record = records.ImageRecord.decode(data)
             seen["sha256"][bytes.fromhex(record.sha256)].add(shard.split)
             seen["pixels"][hashlib.sha256(record.pixels).digest()].add(shard.split)
-            seen["groups"][group_of[record.filename]].add(shard.split)
+            group, *shape = about_path[record.filename]
+            seen["groups"][group].add(shard.split)
+            if by_shape:
+                seen["shapes"][tuple(shape)].add(shard.split)
             count += 1
         if count != shard.records:
             raise InputError(f"{folder / shard.name} holds {count} records, not {shard.records}.")

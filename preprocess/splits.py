@@ -44,6 +44,7 @@ def assign(
     keys: Sequence[str],
     fractions: Fractions,
     seed: int,
+    settled: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Give each image's group to a split.
 
@@ -58,6 +59,9 @@ def assign(
         keys: n distinct strings that name the images for ever (their paths).
         fractions: The targets.
         seed: Another seed gives another split.
+        settled: int64 [n], the split that an image had before, or -1. Its group stays there. Where
+            new images joined groups of several splits into one, train comes before validation, and
+            validation before test: nothing that was ever learned from becomes a test image.
 
     Returns:
         int64 [n]: index into `SPLITS`.
@@ -80,8 +84,14 @@ def assign(
     totals = counts.sum(axis=0)
     targets = np.outer(fractions.values(), totals)  # [split, class]
     held = np.zeros_like(targets)
-    chosen = np.zeros(len(present), np.int64)
+    chosen = np.full(len(present), len(SPLITS), np.int64)
+    if settled is not None:
+        np.minimum.at(chosen, inverse, np.where(settled < 0, len(SPLITS), settled))
+    is_settled = chosen < len(SPLITS)
+    np.add.at(held, chosen[is_settled], counts[is_settled])
     for group in order:
+        if is_settled[group]:
+            continue
         fill = (held + counts[group] / 2) / np.maximum(targets, 1e-12)
         fill[:, counts[group] == 0] = 0
         chosen[group] = int(np.argmin(fill.max(axis=1)))
@@ -91,8 +101,9 @@ def assign(
             missing = SPLITS[int(np.argmin(held[:, label]))]
             raise ConfigError(
                 f"{name} has {int(totals[label])} images in {int((counts[:, label] > 0).sum())} "
-                f"groups of duplicates: too few for train, validation and test to get one each by "
-                f"their shares ({missing} got none). Add images, change the shares with --split, or "
-                "use --split-by file if they are no duplicates."
+                f"groups of duplicates or patients: too few for train, validation and test to get one "
+                f"each by their shares ({missing} got none). Add images, change the shares with --split, "
+                "use --no-patient-id where all DICOM files carry one made-up PatientID, or --split-by "
+                "file if they are no duplicates."
             )
     return chosen[inverse]

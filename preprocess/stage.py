@@ -1,26 +1,22 @@
 """Stage 1: a folder of images to a shard set."""
 
 import contextlib
+import functools
 import hashlib
-import logging
 import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from tumorbatch import shardset
 from tumorbatch.atomic import make_folder, remove_temporaries, sync_folder, write_json
 from tumorbatch.errors import ConfigError, InputError, cannot_write
-from tumorbatch.files import read_file
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.limits import (
     check_error_rate,
@@ -30,20 +26,23 @@ from tumorbatch.limits import (
     told,
 )
 from tumorbatch.lock import output_lock
-from tumorbatch.preprocess import groups as grouping
+from tumorbatch.pool import SECONDS
+from tumorbatch.preprocess import base as base_set
 from tumorbatch.preprocess import shards as writing
+from tumorbatch.preprocess.assemble import FirstPass, assemble, software
+from tumorbatch.preprocess.base import Base
 from tumorbatch.preprocess.classes import SourceFile, find_sources
-from tumorbatch.preprocess.splits import Fractions, assign
-from tumorbatch.preprocess.work import WorkArea, remove_if_planned
+from tumorbatch.preprocess.patients import digest, read_patients
+from tumorbatch.preprocess.splits import Fractions
+from tumorbatch.preprocess.work import WorkArea, in_base, read_plan
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.progress import Progress
-from tumorbatch.runtime import available_cores, versions
+from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import DATASET, MANIFEST, SPLIT_BY, SPLITS, Dataset
-from tumorbatch.status import FileError, Status
-
-log = logging.getLogger(__name__)
+from tumorbatch.status import Status
 
 _WORK = ".partial"
+_DECIDE_PIXELS = ("numpy", "opencv-python-headless", "scipy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +52,14 @@ class Config:
     Attributes:
         preprocessing: What is done to the pixels.
         classes: {class name: folder name}; empty: match folders by their known spellings.
-        split_by: "group" keeps duplicates in one split; "file" reproduces a plain random split.
+        split_by: "group" keeps duplicates (and known patients) in one split; "shape" keeps images of
+            one height and width together as well; "file" reproduces a plain random split.
+        patient_id: Put DICOM files of one PatientID into one group.
+        patients: A table for `read_patients`: files of one patient go into one group.
         fractions: Target share of each split.
         seed: Of the split and of the order inside the shards.
         workers: Processes; default: the cores that this process may use.
+        timeout: Seconds after which a file that is still being decoded becomes an error row.
         shard_bytes: Wanted size of a shard.
         max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
         overwrite: Replace another shard set or another interrupted run.
@@ -65,9 +68,12 @@ class Config:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     classes: Mapping[str, str] = field(default_factory=dict)
     split_by: str = "group"
+    patient_id: bool = True
+    patients: Path | None = None
     fractions: Fractions = field(default_factory=Fractions)
     seed: int = 0
     workers: int = field(default_factory=available_cores)
+    timeout: float = SECONDS
     shard_bytes: int = 100 << 20
     max_error_rate: float = 1.0
     overwrite: bool = False
@@ -91,17 +97,22 @@ class Report:
         dataset: What was written (or was already there).
         unchanged: True when the finished set was already there and nothing was done.
         taken_over: Files that an interrupted run had already processed.
+        changes: {"kept", "new", "changed", "gone": files}, where a finished set was brought up to
+            date; else empty.
         bytes: Of all shards.
         seconds: Wall time.
-        near_conflicts: Groups of near duplicates that hold both classes.
+        largest: The largest groups, as in `Assembled`.
+        near_conflicts: Groups of near duplicates that hold both classes, as in `Assembled`.
     """
 
     dataset: Dataset
     unchanged: bool
     taken_over: int
+    changes: Mapping[str, int]
     bytes: int
     seconds: float
-    near_conflicts: int = 0
+    largest: Sequence[tuple[int, str]] = ()
+    near_conflicts: Sequence[tuple[str, str]] = ()
 
     @property
     def found(self) -> int:
@@ -115,10 +126,13 @@ class Report:
 
 
 def run(source: Path, out: Path, config: Config) -> Report:
-    """Make the shard set of `source` in `out`, or go on with an interrupted run of the same.
+    """Make the shard set of `source` in `out`, go on with an interrupted run, or bring it up to date.
+
+    Where `out` holds a finished set with the same settings and the source has changed since, what is
+    new or changed is decoded, the rest is taken over, and each group stays in its split.
 
     Raises:
-        InputError: `source` is missing or empty, or no image in it can be read.
+        InputError: `source` is missing or empty, no image in it can be read, or `out` is damaged.
         ConfigError: Unknown class folders, one class only, or `out` holds something else.
         OutputError: `out` cannot be written.
         TooManyErrorsError: See `Config.max_error_rate`; what was there before is untouched.
@@ -126,36 +140,55 @@ def run(source: Path, out: Path, config: Config) -> Report:
     """
     started = time.monotonic()
     files = find_sources(source, config.classes)
+    names = {entry.file.name for entry in files}
+    patients = read_patients(config.patients, names) if config.patients is not None else {}
     make_folder(out)
     with output_lock(out, out / ".lock"):
         remove_temporaries(out)
         settings = _settings(config)
-        plan = {**settings, "files": len(files), "inputs": _fingerprint(files)}
         old = None if config.overwrite else _finished(out)
         if old is not None:
-            _refuse_other(out, old, settings, files)
-            remove_if_planned(out / _WORK, plan)  # left by a run killed right after its commit
-            size = sum(shard.bytes for shard in old.shards)
-            return Report(old, True, 0, size, time.monotonic() - started)
-        work = WorkArea(out / _WORK, plan, config.overwrite)
-        with Progress("shard", "images", len(files)) as progress:
-            rows, places, taken_over = work.run(
-                files, CLASS_NAMES, config.preprocessing, config.workers, progress.advance
-            )
-        try:
-            statuses = Counter(rows["status"].to_pylist())
-            if not statuses[Status.OK.value]:
-                raise InputError(
-                    f"None of the {len(rows)} files in {source} can be read ({told(statuses)})."
-                )
-            refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
-            dataset, near_conflicts = _assemble(work, rows, places, files, config)
-        except (ConfigError, InputError):
-            work.remove()  # the same command would end here again, and must not be in another's way
-            raise
-        _commit(work, out, dataset)
-    size = sum(shard.bytes for shard in dataset.shards)
-    return Report(dataset, False, taken_over, size, time.monotonic() - started, near_conflicts)
+            _refuse_other(out, old, settings)
+        plan = _plan(out, old, settings, patients, files, config.overwrite)
+        keep_base = functools.partial(base_set.keep, old, out) if old is not None else None
+        work = WorkArea(out / _WORK, plan, config.overwrite, keep_base)
+        with contextlib.ExitStack() as stack:
+            base = stack.enter_context(Base(work.base_folder)) if plan["base"] else None
+            with Progress("shard", "images", len(files)) as progress:
+                rows, places, taken_over = work.run(
+                    files, CLASS_NAMES, config.preprocessing, config.workers, config.timeout, base,
+                    progress.advance,
+                )  # fmt: skip
+            changes = _changes(rows, places, base) if base is not None else {}
+            same_patients = base is None or base.dataset.patients == digest(patients)
+            if old is not None and same_patients and changes.keys() == {"kept"}:
+                work.remove()
+                size = sum(shard.bytes for shard in old.shards)
+                return Report(old, True, taken_over, {}, size, time.monotonic() - started)
+            try:
+                _refuse_other_software(base)
+                statuses = Counter(rows["status"].to_pylist())
+                if not statuses[Status.OK.value]:
+                    raise InputError(
+                        f"None of the {len(rows)} files in {source} can be read ({told(statuses)})."
+                    )
+                refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
+                first_pass = FirstPass(rows, places, files, patients, base)
+                done = assemble(work, first_pass, settings, config.preprocessing)
+            except (ConfigError, InputError):
+                work.remove()  # the same command would end here again, and must not be in another's way
+                raise
+        _commit(work, out, done.dataset)
+    return Report(
+        dataset=done.dataset,
+        unchanged=False,
+        taken_over=taken_over,
+        changes=changes,
+        bytes=sum(shard.bytes for shard in done.dataset.shards),
+        seconds=time.monotonic() - started,
+        largest=done.largest,
+        near_conflicts=done.near_conflicts,
+    )
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -163,13 +196,14 @@ def _settings(config: Config) -> dict[str, Any]:
     return {
         "preprocessing": config.preprocessing.to_dict(),
         "split_by": config.split_by,
+        "patient_id": config.patient_id,
         "fractions": fractions,
         "seed": config.seed,
         "shard_bytes": config.shard_bytes,
     }
 
 
-def _fingerprint(files: list[SourceFile]) -> str:
+def _fingerprint(files: Sequence[SourceFile]) -> str:
     """sha256 over names, classes, sizes and times of change: what a resumed run must find again."""
     digest = hashlib.sha256()
     for source in files:
@@ -189,14 +223,37 @@ def _finished(out: Path) -> Dataset | None:
     return None
 
 
-def _refuse_other(out: Path, old: Dataset, settings: dict[str, Any], files: list[SourceFile]) -> None:
-    """Raise `ConfigError` unless the finished set in `out` is the one that was asked for."""
+def _plan(
+    out: Path,
+    old: Dataset | None,
+    settings: Mapping[str, Any],
+    patients: Mapping[str, str],
+    files: Sequence[SourceFile],
+    overwrite: bool,
+) -> dict[str, Any]:
+    """What this run is about; `base` is the finished set that it starts from, by its manifest."""
+    plan = {
+        **settings,
+        "patients": digest(patients),
+        "files": len(files),
+        "inputs": _fingerprint(files),
+        "base": None if old is None else old.manifest_sha256,
+    }
+    before = read_plan(out / _WORK)
+    if before is not None and not overwrite:
+        if old is None:  # killed while it put its files into the place of the base's
+            plan["base"] = before.get("base")
+        elif {**before, "base": plan["base"]} == plan != before:
+            shutil.rmtree(out / _WORK, ignore_errors=True)  # killed right after its commit
+    return plan
+
+
+def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the finished set in `out` was made with these settings."""
     changes = [
         f"{name}: {before} there, {now} asked for"
         for name, before, now in differences(old.config, settings)
     ]
-    if not changes:
-        changes = _input_changes(out, old, files)
     if changes:
         raise ConfigError(
             f"{out} already holds a shard set that was made differently ({'; '.join(changes)}). "
@@ -205,139 +262,30 @@ def _refuse_other(out: Path, old: Dataset, settings: dict[str, Any], files: list
     shardset.load(out)
 
 
-def _input_changes(out: Path, old: Dataset, files: list[SourceFile]) -> list[str]:
-    try:
-        intact = shardset.file_sha256(out / MANIFEST) == old.manifest_sha256
-    except OSError:
-        intact = False
-    if not intact:
-        raise InputError(
-            f"{out / MANIFEST} is missing or was changed. "
-            "Make the shards again with `tumorbatch shard --overwrite`."
+def _refuse_other_software(base: Base | None) -> None:
+    """Raise `ConfigError` where new records would come from other decoders than those there."""
+    deciding = {name: of for name, of in software().items() if name in _DECIDE_PIXELS}
+    changes = [] if base is None else list(differences(base.dataset.versions, deciding))
+    if changes:
+        told_changes = ", ".join(f"{name} {before}, now {now}" for name, before, now in changes)
+        raise ConfigError(
+            f"The source has changed, and the shard set was made with other versions ({told_changes}): "
+            "its records and new ones might differ. Give --overwrite to make all of them again, or "
+            "another output folder."
         )
-    table = pq.read_table(
-        out / MANIFEST, columns=["path", "class", "sha256"], page_checksum_verification=True
-    )
-    before = {row["path"]: (row["class"], row["sha256"]) for row in table.to_pylist()}
-    names = {source.file.name for source in files}
-    changed = 0
-    with Progress("compare", "files", len(files)) as progress:
-        for source in files:
-            if source.file.name in before:
-                sha256 = None
-                with contextlib.suppress(FileError):
-                    sha256 = hashlib.sha256(read_file(source.file)[0]).hexdigest()
-                changed += before[source.file.name] != (CLASS_NAMES[source.label], sha256)
-            progress.advance()
-    counts = {
-        "new": len(names - before.keys()),
-        "changed": changed,
-        "gone": len(before.keys() - names),
-    }
-    return [f"{count} files {what}" for what, count in counts.items() if count]
 
 
-def _assemble(
-    work: WorkArea,
-    rows: pa.Table,
-    places: list[tuple[int, int]],
-    files: list[SourceFile],
-    config: Config,
-) -> tuple[Dataset, int]:
-    """Group, split and write everything but dataset.json into the work area."""
-    good = np.flatnonzero(pc.equal(rows["status"], Status.OK.value).to_numpy())
-    labels = np.array([files[index].label for index in good], np.int64)
-    sha256, pixels = (rows[name].take(good).to_pylist() for name in ("sha256", "pixel_hash"))
-    perceptual = np.array(
-        [int(text, 16) for text in rows["perceptual_hash"].take(good).to_pylist()], np.uint64
-    )
-    groups = grouping.join(sha256, pixels, perceptual)
-    conflict = grouping.under_both_labels(sha256, labels)
-    conflict |= grouping.under_both_labels(pixels, labels)
-    if conflict.any():
-        log.warning(
-            "%d files are left out: the same image lies under both classes (see %s)",
-            conflict.sum(), MANIFEST,
-        )  # fmt: skip
-    kept = np.flatnonzero(~conflict)
-    paths = [str(name) for name in rows["path"].take(good[kept]).to_pylist()]
-    by = groups[kept] if config.split_by == "group" else np.arange(len(kept))
-    splits = assign(by, labels[kept], paths, config.fractions, config.seed)
-    lengths = np.array([places[good[index]][1] for index in kept], np.int64)
-    layout = writing.lay_out(paths, splits, lengths, config.shard_bytes, config.seed)
-    with work.record_reader() as read:
-        shards = writing.write_shards(
-            work.folder, layout, lambda index: read(places[good[kept[index]]])
-        )
-    manifest = _manifest(rows, good, groups, conflict, layout, kept)
-    writing.write_manifest(work.folder / MANIFEST, manifest)
-    statuses = Counter(manifest["status"].to_pylist())
-    both = np.unique(groups[grouping.under_both_labels(groups.tolist(), labels)])
-    dataset = Dataset(
-        preprocessing=config.preprocessing,
-        classes=CLASS_NAMES,
-        split_by=config.split_by,
-        fractions=_settings(config)["fractions"],
-        seed=config.seed,
-        shard_bytes=config.shard_bytes,
-        counts=_counts(splits, labels[kept]),
-        files={"found": len(rows), **dict(sorted(statuses.items()))},
-        groups=_group_counts(groups, sha256, pixels),
-        shared=writing.count_shared(work.folder, shards, work.folder / MANIFEST),
-        shards=shards,
-        manifest_sha256=shardset.file_sha256(work.folder / MANIFEST),
-        versions=versions("numpy", "opencv-python-headless", "pyarrow", "scipy"),
-    )
-    return dataset, len(both)
-
-
-def _manifest(
-    rows: pa.Table,
-    good: NDArray[np.intp],
-    groups: NDArray[np.int64],
-    conflict: NDArray[np.bool_],
-    layout: dict[str, list[int]],
-    kept: NDArray[np.intp],
-) -> pa.Table:
-    added: dict[str, list[Any]] = {
-        name: [None] * len(rows) for name in ("duplicate_group", "split", "shard", "position")
-    }
-    status, error = rows["status"].to_pylist(), rows["error"].to_pylist()
-    for index, row in enumerate(good):
-        added["duplicate_group"][row] = int(groups[index])
-        if conflict[index]:
-            status[row] = Status.LABEL_CONFLICT.value
-            error[row] = "the same image lies under both classes"
-    for shard, members in layout.items():
-        for position, index in enumerate(members):
-            row = good[kept[index]]
-            added["split"][row] = shard.split("-")[0]
-            added["shard"][row] = shard
-            added["position"][row] = position
-    columns = {name: rows[name] for name in rows.column_names}
-    columns |= {"status": status, "error": error, **added}
-    return pa.table(columns, schema=writing.MANIFEST_SCHEMA)
-
-
-def _counts(splits: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    return {
-        name: {
-            kind: int(((splits == split) & (labels == label)).sum())
-            for label, kind in enumerate(CLASS_NAMES)
-        }
-        for split, name in enumerate(SPLITS)
-    }
-
-
-def _group_counts(groups: NDArray[np.int64], sha256: list[str], pixels: list[str]) -> dict[str, int]:
-    """How many duplicates of each kind there are, beyond the first image of each."""
-    return {
-        "groups": len(np.unique(groups)),
-        "largest_group": int(np.bincount(groups).max()),
-        "byte_identical": len(sha256) - len(set(sha256)),
-        "pixel_identical": len(pixels) - len(set(pixels)),
-        "near_duplicate": len(groups) - len(np.unique(groups)),
-    }
+def _changes(rows: pa.Table, places: Sequence[tuple[int, int]], base: Base) -> dict[str, int]:
+    """How many files were kept, new, changed and gone; without those that are 0."""
+    changes: Counter[str] = Counter()
+    columns = rows.select(["path", "class", "status", "sha256"]).to_pylist()
+    for row, place in zip(columns, places, strict=True):
+        if row["path"] not in base.paths:
+            changes["new"] += 1
+        else:
+            changes["kept" if in_base(place) or base.same_end(row) else "changed"] += 1
+    changes["gone"] = len(base.paths) - changes["kept"] - changes["changed"]
+    return {name: count for name, count in changes.items() if count}
 
 
 def _commit(work: WorkArea, out: Path, dataset: Dataset) -> None:

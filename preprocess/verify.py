@@ -232,7 +232,7 @@ def _check_proof(
     folder: Path, dataset: Dataset, sound: list[Shard], manifest_intact: bool, found: Findings
 ) -> None:
     """What lies in two splits, counted in the sound shards: all of them, or the least it can be."""
-    counted = count_shared(folder, sound, folder / MANIFEST)
+    counted = count_shared(folder, sound, folder / MANIFEST, dataset.split_by)
     if not manifest_intact:
         del counted["groups"]  # the records do not have them, the manifest alone does
     complete = len(sound) == len(dataset.shards)

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tumorbatch import shardset
 from tumorbatch.errors import TumorBatchError
 from tumorbatch.preprocess import groups as grouping
-from tumorbatch.preprocess.shards import MANIFEST_SCHEMA
+from tumorbatch.preprocess.schema import MANIFEST_SCHEMA
 from tumorbatch.shardset import DATASET, MANIFEST, SCHEMA_VERSION, SPLIT_BY, SPLITS, Dataset
 from tumorbatch.status import Status
 
@@ -169,20 +170,22 @@ def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> Non
         if row["split"] is not None:
             of = counts.setdefault(row["split"], {})
             of[row["class"]] = of.get(row["class"], 0) + row["count_all"]
-    for name, counted, said in (
+    ok = pc.equal(table["status"], Status.OK.value)
+    has_pixels = pc.or_(ok, pc.equal(table["status"], Status.LABEL_CONFLICT.value))
+    said_of_groups = {name: count for name, count in dataset.groups.items() if name != "patients"}
+    comparisons: tuple[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]], ...] = (
         ("files", files, dataset.files),
         ("counts", counts, dataset.counts),
-        ("groups", _group_counts(table), dataset.groups),
-    ):
+        ("groups", _group_counts(table.filter(has_pixels)), said_of_groups),
+    )
+    for name, counted, said in comparisons:
         if counted != said:
             found.add(
                 DATASET if manifest.intact else MANIFEST,
-                f"is wrong about {name}: {DATASET} says {said}, {MANIFEST} {dict(counted)}.",
+                f"is wrong about {name}: {DATASET} says {said}, {MANIFEST} {dict(counted or {})}.",
             )
     if pc.count_distinct(table["path"]).as_py() != len(table):
         found.add(MANIFEST, "names a file twice, or has a row without a name.")
-    ok = pc.equal(table["status"], Status.OK.value)
-    has_pixels = pc.or_(ok, pc.equal(table["status"], Status.LABEL_CONFLICT.value))
     for name, expected in (
         ("split", ok), ("shard", ok), ("position", ok), ("duplicate_group", has_pixels),
     ):  # fmt: skip
@@ -192,31 +195,42 @@ def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> Non
     for shard in sorted(manifest.rows.keys() - {shard.name for shard in dataset.shards}):
         count = len(manifest.rows[shard])
         found.add(MANIFEST, f"places {count:,} images in {shard!r}, which is no shard of this set.")
-    if not _groups_fit(table.filter(has_pixels)):
+    if not _groups_fit(table.filter(has_pixels), bool(dataset.groups.get("patients"))):
         found.add(MANIFEST, "has other duplicate groups than its own hashes give.")
 
 
-def _group_counts(table: pa.Table) -> dict[str, int]:
-    images = table.filter(pc.is_valid(table["duplicate_group"]))
-    sizes = Counter(images["duplicate_group"].to_pylist())
-    distinct = {name: pc.count_distinct(images[name]).as_py() for name in ("sha256", "pixel_hash")}
-    return {
-        "groups": len(sizes),
-        "largest_group": max(sizes.values(), default=0),
-        "byte_identical": len(images) - distinct["sha256"],
-        "pixel_identical": len(images) - distinct["pixel_hash"],
-        "near_duplicate": len(images) - len(sizes),
-    }
-
-
-def _groups_fit(images: pa.Table) -> bool:
-    """Whether the manifest's duplicate groups are those that its own hashes give."""
+def _duplicates(images: pa.Table) -> NDArray[np.int64] | None:
+    """The duplicate groups that the hashes give; None where something else stands in their place."""
+    if any(images[name].null_count for name in ("sha256", "pixel_hash", "perceptual_hash")):
+        return None
     try:
-        groups = grouping.join(
+        return grouping.join(
             images["sha256"].to_pylist(),
             images["pixel_hash"].to_pylist(),
             np.array([int(text, 16) for text in images["perceptual_hash"].to_pylist()], np.uint64),
         )
-    except (TypeError, ValueError, OverflowError):
-        return False  # what stands there is no hash
-    return bool(images["duplicate_group"].to_pylist() == groups.tolist())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _group_counts(images: pa.Table) -> dict[str, int] | None:
+    duplicates = _duplicates(images)
+    if duplicates is None or images["duplicate_group"].null_count:
+        return None
+    groups = grouping.renumber(images["duplicate_group"].to_numpy())
+    hashes = (images[name].to_pylist() for name in ("sha256", "pixel_hash"))
+    return grouping.count(groups, duplicates, *hashes)
+
+
+def _groups_fit(images: pa.Table, joined: bool) -> bool:
+    """Whether the manifest's groups are those that its own hashes give, or, if joined, unions of them.
+
+    Which groups are one patient's, the shard set does not tell, on purpose.
+    """
+    duplicates = _duplicates(images)
+    if duplicates is None or images["duplicate_group"].null_count:
+        return False
+    groups = images["duplicate_group"].to_numpy()
+    if joined:
+        return bool((grouping.unite(groups, duplicates) == grouping.renumber(groups)).all())
+    return bool((groups == duplicates).all())

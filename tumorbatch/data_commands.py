@@ -86,10 +86,25 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 )
 @click.option(
     "--split-by",
-    type=click.Choice(["group", "file"]),
+    type=click.Choice(["group", "file", "shape"]),
     default="group",
     show_default=True,
-    help="`group` keeps duplicates in one split; `file` is a plain random split, and leaky.",
+    help="`group` keeps duplicates in one split; `shape` also images of one height and width, a "
+    "stress test; `file` is a plain random split, and leaky.",
+)
+@click.option(
+    "--groups",
+    "patients",
+    type=options.PATH,
+    metavar="FILE",
+    help="CSV or Parquet table with the columns path and patient: files of one patient stay in one "
+    "split.",
+)
+@click.option(
+    "--patient-id/--no-patient-id",
+    default=True,
+    show_default=True,
+    help="DICOM files of one PatientID stay in one split.",
 )
 @click.option(
     "--split",
@@ -109,6 +124,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 )
 @options.seed
 @options.workers
+@options.timeout
 @options.max_error_rate
 @options.overwrite
 @options.quiet
@@ -121,10 +137,13 @@ def shard(
     clahe_grid: int,
     classes: dict[str, str],
     split_by: str,
+    patients: Path | None,
+    patient_id: bool,
     fractions: tuple[float, float, float],
     shard_mb: float,
     seed: int,
     workers: int | None,
+    timeout: float,
     max_error_rate: float,
     overwrite: bool,
     quiet: bool,
@@ -139,9 +158,14 @@ def shard(
     A run that was killed goes on where it stopped when the same command is given again. Files that
     cannot be read are listed in the manifest with a reason; the exit code is then 3.
 
+    When SRC has changed since, the same command brings OUT up to date: it decodes what is new or
+    changed, drops what is gone, and leaves every group in its split. A new image that links groups of
+    two splits takes both to the first of train, validation, test.
+
     \b
     Examples:
       tumorbatch shard
+      tumorbatch shard --groups patients.csv
       tumorbatch shard scans/ tfrecords/ --class Healthy=controls --class Tumor=patients
       tumorbatch shard --split-by file data/raw tfrecords-leaky
     """
@@ -156,8 +180,11 @@ def shard(
             ),
             classes=classes,
             split_by=split_by,
+            patients=patients,
+            patient_id=patient_id,
             fractions=Fractions(*fractions),
             seed=seed,
+            timeout=timeout,
             shard_bytes=max(1, int(shard_mb * (1 << 20))),
             max_error_rate=max_error_rate,
             overwrite=overwrite,
@@ -208,6 +235,7 @@ def verify(tfrecords: Path, quiet: bool) -> None:
     "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
 )
 @options.workers
+@options.timeout
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -220,6 +248,7 @@ def equalize(
     clahe_clip: float,
     clahe_grid: int,
     workers: int | None,
+    timeout: float,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -244,6 +273,7 @@ def equalize(
 
         config = stage.Config(
             preprocessing=Preprocessing(clahe_clip=clahe_clip, clahe_grid=clahe_grid),
+            timeout=timeout,
             overwrite=overwrite,
             **options.given(workers=workers),
         )

@@ -26,6 +26,13 @@ max_error_rate = click.option(
     show_default=True,
     help="Publish nothing and exit 4 when a larger share of the files cannot be read.",
 )
+timeout = click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds after which a file that is still being decoded becomes an error row.",
+)
 device = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "gpu"]),

@@ -3,20 +3,25 @@
 `multiprocessing.Pool` hangs for ever when a worker is killed; `ProcessPoolExecutor` notices, but
 loses every task in flight. `ordered_map` runs those again one item at a time. Only an item that
 kills a fresh process is lost, and it costs one result: in a used process, an earlier item may have
-done the damage.
+done the damage. An item that hangs is killed by its own process's alarm clock, see `limited`.
 """
 
 import collections
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
+
+from tumorbatch.errors import TryAgainError
+from tumorbatch.status import FileError, Status
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +29,7 @@ Result = TypeVar("Result")
 # Spawned, not forked: the parent may have TensorFlow's threads and locks.
 _CONTEXT = multiprocessing.get_context("spawn")
 
+SECONDS = 60.0  # for one file; the largest image that is read here takes about five
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
@@ -31,9 +37,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 def _start_worker() -> None:
     # Ctrl-C reaches the whole process group: the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_SIGNALS, signal.SIGALRM))
     # libjpeg, libpng and libtiff print their opinions there, even of good files: the reason of a bad
     # one stands in its row, and cron would mail every word.
     null = os.open(os.devnull, os.O_WRONLY)
@@ -71,11 +77,26 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=True, cancel_futures=True)
 
 
+def limited(items: Iterable[Item], seconds: float) -> Iterator[Item]:
+    """Yield the items; a worker process that keeps one longer than `seconds` is killed.
+
+    By SIGALRM with its default action: no native decoder, however stuck, can hold that back. (A
+    process that waits for a dead network file system can.)
+    """
+    try:
+        for item in items:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            yield item
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def ordered_map(
     function: Callable[[Sequence[Item]], list[Result]],
     chunks: Iterable[Sequence[Item]],
     workers: int,
-    on_crash: Callable[[Item], Result],
+    on_loss: Callable[[Item, FileError], Result],
+    seconds: float = SECONDS,
 ) -> Iterator[list[Result]]:
     """Yield `function(chunk)` for each chunk, in order, computed by worker processes.
 
@@ -85,9 +106,15 @@ def ordered_map(
         function: Importable by name; gives one result for each item of its chunk.
         chunks: Taken one by one as workers become free.
         workers: Number of processes.
-        on_crash: The result, made here, for an item that killed its process.
+        on_loss: The result, made here, for an item that killed its process, and why: `decoder_crash`
+            or `timeout`.
+        seconds: The limit that `function` sets with `limited`; it tells a crash from a timeout.
+
+    Raises:
+        TryAgainError: Worker processes die before they get an item.
     """
     chunks = iter(chunks)
+    rescue = functools.partial(_one_by_one, function, on_loss, seconds)
     under_way: collections.deque[tuple[Sequence[Item], Future[list[Result]]]] = collections.deque()
     pool = _executor(workers)
     try:
@@ -108,8 +135,7 @@ def ordered_map(
                 # Everything unfinished may hold the killer; what finished before it is kept.
                 lost = [(chunk, future), *under_way]
                 under_way = collections.deque(
-                    (items, done if _succeeded(done) else _one_by_one(function, items, on_crash))
-                    for items, done in lost
+                    (items, done if _succeeded(done) else rescue(items)) for items, done in lost
                 )
                 continue
             yield result
@@ -135,21 +161,26 @@ def _succeeded(future: "Future[list[Result]]") -> bool:
 
 def _one_by_one(
     function: Callable[[Sequence[Item]], list[Result]],
+    on_loss: Callable[[Item, FileError], Result],
+    seconds: float,
     chunk: Sequence[Item],
-    on_crash: Callable[[Item], Result],
 ) -> "Future[list[Result]]":
     results: list[Result] = []
     waiting = collections.deque(chunk)
     pool, fresh = _executor(1), True
     try:
         while waiting:
+            if fresh:
+                _refuse_no_workers(pool)
+            started = time.monotonic()
             try:
                 results += _submit(pool, function, [waiting[0]]).result()
                 waiting.popleft()
                 fresh = False
             except BrokenProcessPool:
-                if fresh:
-                    results.append(on_crash(waiting.popleft()))
+                late = time.monotonic() - started >= seconds
+                if fresh or late:  # alone for so long: no earlier item has done that
+                    results.append(on_loss(waiting.popleft(), _loss(late, seconds)))
                 _stop(pool)
                 pool, fresh = _executor(1), True
     finally:
@@ -157,3 +188,24 @@ def _one_by_one(
     finished: Future[list[Result]] = Future()
     finished.set_result(results)
     return finished
+
+
+def _refuse_no_workers(pool: ProcessPoolExecutor) -> None:
+    """Raise `TryAgainError` where a process dies before it gets an item, which is then not to blame."""
+    try:
+        with _signals_wait():
+            ready = pool.submit(os.getpid)
+        ready.result()
+    except BrokenProcessPool as error:
+        raise TryAgainError(
+            "Worker processes die as soon as they start. Is there memory for them (--workers 1 needs "
+            'the least)? A script of your own needs `if __name__ == "__main__":` around its calls.'
+        ) from error
+
+
+def _loss(late: bool, seconds: float) -> FileError:
+    if late:
+        return FileError(Status.TIMEOUT, f"not decoded within {seconds:g} s (--timeout)")
+    return FileError(
+        Status.DECODER_CRASH, "the process that decoded it was killed, by a crash or for memory"
+    )

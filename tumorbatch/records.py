@@ -11,6 +11,7 @@ small part of the two formats that is needed stands here. Both are fixed public 
 Sources: tensorflow/core/lib/io/record_writer.h, tensorflow/core/example/{example,feature}.proto.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FILENAME = "image/filename"
 SHA256 = "image/sha256"
 
 FRAME_BYTES = 16  # what the framing adds to each record
+_SMALL = [bytes((value,)) for value in range(0x80)]
 _MASK_DELTA = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
 
 
@@ -70,7 +72,41 @@ def read(path: Path) -> Iterator[bytes]:
             position += FRAME_BYTES + length
 
 
+def places(path: Path) -> list[tuple[int, int]]:
+    """Offset and length of each framed record, from the lengths alone: no checksum is looked at.
+
+    Raises:
+        InputError: The lengths lead past the end of the file.
+    """
+    found = []
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        at = 0
+        while at < size:
+            file.seek(at)
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+            if at + FRAME_BYTES + length > size:
+                raise InputError(f"{path} is cut off or damaged inside the record at byte {at}.")
+            found.append((at, FRAME_BYTES + length))
+            at += FRAME_BYTES + length
+    return found
+
+
+def unframe(record: bytes) -> bytes:
+    """Inverse of `frame`.
+
+    Raises:
+        ValueError: A checksum does not fit.
+    """
+    data = record[12:-4]
+    if frame(data) != record:
+        raise ValueError("a checksum does not fit")
+    return data
+
+
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _SMALL[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -37,14 +37,7 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     ]
     for split, counts in dataset.counts.items():
         lines.append(f"{split:12}" + "".join(f"{counts[name]:>10,}" for name in dataset.classes))
-    groups = dataset.groups
-    lines.append(
-        f"Duplicates: {groups['byte_identical']:,} files are byte-identical to another, "
-        f"{groups['pixel_identical']:,} pixel-identical, {groups['near_duplicate']:,} at least "
-        f"nearly; {groups['groups']:,} groups, the largest of {groups['largest_group']:,}."
-    )
-    if report.near_conflicts:
-        lines.append(f"{report.near_conflicts} groups of near duplicates hold both classes.")
+    lines += _groups(report)
     if dataset.leaky:
         shared = dataset.shared
         lines.append(
@@ -52,7 +45,11 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
             "than one split. Test figures from this set are too good."
         )
     else:
-        lines.append("No file, image or group lies in two splits (checked in what was written).")
+        what = "file, image, group or shape" if dataset.split_by == "shape" else "file, image or group"
+        lines.append(f"No {what} lies in two splits (checked in what was written).")
+    if report.changes:
+        told = ", ".join(f"{count:,} {what}" for what, count in report.changes.items())
+        lines.append(f"Brought up to date: {told}. What was kept stayed in its split.")
     if report.taken_over:
         lines.append(f"{report.taken_over:,} files were taken over from an interrupted run.")
     lines.append(
@@ -62,6 +59,27 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     target = "" if out == Path("tfrecords") else f" {_name(out)}"
     lines.append(f"Next: tumorbatch train --arch cnn1{target}")
     return "\n".join(lines)
+
+
+def _groups(report: "preprocess_stage.Report") -> list[str]:
+    groups = report.dataset.groups
+    lines = [
+        f"Duplicates: {groups['byte_identical']:,} files are byte-identical to another, "
+        f"{groups['pixel_identical']:,} pixel-identical, {groups['near_duplicate']:,} at least "
+        f"nearly; {groups['groups']:,} groups."
+    ]
+    if groups["patients"]:
+        lines.append(f"Patients known: {groups['patients']:,}; each is one group.")
+    if report.largest:
+        largest = "; ".join(f"{size} like {path}" for size, path in report.largest)
+        lines.append(f"Largest groups: {largest}.")
+    if report.near_conflicts:
+        lines.append(
+            f"{len(report.near_conflicts)} groups of near duplicates hold both classes; look at "
+            + "; ".join(" and ".join(pair) for pair in report.near_conflicts[:3])
+            + "."
+        )
+    return lines
 
 
 def verify_report(report: "verify_stage.Report", folder: Path) -> str:

@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 DATASET = "dataset.json"
 MANIFEST = "manifest.parquet"
 SPLITS = ("train", "validation", "test")
-SPLIT_BY = ("group", "file")
+SPLIT_BY = ("group", "file", "shape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,20 @@ class Dataset:
     Attributes:
         preprocessing: What was done to the pixels.
         classes: Class names; index = label.
-        split_by: "group" (duplicates stay together) or "file" (they do not: leaky).
+        split_by: "group" (duplicates stay together), "shape" (so do images of one height and width)
+            or "file" (nothing does: leaky).
+        patient_id: Whether DICOM files of one PatientID were put into one group.
         fractions: Target share of each split.
         seed: Of the split and of the order inside the shards.
         shard_bytes: Size that shards were cut to, about.
         counts: {split: {class: images}}.
         files: {status: number of files}, and "found" for all of them.
-        groups: Counts of the duplicate groups.
-        shared: The proof, recomputed from the written records: how many file hashes, pixel hashes
-            and duplicate groups occur in more than one split. All 0 for a split by group.
+        groups: Counts of the duplicate groups, and how many patients were known.
+        shared: The proof, recomputed from the written records: how many file hashes, pixel hashes,
+            duplicate groups and, split by shape, shapes occur in more than one split. All 0 unless
+            split by file.
+        patients: sha256 (hex) over which files a table of patients put together, or None.
+        updates: How often the source had grown or changed, and the set with it.
         shards: The files.
         manifest_sha256: Of manifest.parquet, hex.
         versions: Of the software that made it.
@@ -65,6 +70,7 @@ class Dataset:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     split_by: str
+    patient_id: bool
     fractions: dict[str, float]
     seed: int
     shard_bytes: int
@@ -72,6 +78,8 @@ class Dataset:
     files: dict[str, int]
     groups: dict[str, int]
     shared: dict[str, int]
+    patients: str | None
+    updates: int
     shards: tuple[Shard, ...]
     manifest_sha256: str
     versions: dict[str, str]
@@ -79,7 +87,7 @@ class Dataset:
     @property
     def leaky(self) -> bool:
         """Whether copies of one image may lie in two splits, so that test figures are too good."""
-        return self.split_by != "group" or any(self.shared.values())
+        return self.split_by == "file" or any(self.shared.values())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -87,6 +95,7 @@ class Dataset:
         return {
             "preprocessing": self.preprocessing.to_dict(),
             "split_by": self.split_by,
+            "patient_id": self.patient_id,
             "fractions": self.fractions,
             "seed": self.seed,
             "shard_bytes": self.shard_bytes,
@@ -108,6 +117,7 @@ class Dataset:
             "preprocessing_fingerprint": self.preprocessing.fingerprint,
             "classes": list(self.classes),
             "split_by": self.split_by,
+            "patient_id": self.patient_id,
             "leaky": self.leaky,
             "fractions": self.fractions,
             "seed": self.seed,
@@ -116,6 +126,8 @@ class Dataset:
             "files": self.files,
             "groups": self.groups,
             "shared_between_splits": self.shared,
+            "patients": self.patients,
+            "updates": self.updates,
             "shards": [asdict(shard) for shard in self.shards],
             "manifest_sha256": self.manifest_sha256,
             "versions": self.versions,
@@ -128,6 +140,7 @@ class Dataset:
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),
             classes=tuple(value["classes"]),
             split_by=str(value["split_by"]),
+            patient_id=bool(value["patient_id"]),
             fractions=dict(value["fractions"]),
             seed=int(value["seed"]),
             shard_bytes=int(value["shard_bytes"]),
@@ -135,6 +148,8 @@ class Dataset:
             files=dict(value["files"]),
             groups=dict(value["groups"]),
             shared=dict(value["shared_between_splits"]),
+            patients=value["patients"],
+            updates=int(value["updates"]),
             shards=tuple(Shard(**shard) for shard in value["shards"]),
             manifest_sha256=str(value["manifest_sha256"]),
             versions=dict(value["versions"]),

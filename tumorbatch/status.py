@@ -16,6 +16,7 @@ class Status(StrEnum):
     IO_ERROR = "io_error"  # the file system would not hand it over
     VANISHED = "vanished"  # listed, and gone when it was to be read
     DECODER_CRASH = "decoder_crash"  # it killed the process that decoded it
+    TIMEOUT = "timeout"  # it was not decoded in time
     LABEL_CONFLICT = "label_conflict"  # the same image lies under both classes (shard only)
 
 

@@ -23,6 +23,7 @@ MADE = Dataset(
     preprocessing=Preprocessing(size=32),
     classes=("Healthy", "Tumor"),
     split_by="group",
+    patient_id=True,
     fractions={"train": 0.7, "validation": 0.15, "test": 0.15},
     seed=3,
     shard_bytes=1000,
@@ -30,6 +31,8 @@ MADE = Dataset(
     files={"found": 3, "ok": 3},
     groups={"groups": 3},
     shared={"sha256": 0, "pixels": 0, "groups": 0},
+    patients="ef" * 32,
+    updates=2,
     shards=SHARDS,
     manifest_sha256="cd" * 32,
     versions={"tumorbatch": "0"},
@@ -71,6 +74,7 @@ def test_splits_and_counts() -> None:
 
 def test_what_is_leaky() -> None:
     assert not MADE.leaky
+    assert not replace(MADE, split_by="shape").leaky
     assert replace(MADE, split_by="file").leaky
     for name in MADE.shared:  # the proof counts, whatever was intended
         assert replace(MADE, shared=MADE.shared | {name: 1}).leaky

@@ -25,10 +25,11 @@ from tumorbatch import bundle, records, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import find_files
 from tumorbatch.infer import stage
-from tumorbatch.infer.decoding import crashed, decode_files
+from tumorbatch.infer.decoding import decode_files, lost
 from tumorbatch.infer.predictions import SCHEMA, iterate_rows, read_metadata
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.records import ImageRecord
+from tumorbatch.status import FileError, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 Process = subprocess.Popen[str]
@@ -354,7 +355,7 @@ def test_rows_of_odd_files_fit_the_schema(tmp_path: Path, model: Path) -> None:
     (late,) = decode_files([file], bundle.load(model).preprocessing)
     path.unlink()
     (vanished,) = decode_files([file], bundle.load(model).preprocessing)
-    crash = crashed(file)
+    crash = lost(file, FileError(Status.DECODER_CRASH, "killed"))
     statuses = [entry.row["status"] for entry in (late, vanished, crash)]
     assert statuses == ["ok", "vanished", "decoder_crash"]
     rows = [{**entry.row, "model_id": "m", "run_id": "r"} for entry in (late, vanished, crash)]

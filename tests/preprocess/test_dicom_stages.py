@@ -53,7 +53,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shards_hold_what_infer_feeds_and_no_patient(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     preprocessing = Preprocessing(size=32)
-    report = run(source, out, Config(preprocessing, workers=1))
+    report = run(source, out, Config(preprocessing, workers=1, patient_id=False))
     assert report.dataset.files == {"found": 25, "ok": 24, "truncated": 1}
     manifest = {row["path"]: row for row in pq.read_table(out / "manifest.parquet").to_pylist()}
     assert manifest["Healthy/slice0"]["format"] == "dicom"

@@ -23,6 +23,7 @@ from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.equalize import Config, run
 from tumorbatch.preprocess.pixels import equalize, process, resize
 from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.status import FileError, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = Preprocessing(clahe_clip=4.0)
@@ -34,14 +35,16 @@ def serial(
     function: Callable[[Sequence[Any]], list[Any]],
     chunks: Iterable[Sequence[Any]],
     workers: int,
-    on_crash: Callable[[Any], Any],
+    on_loss: Callable[[Any, FileError], Any],
+    seconds: float,
 ) -> Iterator[list[Any]]:
     """`ordered_map` in this process; a file called killer.png kills its worker."""
     for chunk in chunks:
         results = []
         for item in chunk:
             killer = item.file.name.endswith("killer.png")
-            results += [on_crash(item)] if killer else function([item])
+            error = FileError(Status.DECODER_CRASH, "the process that decoded it was killed")
+            results += [on_loss(item, error)] if killer else function([item])
         yield results
 
 

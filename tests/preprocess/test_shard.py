@@ -21,15 +21,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.preprocess.sets import (
+    SIZE,
+    by_path,
+    content_of,
+    image_files,
+    records_of,
+    rows_of,
+    small_config,
+    write_file,
+)
 from tumorbatch import shardset
 from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError, TooManyErrorsError
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.preprocess.splits import Fractions
-from tumorbatch.preprocess.stage import Config, Report, run
+from tumorbatch.preprocess.stage import Report, run
 from tumorbatch.preprocessing import Preprocessing
-from tumorbatch.records import ImageRecord, read
-from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset
+from tumorbatch.shardset import DATASET, MANIFEST, SPLITS
 
 if TYPE_CHECKING:
     from tests.conftest import Cli
@@ -37,71 +46,16 @@ if TYPE_CHECKING:
     from .conftest import Build
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = 32
 OPTIONS = ("--size", SIZE, "--workers", 2)  # of the command line, as `_config` has them
 NOT_UTF8 = "Brain Tumor/caf\\xe9.png"  # how the manifest writes it
-
-Row = dict[str, Any]
-
-
-def _config(**changes: Any) -> Config:
-    values: dict[str, Any] = {"preprocessing": Preprocessing(size=SIZE), "workers": 2}
-    return Config(**(values | changes))
-
-
-def _content(folder: Path, *, hidden: bool = True) -> dict[str, bytes]:
-    """{relative path: content} of every file below `folder`."""
-    return {
-        os.path.relpath(path, folder): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and (hidden or not path.relative_to(folder).parts[0].startswith("."))
-    }
-
-
-def _rows(folder: Path) -> list[Row]:
-    rows: list[Row] = pq.read_table(folder / MANIFEST, page_checksum_verification=True).to_pylist()
-    return rows
-
-
-def _by_path(folder: Path) -> dict[str, Row]:
-    return {row["path"]: row for row in _rows(folder)}
-
-
-def _records(folder: Path, dataset: Dataset) -> Iterator[tuple[str, int, ImageRecord]]:
-    for shard in dataset.shards:
-        for position, data in enumerate(read(folder / shard.name)):
-            yield shard.name, position, ImageRecord.decode(data)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def _files(build: "type[Build]", each: int) -> dict[str, bytes]:
-    """Readable images of both classes: several formats, some copies, one name that is not UTF-8."""
-    files = {}
-    for label, folder in enumerate(("Healthy", "Brain Tumor")):
-        for k in range(each):
-            grey = build.smooth(40 + k % 3, 48, 1000 * label + k)
-            if k % 8 == 5:
-                files[f"{folder}/{k:03}.tif"] = build.tiff(grey.astype(np.uint16) * 16)
-            elif k % 8 == 6:
-                files[f"{folder}/sub/{k:03}.jpg"] = build.encode(".jpg", grey)
-            elif k % 8 == 7:
-                files[f"{folder}/copy {k:03}.png"] = files[f"{folder}/{k - 4:03}.png"]
-            else:
-                files[f"{folder}/{k:03}.png"] = build.png(grey)
-    files[os.fsdecode(b"Brain Tumor/caf\xe9.png")] = build.png(build.smooth(44, 44, 99))
-    return files
 
 
 @pytest.fixture(scope="session")
 def source(build: "type[Build]", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """161 readable files: three chunks of work. Do not change it."""
     folder = tmp_path_factory.mktemp("source") / "raw"
-    for name, data in _files(build, 80).items():
-        _write(folder / name, data)
+    for name, data in image_files(build, 80).items():
+        write_file(folder / name, data)
     return folder
 
 
@@ -109,15 +63,15 @@ def source(build: "type[Build]", tmp_path_factory: pytest.TempPathFactory) -> Pa
 def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shard set of `source`, in several shards. Do not change it."""
     out = tmp_path_factory.mktemp("finished") / "tfrecords"
-    run(source, out, _config(shard_bytes=20_000))
+    run(source, out, small_config(shard_bytes=20_000))
     return out
 
 
 @pytest.fixture
 def small(build: "type[Build]", tmp_path: Path) -> Path:
     """25 readable files of one's own."""
-    for name, data in _files(build, 12).items():
-        _write(tmp_path / "raw" / name, data)
+    for name, data in image_files(build, 12).items():
+        write_file(tmp_path / "raw" / name, data)
     return tmp_path / "raw"
 
 
@@ -136,7 +90,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_row_a_file(sample: Path, shard_set: Path) -> None:
-    rows = _rows(shard_set)
+    rows = rows_of(shard_set)
     names = sorted(path.relative_to(sample).as_posix() for path in sample.rglob("[!.]*.*"))
     assert [row["path"] for row in rows] == names
     for row in rows:
@@ -148,7 +102,7 @@ def test_one_row_a_file(sample: Path, shard_set: Path) -> None:
 
 
 def test_broken_files_say_why(shard_set: Path) -> None:
-    rows = _by_path(shard_set)
+    rows = by_path(shard_set)
     bad = {path: row["status"] for path, row in rows.items() if row["status"] != "ok"}
     assert bad == {
         "Healthy/Not Cancer  (empty).jpg": "empty",
@@ -170,7 +124,7 @@ def test_broken_files_say_why(shard_set: Path) -> None:
 def test_rows_describe_the_files(sample: Path, shard_set: Path) -> None:
     magic = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"II": "tiff", b"MM": "tiff"}
     kinds: Counter[tuple[str, str, int]] = Counter()
-    for path, row in _by_path(shard_set).items():
+    for path, row in by_path(shard_set).items():
         if row["status"] == "ok":
             data = (sample / path).read_bytes()
             done = process(data, Preprocessing(size=SIZE))
@@ -188,9 +142,9 @@ def test_rows_describe_the_files(sample: Path, shard_set: Path) -> None:
 
 
 def test_records_are_what_the_manifest_says(sample: Path, shard_set: Path) -> None:
-    rows, dataset = _by_path(shard_set), shardset.load(shard_set)
+    rows, dataset = by_path(shard_set), shardset.load(shard_set)
     seen = []
-    for shard, position, record in _records(shard_set, dataset):
+    for shard, position, record in records_of(shard_set, dataset):
         row = rows[record.filename]
         assert (row["shard"], row["position"]) == (shard, position)
         assert shard.startswith(row["split"] + "-")
@@ -205,13 +159,13 @@ def test_records_are_what_the_manifest_says(sample: Path, shard_set: Path) -> No
 
 def test_classes_are_mixed_inside_a_split(shard_set: Path) -> None:
     dataset = shardset.load(shard_set)
-    labels = [record.label for shard, _, record in _records(shard_set, dataset) if "train" in shard]
+    labels = [record.label for shard, _, record in records_of(shard_set, dataset) if "train" in shard]
     runs = 1 + sum(first != second for first, second in itertools.pairwise(labels))
     assert runs > len(labels) / 4
 
 
 def test_duplicates_stay_together(shard_set: Path) -> None:
-    rows = [row for row in _rows(shard_set) if row["status"] == "ok"]
+    rows = [row for row in rows_of(shard_set) if row["status"] == "ok"]
     splits: dict[int, set[str]] = {}
     for row in rows:
         splits.setdefault(row["duplicate_group"], set()).add(row["split"])
@@ -228,7 +182,7 @@ def test_duplicates_stay_together(shard_set: Path) -> None:
 
 def test_dataset_json_tells_the_truth(shard_set: Path) -> None:
     value = json.loads((shard_set / DATASET).read_bytes())
-    rows = _rows(shard_set)
+    rows = rows_of(shard_set)
     good = [row for row in rows if row["status"] == "ok"]
     assert value["files"] == {"found": len(rows), **Counter(row["status"] for row in rows)}
     assert value["counts"] == {
@@ -261,6 +215,7 @@ def test_dataset_json_tells_the_truth(shard_set: Path) -> None:
         "byte_identical": len(good) - len({row["sha256"] for row in good}),
         "pixel_identical": len(good) - len({row["pixel_hash"] for row in good}),
         "near_duplicate": len(good) - len(sizes),
+        "patients": 0,
     }
     assert value["shared_between_splits"] == {"sha256": 0, "pixels": 0, "groups": 0}
     assert value["leaky"] is False
@@ -300,9 +255,9 @@ def test_a_flipped_bit_in_the_manifest_is_seen(shard_set: Path, tmp_path: Path) 
 
 
 def test_a_name_that_is_not_utf8_survives(finished: Path) -> None:
-    row = _by_path(finished)[NOT_UTF8]
+    row = by_path(finished)[NOT_UTF8]
     assert (row["status"], row["class"]) == ("ok", "Tumor")
-    names = {record.filename for *_, record in _records(finished, shardset.load(finished))}
+    names = {record.filename for *_, record in records_of(finished, shardset.load(finished))}
     assert NOT_UTF8 in names
 
 
@@ -320,7 +275,7 @@ def test_a_split_by_file_is_called_leaky(sample: Path, tmp_path: Path, cli: "Cli
     assert "rejected: 1 empty, 2 truncated, 2 unsupported" in done.stdout
     assert f"Next: tumorbatch train --arch cnn1 {out}" in done.stdout
     splits: dict[str, set[str]] = {}
-    for row in _rows(out):
+    for row in rows_of(out):
         if row["status"] == "ok":
             splits.setdefault(row["sha256"], set()).add(row["split"])
     assert sum(len(of) > 1 for of in splits.values()) == shared["sha256"]
@@ -332,16 +287,16 @@ def test_a_split_by_file_is_called_leaky(sample: Path, tmp_path: Path, cli: "Cli
 def test_bytes_depend_on_input_and_config_alone(
     build: "type[Build]", finished: Path, tmp_path: Path
 ) -> None:
-    files = list(_files(build, 80).items())
+    files = list(image_files(build, 80).items())
     random.Random(0).shuffle(files)
     for age, (name, data) in enumerate(files):
-        _write(tmp_path / "elsewhere" / name, data)
+        write_file(tmp_path / "elsewhere" / name, data)
         os.utime(tmp_path / "elsewhere" / name, (age, age))
     for workers in (1, 3):
         out = tmp_path / f"by {workers}"
-        report = run(tmp_path / "elsewhere", out, _config(shard_bytes=20_000, workers=workers))
+        report = run(tmp_path / "elsewhere", out, small_config(shard_bytes=20_000, workers=workers))
         assert (report.found, report.errors, report.taken_over) == (161, 0, 0)
-        assert _content(out) == _content(finished)
+        assert content_of(out) == content_of(finished)
 
 
 def test_nothing_to_say_and_nothing_to_do(small: Path, tmp_path: Path, cli: "Cli") -> None:
@@ -359,8 +314,8 @@ def test_nothing_to_say_and_nothing_to_do(small: Path, tmp_path: Path, cli: "Cli
 def test_another_seed_moves_images(small: Path, tmp_path: Path) -> None:
     placed = []
     for seed in (0, 1):
-        run(small, tmp_path / str(seed), _config(seed=seed))
-        placed.append({path: row["split"] for path, row in _by_path(tmp_path / str(seed)).items()})
+        run(small, tmp_path / str(seed), small_config(seed=seed))
+        placed.append({path: row["split"] for path, row in by_path(tmp_path / str(seed)).items()})
     assert placed[0] != placed[1]
 
 
@@ -388,6 +343,7 @@ def own(finished: Path, source: Path, tmp_path: Path) -> tuple[Path, Path]:
             {"preprocessing": Preprocessing(size=SIZE, clahe_clip=3.0)},
             "clahe_clip: 2.0 there, 3.0 asked for",
         ),
+        ({"patient_id": False}, "patient_id: True there, False asked for"),
         ({"split_by": "file"}, "split_by: group there, file asked for"),
         ({"fractions": Fractions(0.6, 0.2, 0.2)}, "train: 0.7 there, 0.6 asked for"),
         ({"shard_bytes": 20_001}, "shard_bytes: 20000 there, 20001 asked for"),
@@ -397,46 +353,12 @@ def own(finished: Path, source: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_other_options_are_refused(
     source: Path, finished: Path, changes: dict[str, Any], named: str
 ) -> None:
-    before = _content(finished)
+    before = content_of(finished)
     with pytest.raises(ConfigError) as caught:
-        run(source, finished, _config(**({"shard_bytes": 20_000} | changes)))
+        run(source, finished, small_config(**({"shard_bytes": 20_000} | changes)))
     assert named in str(caught.value)
     assert "--overwrite" in str(caught.value)
-    assert _content(finished) == before
-
-
-def _edit(path: Path) -> None:
-    """Another content of the same length and age."""
-    info, data = path.stat(), bytearray(path.read_bytes())
-    data[-20] ^= 1
-    path.write_bytes(data)
-    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-
-
-def _move(path: Path) -> None:
-    path.rename(path.parent.parent / "Brain Tumor" / "moved.png")
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda path: _write(path.parent / "new.png", b"x"), "1 files new"),
-        (_edit, "1 files changed"),
-        (Path.unlink, "1 files gone"),
-        (_move, "1 files new; 1 files gone"),
-    ],
-)
-def test_other_input_is_refused(
-    own: tuple[Path, Path], change: Callable[[Path], None], named: str
-) -> None:
-    raw, out = own
-    assert run(raw, out, _config(shard_bytes=20_000, workers=1)).unchanged
-    before = _content(out)
-    change(raw / "Healthy" / "000.png")
-    with pytest.raises(ConfigError) as caught:
-        run(raw, out, _config(shard_bytes=20_000))
-    assert named in str(caught.value)
-    assert _content(out) == before
+    assert content_of(finished) == before
 
 
 @pytest.mark.usefixtures("in_process")
@@ -444,12 +366,12 @@ def test_overwrite_replaces_the_whole_set(source: Path, own: tuple[Path, Path], 
     _, out = own
     (out / "notes.txt").write_text("mine")
     (out / "train-part.tfrecord").write_text("mine too")
-    config = _config(shard_bytes=1 << 20, seed=5)
+    config = small_config(shard_bytes=1 << 20, seed=5)
     run(source, tmp_path / "fresh", config)
-    run(source, out, _config(shard_bytes=1 << 20, seed=5, overwrite=True))
+    run(source, out, small_config(shard_bytes=1 << 20, seed=5, overwrite=True))
     assert len(shardset.load(out).shards) == 3
-    assert _content(out) == {
-        **_content(tmp_path / "fresh"),
+    assert content_of(out) == {
+        **content_of(tmp_path / "fresh"),
         "notes.txt": b"mine",
         "train-part.tfrecord": b"mine too",
     }
@@ -463,9 +385,9 @@ def test_overwrite_mends_a_damaged_dataset_json(
     _, out = own
     (out / DATASET).write_text(damage)
     with pytest.raises((InputError, ConfigError), match="--overwrite"):
-        run(source, out, _config(shard_bytes=20_000))
-    run(source, out, _config(shard_bytes=20_000, overwrite=True))
-    assert _content(out) == _content(finished)
+        run(source, out, small_config(shard_bytes=20_000))
+    run(source, out, small_config(shard_bytes=20_000, overwrite=True))
+    assert content_of(out) == content_of(finished)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "train-00000"])
@@ -478,10 +400,10 @@ def test_a_damaged_set_is_not_nothing_to_do(
     (path,) = out.glob(f"{name}*")
     damage(path)
     with pytest.raises(InputError, match="--overwrite") as caught:
-        run(source, out, _config(shard_bytes=20_000))
+        run(source, out, small_config(shard_bytes=20_000))
     assert name in str(caught.value)
-    run(source, out, _config(shard_bytes=20_000, overwrite=True))
-    assert _content(out) == _content(finished)
+    run(source, out, small_config(shard_bytes=20_000, overwrite=True))
+    assert content_of(out) == content_of(finished)
 
 
 # --- exit codes -------------------------------------------------------------------------------------
@@ -519,7 +441,7 @@ def test_an_output_that_is_a_file_exits_73(source: Path, tmp_path: Path, cli: "C
     file.write_text("mine")
     _refused(cli("shard", source, file), ExitCode.CANNOT_WRITE, f"Cannot write {file}")
     with pytest.raises(OutputError, match="A part of that path is a file"):
-        run(source, file / "tfrecords", _config())
+        run(source, file / "tfrecords", small_config())
     assert file.read_text() == "mine"
 
 
@@ -559,8 +481,8 @@ def test_too_many_errors_exit_4_and_publish_nothing(
     _refused(done, ExitCode.TOO_MANY_ERRORS, "5 of 101 files", "allows 1.00%", "Nothing was published")
     assert os.listdir(out) == [".partial"]
     # The work is kept for a run that allows more.
-    assert run(sample, out, _config(shard_bytes=20_000)).taken_over == 101
-    assert _content(out) == _content(shard_set)
+    assert run(sample, out, small_config(shard_bytes=20_000)).taken_over == 101
+    assert content_of(out) == content_of(shard_set)
 
 
 # --- files that stand in each other's way -----------------------------------------------------------
@@ -571,8 +493,8 @@ def test_the_error_rate_is_a_bound_that_may_be_met(small: Path, tmp_path: Path) 
     for k in range(5):
         (small / "Healthy" / f"text {k}.png").write_text("x")  # 5 of 30
     with pytest.raises(TooManyErrorsError):
-        run(small, tmp_path / "out", _config(max_error_rate=0.166))
-    report = run(small, tmp_path / "out", _config(max_error_rate=5 / 30))
+        run(small, tmp_path / "out", small_config(max_error_rate=0.166))
+    report = run(small, tmp_path / "out", small_config(max_error_rate=5 / 30))
     assert (report.found, report.errors, report.taken_over) == (30, 5, 30)
 
 
@@ -586,9 +508,9 @@ def test_one_image_under_both_classes_is_left_out(
         "Brain Tumor/same.png": build.png(pixels),
         "Brain Tumor/other format.tif": build.tiff(pixels),
     }.items():
-        _write(small / name, data)
-    report = run(small, tmp_path / "out", _config())
-    rows = _by_path(tmp_path / "out")
+        write_file(small / name, data)
+    report = run(small, tmp_path / "out", small_config())
+    rows = by_path(tmp_path / "out")
     conflict = {path for path, row in rows.items() if row["status"] == "label_conflict"}
     assert conflict == {"Healthy/same.png", "Brain Tumor/same.png", "Brain Tumor/other format.tif"}
     assert all("both classes" in rows[path]["error"] for path in conflict)
@@ -604,12 +526,12 @@ def test_near_copies_under_both_classes_are_counted(
     small: Path, tmp_path: Path, build: "type[Build]"
 ) -> None:
     pixels = build.smooth(50, 50, 777)
-    _write(small / "Healthy/one.png", build.png(pixels))
-    _write(small / "Brain Tumor/two.jpg", build.encode(".jpg", pixels))
-    report = run(small, tmp_path / "out", _config())
-    rows = _by_path(tmp_path / "out")
+    write_file(small / "Healthy/one.png", build.png(pixels))
+    write_file(small / "Brain Tumor/two.jpg", build.encode(".jpg", pixels))
+    report = run(small, tmp_path / "out", small_config())
+    rows = by_path(tmp_path / "out")
     one, two = rows["Healthy/one.png"], rows["Brain Tumor/two.jpg"]
-    assert report.near_conflicts == 1
+    assert len(report.near_conflicts) == 1
     assert one["duplicate_group"] == two["duplicate_group"]
     assert one["split"] == two["split"]
     assert one["status"] == two["status"] == "ok"
@@ -618,24 +540,24 @@ def test_near_copies_under_both_classes_are_counted(
 @pytest.mark.usefixtures("in_process")
 def test_no_readable_file_does_not_block_the_next_run(tmp_path: Path, build: "type[Build]") -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
-    for name in _files(build, 12):
-        _write(raw / name, b"version https://git-lfs.github.com/spec/v1\n")
+    for name in image_files(build, 12):
+        write_file(raw / name, b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match=r"None of the 25 files .* can be read \(25 unsupported\)"):
-        run(raw, out, _config())
-    for name, data in _files(build, 12).items():
-        _write(raw / name, data)
-    assert run(raw, out, _config()).errors == 0
+        run(raw, out, small_config())
+    for name, data in image_files(build, 12).items():
+        write_file(raw / name, data)
+    assert run(raw, out, small_config()).errors == 0
 
 
 @pytest.mark.usefixtures("in_process")
 def test_the_way_out_of_too_few_groups_is_open(tmp_path: Path, build: "type[Build]") -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
-    for name in _files(build, 12):
+    for name in image_files(build, 12):
         seed = 0 if name.startswith("Healthy") else 1
-        _write(raw / name, build.png(build.smooth(40, 48, seed)))
+        write_file(raw / name, build.png(build.smooth(40, 48, seed)))
     with pytest.raises(ConfigError, match="--split-by file"):
-        run(raw, out, _config())
-    assert run(raw, out, _config(split_by="file")).dataset.leaky
+        run(raw, out, small_config())
+    assert run(raw, out, small_config(split_by="file")).dataset.leaky
 
 
 # --- interrupted runs -------------------------------------------------------------------------------
@@ -645,7 +567,7 @@ def _interrupted(raw: Path, out: Path) -> None:
     """Leave the work area of a run that stopped before it published."""
     (raw / "Healthy" / "broken.png").write_text("x")
     with pytest.raises(TooManyErrorsError):
-        run(raw, out, _config(max_error_rate=0))
+        run(raw, out, small_config(max_error_rate=0))
     assert [path.name for path in out.iterdir()] == [".partial"]
 
 
@@ -653,15 +575,15 @@ def _interrupted(raw: Path, out: Path) -> None:
 def test_an_interrupted_run_of_something_else_is_not_thrown_away(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     _interrupted(small, out)
-    before = _content(out)
+    before = content_of(out)
     with pytest.raises(ConfigError, match="seed: 0 then, 1 now") as caught:
-        run(small, out, _config(seed=1))
+        run(small, out, small_config(seed=1))
     assert "--overwrite" in str(caught.value)
     (small / "Healthy" / "broken.png").unlink()
     with pytest.raises(ConfigError, match="files: 26 then, 25 now; other input files"):
-        run(small, out, _config())
-    assert _content(out) == before
-    report = run(small, out, _config(overwrite=True))
+        run(small, out, small_config())
+    assert content_of(out) == before
+    report = run(small, out, small_config(overwrite=True))
     assert (report.taken_over, report.errors) == (0, 0)
     assert ".partial" not in os.listdir(out)
 
@@ -673,9 +595,9 @@ def test_a_work_area_cut_anywhere_is_taken_up(
     """What a crash of the machine may leave: journal and spool of any length."""
     monkeypatch.setattr("tumorbatch.preprocess.work.CHUNK", 10)
     _interrupted(small, tmp_path / "cut")
-    config = _config(max_error_rate=1)
+    config = small_config(max_error_rate=1)
     run(small, tmp_path / "whole", config)
-    whole = _content(tmp_path / "whole")
+    whole = content_of(tmp_path / "whole")
     taken_over = set()
     cuts: list[tuple[float | None, float | None]]
     shares = (0.2, 0.5, 0.95)
@@ -692,7 +614,7 @@ def test_a_work_area_cut_anywhere_is_taken_up(
             else:
                 os.truncate(path, int(kept * path.stat().st_size))
         taken_over.add(run(small, out, config).taken_over)
-        assert _content(out) == whole
+        assert content_of(out) == whole
     assert taken_over == {0, 10, 20, 26}
 
 
@@ -708,7 +630,7 @@ from tumorbatch.preprocessing import Preprocessing
 work.ordered_map = lambda function, chunks, *_: map(function, chunks)
 work.CHUNK = 6
 raw, area = map(Path, sys.argv[1:3])
-mode, replaces = sys.argv[3], sys.argv[4] == "True"  # mode: kill or full
+mode, kind = sys.argv[3:]  # kill or full; fresh, overwrite or grow
 out, whole, before = area / "out", area / "whole", area / "before"
 
 
@@ -742,11 +664,11 @@ def in_a_child(step=0):
 
         setattr(os, name, call)
 
-    names = ("fsync", "replace", "unlink", "mkdir", "rmdir", "ftruncate")
+    names = ("fsync", "replace", "unlink", "mkdir", "rmdir", "ftruncate", "link")
     for name in names if mode == "kill" else ("fsync",):
         patched(name, getattr(os, name))
     try:
-        stage.run(raw, out, config(overwrite=replaces))
+        stage.run(raw, out, config(overwrite=kind == "overwrite"))
     except OutputError as error:
         assert "disk is full" in str(error), error
         os._exit(73)
@@ -756,13 +678,24 @@ def in_a_child(step=0):
     os._exit(0)
 
 
-stage.run(raw, whole, config())
-if replaces:
-    stage.run(raw, before, config(seed=1))
+if kind == "grow":
+    area.mkdir()
+    late = [*raw.rglob("*.jpg"), *raw.rglob("*2.png")]
+    for path in late:
+        path.rename(area / f"{path.parent.name} {path.name}")
+    stage.run(raw, before, config())
+    for path in late:
+        (area / f"{path.parent.name} {path.name}").rename(path)
+    shutil.copytree(before, whole)
+    assert stage.run(raw, whole, config()).changes.keys() == {"kept", "new"}
+else:
+    stage.run(raw, whole, config())
+    if kind == "overwrite":
+        stage.run(raw, before, config(seed=1))
 os.fsync = lambda _: None  # nobody cuts the power here
 expected, old = content(whole), content(before)
 for step in itertools.count(1):
-    if replaces:
+    if kind != "fresh":
         shutil.copytree(before, out)
     status = in_a_child(step)
     if status == 0:
@@ -782,17 +715,23 @@ print(step)
 '''
 
 
-@pytest.mark.parametrize(("mode", "replaces"), [("kill", False), ("kill", True), ("full", True)])
-def test_a_fault_at_every_step(tmp_path: Path, build: "type[Build]", mode: str, replaces: bool) -> None:
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("kill", "fresh"), ("kill", "overwrite"), ("kill", "grow"), ("full", "overwrite"),
+        ("full", "grow"),
+    ],
+)  # fmt: skip
+def test_a_fault_at_every_step(tmp_path: Path, build: "type[Build]", mode: str, kind: str) -> None:
     """Killed before each change of the file system, or out of space at each one that is to last.
 
     The set that was there is whole until the new one takes its place, and the same command again
     ends with the bytes of an undisturbed run and nothing else.
     """
-    for name, data in _files(build, 6).items():
-        _write(tmp_path / "raw" / name, data)
+    for name, data in image_files(build, 6).items():
+        write_file(tmp_path / "raw" / name, data)
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, tmp_path / "raw", tmp_path / "area", mode, str(replaces)],
+        [sys.executable, "-c", DRIVER, tmp_path / "raw", tmp_path / "area", mode, kind],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -812,7 +751,7 @@ def long_source(build: "type[Build]", tmp_path_factory: pytest.TempPathFactory) 
     noise = np.random.default_rng(0).integers(-12, 13, (256, 256))
     for k in range(330):
         pixels = (build.smooth(256, 256, k) + np.roll(noise, k)).astype(np.uint8)
-        _write(folder / ("Healthy", "Tumor")[k % 2] / f"{k:03}.jpg", build.encode(".jpg", pixels))
+        write_file(folder / ("Healthy", "Tumor")[k % 2] / f"{k:03}.jpg", build.encode(".jpg", pixels))
     return folder
 
 
@@ -820,8 +759,8 @@ def long_source(build: "type[Build]", tmp_path_factory: pytest.TempPathFactory) 
 def undisturbed(long_source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What a shard set of `long_source` must hold."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    run(long_source, out, _config())
-    return _content(out)
+    run(long_source, out, small_config())
+    return content_of(out)
 
 
 def _start(
@@ -876,7 +815,7 @@ def test_kill_9_at_any_moment(long_source: Path, undisturbed: dict[str, bytes], 
     stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stderr) == (0, "")
     assert "taken over" in stdout or "nothing to do" in stdout
-    assert _content(out) == undisturbed
+    assert content_of(out) == undisturbed
 
 
 def test_signals_save_the_work_and_exit_75(
@@ -901,9 +840,9 @@ def test_signals_save_the_work_and_exit_75(
         assert "Traceback" not in stderr
         assert os.listdir(out) == [".partial"]
     assert _lines(out) >= 3
-    report: Report = run(long_source, out, _config())
+    report: Report = run(long_source, out, small_config())
     assert report.taken_over >= 3 * 64
-    assert _content(out) == undisturbed
+    assert content_of(out) == undisturbed
 
 
 @pytest.mark.usefixtures("in_process")
@@ -912,7 +851,7 @@ def test_a_full_disk_exits_73_and_loses_nothing(
 ) -> None:
     """The limit on a file's size stands for the disk's."""
     _, out = own
-    before = _content(out)
+    before = content_of(out)
     process = _start(
         source,
         out,
@@ -925,15 +864,15 @@ def test_a_full_disk_exits_73_and_loses_nothing(
     assert f"Cannot write {out}" in stderr
     assert "ulimit -f" in stderr
     assert "Traceback" not in stderr
-    assert _content(out, hidden=False) == before
-    report = run(source, out, _config(overwrite=True))
+    assert content_of(out, hidden=False) == before
+    report = run(source, out, small_config(overwrite=True))
     assert report.taken_over == 64  # two chunks of 64 records are above the limit
-    run(source, tmp_path / "fresh", _config())
-    assert _content(out) == _content(tmp_path / "fresh")
+    run(source, tmp_path / "fresh", small_config())
+    assert content_of(out) == content_of(tmp_path / "fresh")
 
 
 KILLER = """
-import os, signal
+import os, signal, time
 import cv2
 
 _decode = cv2.imdecode
@@ -942,6 +881,8 @@ _decode = cv2.imdecode
 def imdecode(data, flags):
     if b"KILLER" in bytes(data):
         os.kill(os.getpid(), signal.SIGKILL)
+    if b"SLEEPER" in bytes(data):
+        time.sleep(600)
     return _decode(data, flags)
 
 
@@ -949,24 +890,28 @@ cv2.imdecode = imdecode
 """
 
 
+@pytest.mark.parametrize(
+    ("word", "status", "told"),
+    [("KILLER", "decoder_crash", "killed"), ("SLEEPER", "timeout", "not decoded within 3 s")],
+)
 def test_a_file_that_kills_its_decoder_costs_one_row(
-    small: Path, tmp_path: Path, build: "type[Build]"
+    small: Path, tmp_path: Path, build: "type[Build]", word: str, status: str, told: str
 ) -> None:
-    note = build.chunk(b"tEXt", b"Comment\0KILLER")
+    note = build.chunk(b"tEXt", b"Comment\0" + word.encode())
     killer = build.png(build.smooth(40, 48, 500), before=note)
-    _write(small / "Healthy" / "005 killer.png", killer)
-    _write(tmp_path / "site" / "sitecustomize.py", KILLER.encode())
+    write_file(small / "Healthy" / "005 killer.png", killer)
+    write_file(tmp_path / "site" / "sitecustomize.py", KILLER.encode())
     path = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
     out = tmp_path / "out"
-    for expected, word in ((ExitCode.SOME_ERRORS, "1 decoder_crash"), (ExitCode.OK, "nothing to do")):
-        process = _start(small, out, path=path)
+    for expected, line in ((ExitCode.SOME_ERRORS, f"1 {status}"), (ExitCode.OK, "nothing to do")):
+        process = _start(small, out, "--timeout", "3", path=path)
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == expected, stderr
-        assert word in stdout
-    rows = _by_path(out)
+        assert line in stdout
+    rows = by_path(out)
     row = rows.pop("Healthy/005 killer.png")
-    assert row["status"] == "decoder_crash"
-    assert "killed" in row["error"]
+    assert row["status"] == status
+    assert told in row["error"]
     assert row["sha256"] == hashlib.sha256(killer).hexdigest()
     assert row["split"] is None
     assert {other["status"] for other in rows.values()} == {"ok"}

@@ -1,0 +1,163 @@
+"""Files of one patient stay together, and nothing of the patient is written."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.preprocess.sets import SIZE, by_path, content_of, image_files, small_config, write_file
+from tests.preprocess.test_dicom import IMAGE, make
+from tumorbatch.errors import ConfigError, ExitCode, InputError
+from tumorbatch.preprocess import verify, work
+from tumorbatch.preprocess.patients import digest, read_patients
+from tumorbatch.preprocess.stage import run
+
+if TYPE_CHECKING:
+    from tests.conftest import Cli
+
+    from .conftest import Build
+
+NAMES = ["Healthy/1.png", "Healthy/2, 3.png", "Tumor/ü.png"]
+
+
+def _table(path: Path, rows: list[tuple[Any, Any]]) -> Path:
+    if path.suffix == ".csv":
+        lines = [",".join('"' + str(cell or "") + '"' for cell in row) for row in rows]
+        path.write_text("\ufeffpath,age,patient\n".replace("age,", "") + "\n".join(lines) + "\n")
+    else:
+        columns = zip(*rows, strict=True)
+        pq.write_table(pa.table(dict(zip(("path", "patient"), columns, strict=True))), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_tables_are_read(tmp_path: Path, name: str) -> None:
+    rows = [(NAMES[0], "7"), (NAMES[1], " 7 "), (NAMES[2], None), ("Healthy/gone.png", "8")]
+    table = _table(tmp_path / name, rows)
+    assert read_patients(table, NAMES) == {NAMES[0]: "7", NAMES[1]: "7"}
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        (None, InputError, "cannot be read"),
+        (b"\xff\xfe\x00", InputError, "cannot be read"),
+        (b"path,person\nHealthy/1.png,7\n", ConfigError, "no column 'patient'"),
+        (b"", ConfigError, "no column 'path'"),
+        (b"path,patient\nHealthy/1.png,7\nHealthy/1.png,8\n", ConfigError, "to two patients"),
+        (b"path,patient\n/data/Healthy/1.png,7\n", ConfigError, "such as 'Healthy/1.png'"),
+    ],
+)
+def test_bad_tables_are_refused(
+    tmp_path: Path, text: bytes | None, error: type[Exception], words: str
+) -> None:
+    if text is not None:
+        (tmp_path / "t.csv").write_bytes(text)
+    with pytest.raises(error, match=words):
+        read_patients(tmp_path / "t.csv", NAMES)
+
+
+def test_the_digest_is_about_who_belongs_together_alone() -> None:
+    one = digest({"a": "Smith", "b": "Smith", "c": "Jones"})
+    assert one == digest({"c": "1", "b": "2", "a": "2"})
+    assert one != digest({"a": "Smith", "b": "Jones", "c": "Jones"})
+    assert digest({}) is None
+    text = "a\0a\0b\0a\0c\0c\0"
+    assert one == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture
+def raw(build: "type[Build]", tmp_path: Path) -> Path:
+    for name, data in image_files(build, 16).items():
+        write_file(tmp_path / "raw" / name, data)
+    return tmp_path / "raw"
+
+
+def test_a_table_through_the_command(raw: Path, tmp_path: Path, cli: "Cli") -> None:
+    paths = ["Healthy/000.png", "Healthy/001.png", "Brain Tumor/000.png", "Brain Tumor/002.png"]
+    table = _table(tmp_path / "who.csv", [(path, "Jane Doe") for path in paths])
+    out = tmp_path / "out"
+    done = cli("shard", raw, out, "--size", SIZE, "--groups", table)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert "Patients known: 1; each is one group." in done.stdout
+    rows = by_path(out)
+    assert len({rows[path]["duplicate_group"] for path in paths}) == 1
+    assert len({rows[path]["split"] for path in paths}) == 1
+    assert not any(b"Jane Doe" in data for data in content_of(out).values())
+    assert verify.run(out).problems == ()
+    done = cli("shard", raw, out, "--size", SIZE, "--groups", tmp_path / "none.csv")
+    assert done.returncode == ExitCode.NO_INPUT
+    assert "none.csv cannot be read" in done.stderr
+
+
+def test_groups_that_are_torn_apart_are_seen(raw: Path, tmp_path: Path) -> None:
+    """A table lets groups be larger than the hashes say, never smaller."""
+    out = tmp_path / "out"
+    table = _table(tmp_path / "t.csv", [("Healthy/000.png", "x"), ("Healthy/001.png", "x")])
+    run(raw, out, small_config(patients=table))
+    manifest = pq.read_table(out / "manifest.parquet")
+    groups = manifest["duplicate_group"].to_pylist()
+    twice = next(group for group in groups if group is not None and groups.count(group) == 2)
+    groups[groups.index(twice)] = max(group for group in groups if group is not None) + 1
+    at = manifest.column_names.index("duplicate_group")
+    pq.write_table(
+        manifest.set_column(at, "duplicate_group", pa.array(groups)), out / "manifest.parquet"
+    )
+    told = [str(problem) for problem in verify.run(out).problems]
+    assert any("other duplicate groups than its own hashes" in text for text in told)
+
+
+def test_dicom_files_of_one_patient_go_together(
+    raw: Path, tmp_path: Path, build: "type[Build]"
+) -> None:
+    for k in range(12):
+        pixels = build.smooth(48, 48, 900 + k).astype("uint16")
+        folder = ("Healthy", "Brain Tumor")[k % 2]
+        data = make(pixels, 12, PatientID=f"Doe-{k % 3}")
+        write_file(raw / folder / f"{k:02}", data)
+    write_file(raw / "Healthy" / "nobody", make(IMAGE, 12, PatientID=""))
+    out = tmp_path / "out"
+    report = run(raw, out, small_config())
+    assert report.dataset.groups["patients"] == 3
+    rows = by_path(out)
+    paths = [f"{('Healthy', 'Brain Tumor')[k % 2]}/{k:02}" for k in range(12)]
+    of = [{rows[path]["duplicate_group"] for path in paths[patient::3]} for patient in range(3)]
+    assert all(len(groups) == 1 for groups in of)
+    assert len(set.union(*of)) == 3
+    assert not any(b"Doe-" in data for data in content_of(out).values())
+    assert verify.run(out).problems == ()
+    # The secret is another one each time, and the bytes are not.
+    run(raw, tmp_path / "again", small_config(workers=1))
+    assert content_of(tmp_path / "again") == content_of(out)
+    single = run(raw, tmp_path / "single", small_config(patient_id=False)).dataset
+    assert (single.groups["patients"], single.groups["groups"]) == (
+        0,
+        report.dataset.groups["groups"] + 9,
+    )
+    # A new file of a known patient follows him.
+    write_file(raw / "Healthy" / "late", make(build.smooth(48, 48, 77), 8, PatientID="Doe-1"))
+    run(raw, out, small_config())
+    after = by_path(out)
+    assert after["Healthy/late"]["split"] == rows["Brain Tumor/01"]["split"]
+    assert report.dataset.groups["patients"] == 3
+
+
+def test_the_key_is_private_and_goes_with_the_work_area(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+
+    def stop(*_: Any) -> Any:
+        modes.append((tmp_path / "out" / ".partial" / "patients.key").stat().st_mode & 0o777)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "ordered_map", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path / "out", small_config())
+    run(raw, tmp_path / "out", small_config())
+    assert modes == [0o600]
+    assert not list((tmp_path / "out").rglob("*.key"))
