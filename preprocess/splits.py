@@ -101,9 +101,9 @@ def assign(
             missing = SPLITS[int(np.argmin(held[:, label]))]
             raise ConfigError(
                 f"{name} has {int(totals[label])} images in {int((counts[:, label] > 0).sum())} "
-                f"groups of duplicates or patients: too few for train, validation and test to get one "
-                f"each by their shares ({missing} got none). Add images, change the shares with --split, "
-                "use --no-patient-id where all DICOM files carry one made-up PatientID, or --split-by "
+                "groups of duplicates or patients: too few for train, validation and test to get one "
+                f"each by their shares ({missing} got none). Add images, change the shares by --split, "
+                "give --no-patient-id where all DICOM files carry one made-up PatientID, or --split-by "
                 "file if they are no duplicates."
             )
     return chosen[inverse]
