@@ -5,6 +5,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from tumorbatch import records
 from tumorbatch.atomic import atomic_path
 from tumorbatch.errors import InputError
+from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import SPLITS, Shard
 
 _SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.tfrecord")
@@ -81,18 +83,19 @@ def write_shards(
     layout: dict[str, list[int]],
     read_record: Callable[[int], bytes],
 ) -> tuple[Shard, ...]:
-    """Write every shard atomically.
+    """Write every shard atomically, several at a time: one waits for the disk, another is hashed.
 
     Args:
         folder: Where to.
         layout: From `lay_out`.
-        read_record: Gives the framed record of an image.
+        read_record: Gives the framed record of an image; called from several threads.
 
     Raises:
         OutputError: The disk is full or not writable.
     """
-    shards = []
-    for name, members in layout.items():
+
+    def write(name: str) -> Shard:
+        members = layout[name]
         digest = hashlib.sha256()
         size = 0
         with atomic_path(folder / name) as temporary, temporary.open("wb", 1 << 20) as file:
@@ -100,8 +103,10 @@ def write_shards(
                 record = read_record(index)
                 digest.update(record)
                 size += file.write(record)
-        shards.append(Shard(name, name.split("-")[0], len(members), size, digest.hexdigest()))
-    return tuple(shards)
+        return Shard(name, name.split("-")[0], len(members), size, digest.hexdigest())
+
+    with ThreadPoolExecutor(available_cores()) as threads:
+        return tuple(threads.map(write, layout))
 
 
 def write_manifest(path: Path, manifest: pa.Table) -> None:
