@@ -9,7 +9,8 @@ row, but for colour):
     alpha        dropped: what lies under a transparent pixel is shown (but libtiff has blended an
                  8-bit colour TIFF with black)
     rotated      the Exif or TIFF orientation is applied, as a viewer would show the image
-    multi-page   the first page, or the first frame of an animated PNG, is used
+    multi-page   the first page, or the first frame of an animated PNG or WebP, is used
+    (none)       BMP: 1, 4, 8, 24 and 32 bits a pixel without compression; others are refused
     16-bit       more than 8 bits a sample: the values between the 0.5th and 99.5th percentile of
                  the image are stretched over 0..255, the rest is clipped. Dividing by the type's
                  maximum would leave 12-bit data in 16-bit files with 16 grey levels.
@@ -58,7 +59,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode a whole file's bytes.
 
     Args:
-        data: Content of a JPEG, PNG, TIFF or DICOM file.
+        data: Content of a JPEG, PNG, TIFF, BMP, WebP or DICOM file.
         max_pixels: Larger images are refused by their header, before memory is spent on them.
 
     Raises:
@@ -82,7 +83,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             f"{header.width} x {header.height} pixels; the least is {MIN_SIDE} a side",
         )
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH)
+        how = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_IGNORE_ORIENTATION if header.format == "webp" else 0)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:
         raise FileError(Status.DECODE_ERROR, f"OpenCV cannot decode it: {error.err}") from error
     if image is None:
@@ -109,7 +111,18 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     if header.orientation != 1:
         flags.append("rotated")
     grey = image.astype(np.uint8, copy=False) if image.dtype == np.uint8 else window(image)
+    if header.format == "webp":  # OpenCV 5 turns these, OpenCV 4 does not
+        grey = _upright(grey, header.orientation)
     return Decoded(np.ascontiguousarray(grey), header, tuple(flags))
+
+
+def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo an Exif orientation: 5 to 8 swap the axes, then each axis may be mirrored."""
+    if orientation > 4:
+        image = image.T
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    right = -1 if orientation in (2, 3, 6, 7) else 1
+    return image[::down, ::right]
 
 
 def window(image: NDArray[np.generic]) -> NDArray[np.uint8]:

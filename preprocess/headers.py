@@ -2,7 +2,8 @@
 
 The magic bytes decide the format, never the extension; size and depth are known before any memory is
 spent on pixels. Sources: ITU-T T.81 (JPEG) annex B, the PNG specification (third edition) section
-11, TIFF revision 6.0 section 2, CIPA DC-008 (Exif) for the orientation tag.
+11, TIFF revision 6.0 section 2, CIPA DC-008 (Exif) for the orientation tag, RFC 9649 (WebP), and
+Microsoft's BITMAPINFOHEADER and BITMAPV5HEADER (BMP).
 """
 
 import re
@@ -28,7 +29,7 @@ class Header:
     """Properties of the (first) image in a file.
 
     Attributes:
-        format: "jpeg", "png", "tiff" or "dicom".
+        format: "jpeg", "png", "tiff", "bmp", "webp" or "dicom".
         width: In pixels, as stored (before any Exif rotation).
         height: In pixels, as stored.
         bit_depth: Bits a sample.
@@ -52,8 +53,8 @@ def read_header(data: bytes) -> Header:
     """Parse the header of a whole file's bytes.
 
     Raises:
-        FileError: `unsupported` for anything but JPEG, PNG and TIFF; `truncated` when the bytes end
-            before the image does; `decode_error` when the header contradicts itself.
+        FileError: `unsupported` for anything but JPEG, PNG, TIFF, BMP and WebP; `truncated` when the
+            bytes end before the image does; `decode_error` when the header contradicts itself.
     """
     try:
         if data.startswith(b"\xff\xd8\xff"):
@@ -62,14 +63,21 @@ def read_header(data: bytes) -> Header:
             return _png(data)
         if data[:4] in (b"II*\0", b"MM\0*"):
             return _tiff(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp(data)
+        if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved: 0 in every BMP
+            return _bmp(data)
     except (struct.error, IndexError) as error:
         raise FileError(Status.TRUNCATED, "the file ends inside its header") from error
     except ValueError as error:
         raise FileError(Status.DECODE_ERROR, str(error)) from error
-    for known in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*"):
-        if known.startswith(data):
-            raise FileError(Status.TRUNCATED, "the file ends inside its header")
-    raise FileError(Status.UNSUPPORTED, "not a JPEG, PNG, TIFF or DICOM image, by its first bytes")
+    known = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"RIFF", b"BM")
+    short = {b"RIFF": 12, b"BM": 10}.get(data[:4] if data[:1] == b"R" else data[:2], 0)
+    if any(magic.startswith(data) for magic in known) or len(data) < short:
+        raise FileError(Status.TRUNCATED, "the file ends inside its header")
+    raise FileError(
+        Status.UNSUPPORTED, "not a JPEG, PNG, TIFF, BMP, WebP or DICOM image, by its first bytes"
+    )
 
 
 def _jpeg(data: bytes) -> Header:
@@ -219,4 +227,73 @@ def _tiff(data: bytes) -> Header:
         alpha=bool(tags.get(338)) or (photometric == 2 and channels > 3),
         orientation=orientation if 1 <= orientation <= 8 else 1,
         pages=_count_pages(data, following),
+    )
+
+
+def _bmp(data: bytes) -> Header:
+    offset, header_size = struct.unpack_from("<II", data, 10)
+    if header_size == 12:  # OS/2
+        width, height, _, depth = struct.unpack_from("<HHHH", data, 18)
+        compression = 0
+    elif header_size >= 40:
+        width, height, _, depth, compression = struct.unpack_from("<iiHHI", data, 18)
+        height = abs(height)  # negative: the first row is the top one
+    else:
+        raise ValueError(f"BMP with a header of {header_size} bytes")
+    if width <= 0 or height == 0:
+        raise ValueError("BMP without a width or height")
+    masks = struct.unpack_from("<4I", data, 54) if compression == 3 else (0xFF0000, 0xFF00, 0xFF, 0)
+    if depth not in (1, 4, 8, 24, 32) or masks[:3] != (0xFF0000, 0xFF00, 0xFF):
+        raise FileError(
+            Status.UNSUPPORTED,
+            f"a BMP of {depth} bits a pixel or with odd masks: save it as PNG",
+        )
+    if compression not in (0, 3):
+        raise FileError(Status.UNSUPPORTED, "a compressed BMP: save it as PNG")
+    row = (width * depth + 31) // 32 * 4
+    if offset + row * height > len(data):
+        raise FileError(Status.TRUNCATED, "the BMP ends before its pixels do")
+    alpha = compression == 3 and header_size >= 56 and masks[3] != 0
+    return Header("bmp", width, height, min(depth, 8), {24: 3, 32: 4}.get(depth, 1), alpha=alpha)
+
+
+def _webp(data: bytes) -> Header:
+    end = 8 + int.from_bytes(data[4:8], "little")
+    if end > len(data):
+        raise FileError(Status.TRUNCATED, "the WebP ends before its size says")
+    width = height = frames = 0
+    alpha, orientation = False, None
+    at = 12
+    while at + 8 <= end:
+        name, size = struct.unpack_from("<4sI", data, at)
+        body = data[at + 8 : at + 8 + size]
+        if at + 8 + size > end:
+            raise FileError(Status.TRUNCATED, "the WebP ends inside a chunk")
+        if name == b"VP8X":
+            alpha = bool(body[0] & 0x10)
+            width, height = (1 + int.from_bytes(body[k : k + 3], "little") for k in (4, 7))
+        elif name == b"VP8 " and not width:
+            if body[3:6] != b"\x9d\x01\x2a":
+                raise ValueError("WebP without its start code")
+            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 6))
+        elif name == b"VP8L" and not width:
+            (bits,) = struct.unpack_from("<I", body, 1)
+            width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+            alpha = bool(bits >> 28 & 1)
+        elif name == b"ANMF":
+            frames += 1
+        elif name == b"EXIF":
+            orientation = _orientation(body.removeprefix(b"Exif\0\0"))
+        at += 8 + size + size % 2
+    if not (width and height):
+        raise ValueError("WebP without an image")
+    return Header(
+        "webp",
+        width,
+        height,
+        8,
+        4 if alpha else 3,
+        alpha=alpha,
+        orientation=orientation or 1,
+        pages=max(1, frames),
     )

@@ -151,9 +151,10 @@ def shard(
     """Make TFRecords from a folder of images.
 
     SRC (default data/raw) holds one folder for each class, such as `Brain Tumor` and `Healthy`, with
-    JPEG, PNG, TIFF and DICOM files at any depth. Each image is decoded to grey, equalised (CLAHE),
-    resized, and written to OUT (default tfrecords): shards for train, validation and test, a manifest
-    with one row a file, good or bad, and dataset.json. Duplicates and near ones stay in one split.
+    JPEG, PNG, TIFF, BMP, WebP and DICOM files at any depth. Each image is decoded to grey, equalised
+    (CLAHE), resized, and written to OUT (default tfrecords): shards for train, validation and test, a
+    manifest with one row a file, good or bad, and dataset.json. Duplicates and near ones stay in one
+    split.
 
     A run that was killed goes on where it stopped when the same command is given again. Files that
     cannot be read are listed in the manifest with a reason; the exit code is then 3.

@@ -229,9 +229,9 @@ def test_frames_of_an_animated_png_are_pages(build: "type[Build]") -> None:
     [
         b"This is a text file, not an image.\n",
         b"GIF89a" + bytes(100),
-        b"BM" + bytes(100),
+        b"BMW is no image format" + bytes(100),
         b"%PDF-1.7",
-        b"RIFF\0\0\0\0WEBP",
+        b"RIFF\0\0\0\0WAVE",
         b"II+\0\x08\0\0\0" + bytes(100),  # BigTIFF
         bytes(128) + b"DICM",
         bytes(1000),
