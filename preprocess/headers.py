@@ -18,7 +18,10 @@ _START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xC
 # Every marker but padding, restarts and those without a length; none occurs in compressed data.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _ORIENTATION = 274
-_TIFF_TAGS = frozenset({256, 257, 258, 262, 273, 277, 279, 284, 324, 325, 338, _ORIENTATION})
+_TIFF_TAGS = frozenset({256, 257, 258, 259, 262, 273, 277, 279, 284, 324, 325, 338, _ORIENTATION})
+# None, CCITT, LZW, JPEG, deflate, PackBits, LZMA, zstd, WebP: these libtiff reads, or says that it
+# does not. Of others it gives nothing but zeros, and no error.
+_TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001})
 _TIFF_TYPES = {1: (1, "B"), 3: (2, "H"), 4: (4, "I")}  # bytes, struct code
 _MAX_TIFF_VALUES = 1 << 20  # one tag's; a million strips are more than any image has
 _MAX_TIFF_PAGES = 10_000
@@ -208,6 +211,10 @@ def _tiff(data: bytes) -> Header:
         for start, size in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):
             if start + size > len(data):
                 raise FileError(Status.TRUNCATED, "the TIFF ends before its pixels do")
+    if first(259, 1) not in _TIFF_COMPRESSIONS:
+        raise FileError(
+            Status.UNSUPPORTED, f"a TIFF with compression {first(259, 1)}: save it with LZW or as PNG"
+        )
     depth = max(tags.get(258) or (1,))
     channels = first(277, 1)
     photometric = first(262, 1)

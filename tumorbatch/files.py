@@ -43,8 +43,8 @@ def is_dicom(data: bytes) -> bool:
 def find_files(root: Path) -> list[FoundFile]:
     """Everything below `root` but hidden entries (a leading dot), sorted by name.
 
-    Symbolic links are followed; a link into a folder that is already being walked is a row with a
-    problem, and so are FIFOs, sockets, devices and folders that cannot be listed.
+    Symbolic links are followed; a link into a folder that is being walked, or lies above, is a row
+    with a problem, and so are FIFOs, sockets, devices and folders that cannot be listed.
 
     Raises:
         InputError: `root` is no folder, or cannot be listed.
@@ -57,7 +57,9 @@ def find_files(root: Path) -> list[FoundFile]:
         raise InputError(f"{root} does not exist. Give the folder that holds the images.") from error
     except OSError as error:
         raise InputError(f"{root} cannot be read: {error.strerror}.") from error
-    found = list(_walk(os.fspath(root), "", ()))
+    # A link to a folder above the root leads back to it: a loop, and all its neighbours would be rows.
+    above = tuple((info.st_dev, info.st_ino) for info in map(os.stat, root.resolve().parents))
+    found = list(_walk(os.fspath(root), "", above))
     return sorted(found, key=lambda file: file.name)
 
 
