@@ -17,6 +17,7 @@ ROW_SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("format", pa.string()),
         ("bit_depth", pa.int16()),
+        ("channels", pa.int16()),
         ("flags", pa.string()),
     ]
 )

@@ -97,6 +97,7 @@ def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> Fi
         "height": grey.shape[0],
         "format": header.format,
         "bit_depth": header.bit_depth,
+        "channels": header.channels,
         "flags": ",".join(done.flags),
         "patient": _patient(data, secret),
     }

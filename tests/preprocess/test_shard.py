@@ -131,6 +131,7 @@ def test_rows_describe_the_files(sample: Path, shard_set: Path) -> None:
             assert row["format"] == magic[data[:2]]
             assert (row["height"], row["width"]) == done.decoded.grey.shape
             assert row["bit_depth"] == done.decoded.header.bit_depth
+            assert row["channels"] == done.decoded.header.channels
             assert row["flags"] == ",".join(done.flags)
             assert ("16-bit" in row["flags"]) is (row["bit_depth"] == 16)
             kinds[Path(path).suffix.lower(), row["format"], row["bit_depth"]] += 1
@@ -238,6 +239,7 @@ def test_the_manifest_columns_are_pinned(shard_set: Path) -> None:
         "height": "int32",
         "format": "string",
         "bit_depth": "int16",
+        "channels": "int16",
         "flags": "string",
         "duplicate_group": "int64",
         "split": "string",
