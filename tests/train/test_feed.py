@@ -234,7 +234,8 @@ def _measure(augmentation: Augmentation, seed: int, count: int) -> NDArray[np.fl
     """[count, 2, 2]: (x, y) of the input = centre + M @ ((x, y) of the output - centre).
 
     Measured, not drawn again: one channel holds x, the other y, so the output says where each of
-    its pixels came from. In float32, where the op cuts no fractions off.
+    its pixels came from. In float32, where no fractions of grey levels are cut off; OpenCV reads at
+    places that are multiples of 1/32 pixel.
     """
     ramps = np.repeat(np.stack([_X, _Y], axis=-1)[None].astype(np.float32), count, axis=0)
     out = augment(tf.constant(ramps), augmentation, [seed, 1]).numpy()
@@ -244,7 +245,7 @@ def _measure(augmentation: Augmentation, seed: int, count: int) -> NDArray[np.fl
         at = np.stack([_X[inside], _Y[inside]], axis=1) - _CENTRE
         design = np.column_stack([at, np.ones(len(at))])
         solution = np.linalg.lstsq(design, image[inside] - _CENTRE, rcond=None)[0]
-        np.testing.assert_allclose(solution[2], 0, atol=1e-3)  # the centre stays where it is
+        np.testing.assert_allclose(solution[2], 0, atol=0.02)  # the centre stays where it is
         measured.append(solution[:2].T)
     return np.array(measured)
 
@@ -302,13 +303,15 @@ def test_the_texture_is_an_inverse_warp_about_the_centre(augmentation: Augmentat
     sources = _measure(augmentation, seed=0, count=64)
     for before, after, source in zip(images, out, sources, strict=True):
         expected = np.rint(_inverse_warp(before[..., 0], source))
-        assert np.abs(after[..., 0] - expected).max() <= 1
+        # 1/64 pixel off along both axes is 0.7 grey levels of this texture.
+        assert np.abs(after[..., 0] - expected).max() <= 2
+        assert np.abs(after[..., 0] - expected).mean() < 0.4
 
     (a0, a1), (b0, b1) = sources.transpose(1, 2, 0)
-    np.testing.assert_allclose(np.abs(a0), b1, atol=1e-4)  # the same zoom along both axes
-    np.testing.assert_allclose(b0, 0, atol=1e-4)  # shear is horizontal alone
+    np.testing.assert_allclose(np.abs(a0), b1, atol=2e-3)  # the same zoom along both axes
+    np.testing.assert_allclose(b0, 0, atol=2e-3)  # shear is horizontal alone
     for drawn, middle, reach in ((1 / b1, 1, augmentation.zoom), (a1 / b1, 0, augmentation.shear)):
-        assert np.abs(drawn - middle).max() <= reach + 1e-4
+        assert np.abs(drawn - middle).max() <= reach + 2e-3
         if reach:  # 64 draws come near both ends
             assert drawn.min() < middle - 0.8 * reach
             assert drawn.max() > middle + 0.8 * reach
