@@ -11,6 +11,10 @@ THRESHOLD = 0.5  # on the probability of Tumor
 TEMPERATURE = 1.0  # the network's own probability: not calibrated
 
 
+class DivergedError(ConfigError):
+    """The loss or the logits are not finite any more: the learning rate does not fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """Random changes to each training image, as the report has them.
@@ -75,6 +79,8 @@ class Config:
         device: "auto", "cpu" or "gpu".
         precision: "auto", "float32" or "mixed_float16".
         xla: "auto", "on" or "off".
+        deterministic: Slower ops where the fast ones may differ in the last bit from run to run.
+        checkpoint_minutes: Time between two checkpoints inside an epoch.
         overwrite: Replace another bundle.
     """
 
@@ -84,6 +90,8 @@ class Config:
     device: str = "auto"
     precision: str = "auto"
     xla: str = "auto"
+    deterministic: bool = False
+    checkpoint_minutes: float = 5.0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -91,4 +99,8 @@ class Config:
             raise ConfigError(
                 f"--arch must be one of {', '.join(architectures.ARCHITECTURES)}. "
                 f"Received: {self.architecture}."
+            )
+        if not self.checkpoint_minutes > 0:
+            raise ConfigError(
+                f"checkpoint_minutes must be above 0. Received: {self.checkpoint_minutes:g}."
             )

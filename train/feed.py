@@ -142,11 +142,18 @@ class TrainingFeed:
         self._seed = seed
         self._fixed_shape = fixed_shape
 
-    def epoch(self, number: int) -> Any:
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        full, rest = divmod(len(self._labels), self._batch_size)
+        return full + (rest > 0 and not self._fixed_shape)
+
+    def epoch(self, number: int, start: int = 0) -> Any:
         """Every image once, in an order that seed and epoch alone decide.
 
         Args:
             number: Of the epoch, from 0.
+            start: Batches at its beginning that are left out, as they have been trained on.
 
         Returns:
             `tf.data.Dataset` of (uint8 [B, height, width, 1], float32 [B, 1]).
@@ -165,6 +172,7 @@ class TrainingFeed:
             data = tf.data.Dataset.from_tensor_slices(order)
             # Indices are batched, not images: one gather a batch instead of an op call an image.
             data = data.batch(self._batch_size, drop_remainder=self._fixed_shape).enumerate()
+            data = data.skip(start)
             data = data.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             return data.prefetch(tf.data.AUTOTUNE)
 

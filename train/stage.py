@@ -15,11 +15,12 @@ from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.limits import differences
 from tumorbatch.lock import output_lock
-from tumorbatch.runtime import Runtime, resolve, versions
+from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
 from tumorbatch.scoring import scorer
 from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.train.card import model_card
-from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Config
+from tumorbatch.train.checkpoint import Checkpoint
+from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Config, DivergedError
 
 if TYPE_CHECKING:
     from tumorbatch.train.fit import Fitted
@@ -72,8 +73,20 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
         if _already_done(out, summary, config.overwrite):
             old, metrics = _read_finished(out)
             return Report(old, metrics, dataset.leaky, 0, 0.0, time.monotonic() - started, True)
+        checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint"), _plan(config, summary))
+        try:
+            checkpoint.check()
+        except (ConfigError, InputError):
+            if not config.overwrite:
+                raise
+            checkpoint.remove()
         # Everything that can be refused without it has been: TensorFlow costs seconds.
-        made, metrics, fitted = _train(tfrecords, out, config, dataset, summary)
+        try:
+            made, metrics, fitted = _train(tfrecords, out, config, dataset, summary, checkpoint)
+        except DivergedError:
+            checkpoint.remove()  # the same command would end here again
+            raise
+        checkpoint.remove()
     return Report(
         made,
         metrics,
@@ -85,7 +98,12 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
 
 
 def _train(
-    tfrecords: Path, out: Path, config: Config, dataset: Dataset, summary: dict[str, Any]
+    tfrecords: Path,
+    out: Path,
+    config: Config,
+    dataset: Dataset,
+    summary: dict[str, Any],
+    checkpoint: Checkpoint,
 ) -> "tuple[Bundle, dict[str, Any], Fitted]":
     runtime = resolve(config.device, config.precision, config.xla)
     import keras
@@ -102,11 +120,16 @@ def _train(
         )
     keras.config.set_dtype_policy(runtime.precision)
     keras.utils.set_random_seed(config.schedule.seed)
+    if config.deterministic:
+        load_tensorflow().config.experimental.enable_op_determinism()
     train, validation, test = (
         load_split(tfrecords, dataset, split) for split in ("train", "validation", "test")
     )
     network = architectures.build(config.architecture, dataset.preprocessing.size)
-    fitted = fit(network, train, validation, config.schedule, config.augmentation, runtime)
+    fitted = fit(
+        network, train, validation, config.schedule, config.augmentation, runtime, checkpoint,
+        config.checkpoint_minutes,
+    )  # fmt: skip
     score = scorer(network, config.schedule.batch_size, runtime)
     metrics = {
         name: binary_metrics(score(of.pixels), of.labels, THRESHOLD, TEMPERATURE)
@@ -125,6 +148,18 @@ def _summary(config: Config, dataset_sha256: str, dataset: Dataset) -> dict[str,
         "leaky": dataset.leaky,
         "schedule": asdict(config.schedule),
         "augmentation": asdict(config.augmentation) if config.augmentation else None,
+    }
+
+
+def _plan(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
+    """What an interrupted training must share with the one that goes on."""
+    return {
+        **summary,
+        "device": config.device,
+        "precision": config.precision,
+        "xla": config.xla,
+        "deterministic": config.deterministic,
+        "versions": versions("keras", "tensorflow", "numpy"),
     }
 
 

@@ -45,6 +45,18 @@ from tumorbatch.session import session
     show_default=True,
     help="`auto`: on a GPU, not on a CPU, where it slows training down.",
 )
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same bits each time, on one machine and set of versions; slower.",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Time between checkpoints inside an epoch. Each epoch's end and each signal make one too.",
+)
 @options.seed
 @options.overwrite
 @options.quiet
@@ -63,6 +75,8 @@ def train(
     device: str,
     precision: str,
     xla: str,
+    deterministic: bool,
+    checkpoint_minutes: float,
     seed: int,
     overwrite: bool,
     quiet: bool,
@@ -73,13 +87,16 @@ def train(
     rising, keeps the best weights, and writes a model bundle: weights, model.json, history,
     metrics on validation and test, and a model card.
 
+    A training that was killed or interrupted goes on where its last checkpoint stands when the same
+    command is given again; with --deterministic it ends with the very bits of one that was not.
+
     \b
     Examples:
       tumorbatch train --arch cnn1
       tumorbatch train --arch cnn2 --epochs 60 --out models/cnn2-long
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
-    with session(quiet, "Nothing was published: the same command starts again."):
+    with session(quiet, "Nothing was published: the same command goes on from the checkpoint."):
         from tumorbatch.train import stage
         from tumorbatch.train.config import Augmentation, Config, Schedule
 
@@ -90,6 +107,8 @@ def train(
             device=device,
             precision=precision,
             xla=xla,
+            deterministic=deterministic,
+            checkpoint_minutes=checkpoint_minutes,
             overwrite=overwrite,
         )
         out = out or Path("models") / arch

@@ -5,12 +5,14 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import click
 
 from tumorbatch.errors import ExitCode, TumorBatchError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -18,9 +20,41 @@ class _Interrupted(KeyboardInterrupt):
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
-    for known in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for known in _SIGNALS:
         signal.signal(known, signal.SIG_IGN)  # a second signal must not cut the cleaning up
     raise _Interrupted(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Callable[[], None]]:
+    """Let a first signal wait: inside, it takes effect when the yielded function is called.
+
+    For work that has moments at which it can be saved. A second signal does not wait. Outside of a
+    `session`, in a notebook say, nothing changes.
+    """
+    if signal.getsignal(signal.SIGTERM) is not _interrupt:
+        yield lambda: None
+        return
+    waiting: list[int] = []
+
+    def remember(number: int, frame: object) -> None:
+        if waiting:
+            _interrupt(number, frame)
+        waiting.append(number)
+
+    def now() -> None:
+        if waiting:
+            _interrupt(waiting[0], None)
+
+    for number in _SIGNALS:
+        signal.signal(number, remember)
+    try:
+        yield now
+    finally:
+        if signal.getsignal(signal.SIGTERM) is remember:  # not while it ends already
+            for number in _SIGNALS:
+                signal.signal(number, _interrupt)
+    now()
 
 
 class _Formatter(logging.Formatter):
@@ -48,7 +82,7 @@ def _set_up_logging(quiet: bool) -> None:
 def session(quiet: bool, when_interrupted: str) -> Iterator[None]:
     """Turn signals and errors into a sentence on standard error and the right exit code."""
     _set_up_logging(quiet)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in _SIGNALS:
         signal.signal(number, _interrupt)
     try:
         yield

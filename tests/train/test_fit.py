@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
-from tumorbatch.train.config import Augmentation, Schedule
+from tumorbatch.train.config import Augmentation, DivergedError, Schedule
 from tumorbatch.train.feed import Images
-from tumorbatch.train.fit import DivergedError, Fitted, fit
+from tumorbatch.train.fit import Fitted, fit
 from tumorbatch.train.metrics import log_loss
 
 _CPU = Runtime("cpu", "float32", False, 1, "for a test")

@@ -381,8 +381,8 @@ def test_a_running_training_holds_the_lock_and_ends_at_sigterm(
         process.kill()
     assert process.returncode == ExitCode.TRY_AGAIN
     assert stderr.endswith(
-        "Interrupted (SIGTERM). Nothing was published: the same command starts again.\n"
+        "Interrupted (SIGTERM). Nothing was published: the same command goes on from the checkpoint.\n"
     )
     assert (stdout, "Traceback" in stderr) == ("", False)
     assert _content(copy) == _content(model)
-    assert [path.name for path in copy.parent.iterdir()] == ["cnn1"]
+    assert sorted(path.name for path in copy.parent.iterdir()) == [".cnn1.checkpoint", "cnn1"]

@@ -1,0 +1,194 @@
+"""A training that is killed goes on, and ends as if nothing had been."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train.test_fit import _CPU, _images, _network
+from tumorbatch.errors import ConfigError, ExitCode, InputError
+from tumorbatch.train.checkpoint import Checkpoint, Position
+from tumorbatch.train.config import Augmentation, Schedule
+from tumorbatch.train.fit import Fitted, fit
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAN = {"architecture": "cnn1", "dataset_sha256": "ab", "schedule": {"seed": 0, "epochs": 5}}
+SCHEDULE = Schedule(epochs=5, patience=5, batch_size=5, learning_rate=0.02)
+
+
+class StopError(Exception):
+    """Stands for the machine's end."""
+
+
+class Stopping(Checkpoint):
+    """Dies behind its n-th save."""
+
+    left = 10**9
+
+    def save(self, *arguments: Any) -> None:
+        super().save(*arguments)
+        self.left -= 1
+        if not self.left:
+            raise StopError
+
+
+def _fit(checkpoint: Checkpoint | None) -> tuple[Fitted, list[Any]]:
+    network = _network()
+    # minutes: a checkpoint behind each step
+    fitted = fit(
+        network, _images(1), _images(2), SCHEDULE, Augmentation(), _CPU, checkpoint, minutes=1e-9
+    )
+    return fitted, network.get_weights()
+
+
+def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, weights = _fit(None)
+    for saves in (1, 4, 9, 10, 11, 23, 48):  # ten steps an epoch, the last one's save is its end's
+        checkpoint = Stopping(tmp_path / f"{saves}.checkpoint", PLAN)
+        checkpoint.left = saves
+        with pytest.raises(StopError):
+            _fit(checkpoint)
+        again, resumed = _fit(Checkpoint(checkpoint.path, PLAN))
+        for one, other in zip(weights, resumed, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert again.best_epoch == whole.best_epoch
+        for name, values in whole.history.items():
+            exact = name.startswith("val_")
+            np.testing.assert_allclose(again.history[name], values, rtol=0 if exact else 1e-5)
+
+
+def test_stopped_again_and_again(tmp_path: Path) -> None:
+    _, weights = _fit(None)
+    for _ in range(100):
+        checkpoint = Stopping(tmp_path / "checkpoint", PLAN)
+        checkpoint.left = 3
+        try:
+            _, resumed = _fit(checkpoint)
+        except StopError:
+            continue
+        break
+    for one, other in zip(weights, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_finished_training_has_nothing_left_to_do(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint", PLAN)
+    fitted, weights = _fit(checkpoint)
+    again, restored = _fit(checkpoint)
+    assert again.history == fitted.history
+    for one, other in zip(weights, restored, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _saved(path: Path) -> Checkpoint:
+    checkpoint = Checkpoint(path / "checkpoint", PLAN)
+    network = _network()
+    network.compile("adam", "mse")
+    network.optimizer.build(network.trainable_variables)
+    checkpoint.save(network, network.get_weights(), Position(epoch=2, best=(0.75, -0.5)))
+    return checkpoint
+
+
+def test_another_plan_is_refused_with_the_difference(tmp_path: Path) -> None:
+    checkpoint = _saved(tmp_path)
+    checkpoint.check()
+    for plan, words in (
+        ({**PLAN, "schedule": {"seed": 1, "epochs": 5}}, "seed: 0 then, 1 now"),
+        ({**PLAN, "dataset_sha256": "cd"}, "another shard set"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Checkpoint(checkpoint.path, plan).check()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "header"])
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
+    checkpoint = _saved(tmp_path)
+    data = bytearray(checkpoint.path.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    damaged = {"flip": data, "cut": data[:-9], "empty": b"", "header": bytes(32) + b"\xff" * 99}
+    checkpoint.path.write_bytes(damaged[damage])
+    with pytest.raises(InputError, match="cannot be used"):
+        checkpoint.check()
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    checkpoint = _saved(tmp_path)
+    image = keras.Input((8, 8, 1), dtype="uint8")
+    network = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)))
+    network.compile("adam", "mse")
+    with pytest.raises(InputError, match="variables are other ones"):
+        checkpoint.restore(network)
+
+
+# --- real processes, real signals -------------------------------------------------------------------
+
+TRAIN = (
+    "--arch", "cnn1", "--epochs", "4", "--batch-size", "8", "--device", "cpu", "--deterministic",
+    "--checkpoint-minutes", "0.001",
+)  # fmt: skip
+
+
+def _start(shard_set: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tumorbatch", "train", str(shard_set), "--out", str(out), *TRAIN, *more],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait(process: "subprocess.Popen[str]", moment: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not moment() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path) -> None:
+    undisturbed = tmp_path / "undisturbed" / "cnn1"
+    process = _start(shard_set, undisturbed)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == ExitCode.OK, stderr
+    out = tmp_path / "killed" / "cnn1"
+    checkpoint = out.with_name(".cnn1.checkpoint")
+    rng = random.Random(0)
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGUSR2):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = _start(shard_set, out)
+        _wait(
+            process,
+            lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before,  # type: ignore[misc]
+        )
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+        expected = -number if number == signal.SIGKILL else ExitCode.TRY_AGAIN
+        assert process.returncode == expected, stderr
+        assert "Traceback" not in stderr
+        assert not out.exists()
+    process = _start(shard_set, out, "--seed", "1")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.USAGE
+    assert "seed: 0 then, 1 now" in stderr
+    process = _start(shard_set, out)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == ExitCode.OK, stderr
+    assert "going on behind epoch" in stderr
+    for name in ("weights.safetensors", "metrics.json"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    histories = [json.loads((folder / "history.json").read_bytes()) for folder in (out, undisturbed)]
+    assert histories[0]["val_auc"] == histories[1]["val_auc"]
+    assert os.listdir(out.parent) == ["cnn1"]

@@ -1,0 +1,173 @@
+"""What a killed training needs to go on: one file, whole or absent.
+
+32 bytes  sha256 of the rest
+the rest  a safetensors file: every variable of network and optimizer (the generators' states
+          included) and the best weights; in its metadata the plan and the position, as JSON
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from tumorbatch.atomic import write_bytes
+from tumorbatch.bundle import MAX_WEIGHTS_BYTES
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.limits import differences
+
+_MAX_BYTES = 5 * MAX_WEIGHTS_BYTES  # weights, Adam's two moments, the best weights, and some room
+_DIGEST = 32
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a training has come.
+
+    Attributes:
+        epoch: Epochs that are finished, validation included.
+        step: Steps of the next epoch that are finished.
+        partial: {name: mean over those steps' images}.
+        history: {name: one value a finished epoch}.
+        best: (validation AUC, minus validation loss) of the best epoch, or None before the first.
+        best_epoch: From 1; 0 before the first.
+        stopped: Whether the last finished epoch is to be the last one.
+        seconds: Spent in training steps.
+        images: Trained on in those seconds.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    partial: dict[str, float] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best: tuple[float, float] | None = None
+    best_epoch: int = 0
+    stopped: bool = False
+    seconds: float = 0.0
+    images: int = 0
+
+
+class Checkpoint:
+    """The file of one training.
+
+    Args:
+        path: Where; its folder exists.
+        plan: What decides the outcome, as JSON values; another plan's file is refused.
+    """
+
+    def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:
+        self.path = path
+        self._plan: dict[str, Any] = json.loads(json.dumps(plan))
+
+    def check(self) -> None:
+        """Refuse another training's file, before TensorFlow is loaded.
+
+        Raises:
+            ConfigError: The file belongs to a training with another plan.
+            InputError: It is damaged.
+        """
+        self._read()
+
+    def save(
+        self, network: Any, best_weights: Sequence[NDArray[np.float32]], position: Position
+    ) -> None:
+        """Replace the file.
+
+        Raises:
+            OutputError: The disk is full or not writable.
+        """
+        arrays = {
+            **_named("network", [variable.numpy() for variable in network.variables]),
+            **_named("optimizer", [variable.numpy() for variable in network.optimizer.variables]),
+            **_named("best", best_weights),
+        }
+        state = json.dumps({"plan": self._plan, "position": asdict(position)})
+        data = safetensors.numpy.save(arrays, metadata={"state": state})
+        write_bytes(self.path, hashlib.sha256(data).digest() + data)
+
+    def restore(self, network: Any) -> tuple[Position, list[NDArray[np.float32]]] | None:
+        """Give a compiled network the saved values.
+
+        Returns:
+            The position and the best weights, or None where there is no file.
+
+        Raises:
+            ConfigError: The file belongs to a training with another plan.
+            InputError: It is damaged, or does not fit the network.
+        """
+        found = self._read()
+        if found is None:
+            return None
+        position, arrays = found
+        network.optimizer.build(network.trainable_variables)
+        best = [variable.numpy() for variable in network.weights]
+        for name, variables in (
+            ("network", network.variables), ("optimizer", network.optimizer.variables),
+        ):  # fmt: skip
+            values = self._taken(name, arrays, [tuple(variable.shape) for variable in variables])
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return position, self._taken("best", arrays, [value.shape for value in best])
+
+    def remove(self) -> None:
+        """The training is finished, or cannot be."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> tuple[Position, dict[str, NDArray[Any]]] | None:
+        try:
+            if self.path.stat().st_size > _MAX_BYTES:
+                raise ValueError("it is larger than any training's")
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        digest, data = data[:_DIGEST], data[_DIGEST:]
+        try:
+            if hashlib.sha256(data).digest() != digest:
+                raise ValueError("its checksum does not fit")
+            length = int.from_bytes(data[:8], "little")
+            state = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+            values = state["position"]
+            if values["best"] is not None:
+                values["best"] = tuple(values["best"])
+            position = Position(**values)
+            arrays = safetensors.numpy.load(data)
+        except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise self._damaged(error) from error
+        changes = "; ".join(
+            "another shard set" if name == "dataset_sha256" else f"{name}: {before} then, {now} now"
+            for name, before, now in differences(state["plan"], self._plan)
+        )
+        if changes:
+            raise ConfigError(
+                f"{self.path} is of an interrupted training that was about something else ({changes}). "
+                "Repeat that command to finish it, or start anew with --overwrite."
+            )
+        return position, arrays
+
+    def _taken(
+        self, name: str, arrays: Mapping[str, NDArray[Any]], shapes: Sequence[tuple[int, ...]]
+    ) -> list[NDArray[Any]]:
+        values = [arrays.get(f"{name}/{index:05}") for index in range(len(shapes))]
+        if [None if value is None else value.shape for value in values] != list(shapes):
+            raise self._damaged(ValueError(f"its {name} variables are other ones"))
+        return [value for value in values if value is not None]
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
+            f"{self.path} cannot be used ({error}). Start anew with --overwrite, or delete it."
+        )
+
+
+def _named(name: str, values: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {
+        f"{name}/{index:05}": np.ascontiguousarray(value).reshape(np.shape(value))
+        for index, value in enumerate(values)
+    }
