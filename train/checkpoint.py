@@ -37,9 +37,16 @@ class Position:
         history: {name: one value a finished epoch}.
         best: (validation AUC, minus validation loss) of the best epoch, or None before the first.
         best_epoch: From 1; 0 before the first.
-        stopped: Whether the last finished epoch is to be the last one.
+        phase: The current phase's index.
+        phase_start: Epochs that were finished when it began.
+        starts: The same of the phases before.
+        stopped: Whether the last finished epoch is to be the phase's last one.
+        learning_rate: Of the coming epoch; heeded by the schedule "plateau" alone.
+        rate_changed: Epochs that were finished when it was last changed.
         seconds: Spent in training steps.
         images: Trained on in those seconds.
+        timed_steps: Steps in those seconds.
+        waited: Seconds of these in waiting for batches.
     """
 
     epoch: int = 0
@@ -48,9 +55,16 @@ class Position:
     history: dict[str, list[float]] = field(default_factory=dict)
     best: tuple[float, float] | None = None
     best_epoch: int = 0
+    phase: int = 0
+    phase_start: int = 0
+    starts: list[int] = field(default_factory=list)
     stopped: bool = False
+    learning_rate: float = 0.0
+    rate_changed: int = 0
     seconds: float = 0.0
     images: int = 0
+    timed_steps: int = 0
+    waited: float = 0.0
 
 
 class Checkpoint:
@@ -91,29 +105,15 @@ class Checkpoint:
         data = safetensors.numpy.save(arrays, metadata={"state": state})
         write_bytes(self.path, hashlib.sha256(data).digest() + data)
 
-    def restore(self, network: Any) -> tuple[Position, list[NDArray[np.float32]]] | None:
-        """Give a compiled network the saved values.
-
-        Returns:
-            The position and the best weights, or None where there is no file.
+    def load(self) -> "Saved | None":
+        """What was saved, or None where nothing was.
 
         Raises:
             ConfigError: The file belongs to a training with another plan.
-            InputError: It is damaged, or does not fit the network.
+            InputError: It is damaged.
         """
         found = self._read()
-        if found is None:
-            return None
-        position, arrays = found
-        network.optimizer.build(network.trainable_variables)
-        best = [variable.numpy() for variable in network.weights]
-        for name, variables in (
-            ("network", network.variables), ("optimizer", network.optimizer.variables),
-        ):  # fmt: skip
-            values = self._taken(name, arrays, [tuple(variable.shape) for variable in variables])
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
-        return position, self._taken("best", arrays, [value.shape for value in best])
+        return None if found is None else Saved(self, *found)
 
     def remove(self) -> None:
         """The training is finished, or cannot be."""
@@ -127,7 +127,7 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         digest, data = data[:_DIGEST], data[_DIGEST:]
         try:
             if hashlib.sha256(data).digest() != digest:
@@ -140,7 +140,7 @@ class Checkpoint:
             position = Position(**values)
             arrays = safetensors.numpy.load(data)
         except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         changes = "; ".join(
             "another shard set" if name == "dataset_sha256" else f"{name}: {before} then, {now} now"
             for name, before, now in differences(state["plan"], self._plan)
@@ -152,18 +152,50 @@ class Checkpoint:
             )
         return position, arrays
 
-    def _taken(
-        self, name: str, arrays: Mapping[str, NDArray[Any]], shapes: Sequence[tuple[int, ...]]
-    ) -> list[NDArray[Any]]:
-        values = [arrays.get(f"{name}/{index:05}") for index in range(len(shapes))]
-        if [None if value is None else value.shape for value in values] != list(shapes):
-            raise self._damaged(ValueError(f"its {name} variables are other ones"))
-        return [value for value in values if value is not None]
-
-    def _damaged(self, error: Exception) -> InputError:
+    def damaged(self, error: Exception) -> InputError:
+        """The sentence for a file that cannot be used."""
         return InputError(
             f"{self.path} cannot be used ({error}). Start anew with --overwrite, or delete it."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint's content.
+
+    Attributes:
+        checkpoint: Whose.
+        position: How far the training had come.
+        arrays: By name.
+    """
+
+    checkpoint: Checkpoint
+    position: Position
+    arrays: dict[str, NDArray[Any]]
+
+    def restore(self, network: Any) -> list[NDArray[np.float32]]:
+        """Give a network, compiled for the position's phase and its optimizer built, its values.
+
+        Returns:
+            The best weights.
+
+        Raises:
+            InputError: The file does not fit the network.
+        """
+        best = [variable.numpy() for variable in network.weights]
+        for name, variables in (
+            ("network", network.variables), ("optimizer", network.optimizer.variables),
+        ):  # fmt: skip
+            values = self._taken(name, [tuple(variable.shape) for variable in variables])
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return self._taken("best", [value.shape for value in best])
+
+    def _taken(self, name: str, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[Any]]:
+        values = [self.arrays.get(f"{name}/{index:05}") for index in range(len(shapes))]
+        if [None if value is None else value.shape for value in values] != list(shapes):
+            raise self.checkpoint.damaged(ValueError(f"its {name} variables are other ones"))
+        return [value for value in values if value is not None]
 
 
 def _named(name: str, values: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,8 @@
 """How to train, checked before TensorFlow is loaded."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from tumorbatch import architectures
 from tumorbatch.errors import ConfigError
@@ -9,43 +11,79 @@ MAX_BATCH = 4096  # images; the last batch is padded to this size, so it costs m
 MAX_SEED = 2**32 - 1  # NumPy's and Keras' limit
 THRESHOLD = 0.5  # on the probability of Tumor
 TEMPERATURE = 1.0  # the network's own probability: not calibrated
+RATES = ("constant", "cosine", "plateau")
+CLASS_WEIGHTS = ("none", "balanced")
+FEEDS = ("auto", "ram", "stream")
 
 
 class DivergedError(ConfigError):
     """The loss or the logits are not finite any more: the learning rate does not fit."""
 
 
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must lie between {low:g} and {high:g}. Received: {value:g}.")
+
+
+def _listed(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Received: {value}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random changes to each training image, as the report has them.
+    """Random changes to each training image. Shear, zoom and mirror are the report's.
 
     Attributes:
         shear: Largest horizontal shear, as the tangent of the angle; drawn from [-shear, shear].
         zoom: Largest relative change of size; the factor is drawn from [1 - zoom, 1 + zoom].
         flip: Whether half of the images are mirrored left to right.
+        rotation: Largest turn about the centre, degrees; drawn from [-rotation, rotation].
+        shift: Largest move along each axis, as a share of the side; drawn from [-shift, shift].
+        contrast: Largest relative change of contrast, about the middle grey; drawn likewise.
+        brightness: Largest change of brightness, as a share of white; drawn likewise.
     """
 
     shear: float = 0.2
     zoom: float = 0.2
     flip: bool = True
+    rotation: float = 0.0
+    shift: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shear <= 1:
-            raise ConfigError(f"The shear must lie between 0 and 1. Received: {self.shear:g}.")
-        if not 0 <= self.zoom < 1:
-            raise ConfigError(f"The zoom must lie between 0 and 1. Received: {self.zoom:g}.")
+        _within("shear", self.shear, 0, 1)
+        for name in ("zoom", "contrast"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1. Received: {value:g}.")
+        _within("rotation", self.rotation, 0, 180)
+        _within("shift", self.shift, 0, 1)
+        _within("brightness", self.brightness, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast.
+    """How long, how fast, and against overfitting what.
 
     Attributes:
-        epochs: At most this many.
-        patience: Stop after so many epochs without a higher validation AUC.
+        epochs: At most this many; of a pretrained network with its base frozen.
+        patience: Stop after so many epochs without a higher validation AUC; in each phase.
         batch_size: Images a step (32: the report).
-        learning_rate: Of Adam.
+        learning_rate: Of Adam, at the beginning.
         seed: Of the initial weights, the order of the images, and the augmentation.
+        rate: "constant"; "cosine", down to 0 over all epochs; or "plateau", a third each time that
+            half the patience has passed.
+        weight_decay: Share of each kernel that a step takes away, times the learning rate (AdamW).
+        dropout: Of the last features, beside what the architecture has.
+        label_smoothing: Labels become 0.5 s and 1 - 0.5 s.
+        class_weights: "none", or "balanced": both classes weigh the same in the loss.
+        finetune_epochs: At most so many with the base's layers trained too, from the best weights
+            before; 0 leaves the base as it is.
+        finetune_learning_rate: Of this second phase.
+        finetune_batch_norm: Train the base's batch normalisation too, instead of leaving it as it is
+            in inference.
     """
 
     epochs: int = 40
@@ -53,6 +91,14 @@ class Schedule:
     batch_size: int = 32
     learning_rate: float = 1e-3
     seed: int = 0
+    rate: str = "constant"
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    finetune_epochs: int = 0
+    finetune_learning_rate: float = 1e-5
+    finetune_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size"):
@@ -60,12 +106,43 @@ class Schedule:
                 raise ConfigError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
         if self.batch_size > MAX_BATCH:
             raise ConfigError(f"batch_size must be at most {MAX_BATCH}. Received: {self.batch_size}.")
-        if not 0 < self.learning_rate <= 1:
-            raise ConfigError(
-                f"learning_rate must lie above 0 and up to 1. Received: {self.learning_rate:g}."
-            )
+        for name in ("learning_rate", "finetune_learning_rate"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"{name} must lie above 0 and up to 1. Received: {getattr(self, name):g}."
+                )
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"The seed must lie between 0 and {MAX_SEED}. Received: {self.seed}.")
+        _listed("rate", self.rate, RATES)
+        _listed("class_weights", self.class_weights, CLASS_WEIGHTS)
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 0 and below 1. Received: {getattr(self, name):g}."
+                )
+        _within("weight_decay", self.weight_decay, 0, 1)
+        if self.finetune_epochs < 0:
+            raise ConfigError(f"finetune_epochs must be at least 0. Received: {self.finetune_epochs}.")
+
+
+_SCHEDULES: dict[str, dict[str, Any]] = {
+    # The report unfroze resnet50's layers, left mobilenetv2's frozen, and does not say for
+    # densenet121.
+    "resnet50": {"finetune_epochs": 20},
+    "densenet121": {"finetune_epochs": 20},
+}
+
+
+def schedule(architecture: str, weights: str | None = None, **given: Any) -> Schedule:
+    """An architecture's own schedule, with what is `given` in place of its defaults.
+
+    Args:
+        architecture: Its name.
+        weights: As in `Config`: random ones need no second phase.
+        given: Attributes of `Schedule`.
+    """
+    own = {} if weights == "none" else _SCHEDULES.get(architecture, {})
+    return Schedule(**{**own, **given})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +151,64 @@ class Config:
 
     Attributes:
         architecture: One of `architectures.ARCHITECTURES`.
-        schedule: Epochs, patience, batch size, learning rate, seed.
+        schedule: How long, how fast.
         augmentation: Random changes to the training images, or None.
+        weights: What a pretrained base starts from: "imagenet", "none" (random), or an HDF5 file;
+            None: "imagenet" where the architecture has a base.
+        feed: "ram" holds the images in memory, "stream" reads the shards anew each epoch, "auto"
+            takes "ram" where they fit.
         device: "auto", "cpu" or "gpu".
         precision: "auto", "float32" or "mixed_float16".
         xla: "auto", "on" or "off".
+        gpus: Train on so many GPUs of this machine, each with its part of every batch.
+        steps_per_execution: Steps between two returns to Python; 0 chooses.
         deterministic: Slower ops where the fast ones may differ in the last bit from run to run.
         checkpoint_minutes: Time between two checkpoints inside an epoch.
         overwrite: Replace another bundle.
+        tensorboard: Folder for TensorBoard's event files, or None.
     """
 
     architecture: str
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+    weights: str | None = None
+    feed: str = "auto"
     device: str = "auto"
     precision: str = "auto"
     xla: str = "auto"
+    gpus: int = 1
+    steps_per_execution: int = 0
     deterministic: bool = False
     checkpoint_minutes: float = 5.0
     overwrite: bool = False
+    tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.architecture not in architectures.ARCHITECTURES:
-            raise ConfigError(
-                f"--arch must be one of {', '.join(architectures.ARCHITECTURES)}. "
-                f"Received: {self.architecture}."
-            )
+        _listed("--arch", self.architecture, architectures.ARCHITECTURES)
+        _listed("--feed", self.feed, FEEDS)
         if not self.checkpoint_minutes > 0:
             raise ConfigError(
                 f"checkpoint_minutes must be above 0. Received: {self.checkpoint_minutes:g}."
             )
+        if self.gpus < 1:
+            raise ConfigError(f"--gpus must be at least 1. Received: {self.gpus}.")
+        if self.steps_per_execution < 0:
+            raise ConfigError(
+                f"--steps-per-execution must be at least 1. Received: {self.steps_per_execution}."
+            )
+        if self.architecture not in architectures.PRETRAINED and self.weights not in (None, "none"):
+            raise ConfigError(
+                f"{self.architecture} has no pretrained base: --weights is for "
+                f"{', '.join(architectures.PRETRAINED)}."
+            )
+        if self.start == "none" and self.schedule.finetune_epochs:
+            raise ConfigError(
+                "There is nothing to fine-tune without pretrained weights: leave out --finetune-epochs."
+            )
+
+    @property
+    def start(self) -> str:
+        """What the base starts from: "imagenet", "none", or a file's path."""
+        if self.architecture not in architectures.PRETRAINED:
+            return "none"
+        return self.weights or "imagenet"

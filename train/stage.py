@@ -1,8 +1,10 @@
 """Stage 2: a shard set to a model bundle."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -17,7 +19,9 @@ from tumorbatch.limits import differences
 from tumorbatch.lock import output_lock
 from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
 from tumorbatch.scoring import scorer
+from tumorbatch.selftest import checked
 from tumorbatch.shardset import DATASET, Dataset
+from tumorbatch.train import curves, pretrained
 from tumorbatch.train.card import model_card
 from tumorbatch.train.checkpoint import Checkpoint
 from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Config, DivergedError
@@ -27,7 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FILES = {bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.METRICS, bundle.CARD}
+_FILES = {
+    bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.HISTORY_CSV, bundle.CURVES, bundle.METRICS,
+    bundle.CARD,
+}  # fmt: skip
+# Steps between two returns to Python on a GPU, where one takes milliseconds; a signal waits for them.
+_GPU_STRIDE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Report:
         metrics: {"validation": ..., "test": ...}.
         leaky: Whether the test figures come from a leaky split.
         epochs: Trained (0 when nothing was done).
-        images_per_second: Of the training steps after the first.
+        fitted: How it went, or None when nothing was done.
         seconds: Wall time.
         unchanged: True when the same training had already been done.
     """
@@ -48,7 +57,7 @@ class Report:
     metrics: dict[str, Any]
     leaky: bool
     epochs: int
-    images_per_second: float
+    fitted: "Fitted | None"
     seconds: float
     unchanged: bool = False
 
@@ -57,7 +66,8 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
     """Train one network and write its bundle to `out`.
 
     Raises:
-        InputError: The shard set is missing, unfinished or damaged, or the bundle in `out` is.
+        InputError: The shard set is missing, unfinished or damaged, or the bundle in `out` is, or the
+            weights to start from are missing or do not fit.
         ConfigError: `out` holds another bundle or other files; no GPU where one was asked for.
         OutputError: `out` cannot be written.
         TryAgainError: Another process is training into `out`.
@@ -66,13 +76,18 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
     dataset = shardset.load(tfrecords)
     if out.name in ("", ".."):
         raise ConfigError(f"{out} cannot be replaced. Give the bundle a folder of its own with --out.")
+    if config.gpus > 1 and config.schedule.batch_size % config.gpus:
+        raise ConfigError(
+            f"--batch-size {config.schedule.batch_size} cannot be shared by {config.gpus} GPUs evenly."
+        )
     make_folder(out.parent)
     with output_lock(out, out.with_name(f".{out.name}.lock")):
         recover_folder(out)
-        summary = _summary(config, shardset.file_sha256(tfrecords / DATASET), dataset)
+        start = pretrained.find(config.start, config.architecture)
+        summary = _summary(config, shardset.file_sha256(tfrecords / DATASET), dataset, start)
         if _already_done(out, summary, config.overwrite):
             old, metrics = _read_finished(out)
-            return Report(old, metrics, dataset.leaky, 0, 0.0, time.monotonic() - started, True)
+            return Report(old, metrics, dataset.leaky, 0, None, time.monotonic() - started, True)
         checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint"), _plan(config, summary))
         try:
             checkpoint.check()
@@ -82,19 +97,13 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
             checkpoint.remove()
         # Everything that can be refused without it has been: TensorFlow costs seconds.
         try:
-            made, metrics, fitted = _train(tfrecords, out, config, dataset, summary, checkpoint)
+            made, metrics, fitted = _train(tfrecords, out, config, dataset, summary, checkpoint, start)
         except DivergedError:
             checkpoint.remove()  # the same command would end here again
             raise
         checkpoint.remove()
-    return Report(
-        made,
-        metrics,
-        dataset.leaky,
-        len(fitted.history["loss"]),
-        fitted.images_per_second,
-        time.monotonic() - started,
-    )
+    epochs = len(fitted.history["loss"])
+    return Report(made, metrics, dataset.leaky, epochs, fitted, time.monotonic() - started)
 
 
 def _train(
@@ -104,48 +113,67 @@ def _train(
     dataset: Dataset,
     summary: dict[str, Any],
     checkpoint: Checkpoint,
+    start: "pretrained.Source | None",
 ) -> "tuple[Bundle, dict[str, Any], Fitted]":
-    runtime = resolve(config.device, config.precision, config.xla)
+    runtime = resolve(config.device, config.precision, config.xla, config.gpus)
     import keras
 
-    from tumorbatch.train.feed import load_split
+    from tumorbatch.train.distribute import refuse_several_nodes, strategy
     from tumorbatch.train.fit import fit
     from tumorbatch.train.metrics import binary_metrics
+    from tumorbatch.train.phases import phases
+    from tumorbatch.train.stream import splits
 
+    refuse_several_nodes(os.environ)
+    if runtime.device == "gpu":
+        runtime = checked(runtime)
     log.info("%s %s", config.architecture, runtime.reason)
     if dataset.leaky:
         log.warning(
             "this split is leaky: copies of test images are trained on, and the test figures will be "
             "too good"
         )
+    schedule = config.schedule
     keras.config.set_dtype_policy(runtime.precision)
-    keras.utils.set_random_seed(config.schedule.seed)
+    keras.utils.set_random_seed(schedule.seed)
     if config.deterministic:
         load_tensorflow().config.experimental.enable_op_determinism()
-    train, validation, test = (
-        load_split(tfrecords, dataset, split) for split in ("train", "validation", "test")
-    )
-    network = architectures.build(config.architecture, dataset.preprocessing.size)
+    data, feed = splits(tfrecords, dataset, config.feed)
+    log.info("feed: %s", "images in memory" if feed == "ram" else "shards read anew each epoch")
+    devices = [f"GPU:{index}" for index in range(config.gpus)]
+    spread = strategy(devices) if config.gpus > 1 else None
+    with spread.scope() if spread is not None else contextlib.nullcontext():
+        network = architectures.build(config.architecture, dataset.preprocessing.size, schedule.dropout)
+        if start is not None:
+            pretrained.load(start.path, network.get_layer(architectures.BASE))
+    stride = config.steps_per_execution or (_GPU_STRIDE if runtime.device == "gpu" else 1)
+    board = curves.board(config.tensorboard / out.name) if config.tensorboard else None
     fitted = fit(
-        network, train, validation, config.schedule, config.augmentation, runtime, checkpoint,
+        network, data["train"], data["validation"], schedule, config.augmentation, runtime, checkpoint,
         config.checkpoint_minutes,
+        parts=phases(config.architecture, start is not None, schedule),
+        steps_per_execution=stride, strategy=spread, epoch_done=board,
     )  # fmt: skip
-    score = scorer(network, config.schedule.batch_size, runtime)
-    metrics = {
-        name: binary_metrics(score(of.pixels), of.labels, THRESHOLD, TEMPERATURE)
-        for name, of in (("validation", validation), ("test", test))
-    }
-    made = _publish(out, network, dataset, summary, fitted, runtime, metrics)
+    log.info("%s", fitted.told())
+    score = scorer(network, schedule.batch_size, runtime)
+    metrics = {}
+    for name in ("validation", "test"):
+        logits, labels = data[name].scored(score)
+        metrics[name] = binary_metrics(logits, labels, THRESHOLD, TEMPERATURE)
+    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics)
     return made, metrics, fitted
 
 
-def _summary(config: Config, dataset_sha256: str, dataset: Dataset) -> dict[str, Any]:
+def _summary(
+    config: Config, dataset_sha256: str, dataset: Dataset, start: "pretrained.Source | None"
+) -> dict[str, Any]:
     """What decides the result: kept in model.json, and compared before a run."""
     return {
         "architecture": config.architecture,
         "dataset_sha256": dataset_sha256,
         "split_by": dataset.split_by,
         "leaky": dataset.leaky,
+        "weights": None if start is None else start.to_dict(),
         "schedule": asdict(config.schedule),
         "augmentation": asdict(config.augmentation) if config.augmentation else None,
     }
@@ -155,9 +183,11 @@ def _plan(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
     """What an interrupted training must share with the one that goes on."""
     return {
         **summary,
+        "feed": config.feed,
         "device": config.device,
         "precision": config.precision,
         "xla": config.xla,
+        "gpus": config.gpus,
         "deterministic": config.deterministic,
         "versions": versions("keras", "tensorflow", "numpy"),
     }
@@ -214,6 +244,7 @@ def _publish(
     summary: dict[str, Any],
     fitted: "Fitted",
     runtime: Runtime,
+    feed: str,
     metrics: dict[str, Any],
 ) -> Bundle:
     """Write the whole bundle beside `out`, then swap it in."""
@@ -230,8 +261,12 @@ def _publish(
             "epochs": len(fitted.history["loss"]),
             "best_epoch": fitted.best_epoch,
             "parameters": network.count_params(),
+            "phases": fitted.phases,
             "runtime": asdict(runtime),
+            "feed": feed,
             "images_per_second": round(fitted.images_per_second, 1),
+            "waiting_share": fitted.waiting_share,
+            "compile_seconds": fitted.compiling,
         },
         versions=versions("keras", "tensorflow", "numpy"),
     )
@@ -241,6 +276,11 @@ def _publish(
         make_folder(folder)
         write_bytes(folder / bundle.WEIGHTS, weights)
         write_json(folder / bundle.HISTORY, fitted.history)
+        write_bytes(folder / bundle.HISTORY_CSV, curves.csv(fitted.history).encode())
+        write_bytes(
+            folder / bundle.CURVES,
+            curves.png(fitted.history, fitted.phases, fitted.best_epoch, made.model_id),
+        )
         write_json(folder / bundle.METRICS, metrics)
         write_bytes(folder / bundle.CARD, model_card(made, dataset, metrics).encode())
         write_json(folder / bundle.MODEL, made.to_dict())

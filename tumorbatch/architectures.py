@@ -1,18 +1,38 @@
 """The networks, a closed list. Source of every number: Öztüner's report, in DESIGN order.
 
 All take uint8 [N, height, width, 1] with values 0..255 and give one float32 logit, [N, 1]; channel
-replication and scaling happen inside, so that no caller can forget them.
+replication and each base's own scaling happen inside, so that no caller can forget them.
 
 Every layer with weights has a name of its own: those that Keras makes up count on from network to
 network in one process, and a bundle's weights would not be found again under them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tumorbatch.errors import ConfigError
 
+MIN_SIZE = 32  # pixels: less than that, and the bases' five halvings leave nothing
+BASE = "base"  # name of the layer that holds a pretrained base
 _CHANNELS = 3  # the report's networks see the grey image three times, as pretrained ones must
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """One line of the list.
+
+    Attributes:
+        head: From feature maps to the last features.
+        scale: Multiplies the pixels, one number or one a channel.
+        offset: Is added behind that.
+        base: Name in `keras.applications`, or None for the report's own convolutions.
+    """
+
+    head: Callable[[Any], Any]
+    scale: float | Sequence[float]
+    offset: float | Sequence[float]
+    base: str | None = None
 
 
 def _blocks(x: Any) -> Any:
@@ -41,34 +61,95 @@ def _cnn2(x: Any) -> Any:
     return layers.BatchNormalization(name="norm_2")(x)
 
 
-_BODIES: dict[str, Callable[[Any], Any]] = {"cnn1": _cnn1, "cnn2": _cnn2}
-ARCHITECTURES = tuple(_BODIES)
+def _resnet50(x: Any) -> Any:
+    from keras import layers
+
+    x = layers.Flatten()(x)
+    for number, units in enumerate((512, 128, 16), 1):
+        x = layers.Dense(units, kernel_initializer="he_normal", name=f"dense_{number}")(x)
+        x = layers.Dropout(0.4)(x)
+        x = layers.BatchNormalization(name=f"norm_{number}")(x)
+        x = layers.ReLU()(x)
+    return x
 
 
-def build(name: str, size: int) -> Any:
+def _mobilenetv2(x: Any) -> Any:
+    from keras import layers
+
+    x = layers.Dense(512, activation="relu", name="dense_1")(layers.Flatten()(x))
+    x = layers.BatchNormalization(name="norm_1")(x)
+    return layers.Dropout(0.4)(x)
+
+
+def _densenet121(x: Any) -> Any:
+    from keras import layers
+
+    x = layers.Dropout(0.7)(layers.Flatten()(x))
+    x = layers.BatchNormalization(name="norm_1")(x)
+    x = layers.Dense(16, activation="relu", name="dense_1")(x)
+    return layers.Dropout(0.5)(x)
+
+
+# Scaling of the bases: `preprocess_input` of each in keras.applications; what ImageNet's weights
+# were trained with. ResNet50 takes blue, green, red, which for three equal channels is only the
+# order of the means.
+_DEVIATIONS = (0.229, 0.224, 0.225)
+_MEANS = (0.485, 0.456, 0.406)
+_NETWORKS = {
+    "cnn1": _Network(_cnn1, 1 / 255, 0.0),
+    "cnn2": _Network(_cnn2, 1 / 255, 0.0),
+    "resnet50": _Network(_resnet50, 1.0, (-103.939, -116.779, -123.68), "ResNet50"),
+    "mobilenetv2": _Network(_mobilenetv2, 1 / 127.5, -1.0, "MobileNetV2"),
+    "densenet121": _Network(
+        _densenet121,
+        tuple(1 / (255 * deviation) for deviation in _DEVIATIONS),
+        tuple(-mean / deviation for mean, deviation in zip(_MEANS, _DEVIATIONS, strict=True)),
+        "DenseNet121",
+    ),
+}
+ARCHITECTURES = tuple(_NETWORKS)
+PRETRAINED = tuple(name for name, network in _NETWORKS.items() if network.base)
+
+
+def build(name: str, size: int, dropout: float = 0.0) -> Any:
     """Build a network with random weights.
 
     Args:
         name: One of `ARCHITECTURES`.
         size: Side of the input, in pixels.
+        dropout: Share of the last features that training drops, beside what the report has. It
+            changes no weight's name and no prediction.
 
     Returns:
-        `keras.Model`, uint8 [N, size, size, 1] -> float32 logits [N, 1].
+        `keras.Model`, uint8 [N, size, size, 1] -> float32 logits [N, 1]. A pretrained architecture
+        holds its convolutions in the layer `BASE`.
 
     Raises:
-        ConfigError: The name is not in the list.
+        ConfigError: The name is not in the list, or the images are too small for it.
     """
-    if name not in _BODIES:
+    if name not in _NETWORKS:
         raise ConfigError(
             f"The architecture must be one of {', '.join(ARCHITECTURES)}. Received: {name}."
+        )
+    if size < MIN_SIZE:
+        raise ConfigError(
+            f"{name} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels; these have {size}. Make "
+            "the shards again with a larger --size."
         )
     import keras
     from keras import layers
 
+    network = _NETWORKS[name]
     image = keras.Input((size, size, 1), dtype="uint8", name="image")
-    x = layers.Rescaling(1 / 255)(image)
-    x = layers.Concatenate()([x] * _CHANNELS)
-    x = _BODIES[name](x)
+    # float32 whatever the policy: half precision has steps of 1/8 at 128.
+    x = layers.Concatenate()([image] * _CHANNELS)
+    x = layers.Rescaling(network.scale, network.offset, dtype="float32")(x)
+    if network.base is not None:
+        base = getattr(keras.applications, network.base)
+        x = base(include_top=False, weights=None, input_shape=(size, size, _CHANNELS), name=BASE)(x)
+    x = network.head(x)
+    if dropout:
+        x = layers.Dropout(dropout)(x)
     # float32 whatever the policy: a float16 sigmoid is exactly 1.0 from a logit of 8 on.
     logit = layers.Dense(1, dtype="float32", name="logit")(x)
     return keras.Model(image, logit, name=name)

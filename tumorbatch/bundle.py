@@ -3,6 +3,8 @@
     weights.safetensors   float32 arrays by name
     model.json            what to build, what it was fed, how to read its output
     history.json          loss and metrics, one list a name, one value an epoch
+    history.csv           the same as a table, one row an epoch
+    curves.png            the same as a figure
     metrics.json          validation and test figures
     model_card.md         the same for people
 
@@ -26,6 +28,8 @@ SCHEMA_VERSION = 1
 MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.json"
+HISTORY_CSV = "history.csv"
+CURVES = "curves.png"
 METRICS = "metrics.json"
 CARD = "model_card.md"
 MAX_WEIGHTS_BYTES = 2 << 30  # 2 GiB, twenty times the largest of the architectures

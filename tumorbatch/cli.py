@@ -8,7 +8,8 @@ import click
 
 from tumorbatch import __version__
 from tumorbatch.data_commands import equalize, sample, shard, verify
-from tumorbatch.model_commands import infer, show, train
+from tumorbatch.model_commands import infer, show
+from tumorbatch.train_commands import doctor, export, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,5 +41,5 @@ def main() -> None:
     """
 
 
-for command in (sample, shard, verify, equalize, train, infer, show):
+for command in (sample, shard, verify, equalize, train, infer, show, export, doctor):
     main.add_command(command)

@@ -60,12 +60,25 @@ def _signals_wait() -> Iterator[None]:
     """Hold signals back while a worker may be started.
 
     An interruption in the middle of it would leave a worker that prints a traceback: it is told what
-    to do through a pipe that is then closed too early. Workers inherit the mask, and lift it.
+    to do through a pipe that is then closed too early. Workers inherit the mask, and lift it. The
+    mask alone does not hold back what another thread, of TensorFlow's say, receives: Python then runs
+    the handler in this one.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread, and no handler can be set here
+        return
+    waiting: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    handlers = {
+        number: signal.signal(number, lambda number, _: waiting.append(number)) for number in _SIGNALS
+    }
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            signal.raise_signal(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess import equalize as equalize_stage
     from tumorbatch.preprocess import stage as preprocess_stage
     from tumorbatch.preprocess import verify as verify_stage
+    from tumorbatch.train import series
     from tumorbatch.train import stage as train_stage
 
 
@@ -125,14 +126,27 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
         lines.append(
             "LEAKY: copies of test images were trained on; these figures are too good to be true."
         )
-    if not report.unchanged:
-        lines.append(
-            f"{report.epochs} epochs in {report.seconds:.0f} s, "
-            f"{report.images_per_second:,.0f} images/s while training."
-        )
+    if report.fitted is not None:
+        lines.append(f"{report.epochs} epochs in {report.seconds:.0f} s: {report.fitted.told()}.")
     lines.append(f"Model {report.bundle.model_id} in {_name(out)}.")
     model = "" if out.parent == Path("models") else f" --model {_name(out)}"
     lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
+    return "\n".join(lines)
+
+
+def series_report(outcomes: "list[series.Outcome]") -> str:
+    """A line for each training: its figures, or why it failed."""
+    lines = [f"{'':20}  accuracy (95 % interval)  validation AUC"]
+    for outcome in outcomes:
+        result = outcome.result
+        if isinstance(result, Exception):
+            lines.append(f"{outcome.name:20}  FAILED: {result}")
+            continue
+        of = result.metrics["test"]
+        low, high = of["accuracy_95"]
+        interval = f"{of['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+        auc = result.metrics["validation"]["auc"]
+        lines.append(f"{outcome.name:20}  {interval:24}  {auc:.3f}")
     return "\n".join(lines)
 
 

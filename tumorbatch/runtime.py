@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch.errors import ConfigError
+from tumorbatch.gpu import why_no_gpu
 
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "float32", "mixed_float16")
@@ -31,6 +32,21 @@ def available_cores() -> int:
     except (OSError, ValueError):
         pass
     return max(1, cores or 1)
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, capped by the container's limit."""
+    free = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(int(line.split()[1]) * 1024)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            free.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError, IndexError):
+        pass
+    return max(0, min(free)) if free else None
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -56,6 +72,7 @@ class Runtime:
         xla: Whether the network is compiled with XLA.
         threads: Intra-op threads.
         reason: One sentence for the log and for model.json.
+        gpus: GPUs that share each batch; 0 on the CPU.
     """
 
     device: str
@@ -63,6 +80,7 @@ class Runtime:
     xla: bool
     threads: int
     reason: str
+    gpus: int = 0
 
 
 def load_tensorflow(threads: int | None = None) -> Any:
@@ -108,14 +126,16 @@ class _QuietStandardError:
         os.close(self._saved)
 
 
-def resolve(device: str = "auto", precision: str = "auto", xla: str = "auto") -> Runtime:
+def resolve(device: str = "auto", precision: str = "auto", xla: str = "auto", gpus: int = 1) -> Runtime:
     """Choose device, precision and XLA.
 
     `auto` means: on a GPU with compute capability 7.0 or more mixed_float16 and XLA; on a CPU
-    float32 without XLA, which there makes training slower.
+    float32 without XLA, which there makes training slower; on several GPUs without XLA, which Keras
+    does not combine with them.
 
     Raises:
-        ConfigError: A value is not in the closed list, or `device` is "gpu" and TensorFlow finds none.
+        ConfigError: A value is not in the closed list, there are fewer GPUs than asked for, or XLA was
+            asked for on several.
     """
     for name, value, allowed in (
         ("device", device, DEVICES),
@@ -124,26 +144,30 @@ def resolve(device: str = "auto", precision: str = "auto", xla: str = "auto") ->
     ):
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Received: {value}.")
+    if gpus > 1 and xla == "on":
+        raise ConfigError("XLA does not work with several GPUs: leave out --xla on, or --gpus.")
     tf = load_tensorflow()
-    gpus = tf.config.list_physical_devices("GPU")
-    if device == "gpu" and not gpus:
+    found = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not found:
+        raise ConfigError(f"--device gpu was asked for, and {why_no_gpu()}. Or use --device cpu.")
+    if gpus > 1 and (device == "cpu" or len(found) < gpus):
         raise ConfigError(
-            "--device gpu was asked for, and TensorFlow finds no usable GPU. Check `nvidia-smi`; "
-            "install the CUDA libraries with `pip install 'tumorbatch[cuda]'`; or use --device cpu."
+            f"--gpus {gpus} was asked for, and {len(found)} can be used"
+            + (f": {why_no_gpu()}." if not found else " on this machine.")
         )
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    if device == "cpu" or not gpus:
-        if gpus:
+    if device == "cpu" or not found:
+        if found:
             tf.config.set_visible_devices([], "GPU")
-        where = "on the CPU"
-        chosen, compiled, name = "float32", False, "cpu"
+        where, fast, name, gpus = "on the CPU", False, "cpu", 0
     else:
-        details = tf.config.experimental.get_device_details(gpus[0])
+        details = tf.config.experimental.get_device_details(found[0])
         capability = details.get("compute_capability", (0, 0))
         where = f"on {details.get('device_name', 'a GPU')}, compute capability {capability}"
-        fast = capability >= _MIN_COMPUTE_CAPABILITY
-        chosen, compiled, name = ("mixed_float16" if fast else "float32"), fast, "gpu"
-    precision = chosen if precision == "auto" else precision
-    use_xla = compiled if xla == "auto" else xla == "on"
+        where = f"{gpus} GPUs, the first {where}" if gpus > 1 else where
+        fast, name = capability >= _MIN_COMPUTE_CAPABILITY, "gpu"
+    if precision == "auto":
+        precision = "mixed_float16" if fast else "float32"
+    use_xla = fast and gpus == 1 if xla == "auto" else xla == "on"
     reason = f"{where}: {precision}, XLA {'on' if use_xla else 'off'}, {threads} threads"
-    return Runtime(name, precision, use_xla, threads, reason)
+    return Runtime(name, precision, use_xla, threads, reason, gpus)

@@ -1,6 +1,7 @@
 """The networks against the report: layers, shapes, parameter counts, and the arithmetic itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,12 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from tumorbatch.architectures import ARCHITECTURES, build
+from tumorbatch.architectures import ARCHITECTURES, BASE, PRETRAINED, build
 from tumorbatch.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("tf")
 
-BODY = ["Rescaling", "Concatenate", *["Conv2D", "MaxPooling2D"] * 3, "Flatten"]
+BODY = ["Concatenate", "Rescaling", *["Conv2D", "MaxPooling2D"] * 3, "Flatten"]
 LAYERS = {
     "cnn1": [*BODY, "Dense", "Dense"],
     "cnn2": [
@@ -51,8 +52,8 @@ def _parameters(name: str, size: int) -> int:
 
 
 def test_the_list() -> None:
-    assert set(LAYERS) <= set(ARCHITECTURES)
-    assert ARCHITECTURES[:2] == ("cnn1", "cnn2")
+    assert ARCHITECTURES == ("cnn1", "cnn2", "resnet50", "mobilenetv2", "densenet121")
+    assert ARCHITECTURES[2:] == PRETRAINED
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -64,7 +65,7 @@ def test_layers_shapes_and_parameters(name: str, size: int) -> None:
     maps = [layer.output.shape for layer in network.layers if len(layer.output.shape) == 4]
     assert maps == [
         (None, size, size, 1),
-        (None, size, size, 1),
+        (None, size, size, 3),
         (None, size, size, 3),
         *((None, side, side, 32) for side in _sides(size)),
     ]
@@ -152,6 +153,94 @@ def test_the_logit_is_float32_under_mixed_precision(name: str) -> None:
     assert network(np.zeros((1, 64, 64, 1), np.uint8)).dtype == "float32"
     assert any(layer.compute_dtype == "float16" for layer in network.layers)
     assert {variable.dtype for variable in network.weights} == {"float32"}
+
+
+HEADS = {
+    "resnet50": [*["Dense", "Dropout", "BatchNormalization", "ReLU"] * 3, "Dense"],
+    "mobilenetv2": ["Dense", "BatchNormalization", "Dropout", "Dense"],
+    "densenet121": ["Dropout", "BatchNormalization", "Dense", "Dropout", "Dense"],
+}
+# Parameters without the classifier, as the Keras documentation's table of applications gives the
+# whole (25,636,712; 3,538,984; 8,062,504) less the classifier's (C + 1) x 1000.
+BASES = {
+    "resnet50": (2048, 25_636_712 - 2049 * 1000),
+    "mobilenetv2": (1280, 3_538_984 - 1281 * 1000),
+    "densenet121": (1024, 8_062_504 - 1025 * 1000),
+}
+
+
+def _head_parameters(name: str, flat: int) -> int:
+    """By hand: a dense layer has (inputs + 1) x units, batch normalisation four a feature."""
+    if name == "resnet50":
+        units = [flat, 512, 128, 16]
+        dense = sum((a + 1) * b for a, b in pairwise(units))
+        return dense + 4 * (512 + 128 + 16) + 17
+    if name == "mobilenetv2":
+        return (flat + 1) * 512 + 4 * 512 + 513
+    return 4 * flat + (flat + 1) * 16 + 17
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize(("size", "side"), [(32, 1), (33, 2), (150, 5)])
+def test_pretrained_architectures(name: str, size: int, side: int) -> None:
+    network = build(name, size)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert kinds == ["InputLayer", "Concatenate", "Rescaling", "Functional", "Flatten", *HEADS[name]]
+    features, parameters = BASES[name]
+    if name == "densenet121":
+        side = size // 32  # its poolings round down, those of the others round up
+    base = network.get_layer(BASE)
+    assert base.output.shape == (None, side, side, features)
+    assert base.count_params() == parameters
+    assert network.count_params() == parameters + _head_parameters(name, side**2 * features)
+    dense = [layer.units for layer in network.layers if type(layer).__name__ == "Dense"]
+    assert dense == {
+        "resnet50": [512, 128, 16, 1], "mobilenetv2": [512, 1], "densenet121": [16, 1],
+    }[name]  # fmt: skip
+    rates = [layer.rate for layer in network.layers if type(layer).__name__ == "Dropout"]
+    assert rates == {"resnet50": [0.4] * 3, "mobilenetv2": [0.4], "densenet121": [0.7, 0.5]}[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "scaled"),
+    [  # of a pixel of value v in each channel; from the papers' published means and deviations
+        ("cnn1", lambda v: [v / 255] * 3),
+        ("resnet50", lambda v: [v - 103.939, v - 116.779, v - 123.68]),
+        ("mobilenetv2", lambda v: [v / 127.5 - 1] * 3),
+        (
+            "densenet121",
+            lambda v: [(v / 255 - 0.485) / 0.229, (v / 255 - 0.456) / 0.224, (v / 255 - 0.406) / 0.225],
+        ),
+    ],
+)
+@pytest.mark.usefixtures("half_precision")
+def test_scaling_also_under_half_precision(name: str, scaled: Callable[[float], list[float]]) -> None:
+    import keras
+
+    network = build(name, 32)
+    scaling = keras.Model(network.input, network.layers[2].output)
+    images = np.resize(np.arange(256, dtype=np.uint8), (1, 32, 32, 1))
+    got = np.asarray(scaling(images))
+    assert got.dtype == np.float32
+    for value in (0, 1, 127, 255):
+        np.testing.assert_allclose(got[images[..., 0] == value][0], scaled(value), rtol=0, atol=2e-5)
+
+
+def test_further_dropout_changes_no_name_and_no_prediction() -> None:
+    plain, dropping = build("cnn1", 32), build("cnn1", 32, dropout=0.5)
+    assert [v.path for v in dropping.weights] == [v.path for v in plain.weights]
+    dropping.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8)
+    np.testing.assert_array_equal(
+        dropping(images, training=False).numpy(), plain(images, training=False).numpy()
+    )
+    assert np.ptp([dropping(images, training=True).numpy() for _ in range(8)]) > 0
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_images_that_are_too_small_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="at least 32 x 32"):
+        build(name, 31)
 
 
 def test_an_unknown_name_is_a_config_error() -> None:

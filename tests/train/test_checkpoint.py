@@ -128,8 +128,11 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     image = keras.Input((8, 8, 1), dtype="uint8")
     network = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)))
     network.compile("adam", "mse")
+    network.optimizer.build(network.trainable_variables)
+    saved = checkpoint.load()
+    assert saved is not None
     with pytest.raises(InputError, match="variables are other ones"):
-        checkpoint.restore(network)
+        saved.restore(network)
 
 
 # --- real processes, real signals -------------------------------------------------------------------

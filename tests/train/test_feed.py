@@ -16,8 +16,9 @@ from tumorbatch import records, shardset
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.records import ImageRecord
 from tumorbatch.shardset import SPLITS, Dataset
+from tumorbatch.train.augment import augment
 from tumorbatch.train.config import Augmentation
-from tumorbatch.train.feed import Images, TrainingFeed, augment, load_split
+from tumorbatch.train.feed import Images, TrainingFeed, load_split
 
 # ---------------------------------------------------------------------------------- load_split
 
@@ -131,12 +132,6 @@ def test_an_image_of_another_size_is_refused(copy: Path) -> None:
     path.write_bytes(b"".join(records.frame(record.encode()) for record in found))
     with pytest.raises(InputError, match="test shards"):
         load_split(copy, dataset, "test")
-
-
-def test_a_split_beyond_the_memory_is_refused(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sysconf", lambda name: 64)  # 64 pages of 64 bytes are free
-    with pytest.raises(ConfigError, match="memory"):
-        load_split(shard_set, shardset.load(shard_set), "train")
 
 
 # -------------------------------------------------------------------------------- TrainingFeed

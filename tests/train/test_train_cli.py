@@ -1,11 +1,13 @@
 """`tumorbatch train` as its users meet it: bundles, reruns, refusals, signals, exit codes."""
 
+import csv
 import hashlib
 import json
 import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +27,10 @@ from tumorbatch.train.fit import Fitted
 from tumorbatch.train.metrics import binary_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {"weights.safetensors", "model.json", "history.json", "metrics.json", "model_card.md"}
+FILES = {
+    "weights.safetensors", "model.json", "history.json", "history.csv", "curves.png", "metrics.json",
+    "model_card.md",
+}  # fmt: skip
 # How tests/conftest.py trains `model`; anything else is another training.
 SAME = ("--arch", "cnn1", "--epochs", 2, "--batch-size", 8)
 SHORT = ("--arch", "cnn2", "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--seed", 7)
@@ -79,8 +84,8 @@ def fresh(running: tuple[Path, Process]) -> Path:
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the training itself out, which takes seconds: for tests of what is around it."""
     figures = {name: [0.5] for name in ("loss", "accuracy", "val_loss", "val_accuracy", "val_auc")}
-    fitted = Fitted(figures, best_epoch=1, seconds=1.0, images=1)
-    monkeypatch.setattr("tumorbatch.train.fit.fit", lambda *_: fitted)
+    fitted = Fitted(figures, {"training": 1}, 1, seconds=1.0, images=1, waited=0.1, compiling=1.0)
+    monkeypatch.setattr("tumorbatch.train.fit.fit", lambda *_, **__: fitted)
 
 
 @pytest.fixture
@@ -298,6 +303,29 @@ def test_the_bundle_is_complete_and_its_files_agree(
         assert of["confusion"]["tp"] + of["confusion"]["fn"] == dataset.counts[split]["Tumor"]
         low, high = of["accuracy_95"]
         assert 0 <= low <= of["accuracy"] <= high <= 1
+
+
+def test_the_history_is_a_table_and_a_figure_too(fresh: Path) -> None:
+    history = _json(fresh / "history.json")
+    with (fresh / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1"]
+    for name, values in history.items():
+        assert [float(row[name]) for row in rows] == pytest.approx(values, rel=1e-8)
+    width, height = struct.unpack(">II", (fresh / "curves.png").read_bytes()[16:24])
+    assert (width, height) == (1200, 504)
+
+
+def test_model_json_tells_speed_and_choices(fresh: Path) -> None:
+    training = _json(fresh / "model.json")["training"]
+    assert training["feed"] == "ram"
+    assert training["phases"] == {"training": 1}
+    assert training["weights"] is None
+    assert training["images_per_second"] > 0
+    assert 0 <= training["waiting_share"] < 1
+    assert training["compile_seconds"] >= 0
+    assert training["runtime"]["device"] == "cpu"
+    assert "float32, XLA off" in training["runtime"]["reason"]
 
 
 def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:

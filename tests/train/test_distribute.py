@@ -1,0 +1,158 @@
+"""Several devices: two logical CPUs stand for two GPUs, in a process of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tumorbatch.errors import ConfigError
+from tumorbatch.train.distribute import refuse_several_nodes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Before anything touches a device, TensorFlow can be told to split the CPU.
+BOTH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tumorbatch.runtime import Runtime, load_tensorflow
+tf = load_tensorflow()
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import contextlib, json
+import keras
+import numpy as np
+from tumorbatch.train.distribute import LossScale, strategy
+"""
+
+TRAIN = (
+    BOTH
+    + """
+from tumorbatch import architectures
+from tumorbatch.train.checkpoint import Checkpoint
+from tumorbatch.train.config import Augmentation, Schedule
+from tumorbatch.train.feed import Images
+from tumorbatch.train.fit import fit
+from pathlib import Path
+random = np.random.default_rng(0)
+labels = np.arange(50) % 2
+pixels = (random.integers(0, 120, (50, 32, 32)) + 100 * labels[:, None, None]).astype(np.uint8)
+data = Images(pixels, labels)
+def trained(spread, precision="float32", checkpoint=None, stop=None):
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(1)
+    with spread.scope() if spread else contextlib.nullcontext():
+        network = architectures.build("cnn1", 32)
+    seen = []
+    def done(epoch, figures):
+        seen.append(figures)
+        if epoch == stop:
+            raise SystemError("stop")
+    runtime = Runtime("cpu", precision, False, 1, "for a test")
+    schedule = Schedule(epochs=3, batch_size=16)
+    try:
+        fitted = fit(
+            network, data, data, schedule, Augmentation(), runtime, checkpoint,
+            strategy=spread, epoch_done=done,
+        )
+    except SystemError:
+        return None
+    assert fitted.waited is None or not spread
+    return fitted.history, [value.tolist() for value in network.get_weights()]
+def far(one, other):
+    return max(np.abs(np.subtract(a, b)).max() for a, b in zip(one, other))
+two = strategy(["CPU:0", "CPU:1"])
+one_history, one = trained(strategy(["CPU:0"]))
+two_history, both = trained(two)
+_, half = trained(two, "mixed_float16")
+path = Path(sys.argv[2])
+keras.config.set_dtype_policy("float32")
+trained(two, checkpoint=Checkpoint(path, {}), stop=3)
+_, resumed = trained(two, checkpoint=Checkpoint(path, {}))
+print(json.dumps({
+    "far": far(one, both), "half": far(both, half), "resumed": far(both, resumed),
+    "one": one_history["loss"], "two": two_history["loss"],
+    "moved": far(both, [np.zeros(np.shape(value)) for value in both]),
+}))
+"""
+)
+
+
+def _run(source: str, *arguments: object) -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(ROOT), *map(str, arguments)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_two_devices_train_like_one(tmp_path: Path) -> None:
+    found = _run(TRAIN, tmp_path / "checkpoint")
+    assert found["two"] == pytest.approx(found["one"], rel=1e-4)
+    assert float(str(found["far"])) < 2e-4
+    assert float(str(found["half"])) < 2e-2
+    assert float(str(found["resumed"])) < 1e-6
+
+
+OVERFLOW = (
+    BOTH
+    + """
+two = strategy(["CPU:0", "CPU:1"])
+kind = {"ours": LossScale, "keras": keras.optimizers.LossScaleOptimizer}[sys.argv[2]]
+with two.scope():
+    variable = keras.Variable(np.ones(3, np.float32))
+    optimizer = kind(keras.optimizers.SGD(0.5), initial_scale=4.0)
+    optimizer.build([variable])
+@tf.function
+def step(gradients):
+    two.run(lambda gradient: optimizer.apply([gradient], [variable]), args=(gradients,))
+def gradients(first, second):
+    return two.experimental_distribute_values_from_function(
+        lambda context: tf.fill([3], [first, second][context.replica_id_in_sync_group]))
+step(gradients(4.0, 8.0))
+good = variable.numpy().tolist()
+step(gradients(4.0, float("inf")))
+print(json.dumps({
+    "good": good, "after": [str(value) for value in variable.numpy()],
+    "scale": float(optimizer.dynamic_scale.numpy()),
+}))
+"""
+)
+
+
+def test_an_overflow_on_one_replica_is_skipped_and_halves_the_scale() -> None:
+    found = _run(OVERFLOW, "ours")
+    assert found["good"] == [1 - 0.5 * (4 + 8) / 4] * 3  # the sum of both, unscaled
+    assert [float(value) for value in found["after"]] == found["good"]  # type: ignore[attr-defined]
+    assert found["scale"] == 2.0
+
+
+def test_keras_own_scale_lets_it_through() -> None:
+    """Why there is one of our own; once this fails, Keras has mended it, and ours can go."""
+    found = _run(OVERFLOW, "keras")
+    assert found["after"] != [str(value) for value in found["good"]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_STEP_NUM_NODES": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "4"},
+        {"WORLD_SIZE": "2"},
+        {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'},
+    ],
+)
+def test_several_nodes_are_refused_with_what_to_do(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"in one process.*--gpus N"):
+        refuse_several_nodes(environment)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"WORLD_SIZE": "1"}, {"TF_CONFIG": "{"}, {"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}],
+)
+def test_one_node_is_not(environment: dict[str, str]) -> None:
+    refuse_several_nodes(environment)

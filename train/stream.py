@@ -1,0 +1,164 @@
+"""A split that stays on disk: its shards are read anew each epoch, with bounded memory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tumorbatch.errors import ConfigError
+from tumorbatch.labels import CLASS_NAMES, TUMOR
+from tumorbatch.runtime import free_memory
+from tumorbatch.scoring import Scorer
+from tumorbatch.shardset import SPLITS, Dataset
+from tumorbatch.train.config import Augmentation
+from tumorbatch.train.feed import (
+    READ_BATCH,
+    READ_BUFFER,
+    READERS,
+    Images,
+    batch_seed,
+    damage,
+    finished,
+    load_split,
+    parse,
+    steps,
+)
+
+_SHUFFLE_BYTES = 256 << 20  # of records that wait to be drawn from
+_MEMORY_SHARE = 0.6  # of what is free: the rest is for the network's activations
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """One split on disk.
+
+    Attributes:
+        folder: The shard set.
+        dataset: Its description.
+        split: Which one.
+    """
+
+    folder: Path
+    dataset: Dataset
+    split: str
+
+    @property
+    def count(self) -> int:
+        """Images."""
+        return self.dataset.records(self.split)
+
+    @property
+    def tumors(self) -> int:
+        """Images of the positive class."""
+        return self.dataset.counts[self.split][CLASS_NAMES[TUMOR]]
+
+    def feed(
+        self, batch_size: int, augmentation: Augmentation | None, seed: int, fixed_shape: bool
+    ) -> "StreamFeed":
+        """Batches for training."""
+        return StreamFeed(self, batch_size, augmentation, seed, fixed_shape)
+
+    def scored(self, score: Scorer) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits, float32 [n], and labels, int64 [n]."""
+        names = [os.fspath(self.folder / shard.name) for shard in self.dataset.split(self.split)]
+        size = self.dataset.preprocessing.size
+        data = tf.data.TFRecordDataset(names, buffer_size=READ_BUFFER)
+        data = data.apply(tf.data.experimental.assert_cardinality(self.count))
+        data = data.batch(READ_BATCH).map(lambda serialized: parse(serialized, size))
+        logits, labels = [], []
+        try:
+            for pixels, classes in data.prefetch(2).as_numpy_iterator():
+                logits.append(score(pixels))
+                labels.append(classes)
+        except (tf.errors.OpError, ValueError) as error:
+            raise damage(self.folder, self.dataset, self.split, error) from error
+        return np.concatenate(logits), np.concatenate(labels)
+
+
+class StreamFeed:
+    """Batches of the training split, epoch by epoch, from its shards.
+
+    Shards come in a new order each epoch, several of them at a time, and their records go through a
+    shuffle buffer: not the global shuffle of `TrainingFeed`, but every image once an epoch, in an order
+    that seed and epoch alone decide. Arguments as there.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        batch_size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+        fixed_shape: bool,
+    ) -> None:
+        self._shards = shards
+        self._batch_size = batch_size
+        self._augmentation = augmentation
+        self._seed = seed
+        self._fixed_shape = fixed_shape
+        self.steps = steps(shards.count, batch_size, fixed_shape)
+        size = shards.dataset.preprocessing.size
+        self._buffer = max(1, min(shards.count, _SHUFFLE_BYTES // size**2))
+
+    def epoch(self, number: int, start: int = 0) -> Any:
+        """See `TrainingFeed.epoch`; a damaged shard ends it with a `tf.errors.OpError`."""
+        rng = np.random.default_rng([self._seed, number])
+        shards = self._shards
+        names = [os.fspath(shards.folder / shard.name) for shard in shards.dataset.split(shards.split)]
+        names = [names[index] for index in rng.permutation(len(names))]
+        size = shards.dataset.preprocessing.size
+
+        def prepare(step: Any, serialized: Any) -> tuple[Any, Any]:
+            seed = batch_seed(self._seed, number, step)
+            return finished(*parse(serialized, size), self._augmentation, seed)
+
+        with tf.device("/CPU:0"):
+            data = tf.data.Dataset.from_tensor_slices(names)
+            data = data.interleave(
+                lambda name: tf.data.TFRecordDataset(name, buffer_size=READ_BUFFER),
+                cycle_length=min(len(names), READERS),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            # A shard that was cut between two records, or emptied, reads as a clean end.
+            data = data.apply(tf.data.experimental.assert_cardinality(shards.count))
+            # Before parsing, while a record is one string.
+            data = data.shuffle(self._buffer, seed=int(rng.integers(2**62)))
+            data = data.batch(self._batch_size, drop_remainder=self._fixed_shape).enumerate()
+            # Behind the shuffle: what is left out are the very batches that were trained on.
+            data = data.skip(start)
+            data = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            return data.prefetch(tf.data.AUTOTUNE)
+
+
+def splits(folder: Path, dataset: Dataset, feed: str) -> tuple[dict[str, Images | Shards], str]:
+    """All three splits, in memory or on disk.
+
+    Args:
+        folder: The shard set.
+        dataset: Its description.
+        feed: "ram", "stream", or "auto": in memory where they take less than 60 % of what is free.
+
+    Returns:
+        {split: images}, and "ram" or "stream".
+
+    Raises:
+        InputError: A shard is damaged; the text names it.
+        ConfigError: `feed` is "ram", and they do not fit.
+    """
+    # The training images twice: as read, and as TensorFlow's constant.
+    images = sum(dataset.records(split) for split in (*SPLITS, "train"))
+    needed, free = images * dataset.preprocessing.size**2, free_memory()
+    fits = free is None or needed <= _MEMORY_SHARE * free
+    if feed == "ram" and not fits:
+        raise ConfigError(
+            f"The images need {needed / 1e9:.1f} GB of memory, and {(free or 0) / 1e9:.1f} GB are "
+            "free. Use --feed stream, a machine with more memory, or shards of a smaller size (--size)."
+        )
+    if feed == "stream" or not fits:
+        return {split: Shards(folder, dataset, split) for split in SPLITS}, "stream"
+    return {split: load_split(folder, dataset, split) for split in SPLITS}, "ram"

@@ -1,0 +1,47 @@
+"""How long a training step waits for its batch."""
+
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+class Waiting:
+    """Adds up the time that the consumer of a data set spends in waiting for the next batch.
+
+    Attributes:
+        seconds: So far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._asked = 0.0
+
+    def measured(self, data: Any) -> Any:
+        """The same batches of (images, labels), watched.
+
+        `zip` asks its inputs one after the other: the clock first, then the batch. Both maps run in
+        the thread that asks, so nothing is read ahead behind the second look at the clock.
+        """
+        clock = tf.data.Dataset.range(np.iinfo(np.int64).max).map(self._ask)
+        watched = tf.data.Dataset.zip(clock, data).map(self._get)
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        return watched.with_options(options)
+
+    def _ask(self, number: Any) -> Any:
+        def now(number: Any) -> Any:
+            self._asked = time.perf_counter()
+            return number
+
+        return tf.numpy_function(now, [number], tf.int64)
+
+    def _get(self, number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+        def now(number: Any) -> Any:
+            self.seconds += time.perf_counter() - self._asked
+            return number
+
+        told = tf.numpy_function(now, [number], tf.int64)
+        with tf.control_dependencies([told]):
+            return tf.identity(batch[0]), tf.identity(batch[1])

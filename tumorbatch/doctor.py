@@ -1,0 +1,126 @@
+"""What this machine can do, and what is missing for it."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tumorbatch import gpu
+from tumorbatch.runtime import available_cores, free_memory, load_tensorflow, versions
+
+_LEAST_MEMORY = 2 << 30  # bytes; TensorFlow with cnn1 and its data takes 1.2 GB, resnet50 more
+_LEAST_DISK = 1 << 30  # bytes; a set of 4,000 images, five bundles and a checkpoint
+# What the speed of the CPU depends on, in /proc/cpuinfo's words.
+_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+_PACKAGES = (
+    "tensorflow", "keras", "numpy", "opencv-python-headless", "pydicom", "python-gdcm", "pyarrow",
+    "safetensors", "scikit-learn", "matplotlib", "tensorboard",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        name: What was looked at.
+        text: What was found.
+        well: False where something would fail, or be slow.
+    """
+
+    name: str
+    text: str
+    well: bool = True
+
+
+def run(folder: Path) -> list[Finding]:
+    """Look at versions, processor, GPU, the fast ways of training, memory and disk.
+
+    Args:
+        folder: On whose disk the outputs would lie.
+    """
+    return [*_software(), *_processor(), *_graphics(), *_fast_ways(), *_room(folder)]
+
+
+def _software() -> Iterator[Finding]:
+    found = versions(*_PACKAGES)
+    optional = {"python-gdcm": "dicom", "tensorboard": "tensorboard"}
+    for name, version in found.items():
+        yield Finding(name, version)
+    for name in _PACKAGES:
+        if name in optional and name not in found:
+            what = "compressed DICOM" if name == "python-gdcm" else "--tensorboard"
+            extra = f"pip install 'tumorbatch[{optional[name]}]'"
+            yield Finding(name, f"not installed; only {what} needs it ({extra})")
+        elif name not in found:
+            yield Finding(name, "not installed; pip install tumorbatch", False)
+
+
+def _processor() -> Iterator[Finding]:
+    model, flags = "unknown", set()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                model = value.strip()
+            elif name.strip() == "flags":
+                flags = set(value.split())
+    except OSError:
+        pass
+    told = ", ".join(name for name in _FEATURES if name in flags) or "none that help"
+    yield Finding("processor", f"{model}; {available_cores()} cores for this process; {told}")
+    if flags and "avx2" not in flags:
+        yield Finding("processor", "no AVX2: everything on the CPU is several times slower", False)
+
+
+def _graphics() -> Iterator[Finding]:
+    tf = load_tensorflow()
+    usable = tf.config.list_physical_devices("GPU")
+    driver, devices = gpu.driver(), gpu.devices()
+    if not driver and not devices and not usable:
+        yield Finding("GPU", "none: training and inference use the CPU")
+        return
+    yield Finding("driver", driver or "nvidia-smi does not answer", bool(driver))
+    for name, found in gpu.libraries().items():
+        text = "found" if found else "cannot be opened; pip install 'tumorbatch[cuda]'"
+        yield Finding(name, text, found or bool(usable))
+    for device in usable:
+        details = tf.config.experimental.get_device_details(device)
+        capability = ".".join(map(str, details.get("compute_capability", ())))
+        yield Finding(device.name, f"{details.get('device_name', '?')}, capability {capability}")
+    if not usable:
+        yield Finding("GPU", gpu.why_no_gpu(), False)
+
+
+def _fast_ways() -> Iterator[Finding]:
+    from tumorbatch.selftest import compare
+
+    tf = load_tensorflow()
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    for name, precision, xla in (
+        ("XLA", "float32", True), ("mixed precision", "mixed_float16", False),
+        ("both", "mixed_float16", True),
+    ):  # fmt: skip
+        problem = compare(precision, xla)
+        text = "a training step agrees with float32" if problem is None else f"a step {problem}"
+        if not on_gpu:
+            text += "; not used on a CPU"
+        yield Finding(name, text, problem is None or not on_gpu)
+
+
+def _room(folder: Path) -> Iterator[Finding]:
+    memory, disk = free_memory(), shutil.disk_usage(folder).free
+    if memory is not None:
+        yield Finding("free memory", f"{memory / 1e9:.1f} GB", memory >= _LEAST_MEMORY)
+    yield Finding("free disk", f"{disk / 1e9:.1f} GB in {folder.resolve()}", disk >= _LEAST_DISK)
+
+
+def told(findings: Sequence[Finding]) -> str:
+    """The findings as text, one a line; what is wrong is marked."""
+    width = max(len(found.name) for found in findings)
+    lines = [
+        f"{'   ' if found.well else '!! '}{found.name:{width}}  {found.text}" for found in findings
+    ]
+    problems = sum(not found.well for found in findings)
+    lines.append(f"{problems} problems." if problems else "All is well.")
+    return "\n".join(lines)
