@@ -160,6 +160,8 @@ class Config:
         device: "auto", "cpu" or "gpu".
         precision: "auto", "float32" or "mixed_float16".
         xla: "auto", "on" or "off".
+        threads: TensorFlow's, for one operation; None: the cores that this process may use.
+        onednn: Intel's kernels on the CPU: "auto", "on" or "off".
         gpus: Train on so many GPUs of this machine, each with its part of every batch.
         steps_per_execution: Steps between two returns to Python; 0 chooses.
         deterministic: Slower ops where the fast ones may differ in the last bit from run to run.
@@ -176,6 +178,8 @@ class Config:
     device: str = "auto"
     precision: str = "auto"
     xla: str = "auto"
+    threads: int | None = None
+    onednn: str = "auto"
     gpus: int = 1
     steps_per_execution: int = 0
     deterministic: bool = False
@@ -190,6 +194,8 @@ class Config:
             raise ConfigError(
                 f"checkpoint_minutes must be above 0. Received: {self.checkpoint_minutes:g}."
             )
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"--threads must be at least 1. Received: {self.threads}.")
         if self.gpus < 1:
             raise ConfigError(f"--gpus must be at least 1. Received: {self.gpus}.")
         if self.steps_per_execution < 0:

@@ -43,7 +43,7 @@ def png(
     epochs = range(1, len(history["loss"]) + 1)
     marker = "o" if len(epochs) < 3 else ""  # a line of one point would not be seen
     for axes, name, unit in (
-        (loss, "loss", "binary cross-entropy (nats)"), (accuracy, "accuracy", "share of images"),
+        (loss, "loss", "binary cross-entropy (nats)"), (accuracy, "accuracy", "share, or AUC"),
     ):  # fmt: skip
         axes.plot(epochs, history[name], marker=marker, **_TRAINING)
         axes.plot(epochs, history[f"val_{name}"], marker=marker, **_VALIDATION)
@@ -52,8 +52,10 @@ def png(
         axes.axvline(best_epoch, color="0.5", linewidth=0.8, label=f"kept: epoch {best_epoch}")
         for before, after in pairwise(_ends(phases)):
             if before and after > before:
-                axes.axvline(before + 0.5, color="0.3", linestyle="-.", linewidth=0.8)
-        axes.set(xlabel="epoch", ylabel=unit, title=name)
+                axes.axvline(
+                    before + 0.5, color="0.3", linestyle="-.", linewidth=0.8, label=list(phases)[1]
+                )
+        axes.set(xlabel="epoch", ylabel=unit, title=name if axes is loss else "accuracy and AUC")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")

@@ -83,6 +83,8 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
     make_folder(out.parent)
     with output_lock(out, out.with_name(f".{out.name}.lock")):
         recover_folder(out)
+        if config.start == "imagenet":  # Keras may have to download it, and brings TensorFlow with it
+            load_tensorflow(config.threads, config.onednn)
         start = pretrained.find(config.start, config.architecture)
         summary = _summary(config, shardset.file_sha256(tfrecords / DATASET), dataset, start)
         if _already_done(out, summary, config.overwrite):
@@ -115,7 +117,9 @@ def _train(
     checkpoint: Checkpoint,
     start: "pretrained.Source | None",
 ) -> "tuple[Bundle, dict[str, Any], Fitted]":
-    runtime = resolve(config.device, config.precision, config.xla, config.gpus)
+    runtime = resolve(
+        config.device, config.precision, config.xla, config.gpus, config.threads, config.onednn
+    )
     import keras
 
     from tumorbatch.train.distribute import refuse_several_nodes, strategy
@@ -187,6 +191,8 @@ def _plan(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
         "device": config.device,
         "precision": config.precision,
         "xla": config.xla,
+        "threads": config.threads,
+        "onednn": config.onednn,
         "gpus": config.gpus,
         "deterministic": config.deterministic,
         "versions": versions("keras", "tensorflow", "numpy"),

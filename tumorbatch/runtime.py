@@ -83,7 +83,7 @@ class Runtime:
     gpus: int = 0
 
 
-def load_tensorflow(threads: int | None = None) -> Any:
+def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
     """Import TensorFlow once, set up for this machine, and return the module.
 
     On a CPU without AVX-512 TensorFlow leaves oneDNN off by default; with it the forward pass of
@@ -92,9 +92,13 @@ def load_tensorflow(threads: int | None = None) -> Any:
 
     Args:
         threads: Intra-op threads; default: `available_cores()`.
+        onednn: "on" or "off" also against the environment; "auto": on, unless that says otherwise.
     """
     if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        if onednn == "auto":
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        else:
+            os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1" if onednn == "on" else "0"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with _QuietStandardError():
             import tensorflow as tf
@@ -126,12 +130,20 @@ class _QuietStandardError:
         os.close(self._saved)
 
 
-def resolve(device: str = "auto", precision: str = "auto", xla: str = "auto", gpus: int = 1) -> Runtime:
-    """Choose device, precision and XLA.
+def resolve(
+    device: str = "auto",
+    precision: str = "auto",
+    xla: str = "auto",
+    gpus: int = 1,
+    threads: int | None = None,
+    onednn: str = "auto",
+) -> Runtime:
+    """Choose device, precision, XLA, threads and oneDNN.
 
     `auto` means: on a GPU with compute capability 7.0 or more mixed_float16 and XLA; on a CPU
     float32 without XLA, which there makes training slower; on several GPUs without XLA, which Keras
-    does not combine with them.
+    does not combine with them. Threads and oneDNN: see `load_tensorflow`; where TensorFlow runs
+    already, as in a notebook, they are what they were.
 
     Raises:
         ConfigError: A value is not in the closed list, there are fewer GPUs than asked for, or XLA was
@@ -141,12 +153,13 @@ def resolve(device: str = "auto", precision: str = "auto", xla: str = "auto", gp
         ("device", device, DEVICES),
         ("precision", precision, PRECISIONS),
         ("xla", xla, SWITCHES),
+        ("onednn", onednn, SWITCHES),
     ):
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Received: {value}.")
     if gpus > 1 and xla == "on":
         raise ConfigError("XLA does not work with several GPUs: leave out --xla on, or --gpus.")
-    tf = load_tensorflow()
+    tf = load_tensorflow(threads, onednn)
     found = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not found:
         raise ConfigError(f"--device gpu was asked for, and {why_no_gpu()}. Or use --device cpu.")
@@ -155,7 +168,7 @@ def resolve(device: str = "auto", precision: str = "auto", xla: str = "auto", gp
             f"--gpus {gpus} was asked for, and {len(found)} can be used"
             + (f": {why_no_gpu()}." if not found else " on this machine.")
         )
-    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    used = tf.config.threading.get_intra_op_parallelism_threads()
     if device == "cpu" or not found:
         if found:
             tf.config.set_visible_devices([], "GPU")
@@ -169,5 +182,21 @@ def resolve(device: str = "auto", precision: str = "auto", xla: str = "auto", gp
     if precision == "auto":
         precision = "mixed_float16" if fast else "float32"
     use_xla = fast and gpus == 1 if xla == "auto" else xla == "on"
-    reason = f"{where}: {precision}, XLA {'on' if use_xla else 'off'}, {threads} threads"
-    return Runtime(name, precision, use_xla, threads, reason, gpus)
+    switches = f"XLA {'on' if use_xla else 'off'}, oneDNN {'on' if _onednn() else 'off'}"
+    reason = f"{where}: {precision}, {switches}, {used} threads; {_why(name, fast, gpus)}"
+    return Runtime(name, precision, use_xla, used, reason, gpus)
+
+
+def _onednn() -> bool:
+    return os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+
+
+def _why(device: str, fast: bool, gpus: int) -> str:
+    """Why `auto` takes what it takes."""
+    if device == "cpu":
+        return "on a CPU XLA and half precision make training slower"
+    if not fast:
+        return "half precision and XLA pay from compute capability 7.0 on"
+    if gpus > 1:
+        return "tensor cores make half precision fast, and Keras has no XLA with several GPUs"
+    return "tensor cores make half precision and XLA fast"

@@ -122,6 +122,16 @@ _EVERY = "all"
     help="`auto`: on a GPU, not on a CPU, where it slows training down.",
 )
 @click.option(
+    "--threads", type=click.IntRange(min=1), help="Of TensorFlow. Default: the cores it may use."
+)
+@click.option(
+    "--onednn",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Intel's kernels on the CPU; `auto`: on, unless TF_ENABLE_ONEDNN_OPTS says otherwise.",
+)
+@click.option(
     "--steps-per-execution",
     type=click.IntRange(min=1),
     help="Steps between two returns to Python; a checkpoint waits for so many.  [default: 8 on a GPU, "
@@ -165,6 +175,8 @@ def train(
     gpus: int,
     precision: str,
     xla: str,
+    threads: int | None,
+    onednn: str,
     steps_per_execution: int | None,
     deterministic: bool,
     checkpoint_minutes: float,
@@ -210,6 +222,8 @@ def train(
                 device=device,
                 precision=precision,
                 xla=xla,
+                threads=threads,
+                onednn=onednn,
                 gpus=gpus,
                 steps_per_execution=steps_per_execution or 0,
                 deterministic=deterministic,

@@ -139,7 +139,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 TRAIN = (
     "--arch", "cnn1", "--epochs", "4", "--batch-size", "8", "--device", "cpu", "--deterministic",
-    "--checkpoint-minutes", "0.001",
+    "--checkpoint-minutes", "0.001", "--threads", "1", "--onednn", "off",
 )  # fmt: skip
 
 
@@ -192,6 +192,9 @@ def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path) -> Non
     assert "going on behind epoch" in stderr
     for name in ("weights.safetensors", "metrics.json"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    runtime = json.loads((out / "model.json").read_bytes())["training"]["runtime"]
+    assert runtime["threads"] == 1
+    assert "oneDNN off" in runtime["reason"]
     histories = [json.loads((folder / "history.json").read_bytes()) for folder in (out, undisturbed)]
     assert histories[0]["val_auc"] == histories[1]["val_auc"]
     assert os.listdir(out.parent) == ["cnn1"]

@@ -34,6 +34,7 @@ FILES = {
 # How tests/conftest.py trains `model`; anything else is another training.
 SAME = ("--arch", "cnn1", "--epochs", 2, "--batch-size", 8)
 SHORT = ("--arch", "cnn2", "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--seed", 7)
+BOARD = ("--tensorboard", "board", "--onednn", "on", "--feed", "ram")
 
 
 Process = subprocess.Popen[str]
@@ -65,7 +66,7 @@ def running(
 ) -> Iterator[tuple[Path, Process]]:
     """A training in a process of its own, beside the first tests: it spends seconds on TensorFlow."""
     folder = tmp_path_factory.mktemp("fresh")
-    process = _start(shard_set, *SHORT, "--quiet", cwd=folder)
+    process = _start(shard_set, *SHORT, *BOARD, "--quiet", cwd=folder)
     yield folder, process
     process.kill()
     process.communicate()
@@ -316,6 +317,20 @@ def test_the_history_is_a_table_and_a_figure_too(fresh: Path) -> None:
     assert (width, height) == (1200, 504)
 
 
+def test_tensorboard_reads_the_same_figures(fresh: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(fresh.parents[1] / "board" / "cnn2"))
+    events.Reload()
+    history = _json(fresh / "history.json")
+    tensors = events.Tags()["tensors"]
+    assert set(tensors) == set(history)
+    for name, values in history.items():
+        found = events.Tensors(name)
+        assert [event.step for event in found] == [1]
+        assert [event.tensor_proto.float_val[0] for event in found] == pytest.approx(values, rel=1e-6)
+
+
 def test_model_json_tells_speed_and_choices(fresh: Path) -> None:
     training = _json(fresh / "model.json")["training"]
     assert training["feed"] == "ram"
@@ -325,7 +340,7 @@ def test_model_json_tells_speed_and_choices(fresh: Path) -> None:
     assert 0 <= training["waiting_share"] < 1
     assert training["compile_seconds"] >= 0
     assert training["runtime"]["device"] == "cpu"
-    assert "float32, XLA off" in training["runtime"]["reason"]
+    assert "float32, XLA off, oneDNN on" in training["runtime"]["reason"]
 
 
 def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
