@@ -77,8 +77,8 @@ def _signals_wait() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in waiting:
-            signal.raise_signal(number)
+        for held_back in waiting:
+            signal.raise_signal(held_back)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
