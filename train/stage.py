@@ -164,7 +164,8 @@ def _train(
     for name in ("validation", "test"):
         logits, labels = data[name].scored(score)
         metrics[name] = binary_metrics(logits, labels, THRESHOLD, TEMPERATURE)
-    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics)
+    shapes = shardset.shapes(tfrecords, "train")
+    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, shapes)
     return made, metrics, fitted
 
 
@@ -252,6 +253,7 @@ def _publish(
     runtime: Runtime,
     feed: str,
     metrics: dict[str, Any],
+    shapes: list[str],
 ) -> Bundle:
     """Write the whole bundle beside `out`, then swap it in."""
     weights = bundle.serialize_weights(network)
@@ -273,6 +275,7 @@ def _publish(
             "images_per_second": round(fitted.images_per_second, 1),
             "waiting_share": fitted.waiting_share,
             "compile_seconds": fitted.compiling,
+            "shapes": shapes,  # `infer` flags an image whose size is none of these
         },
         versions=versions("keras", "tensorflow", "numpy"),
     )
