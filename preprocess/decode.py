@@ -16,7 +16,7 @@ row, but for colour):
                  maximum would leave 12-bit data in 16-bit files with 16 grey levels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -74,11 +74,13 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) 
         from tumorbatch.preprocess.dicom import decode_dicom  # pydicom only where it is needed
 
         return decode_dicom(data, max_pixels, frame)
+    pages = None
     if frame and data[:4] in _TIFF:
-        data = tiff_page(data, frame)
+        data, pages = tiff_page(data, frame)
     elif frame:
         raise FileError(Status.DECODE_ERROR, f"it has no frame {frame + 1} that can be read")
     header = read_header(data)
+    header = header if pages is None else replace(header, pages=pages)
     if header.width * header.height > max_pixels:
         raise FileError(
             Status.TOO_LARGE,

@@ -200,8 +200,10 @@ def _later_pages(data: bytes, following: int) -> list[int]:
     return found
 
 
-def tiff_page(data: bytes, index: int) -> bytes:
-    """The same TIFF with another page first: only the offset in its header is another one.
+def tiff_page(data: bytes, index: int) -> tuple[bytes, int]:
+    """The same TIFF with another page first, and how many pages it has in all.
+
+    Only the offset in its header is changed.
 
     Raises:
         FileError: There is no such page.
@@ -211,7 +213,7 @@ def tiff_page(data: bytes, index: int) -> bytes:
         (at,) = struct.unpack_from(order + "I", data, 4)
         _, following = _first_directory(data, frozenset())
         offsets = [at, *_later_pages(data, following)]
-        return data[:4] + struct.pack(order + "I", offsets[index]) + data[8:]
+        return data[:4] + struct.pack(order + "I", offsets[index]) + data[8:], len(offsets)
     except (ValueError, IndexError, struct.error) as error:
         raise FileError(Status.DECODE_ERROR, f"it has no page {index + 1}") from error
 
