@@ -283,7 +283,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; margin: 0; padding: 
 .table { overflow-x: auto; margin: 1rem 0; }
 .table:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--dim); padding-bottom: .4rem; max-width: 50rem; }
+caption { text-align: left; color: var(--dim); padding-bottom: .4rem;
+  max-width: min(50rem, calc(100vw - 2.5rem)); }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; overflow-wrap: normal; }
 thead th { border-bottom: 2px solid var(--dim); vertical-align: bottom; }

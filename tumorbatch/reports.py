@@ -11,6 +11,7 @@ from tumorbatch.status import Status
 if TYPE_CHECKING:
     from tumorbatch.infer import stage as infer_stage
     from tumorbatch.preprocess import equalize as equalize_stage
+    from tumorbatch.preprocess import explore as explore_stage
     from tumorbatch.preprocess import stage as preprocess_stage
     from tumorbatch.preprocess import verify as verify_stage
     from tumorbatch.train import series
@@ -107,6 +108,32 @@ def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
             f"{report.bytes / 1e6:,.1f} MB in {_name(out)}.",
         ]
     )
+
+
+def explore_report(report: "explore_stage.Report", out: Path) -> str:
+    """Images per class, rejected by reason, copies, what the files give away, and where the page is."""
+    found = report.findings
+    classes = ", ".join(f"{count:,} {name}" for name, count in found["classes"].items())
+    copies = found["duplicates"]["images_with_a_copy"]
+    lines = [
+        f"Found {report.found:,} files: {classes}; rejected: {_rejected(found['files'])}.",
+        f"{copies:,} images are at least nearly a copy of another; {found['images']['sizes']:,} sizes.",
+    ]
+    lines += _metadata(found["metadata"])
+    lines.append(f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} files/s.")
+    lines.append(f"Open {_name(out / 'explore.html')}; every number is in explore.json beside it.")
+    return "\n".join(lines)
+
+
+def _metadata(of: dict[str, Any]) -> list[str]:
+    if of["grouped"] is None:
+        return []
+    low, high = of["grouped"]["group_interval_95"]
+    interval = "" if low is None else f" (95 % interval {low:.1%} to {high:.1%}, n = {of['n']:,})"
+    return [
+        f"Height, width and format alone tell the class of {of['grouped']['accuracy']:.1%} of the "
+        f"images{interval}; the more frequent class is {of['majority']['accuracy']:.1%}."
+    ]
 
 
 def train_report(report: "train_stage.Report", out: Path) -> str:
