@@ -19,7 +19,7 @@ _WIDTH = 7.0  # inches
 _TRAINING = {"color": figures.BLUE, "linestyle": "-", "label": "training (augmented)"}
 _VALIDATION = {"color": figures.VERMILLION, "linestyle": "--", "label": "validation"}
 _AUC = {"color": figures.GREEN, "linestyle": ":", "label": "validation AUC"}
-_TITLE = 18  # characters that fit above one of six images in a row
+_TITLE = 108  # characters that fit above a row of images
 
 
 @figures.style()
@@ -150,26 +150,30 @@ def image_grid(
     """
     if not images:
         raise ValueError("There are no images to show.")
-    columns = min(columns, len(images))
+    columns = max(1, min(columns, len(images)))
     rows = math.ceil(len(images) / columns)
     width = _WIDTH if columns > 2 else 2.4 * columns + 0.6
     height = rows * (width / columns + (0.25 if titles else 0)) + (0.4 if title else 0)
     figure, panels = figures.subplots(width, height, rows, columns, squeeze=False)
     size = 9 if columns < 5 else 7
     for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])  # the layout would measure them, though they are not drawn
         axes.set_axis_off()
         axes.set_anchor("N")  # so that the titles of a row stand at one height
     for at, (axes, image) in enumerate(zip(panels.flat, images, strict=False)):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
         if titles:
-            axes.set_title(figures.plain(_short(titles[at])), fontsize=size, pad=3)
+            axes.set_title(figures.plain(_short(titles[at], _TITLE // columns)), fontsize=size, pad=3)
     if title:
         figure.suptitle(figures.plain(title))
     return figure
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _TITLE else f"{text[:6]}\N{HORIZONTAL ELLIPSIS}{text[-11:]}"
+def _short(text: str, most: int) -> str:
+    half = most // 2
+    return (
+        text if len(text) <= most else f"{text[: half - 3]}\N{HORIZONTAL ELLIPSIS}{text[-half - 2 :]}"
+    )
 
 
 @figures.style()
@@ -243,8 +247,9 @@ def confusion_matrix(
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share = shares[row, column]
+        told = f"\n{share:.1%} of {CLASS_NAMES[row]}" if counts[row].any() else ""
         axes.text(
-            column, row, f"{counts[row, column]:,}\n{share:.1%} of {CLASS_NAMES[row]}",
+            column, row, f"{counts[row, column]:,}{told}",
             ha="center", va="center", color="white" if share > 0.5 else "black",
         )  # fmt: skip
     axes.set_xticks(labels, CLASS_NAMES)
