@@ -227,7 +227,7 @@ def bootstrap(
         times = np.bincount(random.integers(0, count, count), minlength=count)
         drawn[at] = statistic(times[groups])
     drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) < resamples / 2:  # too few images for an interval
+    if len(drawn) < 0.95 * resamples:  # of the few that are left it would be a lucky one
         return None, None
     low, high = np.percentile(drawn, (2.5, 97.5))
     return float(low), float(high)
