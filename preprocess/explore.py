@@ -108,6 +108,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
     if out.name in ("", ".."):
         raise ConfigError(f"{out} cannot be replaced. Give the result a folder of its own with --out.")
     files = find_sources(source, config.classes)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"{out} lies in {source}: its figures would be images of the next run.")
     splits = read_splits(config.tfrecords) if config.tfrecords is not None else None
     settings = _settings(source, config)
     make_folder(out.parent)

@@ -109,6 +109,10 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
         rows,
         "Tests on the images' mean grey values.",
     )  # fmt: skip
+    for stage in STAGES:
+        effects = [of["effect"]["value"] for of in means[stage].values() if of.get("test")]
+        if len(effects) == 2 and effects[0] * effects[1] < 0:
+            made.note(f"Copies decide: {STAGE_NAMES[stage]}, the two effects point in opposite ways.")
     for reason in sorted(reasons):
         made.note(f"Not tested where {reason}.")
     made.paragraph(

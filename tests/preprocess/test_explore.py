@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -220,6 +221,24 @@ def test_both_classes_of_one_group_are_told(source: Path, out: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_copies_that_decide_a_test_are_told(out: Path, tmp_path: Path) -> None:
+    # Of different images Tumor is the darker; the one bright one of Tumor lies there in many copies.
+    random = np.random.default_rng(0)
+    for number in range(8):
+        for name, level in (("Healthy", 100), ("Tumor", 60)):
+            grey = random.integers(level, level + 20 + number, (40, 40), np.uint8)
+            write_file(
+                tmp_path / "raw" / name / f"{number}.png", cv2.imencode(".png", grey)[1].tobytes()
+            )
+    bright = cv2.imencode(".png", random.integers(180, 250, (40, 40), np.uint8))[1].tobytes()
+    for number in range(30):
+        write_file(tmp_path / "raw" / "Tumor" / f"copy{number}.png", bright)
+    means = run(tmp_path / "raw", out, Config()).findings["image_means"]["before"]
+    assert means["all_images"]["effect"]["value"] > 0 > means["one_value_a_group"]["effect"]["value"]
+    assert "Copies decide: before CLAHE" in (out / "explore.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
 def test_hostile_names_are_text(source: Path, out: Path, build: "type[Build]") -> None:
     name = "<img src=x onerror=alert(1)> $\\frac{1}{0}$ \u202egnp.png"
     write_file(source / "Healthy" / name, build.png(build.smooth(40, 40, 7)))
@@ -368,6 +387,8 @@ def test_what_cannot_be_done_is_a_sentence(source: Path, out: Path, tmp_path: Pa
         run(tmp_path / "nowhere", out, Config())
     with pytest.raises(ConfigError, match="cannot be replaced"):
         run(source, Path(), Config())
+    with pytest.raises(ConfigError, match="would be images of the next run"):
+        run(source, source / "explore", Config())
     with pytest.raises(ConfigError, match="--workers must be at least 1"):
         Config(workers=0)
     write_file(tmp_path / "file", b"")
