@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.preprocess.hostile import write_corpus
 from tests.preprocess.sets import by_path, content_of, write_file
 from tumorbatch import figures
 from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError, TryAgainError
@@ -251,6 +252,16 @@ def test_hostile_names_are_text(source: Path, out: Path, build: "type[Build]") -
     assert text.count("&lt;img src=x onerror=alert(1)&gt;") == 2  # the first of its group; the bad one
 
 
+def test_every_hostile_file_is_listed(source: Path, out: Path, build: "type[Build]") -> None:
+    expected = {f"Tumor/{name}": of for name, of in write_corpus(source / "Tumor", build).items()}
+    report = run(source, out, Config(workers=2))
+    assert report.errors == len(expected) >= 60
+    bad = {row["path"]: row for row in read(out)["bad_files"]}
+    assert {path: row["status"] for path, row in bad.items()} == expected
+    assert all(row["error"] for row in bad.values())
+    assert report.findings["classes"] == {"Healthy": 6, "Tumor": 7}
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_file_that_kills_its_worker_is_listed(source: Path, out: Path, build: "type[Build]") -> None:
     write_file(source / "Healthy" / "killer.png", build.png(build.smooth(40, 40, 7)))
@@ -454,7 +465,8 @@ def test_a_signal_publishes_nothing_and_exits_75(source: Path, out: Path) -> Non
     with subprocess.Popen(
         list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        while not (out.parent / ".explore.lock").exists():
+        lock = out.parent / ".explore.lock"
+        while not (lock.exists() and lock.read_text()):
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGTERM)
