@@ -85,7 +85,7 @@ class GradCam:
             maps.append(tf.nn.relu(summed).numpy())
         found = np.concatenate(maps).astype(np.float32)
         largest = found.max(axis=(1, 2), keepdims=True)
-        return np.divide(found, largest, out=np.zeros_like(found), where=largest > 0)
+        return np.asarray(np.divide(found, largest, out=np.zeros_like(found), where=largest > 0))
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 2) -> NDArray[np.uint8]:
