@@ -154,8 +154,8 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
         "Intervals: Wilson's for accuracy, sensitivity, specificity, precision and NPV, which counts "
         "images as independent; beside it the same by a bootstrap that resamples whole groups of "
         f"copies ({about['method']['replicates']:,} replicates, seed {about['method']['seed']}). For "
-        "all other figures the bootstrap alone. ECE leans upwards on few images, and so does its "
-        "interval."
+        "all other figures the bootstrap alone; where it has no width, no replicate held an error, "
+        "which on few images says little. ECE leans upwards on few images, and so does its interval."
     )
     rows = [
         [title, _value(figure), figure.n, figure.interval()]
@@ -377,7 +377,7 @@ def _made_of(page: Page, about: Mapping[str, Any]) -> None:
     )
     shared = dataset["shared_between_splits"]
     page.table(
-        ["", ""],
+        ["what", "which"],
         [
             ["model", f"{model['name']}, {model['model_id']}"],
             ["weights", f"sha256 {model['weights_sha256']}"],
