@@ -17,8 +17,8 @@ PROTOCOLS = {
 
 LIMITS = (
     "Not a medical device. Nothing here was tested on patients, prospectively or by a regulator.",
-    "Patients are not known to this tool unless the shards were made with `--groups` or from DICOM: "
-    "images of one patient may lie in several splits, unless they look nearly the same.",
+    "Patients are not known to this tool unless the shards were made with a table of them or from "
+    "DICOM: images of one patient may lie in several splits, unless they look nearly the same.",
     "In public collections the source of an image and its class go together, and file size and format "
     "often give the class away; a network may have learned where an image comes from rather than what "
     "a tumour looks like.",
@@ -57,7 +57,7 @@ def model_card(
         bundle: The model.
         dataset: What it was trained on.
         metrics: {"validation": ..., "test": ...}, each as `split_metrics.split_metrics` gives it.
-        baselines: As `comparisons.stand_beside` gives them, or none.
+        baselines: As `beside.stand_beside` gives them, or none.
     """
     test = metrics["test"]
     counts = "; ".join(

@@ -8,6 +8,7 @@ import click
 
 from tumorbatch import __version__
 from tumorbatch.data_commands import equalize, sample, shard, verify
+from tumorbatch.evaluate_commands import evaluate
 from tumorbatch.explore_commands import explore
 from tumorbatch.model_commands import infer, show
 from tumorbatch.train_commands import doctor, export, train
@@ -42,5 +43,7 @@ def main() -> None:
     """
 
 
-for command in (sample, explore, shard, verify, equalize, train, infer, show, export, doctor):
+for command in (
+    sample, explore, shard, verify, equalize, train, evaluate, infer, show, export, doctor,
+):  # fmt: skip
     main.add_command(command)
