@@ -273,7 +273,9 @@ def test_nobody_imports_train_but_the_command_line(imports: list[Import]) -> Non
 
 def test_shared_modules_import_no_stage(imports: list[Import]) -> None:
     shared = [one for one in imports if one.by.split(".")[1] not in STAGES]
-    commands = {f"tumorbatch.{name}_commands" for name in ("data", "evaluate", "explore", "model", "train")}
+    commands = {
+        f"tumorbatch.{name}_commands" for name in ("data", "evaluate", "explore", "model", "train")
+    }
     # The figures for users decode images; in the package nobody imports them, see below.
     ties = {*commands, "tumorbatch.reports", "tumorbatch.plots"}
     assert {one.by for one in shared if one.stage} <= ties
