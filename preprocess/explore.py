@@ -9,12 +9,15 @@ and the versions of the libraries only.
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from tumorbatch.atomic import (
     make_folder,
@@ -38,6 +41,8 @@ from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import available_cores, versions
 from tumorbatch.status import Status
+
+log = logging.getLogger(__name__)
 
 PAGE = "explore.html"
 RESULT = "explore.json"
@@ -124,6 +129,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
             raise InputError(
                 f"None of the {len(files)} files in {source} can be read ({told(counts)})."
             )
+        log.info("explore: tests, intervals and figures")
         found = findings(seen, splits, config.seed, config.workers)
         pictures = draw(
             seen, found, files, config.preprocessing, config.seed, config.workers, config.timeout
@@ -139,8 +145,9 @@ def run(source: Path, out: Path, config: Config) -> Report:
             ),
         }
         made = {**pictures.png, PAGE: page(content, pictures.png).encode()}
-        # DICOM files show patients: what shows them here is for the owner alone.
-        mode = 0o600 if "dicom" in found["images"]["format"] else None
+        # Pixels and paths of DICOM files may tell of patients: they are for the owner alone.
+        dicom = pc.any(pc.equal(seen.rows["format"], "dicom")).as_py()
+        mode = 0o600 if dicom else None
         _publish(out, made, content, mode)
     return Report(content, time.monotonic() - started)
 

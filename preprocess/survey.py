@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tumorbatch.files import read_file
+from tumorbatch.files import is_dicom, read_file
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.pool import limited, ordered_map
 from tumorbatch.preprocess import groups as grouping
@@ -157,6 +157,7 @@ def _look_at_file(source: SourceFile, preprocessing: Preprocessing, secret: byte
     row: dict[str, Any] = {"path": source.file.name, "label": source.label}
     try:
         data, content = read_source(source)
+        row["format"] = "dicom" if is_dicom(data) else None  # known of broken ones too
         decoded = decode(data)
     except FileError as error:
         return _Seen({**row, "status": error.status.value, "error": error.message}, None)

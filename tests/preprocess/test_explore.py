@@ -325,6 +325,10 @@ def test_images_of_dicom_files_are_for_the_owner_alone(source: Path, out: Path) 
 
     run(source, out, Config())
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in out.iterdir()} != {0}
+    (source / "Healthy" / "cut").write_bytes(_slice(9)[:-1000])
+    run(source, out, Config())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
+    (source / "Healthy" / "cut").unlink()
     for number in range(3):
         (source / "Healthy" / f"slice{number}").write_bytes(_slice(number))
     report = run(source, out, Config())
