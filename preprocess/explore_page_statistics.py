@@ -29,12 +29,17 @@ def p_value(value: float) -> str:
     """Three digits, or the power of ten where it is smaller."""
     if value >= 0.001:
         return f"{value:.3f}"
-    return f"{value:.1e}" if value > 1e-300 else "below 1e-300"
+    return signed(f"{value:.1e}" if value > 1e-300 else "below 1e-300")
+
+
+def signed(text: str) -> str:
+    """With a minus sign in place of each hyphen: a line may break behind a hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _range(interval: list[float | None], digits: int = 3) -> str | None:
     low, high = interval
-    return None if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+    return None if low is None or high is None else signed(f"{low:.{digits}f} to {high:.{digits}f}")
 
 
 def percent_range(interval: list[float | None]) -> str | None:
@@ -98,7 +103,7 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
                 rows.append([*row, None, None, None, None])
                 continue
             effect = test["effect"]
-            told = f"{_EFFECTS[effect['name']]} {effect['value']:+.3f}"
+            told = f"{_EFFECTS[effect['name']]} {signed(format(effect['value'], '+.3f'))}"
             row += [_TESTS[test["test"]], p_value(test["p_value"]), told, _range(effect["interval_95"])]
             rows.append(row)
     made.table(
@@ -109,10 +114,13 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
         rows,
         "Tests on the images' mean grey values.",
     )  # fmt: skip
+    opposite = []
     for stage in STAGES:
         effects = [of["effect"]["value"] for of in means[stage].values() if of.get("test")]
         if len(effects) == 2 and effects[0] * effects[1] < 0:
-            made.note(f"Copies decide: {STAGE_NAMES[stage]}, the two effects point in opposite ways.")
+            opposite.append(STAGE_NAMES[stage])
+    if opposite:
+        made.note(f"Copies decide: {' and '.join(opposite)}, the two effects point in opposite ways.")
     for reason in sorted(reasons):
         made.note(f"Not tested where {reason}.")
     made.paragraph(
