@@ -1,5 +1,6 @@
 """`tumorbatch evaluate` as its users meet it: results, frozen choices, refusals, odd splits."""
 
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from tumorbatch.scoring import probability
 from tumorbatch.train.beside import stand_beside, verdict
 from tumorbatch.train.errors_gallery import most_confident_errors
 from tumorbatch.train.measures import Measures
-from tumorbatch.train.scored import Scored
+from tumorbatch.train.scored import Scored, score_split
 from tumorbatch.train.split_metrics import parts, size_bucket, size_buckets, split_metrics
 from tumorbatch.train.statistics import Figure, wilson
 
@@ -234,6 +235,39 @@ def test_json_is_one_line(copy: Path, shard_set: Path, tmp_path: Path, invoke: A
     assert value["model_id"] == bundle.load(copy).model_id
     assert value["protocol"] == "group"
     assert {"value", "n", "low", "high"} <= value["accuracy"].keys()
+
+
+def test_a_bundle_that_cannot_be_written_is_as_it_was(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes, mode: int | None = None) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = _content(copy)
+    monkeypatch.setattr("tumorbatch.train.freezing.write_bytes", full)
+    code, output = invoke(
+        "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1", *FEW
+    )
+    assert code == ExitCode.CANNOT_WRITE
+    assert "disk is full" in output
+    assert "--no-freeze" in output
+    assert _content(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["cnn1"]
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_that_show_dicom_files_are_the_owners_alone(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dicom(*arguments: Any) -> Scored:
+        scored = score_split(*arguments)
+        return replace(scored, formats=("dicom", *scored.formats[1:]))
+
+    out = tmp_path / "results"
+    monkeypatch.setattr("tumorbatch.train.evaluation.score_split", dicom)
+    assert invoke("evaluate", copy, shard_set, "--out", out, *FEW)[0] == ExitCode.OK
+    modes = {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()}
+    assert modes == {0o600}
 
 
 # ---------------------------------------------------------------------------------------- refusals
