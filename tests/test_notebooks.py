@@ -7,8 +7,6 @@ import nbclient
 import nbformat
 import pytest
 
-from tumorbatch import infer
-
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -123,7 +121,6 @@ def test_02_trains(work: Path, second: nbformat.NotebookNode) -> None:
     assert (work / "models" / "cnn1" / "model.json").is_file()
 
 
-@pytest.mark.skipif(not hasattr(infer, "predict"), reason="tumorbatch.infer.predict is not there yet")
 @pytest.mark.usefixtures("second")
 def test_03_predicts(work: Path) -> None:
     notebook = _run(NOTEBOOKS[2], work)

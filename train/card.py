@@ -142,7 +142,7 @@ def _choices(bundle: Bundle, test: Mapping[str, Any]) -> list[str]:
     after = Figure.from_dict(test["figures"]["ece"])
     return [
         f"- A calibrated probability of at least {bundle.threshold:g} is called Tumor. "
-        f"{threshold['note']} It was frozen before the test split was looked at.",
+        f"{threshold['note']} The test split had no part in it.",
         f"- Temperature {bundle.temperature:g}: logits are divided by it. {temperature['note']} The "
         f"test split's calibration error is {before.told()} without and {after.told()} with it.",
     ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 MISSING = "\N{EN DASH}"
 _LONG_CELL = 50  # characters
+_WIDE = 1.5  # width over height of a figure with panels side by side
 
 # Explicit bidirectional controls: a name with one of them can show itself, and what follows it, in
 # another order than it is. Unicode Standard Annex 9, table 4, and the marks of its section 2.6.
@@ -230,13 +231,14 @@ class Page:
 
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode()
-    size = ""
+    size = kind = ""
     if picture.png[:8] == b"\x89PNG\r\n\x1a\n":  # its size, so that the page does not jump about
         width, height = (int.from_bytes(picture.png[at : at + 4], "big") for at in (16, 20))
         size = f' width="{width}" height="{height}"'
+        kind = ' class="wide"' if width > _WIDE * height else ""
     caption = f"\n<figcaption>{escaped(picture.caption)}</figcaption>" if picture.caption else ""
     image = f'<img src="data:image/png;base64,{data}" alt="{escaped(picture.alt)}"{size}>'
-    return f"<figure>\n{image}{caption}\n</figure>"
+    return f"<figure{kind}>\n{image}{caption}\n</figure>"
 
 
 _FRAME = """<!DOCTYPE html>
@@ -314,7 +316,8 @@ figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; max-width:
   body { padding: 1rem .8rem 3rem; } h1 { font-size: 1.4rem; } th, td { padding: .3rem .45rem; }
   /* A figure's letters stay readable: it scrolls rather than shrinks. */
   section > figure { overflow-x: auto; }
-  section > figure img { max-width: none; width: 40rem; }
+  section > figure img { max-width: none; width: 27rem; }
+  section > figure.wide img { width: 40rem; }
 }
 @media print {
   :root { --back: #fff; --text: #000; --dim: #333; --line: #bbb; --soft: #f4f4f4; --link: #000;

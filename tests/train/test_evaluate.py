@@ -1,5 +1,7 @@
 """`tumorbatch evaluate` as its users meet it: results, frozen choices, refusals, odd splits."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from tumorbatch import bundle, shardset
+from tumorbatch import atomic, bundle, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocess.stage import Config as ShardConfig
 from tumorbatch.preprocess.stage import run as shard
@@ -22,7 +24,7 @@ from tumorbatch.scoring import probability
 from tumorbatch.train.beside import stand_beside, verdict
 from tumorbatch.train.errors_gallery import most_confident_errors
 from tumorbatch.train.measures import Measures
-from tumorbatch.train.scored import Scored
+from tumorbatch.train.scored import Scored, score_split
 from tumorbatch.train.split_metrics import parts, size_bucket, size_buckets, split_metrics
 from tumorbatch.train.statistics import Figure, wilson
 
@@ -193,6 +195,32 @@ def test_another_rule_is_frozen_and_makes_another_model(
     assert (code, "nothing to do" in output) == (ExitCode.OK, True)
 
 
+def test_model_json_is_the_last_to_change(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, the bundle still loads and decides as before; the same command mends it."""
+    moved: list[str] = []
+
+    def killed(source: Any, target: Any) -> None:
+        if Path(target).parent == copy:
+            moved.append(Path(target).name)
+            if len(moved) == 2:
+                raise KeyboardInterrupt("SIGKILL")
+        replace_file(source, target)
+
+    before, replace_file = bundle.load(copy), os.replace
+    command = ("evaluate", copy, shard_set, "--out", tmp_path / "r", "--threshold", "0.37", *FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        assert invoke(*command)[0] == ExitCode.TRY_AGAIN
+    assert moved == ["metrics.json", "model_card.md"]
+    assert bundle.load(copy) == before
+    assert invoke(*command)[0] == ExitCode.OK
+    assert bundle.load(copy).threshold == 0.37
+    assert "0.37 (frozen)" in (copy / "model_card.md").read_text()
+    assert not list(copy.glob(".*"))
+
+
 def test_no_freeze_leaves_the_bundle_alone_and_says_so(
     copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
 ) -> None:
@@ -234,6 +262,44 @@ def test_json_is_one_line(copy: Path, shard_set: Path, tmp_path: Path, invoke: A
     assert value["model_id"] == bundle.load(copy).model_id
     assert value["protocol"] == "group"
     assert {"value", "n", "low", "high"} <= value["accuracy"].keys()
+
+
+def test_a_bundle_that_cannot_be_written_is_as_it_was(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def full(path: Path) -> Any:
+        """The disk is full when the second file is written."""
+        with atomic.atomic_file(path) as file:
+            if path.name == "model_card.md":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            yield file
+
+    before = _content(copy)
+    monkeypatch.setattr("tumorbatch.train.freezing.atomic_file", full)
+    code, output = invoke(
+        "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1", *FEW
+    )
+    assert code == ExitCode.CANNOT_WRITE
+    assert "disk is full" in output
+    assert "--no-freeze" in output
+    assert _content(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["cnn1"]
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_that_show_dicom_files_are_the_owners_alone(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dicom(*arguments: Any) -> Scored:
+        scored = score_split(*arguments)
+        return replace(scored, formats=("dicom", *scored.formats[1:]))
+
+    out = tmp_path / "results"
+    monkeypatch.setattr("tumorbatch.train.evaluation.score_split", dicom)
+    assert invoke("evaluate", copy, shard_set, "--out", out, *FEW)[0] == ExitCode.OK
+    modes = {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()}
+    assert modes == {0o600}
 
 
 # ---------------------------------------------------------------------------------------- refusals
