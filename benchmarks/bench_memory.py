@@ -1,6 +1,7 @@
-"""Whether memory stays flat when the folder grows: `shard` or `infer` on 1 and on 25 times the files.
+"""Whether memory stays flat when the folder grows: a command on 1 and on 25 times the files.
 
 python benchmarks/bench_memory.py shard DATA [TIMES]
+python benchmarks/bench_memory.py explore DATA [TIMES]
 python benchmarks/bench_memory.py infer DATA [TIMES] --model MODEL
 
 DATA's class folders are linked as often as asked for, so that no image is copied. Prints the peak of
@@ -46,8 +47,9 @@ def measure(stage: str, data: Path, times: int, options: list[str]) -> None:
             (raw / folder.name).mkdir(parents=True)
             for copy in range(times):
                 (raw / folder.name / f"{copy:03}").symlink_to(folder.resolve())
-        out = Path(area) / ("out.parquet" if stage == "infer" else "tfrecords")
-        command = [sys.executable, "-m", "tumorbatch", stage, raw, out, "--quiet", *options]
+        out = Path(area) / ("out.parquet" if stage == "infer" else "out")
+        where = ["--out", out] if stage == "explore" else [out]
+        command = [sys.executable, "-m", "tumorbatch", stage, raw, *where, "--quiet", *options]
         files = sum(1 for path in data.rglob("*") if path.is_file()) * times
         started = time.monotonic()
         process = subprocess.Popen(list(map(str, command)))
@@ -62,7 +64,7 @@ def measure(stage: str, data: Path, times: int, options: list[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=["shard", "infer"])
+    parser.add_argument("stage", choices=["shard", "explore", "infer"])
     parser.add_argument("data", type=Path)
     parser.add_argument("times", type=int, nargs="?", default=25)
     parser.add_argument("--model", type=Path)

@@ -4,6 +4,8 @@ Contrast-limited adaptive histogram equalisation, which belongs to the pixel pat
 `tumorbatch.preprocess.pixels.equalize`; over a whole folder, `tumorbatch.preprocess.equalize`.
 """
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.errors import InputError
-from tumorbatch.files import find_files, read_file
+from tumorbatch.files import FoundFile, find_files, read_file
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.status import FileError
 
@@ -129,15 +131,34 @@ def random_image(folder: Path, seed: int | None = None) -> tuple[Path, NDArray[n
         files = find_files(folder)
     except InputError as error:
         raise ValueError(str(error)) from error
-    for index in np.random.default_rng(seed).permutation(len(files)):
-        file = files[index]
-        try:
-            return Path(file.path), decode(read_file(file)[0]).grey
-        except FileError:
-            continue
+    for file, grey in sample_images(files, 1, seed):
+        return Path(file.path), grey
     raise ValueError(
         f"{folder} has no image that can be read, among {len(files)} files. Give a folder with images."
     )
+
+
+def sample_images(
+    files: Sequence[FoundFile], count: int, seed: int | None = None
+) -> list[tuple[FoundFile, NDArray[np.uint8]]]:
+    """Different readable images among files, each with the same chance.
+
+    Args:
+        files: Those that cannot be read as images are passed over.
+        count: At most so many images.
+        seed: The same seed gives the same images of the same files; None gives any.
+
+    Returns:
+        Up to `count` times a file and its pixels: uint8 [height, width], as `shard` decodes them,
+        before equalisation.
+    """
+    found: list[tuple[FoundFile, NDArray[np.uint8]]] = []
+    for index in np.random.default_rng(seed).permutation(len(files)):
+        if len(found) >= count:
+            break
+        with contextlib.suppress(FileError):
+            found.append((files[index], decode(read_file(files[index])[0]).grey))
+    return found
 
 
 def _check_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

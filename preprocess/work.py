@@ -28,6 +28,7 @@ from tumorbatch.limits import differences
 from tumorbatch.pool import limited, ordered_map
 from tumorbatch.preprocess.base import Base
 from tumorbatch.preprocess.classes import SourceFile
+from tumorbatch.preprocess.decode import Decoded
 from tumorbatch.preprocess.pixels import perceptual_hash, pixel_hash, process
 from tumorbatch.preprocess.schema import ROW_SCHEMA
 from tumorbatch.preprocessing import Preprocessing
@@ -82,25 +83,14 @@ def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> Fi
     source = task.source
     row: dict[str, Any] = {"status": Status.OK.value}
     try:
-        data, content = _read(source)
+        data, content = read_source(source)
         row |= content
         if row["sha256"] == task.known:
-            return FileResult({"patient": _patient(data, secret)}, None, in_base=True)
+            return FileResult({"patient": patient(data, secret)}, None, in_base=True)
         done = process(data, preprocessing)
     except FileError as error:
         return FileResult(row | {"status": error.status.value, "error": error.message}, None)
-    grey, header = done.decoded.grey, done.decoded.header
-    row |= {
-        "pixel_hash": pixel_hash(grey),
-        "perceptual_hash": f"{perceptual_hash(grey):016x}",
-        "width": grey.shape[1],
-        "height": grey.shape[0],
-        "format": header.format,
-        "bit_depth": header.bit_depth,
-        "channels": header.channels,
-        "flags": ",".join(done.flags),
-        "patient": _patient(data, secret),
-    }
+    row |= describe(done.decoded) | {"flags": ",".join(done.flags), "patient": patient(data, secret)}
     height, width = done.pixels.shape
     record = ImageRecord(
         done.pixels.tobytes(), height, width, source.label, source.file.name, row["sha256"]
@@ -108,12 +98,32 @@ def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> Fi
     return FileResult(row, frame(record.encode()))
 
 
-def _read(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
+def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
+    """A file's bytes, and what the manifest says of them.
+
+    Raises:
+        FileError: See `read_file`.
+    """
     data, info = read_file(source.file)
     return data, {"file_size": info.st_size, "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _patient(data: bytes, secret: bytes) -> str | None:
+def describe(decoded: Decoded) -> dict[str, Any]:
+    """What the manifest says of a decoded image: its hashes, and what it is like."""
+    grey, header = decoded.grey, decoded.header
+    return {
+        "pixel_hash": pixel_hash(grey),
+        "perceptual_hash": f"{perceptual_hash(grey):016x}",
+        "width": grey.shape[1],
+        "height": grey.shape[0],
+        "format": header.format,
+        "bit_depth": header.bit_depth,
+        "channels": header.channels,
+    }
+
+
+def patient(data: bytes, secret: bytes) -> str | None:
+    """A DICOM file's patient as a keyed hash; None for other files, and where none is named."""
     if not is_dicom(data):
         return None
     from tumorbatch.preprocess.dicom import patient_key  # pydicom only where it is needed
@@ -126,7 +136,7 @@ def _patient(data: bytes, secret: bytes) -> str | None:
 def _lost(task: Task, error: FileError) -> FileResult:
     row = {"status": error.status.value, "error": error.message}
     with contextlib.suppress(FileError):  # a later run must know the file again
-        row |= _read(task.source)[1]
+        row |= read_source(task.source)[1]
     return FileResult(row, None)
 
 

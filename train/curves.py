@@ -1,16 +1,10 @@
 """A training's history as a table, as a figure, and for TensorBoard."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
+from tumorbatch import drawing, figures
 from tumorbatch.errors import ConfigError
-
-# Okabe and Ito's colours, told apart by colour-blind readers too; line styles differ besides.
-_TRAINING = {"color": "#0072B2", "linestyle": "-", "label": "training (augmented)"}
-_VALIDATION = {"color": "#D55E00", "linestyle": "--", "label": "validation"}
-_AUC = {"color": "#009E73", "linestyle": ":", "label": "validation AUC"}
 
 
 def csv(history: Mapping[str, Sequence[float]]) -> str:
@@ -24,52 +18,8 @@ def csv(history: Mapping[str, Sequence[float]]) -> str:
 def png(
     history: Mapping[str, Sequence[float]], phases: Mapping[str, int], best_epoch: int, title: str
 ) -> bytes:
-    """Loss and accuracy over the epochs, as a PNG file.
-
-    Args:
-        history: {name: one value an epoch}, with loss, accuracy, val_loss, val_accuracy, val_auc.
-        phases: {name: epochs}, in order; a line parts them.
-        best_epoch: Whose weights were kept, from 1.
-        title: Above.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    # Not pyplot: it keeps every figure, and may want a display.
-    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
-    figure.suptitle(title)
-    loss, accuracy = figure.subplots(1, 2)
-    epochs = range(1, len(history["loss"]) + 1)
-    marker = "o" if len(epochs) < 3 else ""  # a line of one point would not be seen
-    for axes, name, unit in (
-        (loss, "loss", "binary cross-entropy (nats)"), (accuracy, "accuracy", "share, or AUC"),
-    ):  # fmt: skip
-        axes.plot(epochs, history[name], marker=marker, **_TRAINING)
-        axes.plot(epochs, history[f"val_{name}"], marker=marker, **_VALIDATION)
-        if name == "accuracy":
-            axes.plot(epochs, history["val_auc"], marker=marker, **_AUC)
-        axes.axvline(best_epoch, color="0.5", linewidth=0.8, label=f"kept: epoch {best_epoch}")
-        for before, after in pairwise(_ends(phases)):
-            if before and after > before:
-                axes.axvline(
-                    before + 0.5, color="0.3", linestyle="-.", linewidth=0.8, label=list(phases)[1]
-                )
-        axes.set(xlabel="epoch", ylabel=unit, title=name if axes is loss else "accuracy and AUC")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    loss.set_ylim(bottom=0)
-    file = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(file, metadata={"Software": "tumorbatch"})
-    return file.getvalue()
-
-
-def _ends(phases: Mapping[str, int]) -> list[int]:
-    ends = [0]
-    for epochs in phases.values():
-        ends.append(ends[-1] + epochs)
-    return ends
+    """`drawing.training_history` as a PNG file."""
+    return figures.png(drawing.training_history(history, phases, best_epoch, title))
 
 
 def board(folder: Path) -> Callable[[int, Mapping[str, float]], None]:

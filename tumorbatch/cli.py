@@ -8,6 +8,8 @@ import click
 
 from tumorbatch import __version__
 from tumorbatch.data_commands import equalize, sample, shard, verify
+from tumorbatch.evaluate_commands import evaluate
+from tumorbatch.explore_commands import explore
 from tumorbatch.model_commands import infer, show
 from tumorbatch.train_commands import doctor, export, train
 
@@ -21,6 +23,7 @@ def main() -> None:
     From a working folder with images in data/raw/Healthy and data/raw/Tumor:
       tumorbatch shard                      images -> CLAHE -> splits -> tfrecords/
       tumorbatch train --arch cnn1          tfrecords/ -> models/cnn1/
+      tumorbatch evaluate cnn1              models/cnn1/ -> results/cnn1/report.html
       tumorbatch infer folder/ out.parquet  any folder -> one row a file
 
     \b
@@ -41,5 +44,7 @@ def main() -> None:
     """
 
 
-for command in (sample, shard, verify, equalize, train, infer, show, export, doctor):
+for command in (
+    sample, explore, shard, verify, equalize, train, evaluate, infer, show, export, doctor,
+):  # fmt: skip
     main.add_command(command)

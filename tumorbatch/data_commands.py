@@ -41,7 +41,8 @@ def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> N
             click.echo(f"Next: tumorbatch shard {'' if out == Path('data/raw') else out}".rstrip())
 
 
-def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """The callback of `--class NAME=FOLDER`, which may be given several times."""
     classes: dict[str, str] = {}
     for value in values:
         name, separator, folder = value.partition("=")
@@ -81,7 +82,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     "classes",
     multiple=True,
     metavar="NAME=FOLDER",
-    callback=_parse_classes,
+    callback=parse_classes,
     help="Folder of a class (Healthy or Tumor), where its name is not a known spelling.",
 )
 @click.option(

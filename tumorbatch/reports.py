@@ -11,12 +11,14 @@ from tumorbatch.files import printable
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
+    from tumorbatch.bundle import Bundle
     from tumorbatch.infer.check import Report as TableReport
     from tumorbatch.infer.config import Report as InferReport
     from tumorbatch.preprocess import equalize as equalize_stage
+    from tumorbatch.preprocess import explore as explore_stage
     from tumorbatch.preprocess import stage as preprocess_stage
     from tumorbatch.preprocess import verify as verify_stage
-    from tumorbatch.train import series
+    from tumorbatch.train import evaluation_config, series
     from tumorbatch.train import stage as train_stage
 
 
@@ -112,6 +114,32 @@ def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
     )
 
 
+def explore_report(report: "explore_stage.Report", out: Path) -> str:
+    """Images per class, rejected by reason, copies, what the files give away, and where the page is."""
+    found = report.findings
+    classes = ", ".join(f"{count:,} {name}" for name, count in found["classes"].items())
+    copies = found["duplicates"]["images_with_a_copy"]
+    lines = [
+        f"Found {report.found:,} files: {classes}; rejected: {_rejected(found['files'])}.",
+        f"{copies:,} images are at least nearly a copy of another; {found['images']['sizes']:,} sizes.",
+    ]
+    lines += _metadata(found["metadata"])
+    lines.append(f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} files/s.")
+    lines.append(f"Open {_name(out / 'explore.html')}; every number is in explore.json beside it.")
+    return "\n".join(lines)
+
+
+def _metadata(of: dict[str, Any]) -> list[str]:
+    if of["grouped"] is None:
+        return []
+    low, high = of["grouped"]["group_interval_95"]
+    interval = "" if low is None else f" (95 % interval {low:.1%} to {high:.1%}, n = {of['n']:,})"
+    return [
+        f"Height, width and format alone tell the class of {of['grouped']['accuracy']:.1%} of the "
+        f"images{interval}; the more frequent class is {of['majority']['accuracy']:.1%}."
+    ]
+
+
 def train_report(report: "train_stage.Report", out: Path) -> str:
     """Figures on validation and test with intervals, speed, and the next command."""
     lines = []
@@ -125,6 +153,7 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
             f"{split:12}{of['n']:>6}  {interval:24}  {of['precision']:9.3f}  {of['recall']:6.3f}  "
             f"{of['f1']:5.3f}  {of['auc']:5.3f}"
         )
+    lines += _choices(report.bundle, report.metrics)
     if report.leaky:
         lines.append(
             "LEAKY: copies of test images were trained on; these figures are too good to be true."
@@ -135,6 +164,20 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
     model = "" if out.parent == Path("models") else f" --model {_name(out)}"
     lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
     return "\n".join(lines)
+
+
+def _choices(bundle: "Bundle", metrics: dict[str, Any]) -> list[str]:
+    """What the figures hang on, and what they would be at a threshold of 0.5."""
+    lines = [f"Threshold {bundle.threshold:g}, temperature {bundle.temperature:g}."]
+    if bundle.calibration:
+        note = bundle.calibration["threshold"]["note"]
+        lines = [f"Threshold {bundle.threshold:g}, temperature {bundle.temperature:g}. {note}"]
+        at = metrics["test"]["at_0.5"]["figures"]["accuracy"]
+        lines.append(
+            f"At threshold 0.5 the test accuracy is {at['value']:.3f} "
+            f"({at['low']:.3f} to {at['high']:.3f}, n = {at['n']})."
+        )
+    return lines
 
 
 def series_report(outcomes: "list[series.Outcome]") -> str:
@@ -151,6 +194,44 @@ def series_report(outcomes: "list[series.Outcome]") -> str:
         auc = result.metrics["validation"]["auc"]
         lines.append(f"{outcome.name:20}  {interval:24}  {auc:.3f}")
     return "\n".join(lines)
+
+
+def evaluation_report(report: "evaluation_config.Report", out: Path) -> str:
+    """The test split's figures with n and intervals, where the report lies, and what was frozen."""
+    model, test = report.metrics["model"], report.metrics["test"]
+    leaky = report.metrics["protocol"] == "leaky"
+    lines = [
+        f"{model['name']} on {test['n']:,} test images in {test['groups']:,} groups of copies, "
+        "protocol: "
+        + ("LEAKY, copies of test images were trained on" if leaky else report.metrics["protocol"]),
+        f"{'':20}{'n':>6}  {'at threshold ' + format(model['threshold'], 'g'):24}  at threshold 0.5",
+    ]
+    for name in (
+        "accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "average_precision",
+        "brier", "log_loss", "ece",
+    ):  # fmt: skip
+        chosen, plain = (_figure(of["figures"][name]) for of in (test, test["at_0.5"]))
+        lines.append(f"{name:20}{test['figures'][name]['n']:>6}  {chosen:24}  {plain}")
+    lines.append("In brackets: 95 % intervals.")
+    if leaky:
+        lines.append("LEAKY: these figures are too good to be true for new images.")
+    if report.metrics["verdict"]:
+        lines.append(report.metrics["verdict"])
+    how = "frozen in the bundle" if model["frozen"] else "NOT frozen: `infer` does not use them"
+    lines.append(
+        f"Threshold {model['threshold']:g} and temperature {model['temperature']:g} are {how}; "
+        f"model {model['model_id']}."
+    )
+    lines.append(f"{report.seconds:.1f} s. Look at it: {_name(out / 'report.html')}")
+    return "\n".join(lines)
+
+
+def _figure(value: dict[str, Any]) -> str:
+    if value["value"] is None:
+        return "undefined"
+    if value["low"] is None:
+        return f"{value['value']:.3f} (no interval)"
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
 def infer_report(report: "InferReport", out: Path) -> str:

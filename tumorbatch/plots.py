@@ -1,0 +1,235 @@
+"""The report's figures, for notebooks and scripts: from folders, bundles and labels.
+
+Each function returns a matplotlib figure, opens no window, and changes no setting of matplotlib's:
+
+    from tumorbatch import plots
+    plots.image_grid("data/raw", "Tumor", seed=0).savefig("tumor.png")
+
+A folder of images holds one folder for each class, as for `tumorbatch shard`; images may have any of
+the formats that it reads, and are shown as it decodes them. Functions that must look at every image
+take a folder, or what `survey` saw in it, so that several figures need one look:
+
+    seen = plots.survey("data/raw")
+    plots.image_properties(seen)
+    plots.pixel_intensity(seen)
+
+In a script, put calls with a folder under `if __name__ == "__main__":`, since worker processes start.
+This module is for users: nothing in the package imports it. Drawing itself is `tumorbatch.drawing`.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch import bundle, drawing, shardset
+from tumorbatch.errors import InputError
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.pool import SECONDS
+from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.runtime import available_cores
+
+if TYPE_CHECKING:
+    from tumorbatch.files import FoundFile
+    from tumorbatch.preprocess.survey import Survey
+
+Folder = str | os.PathLike[str]
+
+
+def survey(
+    folder: Folder,
+    *,
+    classes: Mapping[str, str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    workers: int | None = None,
+) -> "Survey":
+    """Look once at every image of a folder, in worker processes; memory hardly grows with the images.
+
+    Args:
+        folder: With one folder for each class.
+        classes: {class name: folder name}, where these are no known spellings.
+        preprocessing: Its CLAHE settings count.
+        workers: Default: the cores that this process may use.
+
+    Raises:
+        InputError: There are no files, or none that can be read.
+        ConfigError: Unknown class folders.
+    """
+    from tumorbatch.preprocess import survey as stage
+    from tumorbatch.preprocess.classes import find_sources
+
+    files = find_sources(Path(folder), classes or {})
+    preprocessing = preprocessing or Preprocessing()
+    seen = stage.survey(files, preprocessing, workers or available_cores(), SECONDS)
+    if not len(seen.index):
+        raise InputError(f"None of the {len(files)} files in {folder} can be read.")
+    return seen
+
+
+def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
+    """One image: a file, or uint8 [height, width].
+
+    Raises:
+        FileError: The file cannot be read, with the reason.
+    """
+    if isinstance(shown, np.ndarray):
+        return drawing.image_grid([shown], title=title)
+    from tumorbatch.files import FoundFile, printable, read_file
+    from tumorbatch.preprocess.decode import decode
+
+    path = Path(shown)
+    grey = decode(read_file(FoundFile(str(path), path.name))[0]).grey
+    return drawing.image_grid([grey], title=title or printable(path.name))
+
+
+def random_image(folder: Folder, class_name: str | None = None, seed: int | None = None) -> Any:
+    """A readable image from a folder, or of one of its classes, each with the same chance.
+
+    Args:
+        folder: With one folder for each class; without `class_name` any folder with images.
+        class_name: "Healthy" or "Tumor"; None: anything below `folder`.
+        seed: The same seed gives the same image of the same folder; None gives any.
+
+    Raises:
+        ValueError: Another class name, or no image that can be read.
+        InputError: `folder` is missing.
+    """
+    return image_grid(folder, class_name, 1, seed=seed)
+
+
+def image_grid(
+    folder: Folder,
+    class_name: str | None = None,
+    count: int = 18,
+    columns: int = 6,
+    seed: int | None = None,
+) -> Any:
+    """Different readable images from a folder, or of one of its classes, side by side.
+
+    Args:
+        folder: As for `random_image`.
+        class_name: As for `random_image`.
+        count: At most so many images; fewer where there are not so many.
+        columns: Images in a row.
+        seed: The same seed gives the same images of the same folder; None gives any.
+
+    Raises:
+        ValueError: Another class name, or no image that can be read.
+        InputError: `folder` is missing.
+    """
+    from tumorbatch.preprocess.imaging import sample_images
+
+    shown = sample_images(_files(Path(folder), class_name), count, seed)
+    if not shown:
+        raise ValueError(f"{folder} has no image that can be read. Give a folder with images.")
+    names = [file.name.rsplit("/", 1)[-1] for file, _ in shown]
+    title = CLASS_NAMES[_label(class_name)] if class_name else ""
+    if count == 1:
+        title, names = f"{title}: {names[0]}".removeprefix(": "), []
+    return drawing.image_grid([grey for _, grey in shown], names, columns, title)
+
+
+def _files(folder: Path, class_name: str | None) -> "Sequence[FoundFile]":
+    from tumorbatch.files import find_files
+    from tumorbatch.preprocess.classes import find_sources
+
+    if class_name is None:
+        return find_files(folder)
+    label = _label(class_name)
+    return [source.file for source in find_sources(folder, {}) if source.label == label]
+
+
+def class_distribution(source: "Folder | Survey") -> Any:
+    """Number of images of each class: of a shard set per split, else overall.
+
+    Args:
+        source: A shard set; what `survey` saw; or a folder with one folder for each class, whose
+            images are then looked at, so that what cannot be read is not counted.
+    """
+    folder = Path(source) if isinstance(source, str | os.PathLike) else None
+    if folder is not None and (folder / shardset.DATASET).is_file():
+        counts = shardset.load(folder).counts
+        every = {name: sum(of[name] for of in counts.values()) for name in CLASS_NAMES}
+        return drawing.class_counts({"all": every, **counts})
+    labels = _seen(source).labels
+    counted = np.bincount(labels, minlength=len(CLASS_NAMES)).tolist()
+    return drawing.class_counts({"all": dict(zip(CLASS_NAMES, counted, strict=True))})
+
+
+def image_properties(source: "Folder | Survey") -> Any:
+    """Width and height of the images of each class, from a folder or what `survey` saw."""
+    seen = _seen(source)
+    heights, widths = (np.array(seen.column(name), np.int64) for name in ("height", "width"))
+    return drawing.image_sizes(heights, widths, seen.labels)
+
+
+def pixel_intensity(source: "Folder | Survey") -> Any:
+    """Histogram of the grey values of each class before and after CLAHE, from a folder or a survey."""
+    before, after = _seen(source).histograms.transpose(1, 0, 2)
+    return drawing.pixel_intensity({"Before CLAHE": before, "After CLAHE": after})
+
+
+def mean_intensity(source: "Folder | Survey") -> Any:
+    """How the images' mean grey values are spread in each class, from a folder or a survey."""
+    seen = _seen(source)
+    before, after = seen.means
+    return drawing.image_means({"Before CLAHE": before, "After CLAHE": after}, seen.labels)
+
+
+def training_history(folder: Folder) -> Any:
+    """Loss and accuracy over the epochs of a model bundle.
+
+    Raises:
+        InputError: It is no bundle, or damaged.
+        ConfigError: It was written by another version of the format.
+    """
+    made = bundle.load(Path(folder))
+    path = Path(folder) / bundle.HISTORY
+    try:
+        history = json.loads(path.read_bytes())
+        phases, best = made.training["phases"], made.training["best_epoch"]
+        return drawing.training_history(history, phases, best, made.model_id)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is missing or damaged ({type(error).__name__}: {error}). Train the model again."
+        ) from error
+
+
+def confusion_matrix(
+    truth: Sequence[int] | Sequence[str] | NDArray[Any],
+    predicted: Sequence[int] | Sequence[str] | NDArray[Any],
+    title: str = "Confusion matrix",
+) -> Any:
+    """Counts of each truth and prediction, with scikit-learn's classification report.
+
+    Args:
+        truth: n labels, 0 Healthy and 1 Tumor, or n of these names.
+        predicted: The same, of the predictions.
+        title: Above.
+
+    Raises:
+        ValueError: Another label, none at all, or not one prediction for each truth.
+    """
+    return drawing.confusion_matrix(_labels(truth), _labels(predicted), title)
+
+
+def _labels(values: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
+    return np.array([_label(value) for value in values], np.int64)
+
+
+def _label(value: Any) -> int:
+    if isinstance(value, str):
+        matching = [name for name in CLASS_NAMES if name.casefold() == value.casefold()]
+        if matching:
+            return CLASS_NAMES.index(matching[0])
+    elif value in (0, 1):
+        return int(value)
+    raise ValueError(f"A class is 0 or Healthy, 1 or Tumor. Received: {value!r}.")
+
+
+def _seen(source: "Folder | Survey") -> "Survey":
+    return survey(source) if isinstance(source, str | os.PathLike) else source
