@@ -4,9 +4,13 @@ Sent through a pipe, each image would be copied four times and pickled on the wa
 """
 
 import contextlib
+import fcntl
 import functools
 import os
+import secrets
+import time
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
@@ -14,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHARED = "/dev/shm"  # noqa: S108  # where Linux keeps it; the name is SharedMemory's
+
+_PREFIX = "tumorbatch-"
+_JUST_MADE = 60.0  # seconds, in which its maker has not locked it yet
 
 
 class Place(NamedTuple):
@@ -40,12 +47,15 @@ class Ring:
         self._count = count
         self._size = size
         self._memory: SharedMemory | None = None
+        self._held: int | None = None
 
     def __enter__(self) -> "Ring":
         with contextlib.suppress(OSError):  # no /dev/shm, or too small: containers often give 64 MiB
-            memory = SharedMemory(create=True, size=self._count * self._size**2)
+            _remove_stale()
+            name = f"{_PREFIX}{secrets.token_hex(8)}"
+            memory = SharedMemory(name, create=True, size=self._count * self._size**2)
             try:
-                _reserve(memory)
+                self._held = _reserve(memory)
                 self._memory = memory
             except OSError:
                 memory.close()
@@ -72,6 +82,8 @@ class Ring:
             with contextlib.suppress(BufferError):  # an image is still looked at: freed with it
                 self._memory.close()
             self._memory.unlink()
+        if self._held is not None:
+            os.close(self._held)
 
 
 def write(place: Place, image: NDArray[np.uint8]) -> None:
@@ -88,11 +100,36 @@ def _attach(name: str) -> SharedMemory:
     return SharedMemory(name)
 
 
-def _reserve(memory: SharedMemory) -> None:
-    """Take the memory now: where it is missing, a later write would kill the writer (SIGBUS)."""
-    if hasattr(os, "posix_fallocate") and os.path.isdir(_SHARED):
-        descriptor = os.open(os.path.join(_SHARED, memory.name), os.O_RDWR)
-        try:
-            os.posix_fallocate(descriptor, 0, memory.size)
-        finally:
-            os.close(descriptor)
+def _reserve(memory: SharedMemory) -> int | None:
+    """Take the memory now: where it is missing, a later write would kill the writer (SIGBUS).
+
+    Returns:
+        A descriptor to keep open: its lock says that somebody uses the memory.
+    """
+    if not (hasattr(os, "posix_fallocate") and os.path.isdir(_SHARED)):
+        return None
+    descriptor = os.open(os.path.join(_SHARED, memory.name), os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.posix_fallocate(descriptor, 0, memory.size)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_stale() -> None:
+    """Free what runs have left that were killed together with all their processes.
+
+    Python's resource tracker frees it where only the parent is killed. A job's end on a cluster may
+    take the tracker as well, and no number of a process means anything in another container.
+    """
+    for path in Path(_SHARED).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(descriptor).st_mtime > _JUST_MADE:
+                    path.unlink()
+            finally:
+                os.close(descriptor)

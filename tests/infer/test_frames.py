@@ -1,5 +1,6 @@
 """Files with several frames or pages: a row each, with the frame's own prediction."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,22 @@ def test_pixels_through_shared_memory_are_those_through_a_pipe(folder: Path, mod
             assert (ring.read(place) == expected.pixels[0]).all()
             for frame, other in zip(entry.pixels[1:], expected.pixels[1:], strict=True):
                 assert (frame == other).all()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no shared memory in a folder")
+def test_memory_that_a_killed_job_left_is_freed_and_memory_in_use_is_not() -> None:
+    left = Path("/dev/shm/tumorbatch-left-by-a-test")
+    left.write_bytes(bytes(10))
+    with Ring(2, 8) as used:
+        place = used.place(0)
+        assert place is not None
+        for path in (left, Path("/dev/shm") / place.name):
+            os.utime(path, (0, 0))
+        with Ring(2, 8) as other:
+            assert other.place(0) != place
+        assert not left.exists()
+        assert (Path("/dev/shm") / place.name).exists()
+    assert not (Path("/dev/shm") / place.name).exists()
 
 
 def test_without_shared_memory_pixels_go_through_the_pipe(
