@@ -330,6 +330,20 @@ def test_another_shard_set_is_refused_unless_it_is_external(
     about = _json(out / "metrics.json")
     assert (about["protocol"], about["model"]["threshold"]) == ("external", bundle.load(copy).threshold)
     assert "external set" in (out / "report.html").read_text()
+    # All of it was judged, and the same figures come from the same rows.
+    assert "validation" not in about
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert len(rows) == about["test"]["n"] == sum(
+        sum(of.values()) for of in shardset.load(other_set).counts.values()
+    )  # fmt: skip
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    manifest = {row["path"]: row for row in pq.read_table(other_set / "manifest.parquet").to_pylist()}
+    for row in rows:
+        there = manifest[row["path"]]
+        assert (row["label"], row["group"]) == (there["class"] == "Tumor", there["duplicate_group"])
+        assert (row["width"], row["format"]) == (there["width"], there["format"])
+    right = sum(row["called"] == row["label"] for row in rows) / len(rows)
+    assert about["test"]["figures"]["accuracy"]["value"] == pytest.approx(right)
 
 
 @pytest.mark.parametrize(
