@@ -175,14 +175,17 @@ def nearest_scores(
                 np.minimum(nearest[label, at], squares, out=nearest[label, at])
     healthy, tumor = np.sqrt(nearest)
     total = healthy + tumor
-    return np.divide(healthy, total, out=np.full(len(queries), 0.5), where=total > 0)
+    scores = np.full(len(queries), 0.5)
+    np.divide(healthy, total, out=scores, where=total > 0)
+    return scores
 
 
 def _squared_distances(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.int32]:
     """int32 [m, n], exact: 256 products of two bytes stay below 2^24, up to where float32 can count."""
     products = left.astype(np.float32) @ right.astype(np.float32).T
     squares = [np.einsum("ij,ij->i", of, of, dtype=np.int32) for of in (left, right)]
-    return squares[0][:, np.newaxis] + squares[1] - 2 * products.astype(np.int32)
+    sums: NDArray[np.int32] = squares[0][:, np.newaxis] + squares[1]
+    return sums - 2 * products.astype(np.int32)
 
 
 def _forest(train: _Split, seed: int) -> Any:
