@@ -1,16 +1,15 @@
 """A training's history as a table, as a figure, and for TensorBoard."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from tumorbatch import figures
 from tumorbatch.errors import ConfigError
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; line styles differ besides.
-_TRAINING = {"color": "#0072B2", "linestyle": "-", "label": "training (augmented)"}
-_VALIDATION = {"color": "#D55E00", "linestyle": "--", "label": "validation"}
-_AUC = {"color": "#009E73", "linestyle": ":", "label": "validation AUC"}
+_TRAINING = {"color": figures.BLUE, "linestyle": "-", "label": "training (augmented)"}
+_VALIDATION = {"color": figures.VERMILLION, "linestyle": "--", "label": "validation"}
+_AUC = {"color": figures.GREEN, "linestyle": ":", "label": "validation AUC"}
 
 
 def csv(history: Mapping[str, Sequence[float]]) -> str:
@@ -21,6 +20,7 @@ def csv(history: Mapping[str, Sequence[float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@figures.style()
 def png(
     history: Mapping[str, Sequence[float]], phases: Mapping[str, int], best_epoch: int, title: str
 ) -> bytes:
@@ -32,14 +32,10 @@ def png(
         best_epoch: Whose weights were kept, from 1.
         title: Above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    # Not pyplot: it keeps every figure, and may want a display.
-    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
+    figure, (loss, accuracy) = figures.subplots(10, 4.2, 1, 2)
     figure.suptitle(title)
-    loss, accuracy = figure.subplots(1, 2)
     epochs = range(1, len(history["loss"]) + 1)
     marker = "o" if len(epochs) < 3 else ""  # a line of one point would not be seen
     for axes, name, unit in (
@@ -57,12 +53,9 @@ def png(
                 )
         axes.set(xlabel="epoch", ylabel=unit, title=name if axes is loss else "accuracy and AUC")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend()
     loss.set_ylim(bottom=0)
-    file = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(file, metadata={"Software": "tumorbatch"})
-    return file.getvalue()
+    return figures.png(figure)
 
 
 def _ends(phases: Mapping[str, int]) -> list[int]:

@@ -1,0 +1,140 @@
+"""The one style of all figures: colours, sizes, and figures as PNG bytes without a window.
+
+Colours are those of M. Okabe and K. Ito, "Color Universal Design" (2008), which people with any of the
+common colour-vision deficiencies tell apart. Colour is never alone: the two classes differ in marker,
+line and hatch too, so that a black-and-white print can be read.
+
+A drawing function is decorated with `style()`, makes its axes with `subplots`, and returns the figure;
+`png` makes the file. Nothing here uses pyplot, which keeps every figure and may want a display.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tumorbatch.labels import HEALTHY, TUMOR
+
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+GREY = "#6E6E6E"  # not Okabe and Ito's: for what is not data, such as lines of reference
+# For series that are no classes, in this order; yellow is too light for lines on white.
+SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+
+DPI = 120  # pixels an inch: a figure of 10 inches has 1200
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStyle:
+    """How one class looks in every figure.
+
+    Attributes:
+        color: For lines, markers and bars.
+        marker: For points.
+        line: For lines.
+        hatch: For bars.
+    """
+
+    color: str
+    marker: str
+    line: str
+    hatch: str
+
+
+CLASS_STYLES = {  # label -> style
+    HEALTHY: ClassStyle(BLUE, "o", "-", ""),
+    TUMOR: ClassStyle(VERMILLION, "^", "--", "///"),
+}
+
+# Points are 1/72 inch: 10 points are 17 pixels of the PNG file.
+_STYLE = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.labelsize": 10.0,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "legend.fontsize": 9.0,
+    "figure.titlesize": 12.0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.85",
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.6,
+    "hatch.linewidth": 0.6,
+    "legend.framealpha": 0.9,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The settings of all figures, whatever the user's own are; a decorator for drawing functions."""
+    import matplotlib
+
+    # Not rc_context of rcParamsDefault: that holds a backend, and setting one may load a toolkit.
+    defaults = {
+        key: value
+        for key, value in matplotlib.rcParamsDefault.items()
+        if not key.startswith(("backend", "interactive", "toolbar"))
+    }
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Parameters that matplotlib has deprecated warn when they are set, to their defaults too.
+        warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
+        matplotlib.rcParams.update({**defaults, **_STYLE})
+        yield
+
+
+def subplots(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Any, Any]:
+    """A figure and its axes, drawn by Agg: no display is needed and none is used.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        rows: Of axes.
+        columns: Of axes.
+        options: For `matplotlib.figure.Figure.subplots`.
+
+    Returns:
+        The figure; its axes as `Figure.subplots` gives them (one, or an array [rows, columns] without
+        the dimensions of length 1).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def png(figure: Any) -> bytes:
+    """The figure as a PNG file; the same figure gives the same bytes."""
+    file = io.BytesIO()
+    with style(), warnings.catch_warnings():
+        # A file name in a script that the font has not shows boxes; that is no reason to fail.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")
+        warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
+        # Without `metadata`, matplotlib writes its own version into the file.
+        figure.savefig(file, format="png", dpi=figure.dpi, metadata={"Software": "tumorbatch"})
+    return file.getvalue()
+
+
+def plain(text: str) -> str:
+    """`text` for a title or label, with no `$` that matplotlib would take for a formula."""
+    return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
