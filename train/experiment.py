@@ -1,4 +1,4 @@
-"""Two ways of training side by side: same images in the same splits, same seeds, one thing different."""
+"""Two ways of training side by side: same images, splits and seeds, and one thing different."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -11,16 +11,16 @@ from tumorbatch.train.experiment import FIGURES, Compared
 
 METHOD = (
     "Both arms hold the same images in the same splits, and each pair of trainings has the same seed; "
-    "only {difference} differs. A difference is that of one pair on the same test images. Its interval is "
-    "the 2.5th to 97.5th percentile of {replicates:,} bootstrap samples in which whole groups of "
-    "duplicates are drawn, the same for both arms."
+    "only {difference} differs. A difference is that of one pair on the same test images. Its "
+    "interval is the 2.5th to 97.5th percentile of {replicates:,} bootstrap samples in which whole "
+    "groups of duplicates are drawn, the same for both arms."
 )
 OVERALL = (
-    "The interval of the mean difference counts both sources of chance, the seed and the test images, as "
-    "readers and cases are counted in radiology: the model of Obuchowski and Rockette (1995) with both "
-    "random, Hillis' (2007) degrees of freedom, and the covariances between seeds from the bootstrap "
-    "samples, which all trainings share. Student's t over seeds alone, shown from three seeds on, takes the "
-    "test images as given and is narrower than it should be for new images."
+    "The interval of the mean difference counts both sources of chance, the seed and the test images, "
+    "as readers and cases are counted in radiology: the model of Obuchowski and Rockette (1995) with "
+    "both random, Hillis' (2007) degrees of freedom, and the covariances between seeds from the "
+    "bootstrap samples, which all trainings share. Student's t over seeds alone, shown from three "
+    "seeds on, takes the test images as given and is narrower than it should be for new images."
 )
 THRESHOLD = (
     "Accuracy, sensitivity and specificity use each training's own threshold, chosen on its validation "
@@ -30,7 +30,7 @@ THRESHOLD = (
 
 @figures.style()
 def draw(compared: Sequence[Compared], first: str, second: str) -> Any:
-    """A matplotlib figure: for AUC and accuracy, the difference of each seed and of all, with intervals.
+    """A matplotlib figure: differences of AUC and accuracy, of each seed and of all, with intervals.
 
     Args:
         compared: From `experiment.compare`.
@@ -103,8 +103,8 @@ def page(
         png,
         f"Differences of AUC and accuracy, {first} less {second}, for each seed and for all, with 95 % "
         "intervals.",
-        f"Dots: one seed, 95 % interval over the images. Diamond: mean over the seeds, 95 % interval over "
-        f"seeds and images. To the right of 0: better {first}.",
+        "Dots: one seed, 95 % interval over the images. Diamond: mean over the seeds, 95 % interval "
+        f"over seeds and images. To the right of 0: better {first}.",
     )
     made.table(
         [

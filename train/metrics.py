@@ -1,6 +1,5 @@
 """Figures of a binary classifier, from logits and labels."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -8,27 +7,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from tumorbatch.scoring import probability
-
-_Z = 1.959963984540054  # 97.5th percentile of the normal distribution: 95 % intervals
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion.
-
-    Raises:
-        ValueError: `n` is 0.
-
-    References:
-        E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
-        Journal of the American Statistical Association 22 (1927), 209-212.
-    """
-    if n < 1:
-        raise ValueError("a proportion of nothing has no interval")
-    share = successes / n
-    centre = share + _Z**2 / (2 * n)
-    half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    scale = 1 + _Z**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+from tumorbatch.train.measures import pointwise_log_loss
+from tumorbatch.train.statistics import wilson
 
 
 def log_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -38,8 +18,7 @@ def log_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
         logits: float32 [n].
         labels: int64 [n], 0 or 1.
     """
-    x = logits.astype(np.float64)
-    return float(np.mean(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x)))))
+    return float(pointwise_log_loss(logits, labels).mean())
 
 
 def binary_metrics(

@@ -1,7 +1,7 @@
 """Several stages in a row, for commands that need all of them: shard sets, trainings, their cost.
 
-Every part is made by its stage's `run`, which does nothing where the very same part is there already and
-goes on where it was interrupted; so does the whole.
+Every part is made by its stage's `run`, which does nothing where the very same part is there already
+and goes on where it was interrupted; so does the whole.
 """
 
 import logging
@@ -266,10 +266,11 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
         names, *columns = manifest_columns(folder, "path", "sha256", "split")
         pairs = zip(names, zip(*columns, strict=True), strict=True)
         rows.append({name: row for name, row in pairs if row[1]})
-    if {name: row[0] for name, row in rows[0].items()} != {name: row[0] for name, row in rows[1].items()}:
+    one, other = ({name: sha256 for name, (sha256, _) in row.items()} for row in rows)
+    if one != other:
         raise ConfigError(
-            f"{first} and {second} do not hold the same images: the source has changed since one of them "
-            "was made. Make both again with `tumorbatch shard`, or delete the older one."
+            f"{first} and {second} do not hold the same images: the source has changed since one of "
+            "them was made. Make both again with `tumorbatch shard`, or delete the older one."
         )
     if same_split and rows[0] != rows[1]:
         raise ConfigError(

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
-from tumorbatch.train.metrics import binary_metrics, log_loss, wilson
+from tumorbatch.train.metrics import binary_metrics, log_loss
+from tumorbatch.train.statistics import wilson
 
 
 def _drawn(seed: int, n: int, scale: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -90,31 +91,3 @@ def test_log_loss_worked_out_by_hand() -> None:
     logits = np.float32([math.log(3), 0, 0])
     expected = (math.log(4 / 3) + 2 * math.log(2)) / 3
     assert log_loss(logits, np.array([1, 0, 1])) == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_gives_the_published_intervals(successes: int, n: int, low: float, high: float) -> None:
-    """R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3 (score)."""
-    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
-    mirrored = wilson(n - successes, n)
-    assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
-
-
-@pytest.mark.parametrize("n", [1, 3, 1000, 10**9])
-def test_wilson_solves_its_equation(n: int) -> None:
-    """Its ends are the p at which the observed share lies 1.96 standard errors of p away."""
-    successes = n // 3
-    for end in wilson(successes, n):
-        distance = 1.959963984540054 * math.sqrt(end * (1 - end) / n)
-        assert abs(successes / n - end) == pytest.approx(distance, rel=1e-6, abs=1e-12)
-
-
-def test_wilson_stays_within_0_and_1_and_refuses_nothing_at_all() -> None:
-    for n in range(1, 50):
-        assert 0 <= wilson(0, n)[0] < 1e-12
-        assert 1 - 1e-12 < wilson(n, n)[1] <= 1
-    with pytest.raises(ValueError, match="nothing"):
-        wilson(0, 0)

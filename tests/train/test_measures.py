@@ -1,0 +1,167 @@
+"""Weighted figures against scikit-learn's sample weights, a published example, and plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics as sklearn_metrics
+
+from tumorbatch.train.measures import Measures, Ranks, auc_statistic, ece_edges
+from tumorbatch.train.statistics import difference, resampled
+
+
+def _drawn(seed: int, n: int, digits: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits that know something of the labels; with few digits, many of them tie."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    labels[:2] = 0, 1
+    return np.round(rng.standard_normal(n) + labels, digits).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("digits", [0, 1, 6])
+@pytest.mark.parametrize("n", [12, 300])
+def test_every_replicate_is_that_of_scikit_learn(
+    n: int, digits: int, temperature: float, threshold: float
+) -> None:
+    logits, labels = _drawn(n + digits, n, digits)
+    measures = Measures(logits, labels, threshold, temperature)
+    weights = np.concatenate(list(resampled(np.arange(n) // 2, 12, seed=5)))
+    got = measures(weights)
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64) / temperature))
+    called = probabilities.astype(np.float32) >= np.float32(threshold)
+    for row, weight in enumerate(weights):
+        if min(weight[labels == 1].sum(), weight[labels == 0].sum()) == 0:
+            assert math.isnan(got["auc"][row])
+            continue
+        of = {"sample_weight": weight}
+        lossy = {"labels": [0, 1], **of}
+        expected = {
+            "accuracy": sklearn_metrics.accuracy_score(labels, called, **of),
+            "sensitivity": sklearn_metrics.recall_score(labels, called, **of),
+            "specificity": sklearn_metrics.recall_score(labels, called, pos_label=0, **of),
+            "precision": sklearn_metrics.precision_score(labels, called, zero_division=np.nan, **of),
+            "npv": sklearn_metrics.precision_score(
+                labels, called, pos_label=0, zero_division=np.nan, **of
+            ),
+            "f1": sklearn_metrics.f1_score(labels, called, **of),
+            "auc": sklearn_metrics.roc_auc_score(labels, logits, **of),
+            "average_precision": sklearn_metrics.average_precision_score(labels, logits, **of),
+            "brier": sklearn_metrics.brier_score_loss(labels, probabilities, **of),
+            "log_loss": sklearn_metrics.log_loss(labels, probabilities, **lossy),
+        }
+        assert {name: got[name][row] for name in expected} == pytest.approx(
+            expected, rel=1e-5, nan_ok=True
+        )
+
+
+# J. A. Hanley and B. J. McNeil, "The meaning and use of the area under a receiver operating
+# characteristic (ROC) curve", Radiology 143 (1982), table I: 58 normal and 51 abnormal CT images, rated
+# from 1, definitely normal, to 5, definitely abnormal.
+NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
+
+
+def test_auc_is_the_published_one() -> None:
+    scores = np.repeat([1.0, 2, 3, 4, 5] * 2, [*NORMAL, *ABNORMAL])
+    labels = np.repeat([0, 1], [58, 51])
+    assert Ranks(scores, labels).auc(np.ones((1, 109)))[0] == pytest.approx(0.893, abs=5e-4)
+    # The same from the ten different answers with their numbers as weights.
+    few = auc_statistic(np.array([1.0, 2, 3, 4, 5] * 2), np.repeat([0, 1], 5))
+    assert few(np.array([[*NORMAL, *ABNORMAL]], float))[0] == pytest.approx(0.893, abs=5e-4)
+
+
+def test_the_bootstraps_spread_is_the_published_standard_error() -> None:
+    """Hanley and McNeil give 0.032 for the AUC above; no duplicates, so each image is a group."""
+    scores = np.repeat([1.0, 2, 3, 4, 5] * 2, [*NORMAL, *ABNORMAL])
+    auc = auc_statistic(scores, np.repeat([0, 1], [58, 51]))
+    values = np.concatenate([auc(weights) for weights in resampled(np.arange(109), 4000, seed=0)])
+    assert values.std() == pytest.approx(0.032, abs=0.002)
+
+
+def _calibration_error(probabilities: list[float], labels: list[int], ends: list[float]) -> float:
+    """A plain loop over bins ]from, to]."""
+    total = 0.0
+    for low, high in zip([-1.0, *ends], [*ends, 1.0], strict=True):
+        inside = [(p, y) for p, y in zip(probabilities, labels, strict=True) if low < p <= high]
+        if inside:
+            share = len(inside) / len(labels)
+            predicted = sum(p for p, _ in inside) / len(inside)
+            total += share * abs(predicted - sum(y for _, y in inside) / len(inside))
+    return total
+
+
+@pytest.mark.parametrize("binning", ["equal-width", "equal-mass"])
+@pytest.mark.parametrize("digits", [1, 6])
+def test_calibration_error_is_that_of_a_plain_loop(binning: str, digits: int) -> None:
+    logits, labels = _drawn(8, 211, digits)
+    measures = Measures(logits, labels, 0.5, 0.4)
+    edges = ece_edges(measures.probabilities, binning)
+    name = {"equal-width": "ece", "equal-mass": "ece_equal_mass"}[binning]
+    weights = np.concatenate(list(resampled(np.arange(211), 3, seed=1)))
+    for weight, got in zip(weights, measures(weights)[name], strict=True):
+        times = weight.astype(int)
+        expected = _calibration_error(
+            np.repeat(measures.probabilities, times).tolist(), np.repeat(labels, times).tolist(),
+            edges.tolist(),
+        )  # fmt: skip
+        assert got == pytest.approx(expected, abs=1e-9)
+
+
+def test_calibration_error_worked_out_by_hand() -> None:
+    # Two in the bin up to 14/15 (0.9 both, one right): |0.9 - 0.5|; two at 0.1, both Healthy: 0.1.
+    logits = np.float32([math.log(9), math.log(9), -math.log(9), -math.log(9)])
+    measures = Measures(logits, np.array([1, 0, 0, 0]), 0.5, 1.0)
+    assert measures(np.ones((1, 4)))["ece"][0] == pytest.approx(0.5 * 0.4 + 0.5 * 0.1, abs=1e-6)
+
+
+def test_equal_mass_bins_hold_as_many_images_each() -> None:
+    probabilities = np.random.default_rng(0).random(300)
+    edges = ece_edges(probabilities, "equal-mass")
+    assert np.bincount(np.digitize(probabilities, edges, right=True)).tolist() == [20] * 15
+    assert ece_edges(np.full(50, 0.3), "equal-mass").tolist() == [0.3]  # ties are not torn apart
+    assert ece_edges(np.array([0.2, 0.4]), "equal-mass").tolist() == [0.2]
+    with pytest.raises(ValueError, match="equal-width"):
+        ece_edges(probabilities, "equal")
+
+
+def test_figures_have_their_own_n_and_an_interval() -> None:
+    logits, labels = _drawn(1, 200, 6)
+    measures = Measures(logits, labels, 0.5, 1.0)
+    figures = measures.figures(measures.bootstrap(np.arange(200), 300))
+    counts = measures.confusion
+    assert tuple(figures) == Measures.NAMES
+    assert figures["sensitivity"].n == counts["tp"] + counts["fn"] == labels.sum()
+    assert figures["precision"].n == counts["tp"] + counts["fp"]
+    for name, figure in figures.items():
+        assert figure.method == ("wilson" if name in Measures.PROPORTIONS else "bootstrap")
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low < figure.high
+        if not name.startswith("ece"):  # whose replicates lean upwards
+            assert figure.low < figure.value < figure.high
+    for name in Measures.PROPORTIONS:  # the two ways agree where nothing is duplicated
+        figure = figures[name]
+        assert figure.low_by_group == pytest.approx(figure.low, abs=0.03)
+
+
+def test_one_class_has_no_auc_and_never_tumor_no_precision() -> None:
+    logits = np.float32([-1, -2, -3])
+    only_healthy = Measures(logits, np.zeros(3, int), 0.5, 1.0)
+    figures = only_healthy.figures(only_healthy.bootstrap(np.arange(3), 50))
+    for name in ("auc", "average_precision", "sensitivity", "precision", "f1"):
+        assert figures[name].value is None, name
+    assert figures["specificity"].value == 1
+
+
+def test_a_paired_difference_of_auc() -> None:
+    """The same scores cannot differ; a worse scorer differs by what scikit-learn says."""
+    logits, labels = _drawn(3, 400, 6)
+    worse = logits + np.random.default_rng(0).standard_normal(400)
+    got = difference(auc_statistic(logits, labels), auc_statistic(worse, labels), np.arange(400), 500)
+    expected = sklearn_metrics.roc_auc_score(labels, logits) - sklearn_metrics.roc_auc_score(
+        labels, worse
+    )
+    assert got.value == pytest.approx(expected)
+    assert 0 < got.low < got.value < got.high
