@@ -2,13 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tumorbatch import bundle, shardset
+from tumorbatch.runtime import resolve
+from tumorbatch.scoring import probability, scorer
+from tumorbatch.train.calibration import (
+    DEFAULT_RULE,
+    Rule,
+    choose_threshold,
+    fit_temperature,
+)
 from tumorbatch.train.measures import auc_statistic
 from tumorbatch.train.repeats import Spread, over_seeds, over_seeds_and_images
+from tumorbatch.train.scored import Scored, score_split
 from tumorbatch.train.statistics import (
     REPLICATES,
     Figure,
@@ -27,7 +38,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Trained:
     """One training's answers on the test images.
 
     Attributes:
@@ -116,9 +127,41 @@ class Compared:
         }
 
 
+def answered(model: Path, tfrecords: Path, device: str = "auto") -> tuple[Trained, Scored]:
+    """Run a bundle over validation and test of the shard set that it was trained on.
+
+    Its threshold is chosen on validation, by the default rule, whatever the bundle itself says: so
+    that both arms are treated alike.
+
+    Args:
+        model: The bundle.
+        tfrecords: The shard set.
+        device: "auto", "cpu" or "gpu".
+
+    Returns:
+        Its answers on the test split, and that split; images sorted by path.
+
+    Raises:
+        InputError: The bundle or the shard set is missing or damaged.
+    """
+    of, dataset = bundle.load(model), shardset.load(tfrecords)
+    schedule = of.training["schedule"]
+    runtime = resolve(device)
+    network = bundle.load_network(model, of)
+    score = scorer(network, schedule["batch_size"], runtime)
+    validation, test = (
+        score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
+    )
+    temperature = fit_temperature(validation.logits, validation.labels).value
+    rule = Rule.parse(DEFAULT_RULE)
+    threshold = choose_threshold(validation.logits, validation.labels, temperature, rule).value
+    called = probability(test.logits, temperature) >= np.float32(threshold)
+    return Trained(schedule["seed"], test.logits, called), test
+
+
 def compare(
-    first: Sequence[Scored],
-    second: Sequence[Scored],
+    first: Sequence[Trained],
+    second: Sequence[Trained],
     labels: NDArray[np.int64],
     groups: ArrayLike,
     replicates: int = REPLICATES,
@@ -173,14 +216,14 @@ def compare(
 class _Statistics:
     """All figures of one training for any weights [r, n] of the images."""
 
-    def __init__(self, scored: Scored, labels: NDArray[np.int64]) -> None:
-        self._right = (scored.called == (labels == 1)).astype(np.float64)
+    def __init__(self, trained: Trained, labels: NDArray[np.int64]) -> None:
+        self._right = (trained.called == (labels == 1)).astype(np.float64)
         self._of = {
             "accuracy": np.ones(len(labels)),
             "sensitivity": (labels == 1).astype(np.float64),
             "specificity": (labels == 0).astype(np.float64),
         }
-        self._auc = auc_statistic(scored.scores, labels)
+        self._auc = auc_statistic(trained.scores, labels)
 
     def __call__(self, weights: Weights) -> Mapping[str, NDArray[np.float64]]:
         values = {"auc": self._auc(weights)}

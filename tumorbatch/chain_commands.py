@@ -4,6 +4,7 @@ Every part is made by its stage's `run`, which does nothing where the very same 
 and goes on where it was interrupted; so does the whole.
 """
 
+import functools
 import logging
 import math
 import sys
@@ -174,6 +175,25 @@ def shards_cost(files: "Sequence[SourceFile]", preprocessing: "Preprocessing", w
     return Cost(seconds, seconds, size, size)  # the spool holds every record once more
 
 
+def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) -> "Speed":
+    """How fast a training is: as one that is finished was, or as a few steps now show.
+
+    Args:
+        finished: Trainings like it.
+        config: The training.
+        size: Side of the images, pixels.
+    """
+    from tumorbatch.runtime import load_tensorflow
+    from tumorbatch.train import cost
+
+    for part in finished:
+        known = cost.recorded(bundle.load(part.out).training)
+        if known is not None:
+            return known
+    load_tensorflow(config.threads, config.onednn)
+    return cost.probed(config, size)
+
+
 def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") -> "Cost":
     """Of one training.
 
@@ -183,21 +203,27 @@ def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") ->
         size: Side of the images, pixels.
         speed: Measured.
     """
+    from tumorbatch.runtime import load_tensorflow
     from tumorbatch.train import cost
 
+    load_tensorflow(part.config.threads, part.config.onednn)
     return cost.training(speed, part.config, images, _parameters(part.config.architecture, size))
 
 
+@functools.lru_cache
 def _parameters(architecture: str, size: int) -> int:
     """Numbers that a network of this architecture holds."""
-    from tumorbatch.runtime import load_tensorflow
-
-    load_tensorflow()
-    import keras
-
     count = int(architectures.build(architecture, size).count_params())
-    keras.backend.clear_session()
+    forget()
     return count
+
+
+def forget() -> None:
+    """Give back what Keras keeps of the networks so far."""
+    if "keras" in sys.modules:
+        import keras
+
+        keras.backend.clear_session()
 
 
 def confirmed(what: str, cost: "Cost", yes: bool) -> None:
@@ -246,10 +272,7 @@ def make_training(part: TrainingPart) -> bundle.Bundle:
     if part.missing:
         log.info("training %s on %s", part.out, part.tfrecords)
     made = stage.run(part.tfrecords, part.out, part.config).bundle
-    if "keras" in sys.modules:
-        import keras
-
-        keras.backend.clear_session()  # else Keras keeps every network
+    forget()
     return made
 
 

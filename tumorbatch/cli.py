@@ -8,6 +8,7 @@ import click
 
 from tumorbatch import __version__
 from tumorbatch.data_commands import equalize, sample, shard, verify
+from tumorbatch.experiment_commands import experiment
 from tumorbatch.model_commands import infer, show
 from tumorbatch.train_commands import doctor, export, train
 
@@ -41,5 +42,5 @@ def main() -> None:
     """
 
 
-for command in (sample, shard, verify, equalize, train, infer, show, export, doctor):
+for command in (sample, shard, verify, equalize, train, infer, show, export, doctor, experiment):
     main.add_command(command)

@@ -5,8 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
+from tumorbatch import figures
 from tumorbatch.train import experiment_page
-from tumorbatch.train.experiment import FIGURES, Scored, compare
+from tumorbatch.train.experiment import FIGURES, Trained, compare
 from tumorbatch.train.statistics import resampled
 
 N = 90
@@ -15,19 +16,19 @@ LABELS = np.arange(N) % 2
 GROUPS = np.arange(N) // 3
 
 
-def _scored(seed: int, strength: float) -> Scored:
+def _scored(seed: int, strength: float) -> Trained:
     scores = RANDOM.normal(size=N) + strength * LABELS
-    return Scored(seed, scores.astype(np.float32), scores >= strength / 2)
+    return Trained(seed, scores.astype(np.float32), scores >= strength / 2)
 
 
 FIRST = [_scored(seed, 2.0) for seed in (4, 5, 6)]
 SECOND = [_scored(seed, 1.0) for seed in (4, 5, 6)]
 
 
-def _value(name: str, scored: Scored, chosen: NDArray[np.intp]) -> float:
-    labels, called = LABELS[chosen], scored.called[chosen]
+def _value(name: str, trained: Trained, chosen: NDArray[np.intp]) -> float:
+    labels, called = LABELS[chosen], trained.called[chosen]
     if name == "auc":
-        return float(roc_auc_score(labels, scored.scores[chosen]))
+        return float(roc_auc_score(labels, trained.scores[chosen]))
     if name == "accuracy":
         return float(accuracy_score(labels, called))
     return float(recall_score(labels, called, pos_label=1 if name == "sensitivity" else 0))
@@ -88,7 +89,7 @@ def test_other_seeds_are_refused() -> None:
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_page_holds_every_seed_and_warns_of_few(seeds: int) -> None:
     found = compare(FIRST[:seeds], SECOND[:seeds], LABELS, GROUPS, replicates=50)
-    png = experiment_page.figures.png(experiment_page.draw(found, "with", "without"))
+    png = figures.png(experiment_page.draw(found, "with", "without"))
     html = experiment_page.page(
         "A <title>", found, "with", "without", [("source", "<b>x</b>")], N, 30, 50, png
     )
