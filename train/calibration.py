@@ -327,6 +327,14 @@ def _bayes(
         )
 
 
+def calibrate(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], rule: Rule
+) -> tuple[Temperature, Threshold]:
+    """Temperature, then threshold, from validation's logits [n] and labels [n]."""
+    temperature = fit_temperature(logits, labels)
+    return temperature, choose_threshold(logits, labels, temperature.value, rule)
+
+
 def frozen(temperature: Temperature, threshold: Threshold, dataset_sha256: str) -> dict[str, Any]:
     """How the two were chosen, for model.json."""
     return {

@@ -24,7 +24,7 @@ from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.train import curves, pretrained
 from tumorbatch.train.card import model_card
 from tumorbatch.train.checkpoint import Checkpoint
-from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Config, DivergedError
+from tumorbatch.train.config import Config, DivergedError
 
 if TYPE_CHECKING:
     from tumorbatch.train.fit import Fitted
@@ -122,10 +122,12 @@ def _train(
     )
     import keras
 
+    from tumorbatch.train.calibration import DEFAULT_RULE, Rule, calibrate, frozen
     from tumorbatch.train.distribute import refuse_several_nodes, strategy
     from tumorbatch.train.fit import fit
-    from tumorbatch.train.metrics import binary_metrics
     from tumorbatch.train.phases import phases
+    from tumorbatch.train.scored import score_split
+    from tumorbatch.train.split_metrics import split_metrics
     from tumorbatch.train.stream import splits
 
     refuse_several_nodes(os.environ)
@@ -160,11 +162,17 @@ def _train(
     )  # fmt: skip
     log.info("%s", fitted.told())
     score = scorer(network, schedule.batch_size, runtime)
-    metrics = {}
-    for name in ("validation", "test"):
-        logits, labels = data[name].scored(score)
-        metrics[name] = binary_metrics(logits, labels, THRESHOLD, TEMPERATURE)
-    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics)
+    # From disk, whatever the feed: shard by shard, in the manifest's order.
+    scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}
+    of = scored["validation"]
+    temperature, threshold = calibrate(of.logits, of.labels, Rule.parse(DEFAULT_RULE))
+    log.info("%s temperature %g. %s", temperature.note, temperature.value, threshold.note)
+    metrics = {
+        name: split_metrics(of, threshold.value, temperature.value).values
+        for name, of in scored.items()
+    }
+    calibration = frozen(temperature, threshold, summary["dataset_sha256"])
+    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, calibration)
     return made, metrics, fitted
 
 
@@ -252,6 +260,7 @@ def _publish(
     runtime: Runtime,
     feed: str,
     metrics: dict[str, Any],
+    calibration: dict[str, Any],
 ) -> Bundle:
     """Write the whole bundle beside `out`, then swap it in."""
     weights = bundle.serialize_weights(network)
@@ -259,8 +268,8 @@ def _publish(
         architecture=summary["architecture"],
         preprocessing=dataset.preprocessing,
         classes=dataset.classes,
-        threshold=THRESHOLD,
-        temperature=TEMPERATURE,
+        threshold=calibration["threshold"]["value"],
+        temperature=calibration["temperature"]["value"],
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         training={
             **summary,
@@ -275,6 +284,7 @@ def _publish(
             "compile_seconds": fitted.compiling,
         },
         versions=versions("keras", "tensorflow", "numpy"),
+        calibration=calibration,
     )
     folder = out.with_name(f".{out.name}.new")
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here

@@ -15,7 +15,7 @@ Keras' `load_model`, which runs code from the file (16 published holes in two ye
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Bundle:
         weights_sha256: Of weights.safetensors, hex.
         training: Summary of how it was trained.
         versions: Of the software that trained it.
+        calibration: How temperature and threshold were chosen, on which split and shard set; empty in
+            a bundle from before they were.
     """
 
     architecture: str
@@ -58,6 +60,7 @@ class Bundle:
     weights_sha256: str
     training: dict[str, Any]
     versions: dict[str, str]
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model_id(self) -> str:
@@ -108,6 +111,7 @@ def load(folder: Path) -> Bundle:
             weights_sha256=str(value["weights_sha256"]),
             training=dict(value["training"]),
             versions=dict(value["versions"]),
+            calibration=dict(value.get("calibration", {})),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(

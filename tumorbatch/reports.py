@@ -9,6 +9,7 @@ from tumorbatch.files import printable
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
+    from tumorbatch.bundle import Bundle
     from tumorbatch.infer import stage as infer_stage
     from tumorbatch.preprocess import equalize as equalize_stage
     from tumorbatch.preprocess import stage as preprocess_stage
@@ -122,6 +123,7 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
             f"{split:12}{of['n']:>6}  {interval:24}  {of['precision']:9.3f}  {of['recall']:6.3f}  "
             f"{of['f1']:5.3f}  {of['auc']:5.3f}"
         )
+    lines += _choices(report.bundle, report.metrics)
     if report.leaky:
         lines.append(
             "LEAKY: copies of test images were trained on; these figures are too good to be true."
@@ -132,6 +134,20 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
     model = "" if out.parent == Path("models") else f" --model {_name(out)}"
     lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
     return "\n".join(lines)
+
+
+def _choices(bundle: "Bundle", metrics: dict[str, Any]) -> list[str]:
+    """What the figures hang on, and what they would be at a threshold of 0.5."""
+    lines = [f"Threshold {bundle.threshold:g}, temperature {bundle.temperature:g}."]
+    if bundle.calibration:
+        note = bundle.calibration["threshold"]["note"]
+        lines = [f"Threshold {bundle.threshold:g}, temperature {bundle.temperature:g}. {note}"]
+        at = metrics["test"]["at_0.5"]["figures"]["accuracy"]
+        lines.append(
+            f"At threshold 0.5 the test accuracy is {at['value']:.3f} "
+            f"({at['low']:.3f} to {at['high']:.3f}, n = {at['n']})."
+        )
+    return lines
 
 
 def series_report(outcomes: "list[series.Outcome]") -> str:

@@ -22,9 +22,11 @@ from tumorbatch.errors import ExitCode
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
+from tumorbatch.train.calibration import Rule, calibrate
 from tumorbatch.train.feed import load_split
 from tumorbatch.train.fit import Fitted
 from tumorbatch.train.metrics import binary_metrics
+from tumorbatch.train.statistics import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -295,7 +297,8 @@ def test_the_bundle_is_complete_and_its_files_agree(
     )
     best = training["best_epoch"] - 1
     assert history["val_auc"][best] == max(history["val_auc"])
-    assert metrics["validation"]["log_loss"] == pytest.approx(history["val_loss"][best], rel=1e-6)
+    uncalibrated = metrics["validation"]["uncalibrated"]["log_loss"]["value"]
+    assert uncalibrated == pytest.approx(history["val_loss"][best], rel=1e-6)
     assert metrics["validation"]["auc"] == history["val_auc"][best]
 
     for split in ("validation", "test"):
@@ -345,10 +348,13 @@ def test_model_json_tells_speed_and_choices(fresh: Path) -> None:
 
 def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     card = (model / "model_card.md").read_text()
-    test = _json(model / "metrics.json")["test"]
-    low, high = test["accuracy_95"]
+    test, loaded = _json(model / "metrics.json")["test"], bundle.load(model)
+    accuracy = Figure.from_dict(test["figures"]["accuracy"])
+    assert [accuracy.low, accuracy.high] == test["accuracy_95"]
     assert card.startswith(f"# cnn1 ({bundle.load(model).model_id})\n")
-    assert f"| test | {test['n']} | {test['accuracy']:.3f} ({low:.3f} to {high:.3f}) |" in card
+    assert f"| test | {test['n']} | {accuracy.told()} |" in card
+    assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
+    assert loaded.calibration["threshold"]["note"] in card
     assert "Grouped:" in card
     assert "Leaky" not in card
     assert "Not a medical device" in card
@@ -379,10 +385,25 @@ def test_the_saved_weights_give_the_saved_figures(fresh: Path, shard_set: Path) 
     for split in ("validation", "test"):
         images = load_split(shard_set, shardset.load(shard_set), split)
         got = binary_metrics(score(images.pixels), images.labels, loaded.threshold, loaded.temperature)
-        saved = _json(fresh / "metrics.json")[split]
+        saved = {name: _json(fresh / "metrics.json")[split][name] for name in got}
         assert got.pop("confusion") == saved.pop("confusion")
         assert got.pop("accuracy_95") == saved.pop("accuracy_95")
         assert got == pytest.approx(saved, rel=1e-5)
+
+
+def test_threshold_and_temperature_come_from_validation_alone(fresh: Path, shard_set: Path) -> None:
+    loaded, dataset = bundle.load(fresh), shardset.load(shard_set)
+    score = scorer(bundle.load_network(fresh, loaded), 16, Runtime("cpu", "float32", False, 1, ""))
+    images = load_split(shard_set, dataset, "validation")
+    temperature, threshold = calibrate(score(images.pixels), images.labels, Rule("sensitivity", 0.95))
+    assert loaded.temperature == pytest.approx(temperature.value, rel=1e-4)
+    assert loaded.threshold == pytest.approx(threshold.value, rel=1e-4)
+    chosen = loaded.calibration["threshold"]
+    assert (chosen["rule"], chosen["reached"]) == ("sensitivity=0.95", True)
+    assert chosen["sensitivity"] >= 0.95
+    assert loaded.calibration["dataset_sha256"] == loaded.training["dataset_sha256"]
+    metrics = _json(fresh / "metrics.json")["validation"]
+    assert metrics["recall"] == pytest.approx(chosen["sensitivity"])
 
 
 def test_overwrite_replaces_the_bundle_by_the_one_that_the_seed_decides(

@@ -1,0 +1,180 @@
+"""One split as a network answers it, beside what the manifest knows of each image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tumorbatch import records, shardset
+from tumorbatch.errors import InputError
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.progress import Progress
+from tumorbatch.records import ImageRecord
+from tumorbatch.scoring import Scorer
+from tumorbatch.shardset import MANIFEST, Dataset
+
+_COLUMNS = (
+    "path", "class", "split", "shard", "position", "duplicate_group", "width", "height", "format",
+)  # fmt: skip
+_ADVICE = "Make the shards again with `tumorbatch shard --overwrite`."
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A split's images, sorted by path; all sequences have length n.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        paths: Relative to the source of the shard set.
+        labels: int64, 0 Healthy, 1 Tumor.
+        logits: float32, as the network gives them: no temperature.
+        groups: int64, duplicate group; groups of copies and near copies, resampled together.
+        widths: int64, of the file, in pixels.
+        heights: int64, likewise.
+        formats: Of the file: jpeg, png, ...
+        shards: File name of each image's shard.
+        positions: int64, of its record in that shard, from 0.
+    """
+
+    split: str
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    heights: NDArray[np.int64]
+    formats: tuple[str, ...]
+    shards: tuple[str, ...]
+    positions: NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.labels)
+
+    @property
+    def group_count(self) -> int:
+        """Duplicate groups: how many independent images there are at most."""
+        return len(np.unique(self.groups))
+
+
+def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
+    """The manifest's rows of one split, in the order of the records in the shards.
+
+    Raises:
+        InputError: The manifest is missing, damaged or another shard set's.
+    """
+    path = folder / MANIFEST
+    try:
+        if shardset.file_sha256(path) != dataset.manifest_sha256:
+            raise InputError(f"{path} is not the one that dataset.json names. {_ADVICE}")
+        table = pq.read_table(path, columns=list(_COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is missing or damaged: {error}. {_ADVICE}") from error
+    rows = table.filter(pc.equal(table["split"], split))
+    rank = {shard.name: index for index, shard in enumerate(dataset.split(split))}
+    try:
+        order = pa.array([rank[name] for name in rows["shard"].to_pylist()], pa.int64())
+    except KeyError as error:
+        raise InputError(
+            f"{path} names a shard that dataset.json has not: {error}. {_ADVICE}"
+        ) from None
+    rows = rows.append_column("rank", order).sort_by([("rank", "ascending"), ("position", "ascending")])
+    if rows.num_rows != dataset.records(split):
+        raise InputError(
+            f"{path} has {rows.num_rows} rows of the {split} split, and the shards "
+            f"{dataset.records(split)} records. {_ADVICE}"
+        )
+    return rows
+
+
+def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> Scored:
+    """Run a network over a split, shard by shard, with bounded memory for the images.
+
+    Raises:
+        InputError: The split is empty, or a shard or the manifest is damaged; the text names it.
+    """
+    from tumorbatch.train.stream import Shards
+
+    count = dataset.records(split)
+    if not count:
+        raise InputError(
+            f"The {split} split in {folder} holds no image, so there is nothing to evaluate on. Make "
+            "shards of more images."
+        )
+    rows = manifest_rows(folder, dataset, split)
+    with Progress(f"score {split}", "images", count) as progress:
+
+        def counted(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            logits = score(images)
+            progress.advance(len(images))
+            return logits
+
+        logits, labels = Shards(folder, dataset, split).scored(counted)
+    classes = rows["class"].to_pylist()
+    if [CLASS_NAMES[label] for label in labels] != classes:
+        raise InputError(f"The records of the {split} split are not those of {MANIFEST}. {_ADVICE}")
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"The network gives logits that are not numbers for {int((~np.isfinite(logits)).sum())} "
+            f"images of the {split} split: its weights are broken. Train it again."
+        )
+    order = np.array(sorted(range(count), key=rows["path"].to_pylist().__getitem__), dtype=np.int64)
+
+    def column(name: str) -> Sequence[object]:
+        values = rows[name].to_pylist()
+        return [values[index] for index in order]
+
+    def numbers(name: str) -> NDArray[np.int64]:
+        return np.array(column(name), dtype=np.int64)
+
+    return Scored(
+        split=split,
+        paths=tuple(map(str, column("path"))),
+        labels=labels[order].astype(np.int64),
+        logits=logits[order],
+        groups=numbers("duplicate_group"),
+        widths=numbers("width"),
+        heights=numbers("height"),
+        formats=tuple(map(str, column("format"))),
+        shards=tuple(map(str, column("shard"))),
+        positions=numbers("position"),
+    )
+
+
+def read_images(folder: Path, scored: Scored, indices: Sequence[int]) -> NDArray[np.uint8]:
+    """The pixels of some of the images, as the network sees them.
+
+    Args:
+        folder: The shard set.
+        scored: From `score_split`.
+        indices: Of images in `scored`.
+
+    Returns:
+        uint8 [len(indices), height, width].
+
+    Raises:
+        InputError: A record is damaged, or another image's.
+    """
+    images = []
+    for index in indices:
+        path = folder / scored.shards[index]
+        try:
+            at, length = records.places(path)[scored.positions[index]]
+            with path.open("rb") as file:
+                file.seek(at)
+                record = ImageRecord.decode(records.unframe(file.read(length)))
+            if record.filename != scored.paths[index]:
+                raise ValueError(f"it is that of {record.filename}")
+        except (OSError, IndexError, ValueError) as error:
+            raise InputError(
+                f"Record {scored.positions[index]} of {path} is damaged ({error}). {_ADVICE}"
+            ) from error
+        pixels = np.frombuffer(record.pixels, np.uint8)
+        images.append(pixels.reshape(record.height, record.width))
+    return np.stack(images)
