@@ -103,7 +103,7 @@ class Judged:
     @property
     def right(self) -> NDArray[np.bool_]:
         """bool [n], whether the answer is the label."""
-        return self.called == (self.labels == 1)
+        return np.asarray(self.called == (self.labels == 1), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,7 @@ class PairRow:
         first: Name.
         second: Name.
         protocol: Of both.
+        dataset: Of both, as in `Judged`.
         auc: First less second, paired bootstrap over groups.
         accuracy: Likewise, each at its own threshold.
         test: McNemar's, on right and wrong at each one's own threshold.
@@ -166,6 +167,7 @@ class PairRow:
     first: str
     second: str
     protocol: str
+    dataset: str
     auc: Figure
     accuracy: Figure
     test: McNemar
@@ -177,6 +179,7 @@ class PairRow:
             "first": self.first,
             "second": self.second,
             "protocol": self.protocol,
+            "dataset_sha256": self.dataset,
             "n": self.auc.n,
             "auc_difference": self.auc.to_dict(),
             "accuracy_difference": self.accuracy.to_dict(),
@@ -294,7 +297,7 @@ def _pairs(members: Sequence[Judged], replicates: int, seed: int) -> list[PairRo
         )  # fmt: skip
         accuracy = difference(_mean(first.right), _mean(second.right), first.groups, replicates, seed)
         named = protocol(first.split_by, first.leaky)
-        rows.append(PairRow(first.name, second.name, named, auc, accuracy, test, p))
+        rows.append(PairRow(first.name, second.name, named, first.dataset, auc, accuracy, test, p))
     return rows
 
 
