@@ -75,7 +75,8 @@ class Judged:
         leaky: Whether copies of test images were trained on.
         dataset: sha256 of its shard set's dataset.json: equal, and the images are the same.
         threshold: A score of at least this much is called Tumor.
-        labels: int64 [n], 0 Healthy, 1 Tumor; images sorted by path.
+        paths: n paths of the test images, sorted.
+        labels: int64 [n], 0 Healthy, 1 Tumor.
         groups: int64 [n], duplicate group.
         scores: float [n], higher for Tumor.
         called: bool [n], at the threshold.
@@ -89,6 +90,7 @@ class Judged:
     leaky: bool
     dataset: str
     threshold: float
+    paths: tuple[str, ...]
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     scores: NDArray[np.floating]

@@ -156,7 +156,13 @@ def page(comparison: Comparison) -> str:
         made.warning("Not in these tables:")
         made.listing(f"{name}: {why}" for name, why in comparison.missing.items())
     for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
-        _section(made, list(of), comparison)
+        section(made, list(of), comparison)
+    explain(made, comparison)
+    return made.html()
+
+
+def explain(made: Page, comparison: Comparison) -> None:
+    """Add the section on how the tables are to be read."""
     made.section("How to read this")
     made.paragraph(INTERVALS.format(replicates=comparison.replicates))
     made.paragraph(
@@ -165,10 +171,10 @@ def page(comparison: Comparison) -> str:
     )
     made.paragraph(REPORTED)
     made.paragraph(PAIRS)
-    return made.html()
 
 
-def _section(made: Page, rows: list[Row], comparison: Comparison) -> None:
+def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
+    """Add a section for what was judged on the same images: table, figure, pairs, words."""
     one = rows[0].judged
     named = protocol(one.split_by, one.leaky)
     made.section(f"{named[0].upper()}{named[1:]}")

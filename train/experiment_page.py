@@ -7,6 +7,7 @@ import numpy as np
 
 from tumorbatch import figures
 from tumorbatch.page import Column, Page, Strong
+from tumorbatch.train.compare_page import signed
 from tumorbatch.train.experiment import FIGURES, Compared
 
 METHOD = (
@@ -23,8 +24,9 @@ OVERALL = (
     "seeds on, takes the test images as given and is narrower than it should be for new images."
 )
 THRESHOLD = (
-    "Accuracy, sensitivity and specificity use each training's own threshold, chosen on its validation "
-    "split; AUC needs none."
+    "AUC is the question that was asked; it needs no threshold. Accuracy, sensitivity and specificity "
+    "use each training's own threshold, chosen on its validation split, and are told beside it: their "
+    "intervals are not corrected for being several."
 )
 
 
@@ -47,8 +49,7 @@ def draw(compared: Sequence[Compared], first: str, second: str) -> Any:
                       figures.BLUE, "o")  # fmt: skip
         _interval(axis, seeds + 0.4, of.overall.mean, of.overall.low, of.overall.high,
                   figures.VERMILLION, "D")  # fmt: skip
-        axis.set_title(FIGURES[of.name])
-        axis.set_xlabel(f"{FIGURES[of.name]} {first} less {second}")
+        axis.set_xlabel(f"{FIGURES[of.name]}: {first} less {second} (95 % interval)")
         axis.set_yticks(
             [*range(seeds), seeds + 0.4], [*(f"seed {pair.seed}" for pair in of.pairs), "all seeds"]
         )
@@ -109,7 +110,8 @@ def page(
     made.table(
         [
             "figure", Column(first, True), Column(second, True), Column("difference", True),
-            Column("95 % interval, seeds and images", True), Column("95 % interval, seeds alone", True),
+            Column("95 % interval, seeds and images", True),
+            *([Column("95 % interval, seeds alone", True)] if main.over_seeds else []),
         ],
         [
             [
@@ -117,7 +119,9 @@ def page(
                 *(f"{mean:.3f}" for mean in of.means()),
                 f"{of.overall.mean:+.3f}",
                 f"{of.overall.low:+.3f} to {of.overall.high:+.3f}",
-                f"{of.over_seeds.low:+.3f} to {of.over_seeds.high:+.3f}" if of.over_seeds else None,
+                *(
+                    [f"{of.over_seeds.low:+.3f} to {of.over_seeds.high:+.3f}"] if of.over_seeds else []
+                ),
             ]
             for of in compared
         ],
@@ -131,7 +135,7 @@ def page(
         [
             [
                 FIGURES[of.name], str(pair.seed), pair.first.told(), pair.second.told(),
-                pair.difference.told(), pair.first.n,
+                signed(pair.difference), pair.first.n,
             ]
             for of in compared
             for pair in of.pairs

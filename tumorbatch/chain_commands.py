@@ -5,6 +5,7 @@ and goes on where it was interrupted; so does the whole.
 """
 
 import functools
+import json
 import logging
 import math
 import sys
@@ -316,3 +317,38 @@ def load_own(tfrecords: Path, of: bundle.Bundle, model: Path) -> Dataset:
             "trained on."
         )
     return dataset
+
+
+def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
+    """Where a bundle's evaluation is, or shall be: by its name; where that is taken, by weights too.
+
+    Results of another model of that name, or on an external shard set, stay as they are.
+    """
+    from tumorbatch.train.judged import METRICS, fits
+
+    folder = results / model.resolve().name
+    try:
+        about = json.loads((folder / METRICS).read_bytes())
+        outdated = about["model"]["weights_sha256"] == of.weights_sha256
+        outdated &= about["protocol"] != "external"
+    except FileNotFoundError:
+        outdated = True
+    except (OSError, ValueError, KeyError, TypeError):
+        outdated = False
+    if outdated or fits(folder, of):
+        return folder
+    return results / f"{model.resolve().name}-{of.weights_sha256[:12]}"
+
+
+def make_evaluation(model: Path, tfrecords: Path, out: Path, device: str, seed: int) -> None:
+    """Evaluate a bundle on its own shard set, beside the baselines.
+
+    Raises:
+        TumorBatchError: As `train.evaluation.run`.
+    """
+    from tumorbatch.train import baselines, evaluation
+
+    log.info("evaluating %s on %s", model, tfrecords)
+    config = evaluation.Config(device=device, seed=seed, overwrite=True)
+    evaluation.run(model, tfrecords, out, config, baselines.evaluate(tfrecords, seed))
+    forget()

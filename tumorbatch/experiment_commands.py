@@ -281,7 +281,7 @@ def _result(
         "counts": datasets[0].counts,
         "groups_in_test": groups,
         "architecture": training.architecture,
-        "weights": training.start,
+        "weights": _started(training.start),
         "schedule": asdict(training.schedule),
         "augmentation": asdict(training.augmentation) if training.augmentation else None,
         "seeds": [part.config.schedule.seed for part in parts.trainings[:: len(_ARMS)]],
@@ -290,6 +290,12 @@ def _result(
         "figures": {one.name: one.to_dict() for one in found},
         "versions": versions("keras", "tensorflow", "numpy", "scipy", "scikit-learn"),
     }
+
+
+def _started(start: str) -> str:
+    """Where the weights began, in words; of a file its name alone."""
+    known = {"none": "from random weights", "imagenet": "from ImageNet weights"}
+    return known.get(start) or f"from the weights in {printable(Path(start).name)}"
 
 
 def _publish(
@@ -302,7 +308,7 @@ def _publish(
     seeds = value["seeds"]
     equalised = config.shards.preprocessing
     setup = [
-        ("network", f"{config.training.architecture}, {config.training.start} weights"),
+        ("network", f"{config.training.architecture}, {_started(config.training.start)}"),
         ("training", f"at most {schedule.epochs} epochs, patience {schedule.patience}, batches of "
          f"{schedule.batch_size}, learning rate {schedule.learning_rate:g}"),
         ("seeds", ", ".join(map(str, seeds))),

@@ -29,7 +29,8 @@ def _judged(name: str, strength: float, architecture: str = "cnn1", **changes: o
     scores = 1 / (1 + np.exp(-random.normal(size=N) - strength * (labels - 0.5)))
     values = {
         "name": name, "architecture": architecture, "model_id": f"{architecture}-0123456789ab",
-        "split_by": "group", "leaky": False, "dataset": "d" * 64, "threshold": 0.4, "labels": labels,
+        "split_by": "group", "leaky": False, "dataset": "d" * 64, "threshold": 0.4,
+        "paths": tuple(f"{number:03}.png" for number in range(N)), "labels": labels,
         "groups": GROUPS, "scores": scores, "called": scores >= 0.4, "called_at_half": scores >= 0.5,
     }  # fmt: skip
     return Judged(**(values | changes))  # type: ignore[arg-type]

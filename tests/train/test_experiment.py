@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from tumorbatch import figures
 from tumorbatch.train import experiment_page
+from tumorbatch.train.compare_page import signed
 from tumorbatch.train.experiment import FIGURES, Trained, compare
 from tumorbatch.train.statistics import resampled
 
@@ -98,4 +99,4 @@ def test_the_page_holds_every_seed_and_warns_of_few(seeds: int) -> None:
     assert "A &lt;title&gt;" in html
     for of in found:
         for pair in of.pairs:
-            assert pair.difference.told() in html
+            assert signed(pair.difference) in html

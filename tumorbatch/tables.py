@@ -1,0 +1,87 @@
+"""Tables on the terminal, of what `compare` and `evaluate --protocols` found."""
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tumorbatch.train.compare import Comparison, Row
+    from tumorbatch.train.statistics import Figure
+
+_WIDTH = 132  # columns, where there is no terminal
+_REPORT = ("accuracy", "precision", "recall", "f1")
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(width=None if Console().is_terminal else _WIDTH, highlight=False)
+
+
+def _two_lines(figure: "Figure", reported: float | None = None) -> str:
+    """Value, interval below it; the report's own figure beside the value."""
+    if figure.value is None:
+        return "undefined"
+    beside = "" if reported is None else f" | {reported:.2f}"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}{beside}"
+    return f"{figure.value:.3f}{beside}\n{figure.low:.3f}-{figure.high:.3f}"
+
+
+def comparison_table(found: "Comparison") -> None:
+    """Print one table for each shard set, and its pairs of models, to standard output."""
+    console = _console()
+    for dataset, of in groupby(found.rows, key=lambda row: row.judged.dataset):
+        rows = list(of)
+        _models(console, rows)
+        _pairs(console, found, dataset, {row.judged.name for row in rows if row.judged.is_baseline})
+    console.print(
+        "Below each figure its 95 % interval (Wilson; F1 and AUC: bootstrap over duplicate groups); "
+        "behind it the report's own, which has neither n nor interval and is of a random split.",
+        markup=False,
+    )
+    for name, why in found.missing.items():
+        console.print(f"NOT COMPARED: {name}: {why}", markup=False)
+
+
+def _models(console: "Console", rows: "list[Row]") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    one = rows[0].to_dict()
+    table = Table(
+        title=f"{one['protocol']}: n = {one['n']:,} test images, {one['groups']:,} groups | report",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("")
+    for head in ("accuracy", "precision", "recall = sensitivity", "F1", "specificity", "AUC"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        name = f"{row.judged.name}\n(baseline)" if row.judged.is_baseline else row.judged.name
+        report = row.report or {}
+        cells = [_two_lines(figure, report.get(key)) for key, figure in row.figures.items()]
+        table.add_row(escape(name), *cells)
+    console.print(table)
+
+
+def _pairs(console: "Console", found: "Comparison", dataset: str, baselines: set[str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tumorbatch.train.compare_page import not_beaten, p_value, signed
+
+    pairs = [pair for pair in found.pairs if pair.dataset == dataset]
+    if pairs:
+        table = Table("first", "second", title="pairs on the same images", title_justify="left")
+        for head in ("AUC, first - second", "accuracy, first - second", "McNemar p", "p (Holm)"):
+            table.add_column(head, justify="right")
+        for pair in pairs:
+            table.add_row(
+                escape(pair.first), escape(pair.second), signed(pair.auc), signed(pair.accuracy),
+                p_value(pair.test.p), p_value(pair.p_adjusted),
+            )  # fmt: skip
+        console.print(table)
+    for sentence in not_beaten(pairs, baselines):
+        console.print(sentence, markup=False, style="bold")
