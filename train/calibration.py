@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -333,13 +333,3 @@ def calibrate(
     """Temperature, then threshold, from validation's logits [n] and labels [n]."""
     temperature = fit_temperature(logits, labels)
     return temperature, choose_threshold(logits, labels, temperature.value, rule)
-
-
-def frozen(temperature: Temperature, threshold: Threshold, dataset_sha256: str) -> dict[str, Any]:
-    """How the two were chosen, for model.json."""
-    return {
-        "split": "validation",
-        "dataset_sha256": dataset_sha256,
-        "temperature": asdict(temperature),
-        "threshold": asdict(threshold),
-    }

@@ -57,7 +57,7 @@ def model_card(
         bundle: The model.
         dataset: What it was trained on.
         metrics: {"validation": ..., "test": ...}, each as `split_metrics.split_metrics` gives it.
-        baselines: As `comparisons.stand_beside` gives them, or none.
+        baselines: As `beside.stand_beside` gives them, or none.
     """
     test = metrics["test"]
     counts = "; ".join(

@@ -166,7 +166,7 @@ def explain(made: Page, comparison: Comparison) -> None:
     made.section("How to read this")
     made.paragraph(INTERVALS.format(replicates=comparison.replicates))
     made.paragraph(
-        "Models answer at their frozen threshold, which was chosen on validation; baselines, and the "
+        "Models answer at their own threshold, which was chosen on validation; baselines, and the "
         "column “accuracy at 0.5”, at 0.5. AUC needs no threshold."
     )
     made.paragraph(REPORTED)

@@ -14,9 +14,8 @@ from tumorbatch.bundle import Bundle
 from tumorbatch.errors import InputError
 from tumorbatch.train.baselines import Baseline
 from tumorbatch.train.compare import Judged
+from tumorbatch.train.results import METRICS, PREDICTIONS
 
-METRICS = "metrics.json"
-PREDICTIONS = "predictions.parquet"
 _COLUMNS = ["path", "split", "label", "logit", "prob", "called", "group"]
 _HALF = np.float32(0.5)
 

@@ -12,8 +12,8 @@ from tumorbatch.train.statistics import Figure
 _COLORS = {"file": figures.VERMILLION, "group": figures.BLUE, "shape": figures.GREEN}
 _MARKERS = {"file": "X", "group": "o", "shape": "s"}
 UNPAIRED = (
-    "Each protocol has a test split of its own, so the columns are judged on other images; the training "
-    "is the same: network, schedule, augmentation and seed. What the leaky column is above the "
+    "Each protocol has a test split of its own, so the columns are judged on other images; the "
+    "training is the same: network, schedule, augmentation and seed. What the leaky column is above the "
     "grouped one is memory of copies; what the grouped one is above held-out shapes comes with the "
     "source of an image."
 )

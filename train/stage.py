@@ -122,9 +122,10 @@ def _train(
     )
     import keras
 
-    from tumorbatch.train.calibration import DEFAULT_RULE, Rule, calibrate, frozen
+    from tumorbatch.train.calibration import DEFAULT_RULE, Rule, calibrate
     from tumorbatch.train.distribute import refuse_several_nodes, strategy
     from tumorbatch.train.fit import fit
+    from tumorbatch.train.freezing import frozen
     from tumorbatch.train.phases import phases
     from tumorbatch.train.scored import score_split
     from tumorbatch.train.split_metrics import split_metrics
@@ -166,12 +167,13 @@ def _train(
     scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}
     of = scored["validation"]
     temperature, threshold = calibrate(of.logits, of.labels, Rule.parse(DEFAULT_RULE))
-    log.info("%s temperature %g. %s", temperature.note, temperature.value, threshold.note)
+    log.info("temperature %g: %s", temperature.value, temperature.note)
+    log.info("threshold %g: %s", threshold.value, threshold.note)
     metrics = {
         name: split_metrics(of, threshold.value, temperature.value).values
         for name, of in scored.items()
     }
-    calibration = frozen(temperature, threshold, summary["dataset_sha256"])
+    calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
     made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, calibration)
     return made, metrics, fitted
 

@@ -324,7 +324,8 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
 
     Results of another model of that name, or on an external shard set, stay as they are.
     """
-    from tumorbatch.train.judged import METRICS, fits
+    from tumorbatch.train.judged import fits
+    from tumorbatch.train.results import METRICS
 
     folder = results / model.resolve().name
     try:
@@ -341,14 +342,18 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
 
 
 def make_evaluation(model: Path, tfrecords: Path, out: Path, device: str, seed: int) -> None:
-    """Evaluate a bundle on its own shard set, beside the baselines.
+    """Evaluate a bundle on its own shard set, beside the baselines; the bundle stays as it is.
 
     Raises:
         TumorBatchError: As `train.evaluation.run`.
     """
-    from tumorbatch.train import baselines, evaluation
+    from tumorbatch.runtime import load_tensorflow
+    from tumorbatch.train.evaluation_config import Config
 
     log.info("evaluating %s on %s", model, tfrecords)
-    config = evaluation.Config(device=device, seed=seed, overwrite=True)
+    config = Config(device=device, seed=seed, freeze=False, overwrite=True)
+    load_tensorflow()
+    from tumorbatch.train import baselines, evaluation
+
     evaluation.run(model, tfrecords, out, config, baselines.evaluate(tfrecords, seed))
     forget()

@@ -83,7 +83,7 @@ def compare(
         out = out or results / "compare"
         found = run(models or (Path("models"),), out, config)
         if not quiet:
-            from tumorbatch.tables import comparison_table
+            from tumorbatch.train.tables import comparison_table
 
             comparison_table(found)
             click.echo(f"{printable(str(out / PAGE))} has the details, {MODELS_CSV} the numbers.")

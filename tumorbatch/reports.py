@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess import equalize as equalize_stage
     from tumorbatch.preprocess import stage as preprocess_stage
     from tumorbatch.preprocess import verify as verify_stage
-    from tumorbatch.train import series
+    from tumorbatch.train import evaluation_config, series
     from tumorbatch.train import stage as train_stage
 
 
@@ -164,6 +164,44 @@ def series_report(outcomes: "list[series.Outcome]") -> str:
         auc = result.metrics["validation"]["auc"]
         lines.append(f"{outcome.name:20}  {interval:24}  {auc:.3f}")
     return "\n".join(lines)
+
+
+def evaluation_report(report: "evaluation_config.Report", out: Path) -> str:
+    """The test split's figures with n and intervals, where the report lies, and what was frozen."""
+    model, test = report.metrics["model"], report.metrics["test"]
+    leaky = report.metrics["protocol"] == "leaky"
+    lines = [
+        f"{model['name']} on {test['n']:,} test images in {test['groups']:,} groups of copies, "
+        "protocol: "
+        + ("LEAKY, copies of test images were trained on" if leaky else report.metrics["protocol"]),
+        f"{'':20}{'n':>6}  {'at threshold ' + format(model['threshold'], 'g'):24}  at threshold 0.5",
+    ]
+    for name in (
+        "accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "average_precision",
+        "brier", "log_loss", "ece",
+    ):  # fmt: skip
+        chosen, plain = (_figure(of["figures"][name]) for of in (test, test["at_0.5"]))
+        lines.append(f"{name:20}{test['figures'][name]['n']:>6}  {chosen:24}  {plain}")
+    lines.append("In brackets: 95 % intervals.")
+    if leaky:
+        lines.append("LEAKY: these figures are too good to be true for new images.")
+    if report.metrics["verdict"]:
+        lines.append(report.metrics["verdict"])
+    how = "frozen in the bundle" if model["frozen"] else "NOT frozen: `infer` does not use them"
+    lines.append(
+        f"Threshold {model['threshold']:g} and temperature {model['temperature']:g} are {how}; "
+        f"model {model['model_id']}."
+    )
+    lines.append(f"{report.seconds:.1f} s. Look at it: {_name(out / 'report.html')}")
+    return "\n".join(lines)
+
+
+def _figure(value: dict[str, Any]) -> str:
+    if value["value"] is None:
+        return "undefined"
+    if value["low"] is None:
+        return f"{value['value']:.3f} (no interval)"
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
 def infer_report(report: "infer_stage.Report", out: Path) -> str:

@@ -537,7 +537,10 @@ def test_every_file_is_a_row_with_the_right_status(scans: Path, whole: Rows) -> 
     assert {name for name in whole if name.startswith("sample/")} == on_disk
 
 
-def test_rows_say_what_the_files_are(scans: Path, whole: Rows) -> None:
+def test_rows_say_what_the_files_are(scans: Path, whole: Rows, model: Path) -> None:
+    used = bundle.load(model)
+    assert used.temperature != 1  # calibrated: a test with 1 would not see whether it is used
+    threshold = np.float32(used.threshold)
     for name, row in whole.items():
         good = row["status"] == "ok"
         assert (row["error"] is None) == good
@@ -545,8 +548,12 @@ def test_rows_say_what_the_files_are(scans: Path, whole: Rows) -> None:
             assert (row[column] is not None) == good, (name, column)
         if good:
             assert 0 <= row["prob_tumor"] <= 1
-            assert row["prob_tumor"] == pytest.approx(1 / (1 + np.exp(-row["logit"])), abs=1e-6)
-            assert row["label"] == ("Tumor" if row["prob_tumor"] >= 0.5 else "Healthy")
+            assert row["prob_tumor"] == pytest.approx(
+                1 / (1 + np.exp(-row["logit"] / used.temperature)), abs=1e-6
+            )
+            assert row["label"] == (
+                "Tumor" if np.float32(row["prob_tumor"]) >= threshold else "Healthy"
+            )
 
     def of(name: str, *columns: str) -> list[Any]:
         return [whole[f"hostile/{name}"][column] for column in columns]
@@ -586,7 +593,8 @@ def test_footer_and_report_count_what_the_rows_hold(
     assert json.loads(footer["preprocessing"]) == used.preprocessing.to_dict()
     assert footer["weights_sha256"] == used.weights_sha256
     assert json.loads(footer["classes"]) == ["Healthy", "Tumor"]
-    assert (footer["threshold"], footer["temperature"]) == ("0.5", "1.0")
+    assert float(footer["threshold"]) == used.threshold
+    assert float(footer["temperature"]) == used.temperature
     assert footer["trained_on_leaky_split"] == "false"
     assert {row["run_id"] for row in whole.values()} == {footer["run_id"]}
     statuses = [row["status"] for row in whole.values()]

@@ -1,25 +1,24 @@
 """Tables on the terminal, of what `compare` and `evaluate --protocols` found."""
 
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-    from tumorbatch.train.compare import Comparison, Row
-    from tumorbatch.train.statistics import Figure
+from tumorbatch.train.compare import FIGURES, PROTOCOLS, Comparison, Row
+from tumorbatch.train.compare_page import not_beaten, p_value, signed
+from tumorbatch.train.protocols_page import SIDE_BY_SIDE, by_name, figure_of, summary
+from tumorbatch.train.statistics import Figure
 
 _WIDTH = 132  # columns, where there is no terminal
-_REPORT = ("accuracy", "precision", "recall", "f1")
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
+def _console() -> Console:
     return Console(width=None if Console().is_terminal else _WIDTH, highlight=False)
 
 
-def _two_lines(figure: "Figure", reported: float | None = None) -> str:
+def _two_lines(figure: Figure, reported: float | None = None) -> str:
     """Value, interval below it; the report's own figure beside the value."""
     if figure.value is None:
         return "undefined"
@@ -29,7 +28,7 @@ def _two_lines(figure: "Figure", reported: float | None = None) -> str:
     return f"{figure.value:.3f}{beside}\n{figure.low:.3f}-{figure.high:.3f}"
 
 
-def comparison_table(found: "Comparison") -> None:
+def comparison_table(found: Comparison) -> None:
     """Print one table for each shard set, and its pairs of models, to standard output."""
     console = _console()
     for dataset, of in groupby(found.rows, key=lambda row: row.judged.dataset):
@@ -45,10 +44,7 @@ def comparison_table(found: "Comparison") -> None:
         console.print(f"NOT COMPARED: {name}: {why}", markup=False)
 
 
-def _models(console: "Console", rows: "list[Row]") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
+def _models(console: Console, rows: list[Row]) -> None:
     one = rows[0].to_dict()
     table = Table(
         title=f"{one['protocol']}: n = {one['n']:,} test images, {one['groups']:,} groups | report",
@@ -56,7 +52,7 @@ def _models(console: "Console", rows: "list[Row]") -> None:
         title_style="bold",
     )
     table.add_column("")
-    for head in ("accuracy", "precision", "recall = sensitivity", "F1", "specificity", "AUC"):
+    for head in FIGURES.values():
         table.add_column(head, justify="right")
     for row in rows:
         name = f"{row.judged.name}\n(baseline)" if row.judged.is_baseline else row.judged.name
@@ -66,12 +62,7 @@ def _models(console: "Console", rows: "list[Row]") -> None:
     console.print(table)
 
 
-def _pairs(console: "Console", found: "Comparison", dataset: str, baselines: set[str]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tumorbatch.train.compare_page import not_beaten, p_value, signed
-
+def _pairs(console: Console, found: Comparison, dataset: str, baselines: set[str]) -> None:
     pairs = [pair for pair in found.pairs if pair.dataset == dataset]
     if pairs:
         table = Table("first", "second", title="pairs on the same images", title_justify="left")
@@ -85,3 +76,29 @@ def _pairs(console: "Console", found: "Comparison", dataset: str, baselines: set
         console.print(table)
     for sentence in not_beaten(pairs, baselines):
         console.print(sentence, markup=False, style="bold")
+
+
+def protocols_table(name: str, found: Comparison) -> None:
+    """Print model and baselines under every protocol, side by side.
+
+    Args:
+        name: Of the model.
+        found: Its rows and the baselines'.
+    """
+    console = _console()
+    table = Table(title=f"{escape(name)}, side by side (95 % interval)", title_justify="left")
+    table.add_column("figure")
+    table.add_column("")
+    for words in PROTOCOLS.values():
+        table.add_column(words, justify="right")
+    for figure, head in SIDE_BY_SIDE.items():
+        for number, (who, of) in enumerate(by_name(found).items()):
+            cells = (figure_of(of.get(split_by), figure) for split_by in PROTOCOLS)
+            table.add_row(
+                "" if number else head,
+                escape(who),
+                *("" if cell is None else cell.told() for cell in cells),
+            )
+        table.add_section()
+    console.print(table)
+    console.print(summary(name, found), markup=False, style="bold")

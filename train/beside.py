@@ -1,0 +1,122 @@
+"""A model beside simple baselines on the same images: what it is worth more than they."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.train.measures import auc_statistic
+from tumorbatch.train.scored import Scored
+from tumorbatch.train.statistics import (
+    REPLICATES,
+    Figure,
+    bootstrap,
+    bootstrapped,
+    difference,
+    proportion,
+)
+
+
+class Baseline(Protocol):
+    """What is taken of a baseline; `train/baselines.py` makes them."""
+
+    @property
+    def name(self) -> str:
+        """Short."""
+
+    @property
+    def description(self) -> str:
+        """What it sees and does, a sentence."""
+
+    @property
+    def test_scores(self) -> NDArray[np.float64]:
+        """float64 [n] in [0, 1]; at least 0.5 means Tumor."""
+
+    @property
+    def test_labels(self) -> NDArray[np.int64]:
+        """int64 [n]."""
+
+    @property
+    def test_paths(self) -> Sequence[str]:
+        """n paths of the shard set's manifest, in any order."""
+
+
+def stand_beside(
+    test: Scored, baselines: Sequence[Baseline], replicates: int = REPLICATES, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Each baseline's figures on the test split, and how much higher the model's AUC is.
+
+    Args:
+        test: The model's scores.
+        baselines: Scored on the same images.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        For each: name, description; accuracy (at 0.5), auc and auc_difference (model minus baseline,
+        paired bootstrap over duplicate groups), `Figure.to_dict` each; beaten: whether the interval of
+        that difference lies above 0. Nothing where the split has one class only: there is no AUC.
+
+    Raises:
+        ValueError: A baseline was scored on other images.
+    """
+    if len(np.unique(test.labels)) < 2:
+        return []
+    place = {path: index for index, path in enumerate(test.paths)}
+    ours = auc_statistic(test.logits, test.labels)
+    found = []
+    for baseline in baselines:
+        if len(baseline.test_paths) != test.n or set(baseline.test_paths) != place.keys():
+            raise ValueError(f"{baseline.name} was scored on other images")
+        order = np.array([place[path] for path in baseline.test_paths])
+        scores = np.empty(test.n)
+        scores[order] = baseline.test_scores
+        labels = np.empty(test.n, np.int64)
+        labels[order] = baseline.test_labels
+        if (labels != test.labels).any():
+            raise ValueError(f"{baseline.name} was scored with other labels")
+        theirs = auc_statistic(scores, labels)
+        right = ((scores >= 0.5) == (labels == 1)).astype(np.float64)
+        drawn = bootstrap(
+            lambda weights, theirs=theirs, right=right: {  # type: ignore[misc]
+                "auc": theirs(weights),
+                "accuracy": weights @ right / weights.sum(axis=1),
+            },
+            test.groups,
+            replicates,
+            seed,
+        )
+        auc = float(theirs(np.ones((1, test.n)))[0])
+        above = difference(ours, theirs, test.groups, replicates, seed)
+        found.append(
+            {
+                "name": baseline.name,
+                "description": baseline.description,
+                "accuracy": proportion(int(right.sum()), test.n, drawn["accuracy"]).to_dict(),
+                "auc": bootstrapped(auc, test.n, drawn["auc"]).to_dict(),
+                "auc_difference": above.to_dict(),
+                "beaten": above.low is not None and above.low > 0,
+            }
+        )
+    return found
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """In words: which baselines the model does not beat, or that it beats all."""
+    if not rows:
+        return ""
+    lost = [row for row in rows if not row["beaten"]]
+    if not lost:
+        return (
+            "The model beats every baseline: the 95 % interval of its AUC minus theirs lies above 0 "
+            "each time."
+        )
+    told = "; ".join(
+        f"{row['name']} (AUC of the model minus its: {Figure.from_dict(row['auc_difference']).told()})"
+        for row in lost
+    )
+    return (
+        f"The model does NOT beat {told}. What it has learned may be no more than what such a baseline "
+        "sees; do not take its accuracy for a knowledge of tumours."
+    )

@@ -1,0 +1,115 @@
+"""Grad-CAM: which part of an image speaks for an answer.
+
+R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+Localization", ICCV 2017. The maps are coarse (a cell of the last feature maps covers many pixels) and
+show what raised the score, not why; they are a lead for a look at the image, no proof.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.architectures import BASE
+from tumorbatch.errors import ConfigError
+
+
+def _features(network: Any) -> Any:
+    """The last feature maps, a symbolic tensor [N, rows, columns, channels].
+
+    Behind a pretrained base its output: its last convolution with what normalises and rectifies it.
+    Otherwise the output of the last convolution, its ReLU included.
+    """
+    import keras
+
+    names = [layer.name for layer in network.layers]
+    if BASE in names:
+        # Not the base's own `output`: that is a tensor of the base alone, before it was put in here.
+        return network.layers[names.index(BASE) + 1].input
+    convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    if not convolutions:
+        raise ConfigError(f"{network.name} has no convolution: Grad-CAM has nothing to look at.")
+    return convolutions[-1].output
+
+
+class GradCam:
+    """Maps of one network.
+
+    Args:
+        network: `keras.Model`, uint8 [N, height, width, 1] -> logits [N, 1].
+
+    Raises:
+        ConfigError: It has no convolution.
+    """
+
+    def __init__(self, network: Any) -> None:
+        import keras
+
+        features = _features(network)
+        # Two halves, so that the gradient can start at the features, whatever is trainable.
+        self._convolutions = keras.Model(network.inputs, features)
+        self._head = keras.Model(features, network.outputs)
+
+    def __call__(
+        self, images: NDArray[np.uint8], towards: NDArray[np.int64], batch_size: int = 16
+    ) -> NDArray[np.float32]:
+        """Where each image speaks for the class in `towards`.
+
+        The score of Tumor is the logit, that of Healthy its negative. Weights of the channels: the mean
+        of the score's gradient over rows and columns (the paper's equation 1); map: the weighted sum of
+        the channels, negative values set to 0 (equation 2), and divided by its largest.
+
+        Args:
+            images: uint8 [n, height, width].
+            towards: int64 [n], 0 Healthy, 1 Tumor.
+            batch_size: Images at a time.
+
+        Returns:
+            float32 [n, rows, columns] in [0, 1], at the size of the feature maps. All 0 where nothing
+            speaks for the class.
+        """
+        import tensorflow as tf
+
+        maps = []
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            signs = tf.constant(np.where(towards[part] == 1, 1.0, -1.0)[:, np.newaxis], tf.float32)
+            features = self._convolutions(tf.constant(images[part, ..., np.newaxis]), training=False)
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                (score,) = tf.nest.flatten(self._head(features, training=False))
+                score = tf.cast(score, tf.float32) * signs
+            gradient = tf.cast(tape.gradient(score, features), tf.float32)
+            weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
+            summed = tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1)
+            maps.append(tf.nn.relu(summed).numpy())
+        found = np.concatenate(maps).astype(np.float32)
+        largest = found.max(axis=(1, 2), keepdims=True)
+        return np.asarray(np.divide(found, largest, out=np.zeros_like(found), where=largest > 0))
+
+
+def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 2) -> NDArray[np.uint8]:
+    """An image and, beside it, the same with its map over it.
+
+    Args:
+        image: uint8 [height, width], grey.
+        heat: float32 [rows, columns] in [0, 1].
+        scale: Pixels of the picture for one of the image.
+
+    Returns:
+        uint8 [scale * height, 2 * scale * width + 8, 3], RGB; the colours run from transparent over
+        orange to bright yellow, which grey tones keep in the same order.
+    """
+    import cv2
+    import matplotlib
+
+    height, width = (scale * side for side in image.shape)
+    large = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    grey = np.repeat(large[..., np.newaxis], 3, axis=2).astype(np.float32)
+    share = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    # The upper part of the scale: its dark end would hide what lies below.
+    colours = matplotlib.colormaps["inferno"](0.35 + 0.6 * share)[..., :3].astype(np.float32) * 255
+    alpha = (0.65 * share)[..., np.newaxis]
+    covered = grey * (1 - alpha) + colours * alpha
+    gap = np.full((height, 8, 3), 255, np.float32)
+    return np.concatenate([grey, gap, covered], axis=1).round().astype(np.uint8)
