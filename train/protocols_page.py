@@ -13,9 +13,9 @@ _COLORS = {"file": figures.VERMILLION, "group": figures.BLUE, "shape": figures.G
 _MARKERS = {"file": "X", "group": "o", "shape": "s"}
 UNPAIRED = (
     "Each protocol has a test split of its own, so the columns are judged on other images; the "
-    "training is the same: network, schedule, augmentation and seed. What the leaky column is above the "
-    "grouped one is memory of copies; what the grouped one is above held-out shapes comes with the "
-    "source of an image."
+    "training is the same: network, schedule, augmentation and seed. What the leaky column is above "
+    "the grouped one is memory of copies; what the grouped one is above held-out shapes comes with "
+    "the source of an image."
 )
 SIDE_BY_SIDE = {"accuracy_at_half": "accuracy at 0.5", **FIGURES}
 

@@ -94,11 +94,8 @@ def protocols_table(name: str, found: Comparison) -> None:
     for figure, head in SIDE_BY_SIDE.items():
         for number, (who, of) in enumerate(by_name(found).items()):
             cells = (figure_of(of.get(split_by), figure) for split_by in PROTOCOLS)
-            table.add_row(
-                "" if number else head,
-                escape(who),
-                *("" if cell is None else cell.told() for cell in cells),
-            )
+            told = ("" if cell is None else cell.told() for cell in cells)
+            table.add_row("" if number else head, escape(who), *told)
         table.add_section()
     console.print(table)
     console.print(summary(name, found), markup=False, style="bold")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from tumorbatch import options
+from tumorbatch import options, protocol_commands
+from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 from tumorbatch.session import session
 
@@ -39,6 +40,33 @@ from tumorbatch.session import session
     "--gallery", type=int, default=12, show_default=True, help="At most so many errors as pictures."
 )
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Images a forward pass.")
+@click.option(
+    "--protocols",
+    is_flag=True,
+    help="Train MODEL's network anew under the other protocols too (leaky, grouped, held-out shapes), "
+    "and put the figures side by side.  [OUT: results/protocols/MODEL]",
+)
+@click.option(
+    "--src",
+    "source",
+    type=options.PATH,
+    default=Path("data/raw"),
+    show_default=True,
+    help="With --protocols: the images, for shard sets that are missing.",
+)
+@options.patients
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="With --protocols: the weights that MODEL's training started from.",
+)
+@click.option(
+    "--reuse",
+    type=options.PATH,
+    multiple=True,
+    help="With --protocols: a folder of bundles; those that are just what is missing are taken.",
+)
+@options.yes
 @options.device
 @options.seed
 @options.overwrite
@@ -54,6 +82,12 @@ def evaluate(
     replicates: int,
     gallery: int,
     batch_size: int,
+    protocols: bool,
+    source: Path,
+    patients: Path | None,
+    weights: str | None,
+    reuse: tuple[Path, ...],
+    yes: bool,
     device: str,
     seed: int,
     overwrite: bool,
@@ -66,11 +100,15 @@ def evaluate(
     network, metrics.json, predictions.parquet and the figures. Temperature and threshold are chosen
     on the validation split alone and frozen in the bundle, where `infer` finds them.
 
+    With --protocols it says what the missing shard sets and trainings cost and asks before it makes
+    them; without a terminal, --yes is needed. What is finished is kept, and nothing is made twice.
+
     \b
     Examples:
       tumorbatch evaluate cnn1
       tumorbatch evaluate models/cnn1 tfrecords --threshold youden
       tumorbatch evaluate cnn1 other-hospital/ --external --out results/cnn1-other
+      tumorbatch evaluate cnn1 --protocols --yes
     """
     with session(quiet, "Nothing was published: the same command starts again."):
         from tumorbatch.reports import evaluation_report
@@ -89,12 +127,37 @@ def evaluate(
             overwrite=overwrite,
         )
         folder = find_model(model)
+        if protocols:
+            if external or rule is not None:
+                raise ConfigError("--protocols goes with neither --external nor --threshold.")
+            _protocols(folder, tfrecords, out, quiet, protocol_commands.Config(
+                source=source, patients=patients, weights=weights, device=device, reuse=reuse,
+                seed=seed, yes=yes,
+            ))  # fmt: skip
+            return
         out = out or Path("results") / folder.resolve().name
         load_tensorflow()  # before anything that brings it along
-        from tumorbatch.train import evaluation
+        from tumorbatch.train import baselines, evaluation
 
-        report = evaluation.run(folder, tfrecords, out, config)
+        # On another hospital's set the baselines would learn what the model has never seen.
+        beside = [] if external else baselines.evaluate(tfrecords, seed)
+        report = evaluation.run(folder, tfrecords, out, config, beside)
         if as_json:
             click.echo(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:
             click.echo(evaluation_report(report, out))
+
+
+def _protocols(
+    model: Path, tfrecords: Path, out: Path | None, quiet: bool, config: protocol_commands.Config
+) -> None:
+    from tumorbatch.runtime import load_tensorflow
+
+    out = out or Path("results/protocols") / model.resolve().name
+    load_tensorflow()
+    found = protocol_commands.run(model, tfrecords, out, config)
+    if not quiet:
+        from tumorbatch.train.tables import protocols_table
+
+        protocols_table(printable(model.resolve().name), found)
+        click.echo(f"{printable(str(out / protocol_commands.PAGE))} has the details.")

@@ -2,24 +2,31 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorbatch import architectures, bundle, shardset
+from tumorbatch import architectures, bundle, figures, options, shardset
 from tumorbatch import chain_commands as chain
-from tumorbatch.atomic import make_folder
+from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
 from tumorbatch.chain_commands import Parts, ShardsPart, TrainingPart
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import printable
 from tumorbatch.limits import differences
 from tumorbatch.lock import output_lock
 from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
 
 if TYPE_CHECKING:
+    from tumorbatch.train.compare import Comparison, Judged
     from tumorbatch.train.config import Config as TrainConfig
 
 log = logging.getLogger(__name__)
+
+PAGE = "protocols.html"
+FIGURE = "protocols.png"
+CSV = "protocols.csv"
+JSON = "protocols.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class Config:
         workers: Decoding processes; None: the cores that this process may use.
         device: "auto", "cpu" or "gpu".
         reuse: Folders with bundles that are taken where they are the very training that is wanted.
+        seed: Of the bootstrap and the baselines.
         yes: Start without asking.
     """
 
@@ -41,7 +49,8 @@ class Config:
     weights: str | None = None
     workers: int | None = None
     device: str = "auto"
-    reuse: tuple[Path, ...] = field(default_factory=tuple)
+    reuse: tuple[Path, ...] = ()
+    seed: int = 0
     yes: bool = False
 
 
@@ -60,8 +69,8 @@ class Trained:
     model: Path
 
 
-def build(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trained]:
-    """The model's training under every protocol; what is missing is made.
+def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Comparison":
+    """The model's training under every protocol, evaluated beside the baselines.
 
     The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, beside the
     model's own, so that all models share it. Bundles are made in `out`, never under models/: `infer`
@@ -70,58 +79,92 @@ def build(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Train
     Args:
         model: A bundle.
         tfrecords: The shard set that it was trained on.
-        out: Folder for the other bundles.
+        out: Folder for the other bundles, the evaluations and the tables.
         config: See there.
 
     Raises:
         TumorBatchError: As the stages; `ConfigError` without consent to the cost, or where a shard set
             or a bundle is there that is another one than wanted.
     """
-    of = bundle.load(model)
-    own = chain.load_own(tfrecords, of, model)
-    training = _training(of, model, config)
+    from tumorbatch.train import compare, compare_page, protocols_page
+
+    name = printable(model.resolve().name)
     make_folder(out)
     with output_lock(out, out / ".lock"):
-        shards = {
-            split_by: ShardsPart(
-                config.source,
-                _beside(tfrecords, split_by),
-                chain.shard_config(
-                    own, tfrecords, split_by=split_by, patients=config.patients,
-                    **({} if config.workers is None else {"workers": config.workers}),
-                ),
-            )
-            for split_by in SPLIT_BY
-            if split_by != own.split_by
-        }  # fmt: skip
-        for part in shards.values():
-            if not part.missing:
-                _refuse_other(part, own, tfrecords)
-        trainings = {
-            split_by: TrainingPart(
-                part.out, _place(model, of, part, out / f"{model.name}-{split_by}", config), training
-            )
-            for split_by, part in shards.items()
-        }
-        parts = Parts(list(shards.values()), list(trainings.values()))
-        if parts.missing:
-            chain.confirmed(parts.missing, _cost(parts, of, own), config.yes)
-        for part in shards.values():
-            if part.missing:
-                chain.make_shards(part)
-                _refuse_other(part, own, tfrecords)
-        for wanted in trainings.values():
-            if wanted.out.parent == out:
-                chain.make_training(wanted)
+        remove_temporaries(out)
+        judged = [
+            answer
+            for trained in _built(model, tfrecords, out, config)
+            for answer in _answers(name, trained, out / "evaluations", config)
+        ]
+        found = compare.compare(judged, {}, seed=config.seed)
+        write_bytes(out / CSV, compare_page.models_csv(found).encode())
+        write_bytes(out / FIGURE, figures.png(protocols_page.draw(found)))
+        write_bytes(out / PAGE, protocols_page.page(name, found).encode())
+        write_json(out / JSON, {"model": name, **found.to_dict()})
+    return found
+
+
+def _answers(name: str, trained: Trained, folder: Path, config: Config) -> "list[Judged]":
+    """What model and baselines answer under one protocol; evaluated where that is missing."""
+    from tumorbatch.train import baselines
+    from tumorbatch.train.judged import fits, of_baseline, of_model
+
+    of = bundle.load(trained.model)
+    evaluation = folder / trained.split_by
+    if not fits(evaluation, of):
+        chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config.device, config.seed)
+    judged = of_model(name, of, evaluation)
+    beside = baselines.evaluate(trained.tfrecords, config.seed)
+    return [judged, *(of_baseline(baseline, judged) for baseline in beside)]
+
+
+def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trained]:
+    """The training under each protocol; shard sets and trainings that are missing are made."""
+    of = bundle.load(model)
+    own = chain.load_own(tfrecords, of, model)
+    shards = {
+        split_by: ShardsPart(
+            config.source,
+            tfrecords.absolute().with_name(f"{tfrecords.absolute().name}-{split_by}"),
+            chain.shard_config(
+                own, tfrecords, split_by=split_by, patients=config.patients,
+                **options.given(workers=config.workers),
+            ),
+        )
+        for split_by in SPLIT_BY
+        if split_by != own.split_by
+    }  # fmt: skip
+    for part in shards.values():
+        if not part.missing:
+            _refuse_other(part, own, tfrecords)
+    ours = {split_by: out / f"{model.resolve().name}-{split_by}" for split_by in shards}
+    places = {
+        split_by: _reused(of, part, config) or ours[split_by] for split_by, part in shards.items()
+    }
+    needed = any(not (place / bundle.MODEL).is_file() for place in places.values())
+    training = _training(of, model, config, needed)
+    trainings = {
+        split_by: TrainingPart(part.out, places[split_by], training)
+        for split_by, part in shards.items()
+    }
+    parts = Parts(list(shards.values()), list(trainings.values()))
+    if parts.missing:
+        chain.confirmed(parts.missing, _cost(parts, of, own), config.yes)
+    for part in shards.values():
+        if part.missing:
+            chain.make_shards(part)
+            _refuse_other(part, own, tfrecords)
+    for split_by, wanted in trainings.items():
+        if wanted.missing:
+            chain.make_training(wanted)
+        else:
+            _refuse_other_training(of, wanted, shards[split_by])
     found = {
         split_by: Trained(split_by, part.tfrecords, part.out) for split_by, part in trainings.items()
     }
     found[own.split_by] = Trained(own.split_by, tfrecords, model)
     return [found[split_by] for split_by in SPLIT_BY]
-
-
-def _beside(tfrecords: Path, split_by: str) -> Path:
-    return tfrecords.parent / f"{tfrecords.absolute().name}-{split_by}"
 
 
 def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
@@ -140,8 +183,8 @@ def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
     chain.refuse_other_images(tfrecords, part.out, same_split=False)
 
 
-def _training(of: Bundle, model: Path, config: Config) -> "TrainConfig":
-    """The configuration that a bundle was trained with."""
+def _training(of: Bundle, model: Path, config: Config, needed: bool) -> "TrainConfig":
+    """The configuration that a bundle was trained with; `needed`: something is to be trained by it."""
     from tumorbatch.train.config import Augmentation, Schedule
     from tumorbatch.train.config import Config as TrainConfig
 
@@ -149,7 +192,7 @@ def _training(of: Bundle, model: Path, config: Config) -> "TrainConfig":
     try:
         schedule = Schedule(**told["schedule"])
         augmentation = None if told["augmentation"] is None else Augmentation(**told["augmentation"])
-        start = _start(of, model, config)
+        start = _start(of, model, config.weights, needed)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{model / bundle.MODEL} does not say how the model was trained ({error}). Train it again."
@@ -157,45 +200,63 @@ def _training(of: Bundle, model: Path, config: Config) -> "TrainConfig":
     return TrainConfig(of.architecture, schedule, augmentation, start, device=config.device)
 
 
-def _start(of: Bundle, model: Path, config: Config) -> str | None:
+def _start(of: Bundle, model: Path, weights: str | None, needed: bool) -> str | None:
     """`--weights` of the bundle's training."""
     if of.architecture not in architectures.PRETRAINED:
         return None
     before = of.training["weights"]
     if before is None:
         return "none"
-    if config.weights is None:
-        if before["origin"] == "imagenet":
-            return "imagenet"
+    if before["origin"] == "imagenet" or not needed:
+        return "imagenet"
+    if weights is None:
         raise ConfigError(
             f"{model} started from the weights in {before['name']}: give that file with --weights."
         )
-    path = Path(config.weights)
+    path = Path(weights)
     if not path.is_file():
         raise InputError(f"{path} is no file. {model} started from {before['name']}.")
     if shardset.file_sha256(path) != before["sha256"]:
         raise ConfigError(f"{path} is not the file of weights that {model} started from.")
-    return config.weights
+    return weights
 
 
-def _place(model: Path, of: Bundle, part: ShardsPart, default: Path, config: Config) -> Path:
-    """A bundle in `config.reuse` that is the very training that is wanted, or `default`."""
-    if part.missing:
-        return default
-    wanted = _deciding(of.training) | {
+def _wanted(of: Bundle, part: ShardsPart) -> dict[str, Any]:
+    """What decides the training under another protocol."""
+    return _deciding(of.training) | {
         "dataset_sha256": shardset.file_sha256(part.out / DATASET),
         "split_by": part.config.split_by,
     }
+
+
+def _reused(of: Bundle, part: ShardsPart, config: Config) -> Path | None:
+    """A bundle in `config.reuse` that is the very training that is wanted."""
+    if part.missing:
+        return None
     for folder in config.reuse:
         for path in sorted(folder.glob(f"[!.]*/{bundle.MODEL}")):
             try:
                 found = bundle.load(path.parent).training
             except (ConfigError, InputError):
                 continue
-            if _deciding(found) == wanted:
+            if _deciding(found) == _wanted(of, part):
                 log.info("%s is taken for the protocol %s", path.parent, part.config.split_by)
                 return path.parent
-    return default
+    return None
+
+
+def _refuse_other_training(of: Bundle, training: TrainingPart, shards: ShardsPart) -> None:
+    """Raise `ConfigError` unless a bundle that is there is the model's training on another split."""
+    there = bundle.load(training.out)
+    changes = [
+        "another shard set" if name == "dataset_sha256" else f"{name}: {before} there, {now} asked for"
+        for name, before, now in differences(_deciding(there.training), _wanted(of, shards))
+    ]
+    if changes:
+        raise ConfigError(
+            f"{training.out} holds a model that was trained differently ({'; '.join(changes)}). Move "
+            "it away, and it is trained anew."
+        )
 
 
 def _deciding(training: Mapping[str, Any]) -> dict[str, Any]:
