@@ -17,8 +17,8 @@ PROTOCOLS = {
 
 LIMITS = (
     "Not a medical device. Nothing here was tested on patients, prospectively or by a regulator.",
-    "Patients are not known to this tool unless the shards were made with `--groups` or from DICOM: "
-    "images of one patient may lie in several splits, unless they look nearly the same.",
+    "Patients are not known to this tool unless the shards were made with a table of them or from "
+    "DICOM: images of one patient may lie in several splits, unless they look nearly the same.",
     "In public collections the source of an image and its class go together, and file size and format "
     "often give the class away; a network may have learned where an image comes from rather than what "
     "a tumour looks like.",
@@ -142,7 +142,7 @@ def _choices(bundle: Bundle, test: Mapping[str, Any]) -> list[str]:
     after = Figure.from_dict(test["figures"]["ece"])
     return [
         f"- A calibrated probability of at least {bundle.threshold:g} is called Tumor. "
-        f"{threshold['note']} It was frozen before the test split was looked at.",
+        f"{threshold['note']} The test split had no part in it.",
         f"- Temperature {bundle.temperature:g}: logits are divided by it. {temperature['note']} The "
         f"test split's calibration error is {before.told()} without and {after.told()} with it.",
     ]

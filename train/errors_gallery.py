@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.bundle import Bundle
-from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.page import Page, Picture, visible
 from tumorbatch.scoring import probability
 from tumorbatch.train.gradcam import GradCam, overlay
@@ -36,7 +36,7 @@ def gallery_picture(
     """
     import cv2
 
-    scale = max(1, round(300 / image.shape[1]))
+    scale = max(1, round(150 / image.shape[1]))  # a larger file would show no more
     done, data = cv2.imencode(".png", overlay(image, heat, scale)[..., ::-1])  # OpenCV: blue first
     if not done:
         raise ValueError("the picture cannot be encoded")
@@ -46,7 +46,9 @@ def gallery_picture(
 def most_confident_errors(test: Scored, chosen: Bundle, count: int) -> NDArray[np.int64]:
     """Indices of the most confident errors: furthest from the threshold, on the logit's scale.
 
-    One of each duplicate group, so that a gallery does not show one image many times.
+    Half of them Tumor called Healthy, half Healthy called Tumor, or more of the one kind where there
+    are not so many of the other; in this order. One of each duplicate group, so that a gallery does not
+    show one image many times.
     """
     called = probability(test.logits, chosen.temperature) >= np.float32(chosen.threshold)
     wrong = np.flatnonzero(called != (test.labels == 1))
@@ -54,7 +56,11 @@ def most_confident_errors(test: Scored, chosen: Bundle, count: int) -> NDArray[n
     distance = np.abs(test.logits[wrong].astype(np.float64) - threshold_logit)
     ordered = wrong[np.argsort(-distance, kind="stable")]
     _, first = np.unique(test.groups[ordered], return_index=True)
-    return ordered[np.sort(first)][:count]
+    ordered = ordered[np.sort(first)]
+    missed, alarms = (ordered[test.labels[ordered] == label] for label in (TUMOR, HEALTHY))
+    half = max(count // 2, count - len(alarms))
+    missed = missed[:half]
+    return np.concatenate([missed, alarms[: count - len(missed)]])
 
 
 def errors_gallery(
@@ -102,12 +108,20 @@ def tell_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryP
     page.paragraph(
         f"{counts['fp'] + counts['fn']:,} of {n:,} test images are wrong: {counts['fp']:,} Healthy "
         f"called Tumor, {counts['fn']:,} Tumor called Healthy. ",
-        f"Here are the {len(gallery)} furthest from the threshold, one of each group of copies. Left: "
-        "the image as the network sees it; right: Grad-CAM, brighter where the image spoke for the "
+        "Here are those furthest from the threshold, one of each group of copies. Left: the image as "
+        "the network sees it; right: Grad-CAM, from purple to yellow where the image spoke for the "
         "wrong answer. These maps are coarse and show what raised the score, not why."
         if gallery
         else "None is shown (--gallery 0).",
     )
+    for label in (TUMOR, HEALTHY):
+        shown = [picture for picture in gallery if picture.about["label"] == label]
+        if shown:
+            page.heading(f"{CLASS_NAMES[label]} called {CLASS_NAMES[1 - label]}: {len(shown)} shown")
+            page.gallery(_pictures(shown))
+
+
+def _pictures(gallery: Sequence[GalleryPicture]) -> list[Picture]:
     pictures = []
     for picture in gallery:
         of = picture.about
@@ -124,4 +138,4 @@ def tell_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryP
                 f"({of['width']} x {of['height']} {of['format']}{copies}).{nothing}",
             )
         )
-    page.gallery(pictures)
+    return pictures

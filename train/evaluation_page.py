@@ -5,7 +5,7 @@ from typing import Any
 
 from tumorbatch import figures
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.page import Code, Column, Page, Strong
+from tumorbatch.page import MISSING, Code, Column, Page, Strong
 from tumorbatch.scoring import probability
 from tumorbatch.train import evaluation_figures as draw_one
 from tumorbatch.train.card import LIMITS
@@ -98,7 +98,8 @@ def report(
         f"), {model['architecture']} has an AUC of {auc.told()} and, at its threshold of "
         f"{model['threshold']:g}, an accuracy of {accuracy.told()}, a sensitivity of "
         f"{sensitivity.told()} (n = {sensitivity.n:,} Tumor) and a specificity of {specificity.told()} "
-        f"(n = {specificity.n:,} Healthy). In brackets: 95 % intervals. ",
+        f"(n = {specificity.n:,} Healthy). In brackets: 95 % intervals; that of the accuracy is "
+        f"{_by_group(accuracy)} when groups of copies are resampled instead of images. ",
         Strong("Not a medical device; not for diagnosis."),
     )  # fmt: skip
     (page.note if about["protocol"] in ("group", "shape") else page.warning)(
@@ -132,11 +133,7 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
     rows: Rows = []
     for key, title in ROWS:
         chosen, plain = (Figure.from_dict(at["figures"][key]) for at in (test, test["at_0.5"]))
-        grouped = (
-            f"{chosen.low_by_group:.3f} to {chosen.high_by_group:.3f}"
-            if chosen.low_by_group is not None and chosen.high_by_group is not None
-            else None
-        )
+        grouped = None if chosen.method != "wilson" else _by_group(chosen)
         rows.append(
             [title, _value(chosen), chosen.n, chosen.interval(), grouped, _value(plain), plain.n,
              plain.interval()]
@@ -154,8 +151,8 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
         "Intervals: Wilson's for accuracy, sensitivity, specificity, precision and NPV, which counts "
         "images as independent; beside it the same by a bootstrap that resamples whole groups of "
         f"copies ({about['method']['replicates']:,} replicates, seed {about['method']['seed']}). For "
-        "all other figures the bootstrap alone. ECE leans upwards on few images, and so does its "
-        "interval."
+        "all other figures the bootstrap alone; where it has no width, no replicate held an error, "
+        "which on few images says little. ECE leans upwards on few images, and so does its interval."
     )
     rows = [
         [title, _value(figure), figure.n, figure.interval()]
@@ -173,6 +170,12 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
         if about["protocol"] != "external"
         else "Of the external set; nothing was chosen on it.",
     )  # fmt: skip
+
+
+def _by_group(figure: Figure) -> str:
+    if figure.low_by_group is None or figure.high_by_group is None:
+        return MISSING
+    return f"{figure.low_by_group:.3f} to {figure.high_by_group:.3f}"
 
 
 def _value(figure: Figure) -> str | None:
@@ -377,7 +380,7 @@ def _made_of(page: Page, about: Mapping[str, Any]) -> None:
     )
     shared = dataset["shared_between_splits"]
     page.table(
-        ["", ""],
+        ["what", "which"],
         [
             ["model", f"{model['name']}, {model['model_id']}"],
             ["weights", f"sha256 {model['weights_sha256']}"],

@@ -88,7 +88,7 @@ class GradCam:
         return np.asarray(np.divide(found, largest, out=np.zeros_like(found), where=largest > 0))
 
 
-def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 2) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 1) -> NDArray[np.uint8]:
     """An image and, beside it, the same with its map over it.
 
     Args:
@@ -108,8 +108,8 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 2)
     grey = np.repeat(large[..., np.newaxis], 3, axis=2).astype(np.float32)
     share = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     # The upper part of the scale: its dark end would hide what lies below.
-    colours = matplotlib.colormaps["inferno"](0.35 + 0.6 * share)[..., :3].astype(np.float32) * 255
-    alpha = (0.65 * share)[..., np.newaxis]
+    colours = matplotlib.colormaps["inferno"](0.45 + 0.5 * share)[..., :3].astype(np.float32) * 255
+    alpha = (0.7 * np.sqrt(share))[..., np.newaxis]
     covered = grey * (1 - alpha) + colours * alpha
     gap = np.full((height, 8, 3), 255, np.float32)
     return np.concatenate([grey, gap, covered], axis=1).round().astype(np.uint8)

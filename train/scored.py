@@ -162,10 +162,13 @@ def read_images(folder: Path, scored: Scored, indices: Sequence[int]) -> NDArray
         InputError: A record is damaged, or another image's.
     """
     images = []
+    places: dict[Path, list[tuple[int, int]]] = {}
     for index in indices:
         path = folder / scored.shards[index]
         try:
-            at, length = records.places(path)[scored.positions[index]]
+            if path not in places:
+                places[path] = records.places(path)
+            at, length = places[path][scored.positions[index]]
             with path.open("rb") as file:
                 file.seek(at)
                 record = ImageRecord.decode(records.unframe(file.read(length)))

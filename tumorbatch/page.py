@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MISSING = "\N{EN DASH}"
+_LONG_CELL = 50  # characters
+_WIDE = 1.5  # width over height of a figure with panels side by side
 
 # Explicit bidirectional controls: a name with one of them can show itself, and what follows it, in
 # another order than it is. Unicode Standard Annex 9, table 4, and the marks of its section 2.6.
@@ -79,15 +81,23 @@ def _inline(part: Text) -> str:
         case Code(text):
             return f"<code>{escaped(text)}</code>"
         case text:
-            return escaped(text)
+            return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", escaped(text))
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell, numeric: bool) -> str:
     if cell is None:
         return MISSING
     if isinstance(cell, int):
         return f"{cell:,}"
+    if numeric and isinstance(cell, str):
+        # A number and its interval may stand below each other, but neither is torn apart.
+        return escaped(cell).replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}(", " (")
     return _inline(cell)
+
+
+def _long(cell: Cell) -> str:
+    """A sentence in a cell must not become a column of single words on a narrow screen."""
+    return ' class="long"' if isinstance(cell, str) and len(cell) > _LONG_CELL else ""
 
 
 def _anchor(title: str, taken: set[str]) -> str:
@@ -170,17 +180,20 @@ class Page:
         """
         heads = [Column(column) if isinstance(column, str) else column for column in columns]
         kinds = [' class="number"' if head.numeric else "" for head in heads]
-        lines = ['<div class="table" role="region" tabindex="0" aria-label="' + escaped(caption) + '">']
-        lines.append("<table>")
-        if caption:
-            lines.append(f"<caption>{escaped(caption)}</caption>")
+        # Not <caption>: that is as wide as the table, and would scroll out of sight with it.
+        lines = [f'<p class="caption">{_inline(caption)}</p>'] if caption else []
+        label = escaped(caption or "table")
+        lines.append(f'<div class="table" role="region" tabindex="0" aria-label="{label}"><table>')
         cells = (
             f'<th scope="col"{kind}>{escaped(head.head)}</th>'
             for head, kind in zip(heads, kinds, strict=True)
         )
         lines.append(f"<thead><tr>{''.join(cells)}</tr></thead>\n<tbody>")
         for row in rows:
-            cells = (f"<td{kind}>{_cell(cell)}</td>" for cell, kind in zip(row, kinds, strict=True))
+            cells = (
+                f"<td{kind or _long(cell)}>{_cell(cell, kind != '')}</td>"
+                for cell, kind in zip(row, kinds, strict=True)
+            )
             lines.append(f"<tr>{''.join(cells)}</tr>")
         lines.append("</tbody></table></div>")
         self._add("\n".join(lines))
@@ -218,13 +231,14 @@ class Page:
 
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode()
-    size = ""
+    size = kind = ""
     if picture.png[:8] == b"\x89PNG\r\n\x1a\n":  # its size, so that the page does not jump about
         width, height = (int.from_bytes(picture.png[at : at + 4], "big") for at in (16, 20))
         size = f' width="{width}" height="{height}"'
+        kind = ' class="wide"' if width > _WIDE * height else ""
     caption = f"\n<figcaption>{escaped(picture.caption)}</figcaption>" if picture.caption else ""
     image = f'<img src="data:image/png;base64,{data}" alt="{escaped(picture.alt)}"{size}>'
-    return f"<figure>\n{image}{caption}\n</figure>"
+    return f"<figure{kind}>\n{image}{caption}\n</figure>"
 
 
 _FRAME = """<!DOCTYPE html>
@@ -283,22 +297,27 @@ nav ul { display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; margin: 0; padding: 
 .table { overflow-x: auto; margin: 1rem 0; }
 .table:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--dim); padding-bottom: .4rem; max-width: 50rem; }
+.caption { color: var(--dim); font-size: .93rem; margin: 1.2rem 0 -.6rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; overflow-wrap: normal; }
 thead th { border-bottom: 2px solid var(--dim); vertical-align: bottom; }
-th.number, td.number { text-align: right; white-space: nowrap; }
-thead th.number { white-space: normal; }
+th.number, td.number { text-align: right; }
+td:first-child { min-width: 6.5rem; }
+td.long { min-width: 17rem; }
 figure { margin: 1.2rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; max-width: 50rem; }
 .gallery { display: grid; gap: 1rem; margin: 1rem 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 .gallery figure { margin: 0; }
 .gallery img { width: 100%; }
 @media (prefers-color-scheme: dark) { figure img { padding: 8px; } }
 @media (max-width: 40rem) {
   body { padding: 1rem .8rem 3rem; } h1 { font-size: 1.4rem; } th, td { padding: .3rem .45rem; }
+  /* A figure's letters stay readable: it scrolls rather than shrinks. */
+  section > figure { overflow-x: auto; }
+  section > figure img { max-width: none; width: 27rem; }
+  section > figure.wide img { width: 40rem; }
 }
 @media print {
   :root { --back: #fff; --text: #000; --dim: #333; --line: #bbb; --soft: #f4f4f4; --link: #000;
