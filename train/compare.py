@@ -252,6 +252,7 @@ def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
         [of.called & truth, of.called & ~truth, ~of.called & truth, ~of.called & ~truth]
     ).astype(np.float64)
     auc = auc_statistic(of.scores, of.labels)
+    right_at_half = (of.called_at_half == truth).astype(np.float64)
 
     def all_of(weights: Weights) -> dict[str, NDArray[np.float64]]:
         tp, fp, fn, tn = (weights @ cells).T
@@ -263,6 +264,7 @@ def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
                 "f1": 2 * tp / (2 * tp + fp + fn),
                 "specificity": tn / (tn + fp),
                 "auc": auc(weights),
+                "at half": weights @ right_at_half / weights.sum(axis=1),
             }
 
     drawn = bootstrap(all_of, of.groups, replicates, seed)
@@ -281,7 +283,7 @@ def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
         else bootstrapped(float(ones[name][0]), n, drawn[name])
         for name in FIGURES
     }
-    return Row(of, figures, proportion(int((of.called_at_half == truth).sum()), n))
+    return Row(of, figures, proportion(int(right_at_half.sum()), n, drawn["at half"]))
 
 
 def _pairs(members: Sequence[Judged], replicates: int, seed: int) -> list[PairRow]:

@@ -22,7 +22,9 @@ from tumorbatch.train.statistics import Figure
 _DIGITS = 6  # in CSV: more than any interval is worth, and few enough to read
 INTERVALS = (
     "In brackets: 95 % interval; Wilson's for accuracy, precision, recall and specificity, the "
-    "bootstrap over duplicate groups for F1 and AUC ({replicates:,} samples)."
+    "bootstrap over duplicate groups for F1 and AUC ({replicates:,} samples). Wilson's counts images "
+    "as independent; the bootstrap's interval of the same shares, wider where images repeat, is in the "
+    "CSV file (low_by_group, high_by_group)."
 )
 REPORTED = (
     "The report's own figures (A. Öztüner) are those of its random validation split, without n or "
@@ -44,6 +46,7 @@ def models_csv(comparison: Comparison) -> str:
     ]  # fmt: skip
     for name in (*FIGURES, "accuracy_at_0.5"):
         head += [name, f"{name}_low", f"{name}_high", f"{name}_n"]
+        head += [f"{name}_low_by_group", f"{name}_high_by_group"] if name not in ("f1", "auc") else []
     head += [f"report_{name}" for name in REPORT_FIGURES]
     lines = []
     for row in comparison.rows:
@@ -53,8 +56,10 @@ def models_csv(comparison: Comparison) -> str:
             of["protocol"], of["split_by"], of["leaky"], of["dataset_sha256"], of["n"], of["groups"],
             of["threshold"],
         ]  # fmt: skip
-        for figure in (*row.figures.values(), row.accuracy_at_half):
+        for name, figure in (*row.figures.items(), ("", row.accuracy_at_half)):
             line += [*_rounded(figure), figure.n]
+            if name not in ("f1", "auc"):
+                line += [_round(figure.low_by_group), _round(figure.high_by_group)]
         line += [(row.report or {}).get(name) for name in REPORT_FIGURES]
         lines.append(line)
     return _csv(head, lines)
@@ -78,8 +83,11 @@ def pairs_csv(comparison: Comparison) -> str:
 
 
 def _rounded(figure: Figure) -> list[float | None]:
-    ends = (figure.value, figure.low, figure.high)
-    return [None if end is None else round(end, _DIGITS) for end in ends]
+    return [_round(end) for end in (figure.value, figure.low, figure.high)]
+
+
+def _round(end: float | None) -> float | None:
+    return None if end is None else round(end, _DIGITS)
 
 
 def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
@@ -120,6 +128,13 @@ def not_beaten(pairs: Sequence[PairRow], baselines: set[str]) -> list[str]:
             told = ", ".join(f"{pair.second} (AUC {signed(pair.auc)})" for pair in above)
             found.append(f"{model} is not shown to be better than: {told}.")
     return found
+
+
+def warnings(rows: Sequence[Row], comparison: Comparison) -> list[str]:
+    """`not_beaten` of the rows of one shard set."""
+    baselines = {row.judged.name for row in rows if row.judged.is_baseline}
+    dataset = rows[0].judged.dataset
+    return not_beaten([pair for pair in comparison.pairs if pair.dataset == dataset], baselines)
 
 
 @figures.style()
@@ -181,24 +196,33 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
     made.paragraph(PROTOCOL_TEXTS[one.split_by])
     if one.leaky and one.split_by != "file":
         made.warning("The proof failed: images or groups lie in more than one split.")
-    baselines = {row.judged.name for row in rows if row.judged.is_baseline}
     pairs = [pair for pair in comparison.pairs if pair.dataset == one.dataset]
-    for sentence in not_beaten(pairs, baselines):
+    for sentence in warnings(rows, comparison):
         made.paragraph(Strong(sentence))
+    who = [f"{row.judged.name}{' (baseline)' * row.judged.is_baseline}" for row in rows]
+    heads = ("AUC", *(FIGURES[name] for name in REPORT_FIGURES))
     made.table(
-        ["name", *(Column(head, True) for head in FIGURES.values()), Column("accuracy at 0.5", True),
-         Column("report: accuracy / precision / recall / F1 (%)", True)],
+        ["", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
         [
-            [
-                f"{row.judged.name} (baseline)" if row.judged.is_baseline else row.judged.name,
-                *(figure.told() for figure in row.figures.values()),
-                row.accuracy_at_half.told(),
-                reported(row),
-            ]
-            for row in rows
+            [name, *(row.figures[of].told() for of in ("auc", *REPORT_FIGURES)), reported(row)]
+            for name, row in zip(who, rows, strict=True)
         ],
         f"Test split: n = {len(one.labels):,} images in {rows[0].to_dict()['groups']:,} groups of "
-        f"duplicates, shard set {one.dataset[:12]}. Shares with 95 % intervals.",
+        f"duplicates, shard set {one.dataset[:12]}. Figures with 95 % intervals; the report's accuracy, "
+        "precision, recall and F1.",
+    )
+    made.table(
+        ["", *(Column(head, True) for head in (
+            "threshold", "sensitivity", "specificity", "accuracy at 0.5"
+        ))],
+        [
+            [
+                name, f"{row.judged.threshold:g}", row.figures["recall"].told(),
+                row.figures["specificity"].told(), row.accuracy_at_half.told(),
+            ]
+            for name, row in zip(who, rows, strict=True)
+        ],
+        "At the threshold of each, chosen on validation; and at 0.5, as in most papers.",
     )  # fmt: skip
     png = figures.png(draw(rows))
     made.figure(

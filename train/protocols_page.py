@@ -6,7 +6,7 @@ from typing import Any
 from tumorbatch import figures
 from tumorbatch.page import Column, Page, Strong
 from tumorbatch.train.compare import FIGURES, PROTOCOL_TEXTS, PROTOCOLS, Comparison, Row
-from tumorbatch.train.compare_page import explain, section
+from tumorbatch.train.compare_page import explain, section, warnings
 from tumorbatch.train.statistics import Figure
 
 _COLORS = {"file": figures.VERMILLION, "group": figures.BLUE, "shape": figures.GREEN}
@@ -89,6 +89,10 @@ def page(name: str, comparison: Comparison) -> str:
         "Accuracy at 0.5 and AUC of the model and of the baselines under each protocol.",
         "Lines: 95 % intervals.",
     )
+    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
+        members = list(of)
+        for sentence in warnings(members, comparison):
+            made.paragraph(Strong(f"{_capital(PROTOCOLS[members[0].judged.split_by])}: {sentence}"))
     rows = by_name(comparison)
     for figure, head in SIDE_BY_SIDE.items():
         made.table(
@@ -97,12 +101,16 @@ def page(name: str, comparison: Comparison) -> str:
                 [who, *(_told(figure_of(of.get(split_by), figure)) for split_by in PROTOCOLS)]
                 for who, of in rows.items()
             ],
-            f"{head[0].upper()}{head[1:]}, with 95 % interval.",
+            f"{_capital(head)}, with 95 % interval.",
         )
     for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
         section(made, list(of), comparison)
     explain(made, comparison)
     return made.html()
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _told(figure: Figure | None) -> str | None:

@@ -7,11 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from tumorbatch.train.compare import FIGURES, PROTOCOLS, Comparison, Row
-from tumorbatch.train.compare_page import not_beaten, p_value, signed
+from tumorbatch.train.compare_page import p_value, signed, warnings
 from tumorbatch.train.protocols_page import SIDE_BY_SIDE, by_name, figure_of, summary
 from tumorbatch.train.statistics import Figure
 
-_WIDTH = 132  # columns, where there is no terminal
+_WIDTH = 140  # columns, where there is no terminal
 
 
 def _console() -> Console:
@@ -34,10 +34,12 @@ def comparison_table(found: Comparison) -> None:
     for dataset, of in groupby(found.rows, key=lambda row: row.judged.dataset):
         rows = list(of)
         _models(console, rows)
-        _pairs(console, found, dataset, {row.judged.name for row in rows if row.judged.is_baseline})
+        _pairs(console, found, dataset)
+        for sentence in warnings(rows, found):
+            console.print(sentence, markup=False, style="bold")
     console.print(
         "Below each figure its 95 % interval (Wilson; F1 and AUC: bootstrap over duplicate groups); "
-        "behind it the report's own, which has neither n nor interval and is of a random split.",
+        "behind |, the report's own, which has neither n nor interval and is of a random split.",
         markup=False,
     )
     for name, why in found.missing.items():
@@ -47,22 +49,23 @@ def comparison_table(found: Comparison) -> None:
 def _models(console: Console, rows: list[Row]) -> None:
     one = rows[0].to_dict()
     table = Table(
-        title=f"{one['protocol']}: n = {one['n']:,} test images, {one['groups']:,} groups | report",
+        title=f"{one['protocol']}: n = {one['n']:,} test images, {one['groups']:,} groups",
         title_justify="left",
         title_style="bold",
     )
     table.add_column("")
-    for head in FIGURES.values():
+    for head in (*FIGURES.values(), "accuracy at 0.5"):
         table.add_column(head, justify="right")
     for row in rows:
         name = f"{row.judged.name}\n(baseline)" if row.judged.is_baseline else row.judged.name
         report = row.report or {}
         cells = [_two_lines(figure, report.get(key)) for key, figure in row.figures.items()]
+        cells.append(_two_lines(row.accuracy_at_half))
         table.add_row(escape(name), *cells)
     console.print(table)
 
 
-def _pairs(console: Console, found: Comparison, dataset: str, baselines: set[str]) -> None:
+def _pairs(console: Console, found: Comparison, dataset: str) -> None:
     pairs = [pair for pair in found.pairs if pair.dataset == dataset]
     if pairs:
         table = Table("first", "second", title="pairs on the same images", title_justify="left")
@@ -74,8 +77,6 @@ def _pairs(console: Console, found: Comparison, dataset: str, baselines: set[str
                 p_value(pair.test.p), p_value(pair.p_adjusted),
             )  # fmt: skip
         console.print(table)
-    for sentence in not_beaten(pairs, baselines):
-        console.print(sentence, markup=False, style="bold")
 
 
 def protocols_table(name: str, found: Comparison) -> None:
@@ -98,4 +99,8 @@ def protocols_table(name: str, found: Comparison) -> None:
             table.add_row("" if number else head, escape(who), *told)
         table.add_section()
     console.print(table)
+    for _, rows in groupby(found.rows, key=lambda row: row.judged.dataset):
+        members = list(rows)
+        for sentence in warnings(members, found):
+            console.print(f"{PROTOCOLS[members[0].judged.split_by]}: {sentence}", markup=False)
     console.print(summary(name, found), markup=False, style="bold")

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess.classes import SourceFile
     from tumorbatch.preprocess.stage import Config as ShardConfig
     from tumorbatch.preprocessing import Preprocessing
+    from tumorbatch.train.baselines import Baseline
     from tumorbatch.train.config import Config as TrainConfig
     from tumorbatch.train.cost import Cost, Speed
+    from tumorbatch.train.evaluation_config import Config as EvaluationConfig
 
 log = logging.getLogger(__name__)
 
@@ -341,19 +343,27 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
     return results / f"{model.resolve().name}-{of.weights_sha256[:12]}"
 
 
-def make_evaluation(model: Path, tfrecords: Path, out: Path, device: str, seed: int) -> None:
-    """Evaluate a bundle on its own shard set, beside the baselines; the bundle stays as it is.
+def make_evaluation(
+    model: Path, tfrecords: Path, out: Path, config: "EvaluationConfig", beside: "Sequence[Baseline]"
+) -> None:
+    """Evaluate a bundle on its own shard set; the bundle stays as it is.
+
+    Args:
+        model: The bundle.
+        tfrecords: Its shard set.
+        out: Folder of the results: free, or of this bundle.
+        config: How.
+        beside: The baselines on that shard set.
 
     Raises:
         TumorBatchError: As `train.evaluation.run`.
     """
     from tumorbatch.runtime import load_tensorflow
-    from tumorbatch.train.evaluation_config import Config
 
     log.info("evaluating %s on %s", model, tfrecords)
-    config = Config(device=device, seed=seed, freeze=False, overwrite=True)
     load_tensorflow()
-    from tumorbatch.train import baselines, evaluation
+    from tumorbatch.train import evaluation
 
-    evaluation.run(model, tfrecords, out, config, baselines.evaluate(tfrecords, seed))
+    config = replace(config, freeze=False, external=False, rule=None, overwrite=True)
+    evaluation.run(model, tfrecords, out, config, beside)
     forget()

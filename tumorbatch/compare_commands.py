@@ -178,7 +178,7 @@ def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _is_bundle(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (bundle.MODEL, bundle.WEIGHTS, bundle.METRICS))
+    return any((folder / name).exists() for name in (bundle.MODEL, bundle.WEIGHTS))
 
 
 def _shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
@@ -197,22 +197,25 @@ def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> 
     bundle.check_weights(folder, of)
     evaluation = chain.evaluation_folder(folder, of, config.results)
     if not fits(evaluation, of):
-        evaluation, of = _evaluated(folder, of, evaluation, known, config)
+        _evaluate(folder, of, evaluation, known, config)
     return of_model(name, of, evaluation)
 
 
-def _evaluated(
+def _evaluate(
     folder: Path, of: Bundle, evaluation: Path, known: dict[str, Path], config: Config
-) -> tuple[Path, Bundle]:
-    """The evaluation, made now, and the bundle, in which it may have frozen a threshold."""
+) -> None:
+    from tumorbatch.train import baselines
+    from tumorbatch.train.evaluation_config import Config as EvaluationConfig
+
     tfrecords = known.get(str(of.training.get("dataset_sha256")))
     if tfrecords is None:
         raise InputError(
             f"{folder} has no evaluation in {config.results}, and the shard set that it was trained "
             "on is not among those given. Give it with --tfrecords."
         )
-    chain.make_evaluation(folder, tfrecords, evaluation, config.device, config.seed)
-    return evaluation, bundle.load(folder)
+    how = EvaluationConfig(device=config.device, seed=config.seed)
+    beside = baselines.evaluate(tfrecords, config.seed)
+    chain.make_evaluation(folder, tfrecords, evaluation, how, beside)
 
 
 def _baselines(judged: "Sequence[Judged]", known: dict[str, Path], seed: int) -> "Iterator[Judged]":

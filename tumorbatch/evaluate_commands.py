@@ -4,11 +4,16 @@ import json
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tumorbatch import options, protocol_commands
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 from tumorbatch.session import session
+
+# Options that mean nothing with --protocols, and nothing without it.
+_NOT_WITH = ("rule", "freeze", "external", "overwrite")
+_ONLY_WITH = ("source", "patients", "weights", "reuse", "yes")
 
 
 @click.command()
@@ -72,7 +77,9 @@ from tumorbatch.session import session
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @options.quiet
+@click.pass_context
 def evaluate(
+    context: click.Context,
     model: Path,
     tfrecords: Path,
     out: Path | None,
@@ -110,11 +117,16 @@ def evaluate(
       tumorbatch evaluate cnn1 other-hospital/ --external --out results/cnn1-other
       tumorbatch evaluate cnn1 --protocols --yes
     """
-    with session(quiet, "Nothing was published: the same command starts again."):
-        from tumorbatch.reports import evaluation_report
+    what = (
+        "What is finished is kept: the same command does the rest."
+        if protocols
+        else "Nothing was published: the same command starts again."
+    )
+    with session(quiet, what):
         from tumorbatch.runtime import load_tensorflow
         from tumorbatch.train.evaluation_config import Config, find_model
 
+        _refuse_given(context, _NOT_WITH if protocols else _ONLY_WITH, protocols)
         config = Config(
             rule=rule,
             freeze=freeze,
@@ -127,18 +139,16 @@ def evaluate(
             overwrite=overwrite,
         )
         folder = find_model(model)
-        if protocols:
-            if external or rule is not None:
-                raise ConfigError("--protocols goes with neither --external nor --threshold.")
-            _protocols(folder, tfrecords, out, quiet, protocol_commands.Config(
-                source=source, patients=patients, weights=weights, device=device, reuse=reuse,
-                seed=seed, yes=yes,
-            ))  # fmt: skip
-            return
-        out = out or Path("results") / folder.resolve().name
         load_tensorflow()  # before anything that brings it along
+        if protocols:
+            out = out or Path("results/protocols") / folder.resolve().name
+            how = protocol_commands.Config(config, source, patients, weights, reuse=reuse, yes=yes)
+            _protocols(folder, tfrecords, out, how, as_json, quiet)
+            return
+        from tumorbatch.reports import evaluation_report
         from tumorbatch.train import baselines, evaluation
 
+        out = out or Path("results") / folder.resolve().name
         # On another hospital's set the baselines would learn what the model has never seen.
         beside = [] if external else baselines.evaluate(tfrecords, seed)
         report = evaluation.run(folder, tfrecords, out, config, beside)
@@ -148,15 +158,27 @@ def evaluate(
             click.echo(evaluation_report(report, out))
 
 
-def _protocols(
-    model: Path, tfrecords: Path, out: Path | None, quiet: bool, config: protocol_commands.Config
-) -> None:
-    from tumorbatch.runtime import load_tensorflow
+def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:
+    """Raise `ConfigError` where an option was given that would be ignored."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            how = "goes without" if protocols else "needs"
+            raise ConfigError(f"{parameter.opts[0]} {how} --protocols.")
 
-    out = out or Path("results/protocols") / model.resolve().name
-    load_tensorflow()
+
+def _protocols(
+    model: Path,
+    tfrecords: Path,
+    out: Path,
+    config: protocol_commands.Config,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     found = protocol_commands.run(model, tfrecords, out, config)
-    if not quiet:
+    if as_json:
+        click.echo(json.dumps({"out": printable(str(out)), **found.to_dict()}))
+    elif not quiet:
         from tumorbatch.train.tables import protocols_table
 
         protocols_table(printable(model.resolve().name), found)

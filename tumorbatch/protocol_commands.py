@@ -20,6 +20,7 @@ from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
 if TYPE_CHECKING:
     from tumorbatch.train.compare import Comparison, Judged
     from tumorbatch.train.config import Config as TrainConfig
+    from tumorbatch.train.evaluation_config import Config as EvaluationConfig
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +35,21 @@ class Config:
     """How to build what is missing.
 
     Attributes:
+        evaluation: How to evaluate: device, seed, replicates and the like.
         source: The images of the model's shard set.
         patients: The table of patients that went into it, or None.
         weights: What a pretrained network starts from, where the bundle's own start was a file.
         workers: Decoding processes; None: the cores that this process may use.
-        device: "auto", "cpu" or "gpu".
         reuse: Folders with bundles that are taken where they are the very training that is wanted.
-        seed: Of the bootstrap and the baselines.
         yes: Start without asking.
     """
 
+    evaluation: "EvaluationConfig"
     source: Path = Path("data/raw")
     patients: Path | None = None
     weights: str | None = None
     workers: int | None = None
-    device: str = "auto"
     reuse: tuple[Path, ...] = ()
-    seed: int = 0
     yes: bool = False
 
 
@@ -95,9 +94,10 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Comparison"
         judged = [
             answer
             for trained in _built(model, tfrecords, out, config)
-            for answer in _answers(name, trained, out / "evaluations", config)
+            for answer in _answers(name, trained, out / "evaluations", config.evaluation)
         ]
-        found = compare.compare(judged, {}, seed=config.seed)
+        how = config.evaluation
+        found = compare.compare(judged, {}, how.replicates, how.seed)
         write_bytes(out / CSV, compare_page.models_csv(found).encode())
         write_bytes(out / FIGURE, figures.png(protocols_page.draw(found)))
         write_bytes(out / PAGE, protocols_page.page(name, found).encode())
@@ -105,17 +105,17 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Comparison"
     return found
 
 
-def _answers(name: str, trained: Trained, folder: Path, config: Config) -> "list[Judged]":
+def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfig") -> "list[Judged]":
     """What model and baselines answer under one protocol; evaluated where that is missing."""
     from tumorbatch.train import baselines
     from tumorbatch.train.judged import fits, of_baseline, of_model
 
     of = bundle.load(trained.model)
+    beside = baselines.evaluate(trained.tfrecords, config.seed)
     evaluation = folder / trained.split_by
     if not fits(evaluation, of):
-        chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config.device, config.seed)
+        chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config, beside)
     judged = of_model(name, of, evaluation)
-    beside = baselines.evaluate(trained.tfrecords, config.seed)
     return [judged, *(of_baseline(baseline, judged) for baseline in beside)]
 
 
@@ -126,7 +126,7 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trai
     shards = {
         split_by: ShardsPart(
             config.source,
-            tfrecords.absolute().with_name(f"{tfrecords.absolute().name}-{split_by}"),
+            _beside(tfrecords, split_by),
             chain.shard_config(
                 own, tfrecords, split_by=split_by, patients=config.patients,
                 **options.given(workers=config.workers),
@@ -167,6 +167,11 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trai
     return [found[split_by] for split_by in SPLIT_BY]
 
 
+def _beside(tfrecords: Path, split_by: str) -> Path:
+    named = tfrecords if tfrecords.name not in ("", "..") else tfrecords.resolve()
+    return named.with_name(f"{named.name}-{split_by}")
+
+
 def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
     """Raise `ConfigError` unless a shard set differs from the model's in its split alone."""
     wanted = {**own.config, "split_by": part.config.split_by}
@@ -197,7 +202,7 @@ def _training(of: Bundle, model: Path, config: Config, needed: bool) -> "TrainCo
         raise InputError(
             f"{model / bundle.MODEL} does not say how the model was trained ({error}). Train it again."
         ) from error
-    return TrainConfig(of.architecture, schedule, augmentation, start, device=config.device)
+    return TrainConfig(of.architecture, schedule, augmentation, start, device=config.evaluation.device)
 
 
 def _start(of: Bundle, model: Path, weights: str | None, needed: bool) -> str | None:

@@ -181,10 +181,11 @@ def test_no_model_is_a_sentence(what: str, work: Path, invoke: Any) -> None:
 def protocols(trained: Path, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder in which cnn1 was evaluated under all protocols."""
     from tumorbatch.protocol_commands import Config, run
+    from tumorbatch.train.evaluation_config import Config as EvaluationConfig
 
     folder = tmp_path_factory.mktemp("protocols") / "work"
     shutil.copytree(trained, folder)
-    config = Config(source=sample, workers=2, device="cpu", yes=True)
+    config = Config(EvaluationConfig(device="cpu"), source=sample, workers=2, yes=True)
     run(folder / "models/cnn1", folder / "tfrecords", folder / "results/protocols/cnn1", config)
     return folder
 
@@ -236,7 +237,7 @@ def test_every_protocol_has_the_same_training_and_its_baselines(protocols: Path)
 
 def test_the_page_names_each_protocol_in_words(protocols: Path) -> None:
     folder = protocols / "results/protocols/cnn1"
-    html = (folder / "protocols.html").read_text()
+    html = (folder / "protocols.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     for words in ("leaky (random by file)", "grouped (duplicates together)", "held-out shapes"):
         assert words in html
     assert "copies and near copies of test images were trained on" in html
@@ -316,6 +317,15 @@ def test_what_does_not_fit_is_refused(what: str, again: Path, sample: Path, invo
     assert _protocol_rows(again) == before
 
 
-def test_protocols_choose_no_threshold(again: Path, invoke: Any) -> None:
-    code, output = invoke(*PROTOCOLS, "--threshold", "youden")
-    assert (code, "--threshold" in output) == (ExitCode.USAGE, True)
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ((*PROTOCOLS, "--threshold", "youden"), "--threshold goes without --protocols"),
+        ((*PROTOCOLS, "--external"), "--external goes without --protocols"),
+        (("evaluate", "cnn1", "--yes"), "--yes needs --protocols"),
+        (("evaluate", "cnn1", "--src", "data/raw"), "--src needs --protocols"),
+    ],
+)
+def test_no_option_is_ignored(options: tuple[str, ...], named: str, again: Path, invoke: Any) -> None:
+    code, output = invoke(*options)
+    assert (code, named in output) == (ExitCode.USAGE, True)
