@@ -208,7 +208,7 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
             for name, row in zip(who, rows, strict=True)
         ],
         f"Test split: n = {len(one.labels):,} images in {rows[0].to_dict()['groups']:,} groups of "
-        f"duplicates, shard set {one.dataset[:12]}. Figures with 95 % intervals; the report's accuracy, "
+        f"duplicates, shard set {one.dataset[:12]}. With 95 % intervals. The report's: accuracy, "
         "precision, recall and F1.",
     )
     made.table(
@@ -222,7 +222,8 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
             ]
             for name, row in zip(who, rows, strict=True)
         ],
-        "At the threshold of each, chosen on validation; and at 0.5, as in most papers.",
+        "Models at their own threshold, chosen on validation, baselines at 0.5; and all at 0.5, as in "
+        "most papers.",
     )  # fmt: skip
     png = figures.png(draw(rows))
     made.figure(
