@@ -98,12 +98,18 @@ def evaluate(tfrecords: Path, seed: int) -> list[Baseline]:
         the images in the order of the shards.
 
     Raises:
-        InputError: The shard set is missing, unfinished or damaged.
+        InputError: The shard set is missing, unfinished or damaged, a split of it is empty, or its
+            training split has one class only.
         ConfigError: It was written by another version of the format.
     """
     dataset = shardset.load(tfrecords)
+    for split in SPLITS:
+        if not dataset.records(split):
+            raise InputError(f"The {split} split in {tfrecords} holds no image. {_ADVICE}")
     splits = _read(tfrecords, dataset)
     train, others = splits["train"], (splits["validation"], splits["test"])
+    if len(np.unique(train.labels)) < 2:
+        raise InputError(f"The train split in {tfrecords} has one class only. {_ADVICE}")
     share = float(train.labels.mean())
     forest = _forest(train, seed)
     return [

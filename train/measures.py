@@ -150,6 +150,7 @@ class Measures:
         labels: int64 [n], 0 Healthy, 1 Tumor.
         threshold: A probability of at least this much counts as Tumor.
         temperature: Divides the logits.
+        ranks: Of these logits and labels, or None: they are sorted here.
     """
 
     PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv")
@@ -163,6 +164,7 @@ class Measures:
         labels: NDArray[np.int64],
         threshold: float,
         temperature: float,
+        ranks: Ranks | None = None,
     ) -> None:
         self.n = len(labels)
         self.probabilities = probability(logits, temperature)
@@ -172,7 +174,7 @@ class Measures:
         brier = (self.probabilities.astype(np.float64) - labels) ** 2
         loss = pointwise_log_loss(logits.astype(np.float64) / temperature, labels)
         self._columns = np.column_stack([*outcomes, self.called & truth, brier, loss])
-        self._ranks = Ranks(logits, labels)
+        self.ranks = Ranks(logits, labels) if ranks is None else ranks
         self._ece, self._ece_mass = (
             _CalibrationError(self.probabilities, labels, ece_edges(self.probabilities, binning))
             for binning in BINNINGS
@@ -186,9 +188,20 @@ class Measures:
 
     def __call__(self, weights: Weights) -> Mapping[str, NDArray[np.float64]]:
         """{name: float64 [r]} for weights [r, n], nan where undefined."""
+        return self.given(weights, *self.ranks.both(weights))
+
+    def given(
+        self,
+        weights: Weights,
+        auc: NDArray[np.float64],
+        average_precision: NDArray[np.float64],
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """The same, where `Ranks.both` of these weights is known: its two results are passed on.
+
+        They cost most, and are the same at any threshold and temperature.
+        """
         tn, fp, fn, tp, brier, loss = (weights @ self._columns).T
         total = weights.sum(axis=1)
-        auc, average_precision = self._ranks.both(weights)
         return {
             "accuracy": _ratio(tn + tp, total),
             "sensitivity": _ratio(tp, tp + fn),

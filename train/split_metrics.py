@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
+from tumorbatch.progress import Progress
 from tumorbatch.train.calibration import predictive_values, reliability
 from tumorbatch.train.measures import BINNINGS, Measures
 from tumorbatch.train.metrics import binary_metrics
 from tumorbatch.train.scored import Scored
-from tumorbatch.train.statistics import REPLICATES, Figure
+from tumorbatch.train.statistics import REPLICATES, Figure, Weights, bootstrap
 
 PLAIN_THRESHOLD = 0.5  # beside the chosen one: what most papers use
 # Of a part of a split: the others are too uncertain on a handful of images.
@@ -65,10 +66,13 @@ def split_metrics(
         threshold 0.5 under "at_0.5"; brier, log_loss, ece and ece_equal_mass without temperature under
         "uncalibrated"; predictive_values; reliability {before, after} x binning.
     """
-    chosen, drawn, at_chosen = _at(scored, threshold, temperature, replicates, seed)
-    _, _, at_plain = _at(scored, PLAIN_THRESHOLD, temperature, replicates, seed)
-    raw = Measures(scored.logits, scored.labels, PLAIN_THRESHOLD, 1.0)
-    before = raw.figures(raw.bootstrap(scored.groups, replicates, seed))
+    chosen = Measures(scored.logits, scored.labels, threshold, temperature)
+    plain, raw = (
+        Measures(scored.logits, scored.labels, PLAIN_THRESHOLD, divisor, chosen.ranks)
+        for divisor in (temperature, 1.0)
+    )
+    drawn, of_plain, of_raw = _drawn((chosen, plain, raw), scored, replicates, seed)
+    before = raw.figures(of_raw)
     figures = chosen.figures(drawn)
     both = len(np.unique(scored.labels)) == 2
     bare = binary_metrics(scored.logits, scored.labels, threshold, temperature) if both else {}
@@ -78,8 +82,8 @@ def split_metrics(
         "healthy": int((scored.labels == HEALTHY).sum()),
         "tumor": int((scored.labels == TUMOR).sum()),
         "groups": scored.group_count,
-        **at_chosen,
-        "at_0.5": at_plain,
+        **_told(chosen, threshold, drawn),
+        "at_0.5": _told(plain, PLAIN_THRESHOLD, of_plain),
         "uncalibrated": {
             name: before[name].to_dict() for name in ("brier", "log_loss", "ece", "ece_equal_mass")
         },
@@ -95,21 +99,34 @@ def split_metrics(
     return SplitMetrics(values, chosen, drawn)
 
 
-def _at(
-    scored: Scored, threshold: float, temperature: float, replicates: int, seed: int
-) -> tuple[Measures, dict[str, NDArray[np.float64]], dict[str, Any]]:
-    measures = Measures(scored.logits, scored.labels, threshold, temperature)
-    drawn = measures.bootstrap(scored.groups, replicates, seed)
+def _drawn(
+    many: Sequence[Measures], scored: Scored, replicates: int, seed: int
+) -> list[dict[str, NDArray[np.float64]]]:
+    """Each one's replicates, all from the same draws."""
+    with Progress(f"bootstrap {scored.split}", "replicates", replicates) as progress:
+
+        def all_of_them(weights: Weights) -> dict[str, NDArray[np.float64]]:
+            both = many[0].ranks.both(weights)
+            progress.advance(len(weights))
+            return {
+                f"{index} {name}": values
+                for index, measures in enumerate(many)
+                for name, values in measures.given(weights, *both).items()
+            }
+
+        found = bootstrap(all_of_them, scored.groups, replicates, seed)
+    return [{name: found[f"{index} {name}"] for name in Measures.NAMES} for index in range(len(many))]
+
+
+def _told(
+    measures: Measures, threshold: float, drawn: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Any]:
     figures = measures.figures(drawn)
-    return (
-        measures,
-        drawn,
-        {
-            "threshold": threshold,
-            "confusion": measures.confusion,
-            "figures": {name: figure.to_dict() for name, figure in figures.items()},
-        },
-    )
+    return {
+        "threshold": threshold,
+        "confusion": measures.confusion,
+        "figures": {name: figure.to_dict() for name, figure in figures.items()},
+    }
 
 
 def figure(of: Mapping[str, Any], name: str) -> Figure:

@@ -1,7 +1,10 @@
 """The baselines: each against an independent computation, on the very images of the shard set."""
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -179,6 +182,41 @@ def test_damage_is_named(kind: str, shard_set: Path, tmp_path: Path) -> None:
     folder = _copy_with(shard_set, tmp_path / "tfrecords", {shard.name: data})
     named = "manifest.parquet has no row for nobody.png" if kind == "stranger" else shard.name
     with pytest.raises(InputError, match=named):
+        evaluate(folder, seed=0)
+
+
+def _dataset_with(source: Path, folder: Path, change: Callable[[Any], None]) -> Path:
+    shutil.copytree(source, folder)
+    value = json.loads((folder / "dataset.json").read_text())
+    change(value)
+    (folder / "dataset.json").write_text(json.dumps(value))
+    return folder
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_empty_split_is_a_sentence(split: str, shard_set: Path, tmp_path: Path) -> None:
+    def change(value: Any) -> None:
+        value["shards"] = [one for one in value["shards"] if one["split"] != split]
+
+    folder = _dataset_with(shard_set, tmp_path / "tfrecords", change)
+    with pytest.raises(InputError, match=f"The {split} split in .* holds no image"):
+        evaluate(folder, seed=0)
+
+
+def test_one_class_to_learn_from_is_a_sentence(shard_set: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shard_set, tmp_path / "tfrecords"))
+    value = json.loads((folder / "dataset.json").read_text())
+    for shard in value["shards"]:
+        if shard["split"] == "train":
+            kept = [
+                records.frame(data)
+                for data in records.read(folder / shard["name"])
+                if ImageRecord.decode(data).label == 1
+            ]
+            (folder / shard["name"]).write_bytes(b"".join(kept))
+            shard |= {"records": len(kept), "bytes": sum(map(len, kept))}
+    (folder / "dataset.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="one class only"):
         evaluate(folder, seed=0)
 
 
