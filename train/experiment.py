@@ -105,6 +105,8 @@ class Compared:
             f"{other:.3f} {second}; difference {spread.mean:+.3f} (95 % interval {spread.low:+.3f} to "
             f"{spread.high:+.3f})"
         )
+        if spread.low == spread.high == 0:
+            return f"{start}. Both arms are equal on every sample: these images cannot tell them apart."
         if spread.low <= 0 <= spread.high:
             return f"{start}. The interval holds 0: no difference was shown."
         better, worse = (first, second) if spread.mean > 0 else (second, first)

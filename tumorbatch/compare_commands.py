@@ -156,7 +156,7 @@ def publish(found: "Comparison", out: Path) -> None:
 
 
 def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Name and folder of each bundle; names that occur twice get their parent's in front."""
+    """Name and folder of each bundle, each bundle once."""
     folders: list[Path] = []
     for path in models:
         if (path / bundle.MODEL).exists():
@@ -170,11 +170,18 @@ def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             folders += [entry for entry in inside if _is_bundle(entry)]
         else:
             raise InputError(f"{path} is no folder. Give a bundle, or a folder of bundles.")
-    unique = list({folder.resolve(): folder for folder in folders}.values())
-    names = [folder.resolve().name for folder in unique]
-    for folder, name in zip(unique, names, strict=True):
-        shown = name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
-        yield printable(shown), folder
+    unique = list({folder.resolve(): folder for folder in folders})
+    yield from zip(_names(unique), unique, strict=True)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of each path: as few as tell all of them apart."""
+    count = 1
+    names = [folder.name for folder in folders]
+    while len(set(names)) < len(names):
+        count += 1
+        names = ["/".join(folder.parts[-count:]) for folder in folders]
+    return [printable(name) for name in names]
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -164,6 +164,15 @@ def test_results_of_another_model_of_that_name_stay(work: Path, invoke: Any) -> 
     assert [row["name"] for row in _rows(work)[3:]] == ["models/cnn1", "other/cnn1"]
 
 
+def test_names_are_as_long_as_it_takes_to_tell_bundles_apart() -> None:
+    from tumorbatch.compare_commands import _names
+
+    assert _names([Path("/a/models/cnn1"), Path("/a/models/cnn2")]) == ["cnn1", "cnn2"]
+    assert _names([Path("/a/x/cnn1"), Path("/b/x/cnn1"), Path("/b/x/cnn2")]) == [
+        "a/x/cnn1", "b/x/cnn1", "b/x/cnn2"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("what", ["absent", "empty"])
 def test_no_model_is_a_sentence(what: str, work: Path, invoke: Any) -> None:
     if what == "empty":
@@ -185,7 +194,9 @@ def protocols(trained: Path, sample: Path, tmp_path_factory: pytest.TempPathFact
 
     folder = tmp_path_factory.mktemp("protocols") / "work"
     shutil.copytree(trained, folder)
-    config = Config(EvaluationConfig(device="cpu"), source=sample, workers=2, yes=True)
+    config = Config(
+        EvaluationConfig(device="cpu", gallery=0, replicates=100), source=sample, workers=2, yes=True
+    )
     run(folder / "models/cnn1", folder / "tfrecords", folder / "results/protocols/cnn1", config)
     return folder
 
