@@ -194,9 +194,8 @@ def protocols(trained: Path, sample: Path, tmp_path_factory: pytest.TempPathFact
 
     folder = tmp_path_factory.mktemp("protocols") / "work"
     shutil.copytree(trained, folder)
-    config = Config(
-        EvaluationConfig(device="cpu", gallery=0, replicates=100), source=sample, workers=2, yes=True
-    )
+    how = EvaluationConfig(device="cpu", gallery=0, replicates=100)
+    config = Config(how, source=sample, workers=2, yes=True)
     run(folder / "models/cnn1", folder / "tfrecords", folder / "results/protocols/cnn1", config)
     return folder
 
@@ -208,7 +207,7 @@ def again(protocols: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return folder
 
 
-PROTOCOLS = ("evaluate", "cnn1", "--protocols", "--device", "cpu")
+PROTOCOLS = ("evaluate", "cnn1", "--protocols", "--device", "cpu", "--replicates", "100")
 
 
 def _protocol_rows(folder: Path) -> list[dict[str, Any]]:

@@ -124,6 +124,7 @@ def test_again_there_is_nothing_to_make_and_nothing_to_ask(
     assert (copy / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_made_and_the_rest_kept(copy: Path, sample: Path, invoke: Any) -> None:
     shutil.rmtree(copy / "models" / "plain-seed4")
     times, before = _times(copy), _result(copy)
