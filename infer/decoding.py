@@ -1,7 +1,8 @@
-"""The part of inference that runs in worker processes: files to tensors, one row each."""
+"""The part of inference that runs in worker processes: files to tensors, one row a frame."""
 
 import datetime
 import hashlib
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,58 +10,109 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.files import FoundFile, is_dicom, read_file
-from tumorbatch.pool import SECONDS, limited
-from tumorbatch.preprocess.pixels import process
+from tumorbatch.infer import sharing
+from tumorbatch.infer.sharing import Place
+from tumorbatch.pool import SECONDS, limited, restart_clock
+from tumorbatch.preprocess.pixels import Processed, process
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.status import FileError, Status
 
+Row = dict[str, Any]
+
+_WITH_FRAMES = ("dicom", "tiff")  # of an animation the first picture is the image
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+class Task(NamedTuple):
+    """One file of a chunk.
+
+    Attributes:
+        file: What is to be read.
+        place: Where the image of its first frame may be put.
+        known: Rows of an earlier run, to be kept if the file's sha256 is still theirs.
+    """
+
+    file: FoundFile
+    place: Place | None = None
+    known: tuple[Row, ...] = ()
 
 
 class Decoded(NamedTuple):
     """What a worker sends back for one file.
 
     Attributes:
-        row: Columns of the predictions that are known without the network.
-        pixels: uint8 [size, size], or None when the file gives none.
+        rows: One a frame, with the columns that are known without the network.
+        pixels: For each row uint8 [size, size], or where it lies, or None: no image, or the row has
+            its prediction already.
+        seconds: What it cost.
     """
 
-    row: dict[str, Any]
-    pixels: NDArray[np.uint8] | None
+    rows: list[Row]
+    pixels: list[NDArray[np.uint8] | Place | None]
+    seconds: float
 
 
 def decode_files(
-    files: Sequence[FoundFile], preprocessing: Preprocessing, seconds: float = SECONDS
+    tasks: Sequence[Task], preprocessing: Preprocessing, seconds: float = SECONDS
 ) -> list[Decoded]:
-    """The work of one task; a file that takes longer than `seconds` kills its process."""
-    return [_decode_file(file, preprocessing) for file in limited(files, seconds)]
+    """The work of one chunk; a frame that takes longer than `seconds` kills its process."""
+    return [_decode_file(task, preprocessing, seconds) for task in limited(tasks, seconds)]
 
 
-def _decode_file(file: FoundFile, preprocessing: Preprocessing) -> Decoded:
-    row: dict[str, Any] = {"path": file.name, "status": Status.OK.value}
+def _decode_file(task: Task, preprocessing: Preprocessing, seconds: float) -> Decoded:
+    started = time.monotonic()
+    rows: list[Row] = []
+    pixels: list[NDArray[np.uint8] | Place | None] = []
+    common: Row = {"path": task.file.name, "status": Status.OK.value, "frame": 1}
     try:
-        data, info = read_file(file)
-        row |= {
+        data, info = read_file(task.file)
+        common |= {
             "file_size": info.st_size,
-            "mtime": _time(info.st_mtime_ns),
+            "mtime": to_time(info.st_mtime_ns),
             "sha256": hashlib.sha256(data).hexdigest(),
             # Also of one that cannot be decoded: the table must be private then.
             "format": "dicom" if is_dicom(data) else None,
         }
-        done = process(data, preprocessing)
+        if task.known and task.known[0]["sha256"] == common["sha256"]:
+            now = {name: common[name] for name in ("file_size", "mtime")}
+            kept = [{**row, **now} for row in task.known]
+            return Decoded(kept, [None] * len(kept), time.monotonic() - started)
+        frame, frames = 0, 1
+        while frame < frames:
+            row = common | {"frame": frame + 1}
+            try:
+                done = process(data, preprocessing, frame=frame)
+            except FileError as error:
+                rows.append(row | {"status": error.status.value, "error": error.message})
+                pixels.append(None)
+            else:
+                header = done.decoded.header
+                frames = header.pages if header.format in _WITH_FRAMES else 1
+                rows.append(row | _described(done))
+                pixels.append(done.pixels)
+                if frame == 0 and task.place is not None:
+                    sharing.write(task.place, done.pixels)
+                    pixels[0] = task.place
+            frame += 1
+            if frame < frames:
+                restart_clock(seconds)
     except FileError as error:
-        return Decoded(row | {"status": error.status.value, "error": error.message}, None)
+        rows.append(common | {"status": error.status.value, "error": error.message})
+        pixels.append(None)
+    return Decoded(rows, pixels, time.monotonic() - started)
+
+
+def _described(done: Processed) -> Row:
     height, width = done.decoded.grey.shape
-    row |= {
+    return {
         "width": width,
         "height": height,
         "format": done.decoded.header.format,
         "flags": ",".join(done.flags),
     }
-    return Decoded(row, done.pixels)
 
 
-def _time(nanoseconds: int) -> datetime.datetime | None:
+def to_time(nanoseconds: int) -> datetime.datetime | None:
     """Whole microseconds, UTC; None beyond the years 1 to 9999, which some file systems allow."""
     try:
         return _EPOCH + datetime.timedelta(microseconds=nanoseconds // 1000)
@@ -68,6 +120,7 @@ def _time(nanoseconds: int) -> datetime.datetime | None:
         return None
 
 
-def lost(file: FoundFile, error: FileError) -> Decoded:
+def lost(task: Task, error: FileError) -> Decoded:
     """The row of a file that cost the process which decoded it."""
-    return Decoded({"path": file.name, "status": error.status.value, "error": error.message}, None)
+    row = {"path": task.file.name, "frame": 1, "status": error.status.value, "error": error.message}
+    return Decoded([row], [None], 0.0)

@@ -1,9 +1,13 @@
-"""The predictions file: one flat row for every input file, and what made them in the footer."""
+"""The predictions as Parquet: one flat row for every frame of every input file, and what made them.
+
+A table is one file with a sidecar (`out.parquet`, `out.parquet.json`), or a folder of files
+`part-00000.parquet`, ... with a `_SUCCESS` that is written last.
+"""
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,18 +16,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tumorbatch.atomic import atomic_path, write_json
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import InputError
 from tumorbatch.files import printable
+from tumorbatch.infer.decoding import Row
 from tumorbatch.shardset import file_sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: the column `frame`
 ROW_GROUP = 65_536  # rows
-_PREFIX = "tumorbatch."
-_PRIVATE = 0o600  # of a table that has rows of DICOM files: their paths often hold names
+SUCCESS = "_SUCCESS"
+PARTS = "part-*.parquet"
+PREFIX = "tumorbatch."
+PRIVATE = 0o600  # of a table that has rows of DICOM files: their paths often hold names
 
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
+        pa.field("frame", pa.int32(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         ("error", pa.string()),
         ("label", pa.string()),
@@ -42,6 +50,11 @@ SCHEMA = pa.schema(
 )
 
 
+def is_private(row: Row) -> bool:
+    """Whether a table with this row is for its owner's eyes only."""
+    return row.get("format") == "dicom"
+
+
 class PredictionsWriter:
     """Writes one Parquet file atomically, as a context manager; memory holds one row group.
 
@@ -49,20 +62,24 @@ class PredictionsWriter:
 
     Args:
         path: The file; its folder exists.
+        sidecar: Whether `path.json` is written too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sidecar: bool = True) -> None:
         self._path = path
+        self._sidecar = sidecar
         self._batches: list[pa.RecordBatch] = []
         self._waiting = 0
         self._private = False
         self._metadata: dict[str, Any] = {}
+        self._writer: Any = None
 
     def __enter__(self) -> "PredictionsWriter":
         with contextlib.ExitStack() as stack:
-            self._temporary = stack.enter_context(atomic_path(self._path, _PRIVATE))
+            self._temporary = stack.enter_context(atomic_path(self._path, PRIVATE))
             self._file = self._temporary.open("wb")
             stack.callback(self._file.close)
+            stack.callback(self._abandon)  # before the file: its destructor would complain otherwise
             # Not its name: pyarrow knows only names that are UTF-8.
             self._writer = pq.ParquetWriter(
                 self._file, SCHEMA, compression="zstd", write_page_checksum=True
@@ -70,9 +87,14 @@ class PredictionsWriter:
             self._open = stack.pop_all()
         return self
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
+    def _abandon(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+                self._writer.close()
+
+    def write(self, rows: Sequence[Row]) -> None:
         """Append rows, dictionaries of the columns; absent ones are null."""
-        self._private = self._private or any(row.get("format") == "dicom" for row in rows)
+        self._private = self._private or any(map(is_private, rows))
         self._batches.append(pa.RecordBatch.from_pylist(rows, SCHEMA))
         self._waiting += len(rows)
         if self._waiting >= ROW_GROUP:
@@ -101,26 +123,34 @@ class PredictionsWriter:
     ) -> None:
         with self._open:
             if value is not None:
-                with contextlib.suppress(OSError, pa.ArrowException):
-                    self._writer.close()
                 raise value
             if self._waiting:
                 self._flush(self._waiting)
-            self._writer.add_key_value_metadata(
-                {_PREFIX + name: _text(value) for name, value in self._metadata.items()}
-            )
+            self._writer.add_key_value_metadata(footer(self._metadata))
             self._writer.close()
             self._file.close()
-            mode = _PRIVATE if self._private else _default_mode()
-            self._temporary.chmod(mode)
-            # The sidecar first: when it cannot be written, the file must not appear either.
-            sidecar = {
-                **self._metadata,
-                "file": printable(self._path.name),
-                "bytes": self._temporary.stat().st_size,
-                "sha256": file_sha256(self._temporary),
-            }
-            write_json(sidecar_path(self._path), sidecar, mode)
+            finish_file(self._temporary, self._path, self._metadata, self._private, self._sidecar)
+
+
+def footer(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as text under `tumorbatch.NAME`."""
+    return {PREFIX + name: _text(value) for name, value in metadata.items()}
+
+
+def finish_file(
+    temporary: Path, path: Path, metadata: Mapping[str, Any], private: bool, sidecar: bool
+) -> None:
+    """Set the mode, and write the sidecar: before the file, which must not appear without it."""
+    mode = PRIVATE if private else _default_mode()
+    temporary.chmod(mode)
+    if sidecar:
+        of_file = {
+            **metadata,
+            "file": printable(path.name),
+            "bytes": temporary.stat().st_size,
+            "sha256": file_sha256(temporary),
+        }
+        write_json(sidecar_path(path), of_file, mode)
 
 
 def _default_mode() -> int:
@@ -139,12 +169,36 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The footer's `tumorbatch.` keys, without the prefix; empty for a foreign Parquet file.
+def table_files(path: Path) -> list[Path]:
+    """The Parquet files of a table, in the order of their rows.
 
     Raises:
-        InputError: There is no readable Parquet file at `path`.
+        InputError: `path` is a folder without `_SUCCESS`.
     """
+    if not path.is_dir():
+        return [path]
+    if not (path / SUCCESS).is_file():
+        raise InputError(f"{path} is no finished table: it has no {SUCCESS}.")
+    return sorted(path.glob(PARTS))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What made a table: the footer's `tumorbatch.` keys, without the prefix, or a folder's `_SUCCESS`.
+
+    Empty for a foreign Parquet file.
+
+    Raises:
+        InputError: There is no readable table at `path`.
+    """
+    if path.is_dir():
+        table_files(path)
+        try:
+            return {
+                name: _text(value)
+                for name, value in json.loads((path / SUCCESS).read_bytes() or b"{}").items()
+            }
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(f"{path / SUCCESS} is damaged: {error}.") from error
     try:
         with path.open("rb") as file:
             found = pq.read_metadata(file).metadata or {}
@@ -152,7 +206,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise InputError(f"{path} does not exist.") from error
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is not a whole Parquet file: {error}.") from error
-    prefix = _PREFIX.encode()
+    prefix = PREFIX.encode()
     return {
         key.removeprefix(prefix).decode(): value.decode()
         for key, value in found.items()
@@ -160,12 +214,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     }
 
 
-def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Each row as a dictionary, page checksums verified.
+def iterate_rows(path: Path) -> Iterator[Row]:
+    """Each row of a table as a dictionary, page checksums verified.
 
     Raises:
-        InputError: The file is damaged.
+        InputError: A file is damaged.
     """
+    for part in table_files(path):
+        yield from iterate_file(part)
+
+
+def iterate_file(path: Path) -> Iterator[Row]:
+    """`iterate_rows` of one Parquet file."""
     try:
         with path.open("rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True)
@@ -173,34 +233,3 @@ def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged: {error}.") from error
-
-
-def refuse_special(path: Path) -> None:
-    """Raise `ConfigError` when `path` is a folder, a device or a pipe, none of which is replaced."""
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder. Give the name of a file, such as {path}/out.parquet.")
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is not a regular file. Give another name.")
-
-
-def refuse_foreign(path: Path, model_id: str) -> None:
-    """Raise unless `path` is free, or holds predictions of the same model, which a rerun renews.
-
-    Raises:
-        ConfigError: It holds another model's predictions, or something else.
-    """
-    if not path.exists():
-        return
-    try:
-        before = read_metadata(path).get("model_id")
-    except InputError:
-        before = None
-    if before is None:
-        raise ConfigError(
-            f"{path} exists and is no predictions file. Give another name, or --overwrite."
-        )
-    if before != model_id:
-        raise ConfigError(
-            f"{path} holds predictions of model {before}; this run would use {model_id}. "
-            "Give another name, --model for that model, or --overwrite."
-        )

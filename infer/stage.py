@@ -1,197 +1,285 @@
-"""Stage 3: a folder of images and a model bundle to one Parquet file."""
+"""Stage 3: a folder of images and a model bundle to one table of predictions."""
 
+import contextlib
+import dataclasses
 import datetime
-import functools
+import hashlib
+import json
 import logging
 import os
+import secrets
 import time
 import uuid
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tumorbatch import bundle
-from tumorbatch.atomic import make_folder, remove_temporaries
+from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes
 from tumorbatch.bundle import Bundle
-from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.files import FoundFile, find_files, printable
-from tumorbatch.infer.decoding import Decoded, decode_files, lost
-from tumorbatch.infer.predictions import (
-    PredictionsWriter,
-    refuse_foreign,
-    refuse_special,
-    sidecar_path,
-)
-from tumorbatch.limits import check_error_rate, check_workers, refuse_too_many_errors
+from tumorbatch.errors import InputError, OutputError, TryAgainError
+from tumorbatch.files import printable
+from tumorbatch.infer.assemble import ABSENT, Counts, flags, write_table
+from tumorbatch.infer.config import Config, Report, Timings
+from tumorbatch.infer.engine import Wanted, predict_files
+from tumorbatch.infer.listing import Listing, list_files
+from tumorbatch.infer.network import Network
+from tumorbatch.infer.parts import Entry, FileRows, WorkArea, aligned, by_file, matches
+from tumorbatch.infer.predictions import PRIVATE, iterate_rows, sidecar_path
+from tumorbatch.infer.target import Target
+from tumorbatch.limits import refuse_too_many_errors
 from tumorbatch.lock import output_lock
-from tumorbatch.pool import ordered_map
 from tumorbatch.progress import Progress
-from tumorbatch.runtime import available_cores, resolve, versions
-from tumorbatch.scoring import Scorer, probability, scorer
+from tumorbatch.runtime import versions
 from tumorbatch.status import Status
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 64  # files a task, rounded up to whole batches
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """How to infer.
-
-    Attributes:
-        workers: Decoding processes; default: the cores that this process may use.
-        batch_size: Images a forward pass.
-        device: "auto", "cpu" or "gpu".
-        max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
-        overwrite: Replace a file that holds something else.
-    """
-
-    workers: int = field(default_factory=available_cores)
-    batch_size: int = 32
-    device: str = "auto"
-    max_error_rate: float = 1.0
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        check_workers(self.workers)
-        if not 1 <= self.batch_size <= 4096:
-            raise ConfigError(f"--batch-size must lie between 1 and 4096. Received: {self.batch_size}.")
-        check_error_rate(self.max_error_rate)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The receipt of a run.
-
-    Attributes:
-        model_id: Of the bundle that was used.
-        statuses: {status: files}.
-        labels: {class: files with status ok}.
-        seconds: Wall time, with the start of TensorFlow.
-        processing_seconds: From the first file to the last.
-        bytes: Of the Parquet file.
-    """
-
-    model_id: str
-    statuses: dict[str, int]
-    labels: dict[str, int]
-    seconds: float
-    processing_seconds: float
-    bytes: int
-
-    @property
-    def files(self) -> int:
-        """Rows of the table."""
-        return sum(self.statuses.values())
-
-    @property
-    def errors(self) -> int:
-        """Rows without a prediction."""
-        return self.files - self.statuses.get(Status.OK.value, 0)
-
 
 def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
-    """Predict every file below `folder` and write the table to `out`.
+    """Predict every image file below `folder` and write the table to `out`.
+
+    An interrupted run left its finished rows beside `out`, and this one goes on from there.
 
     Raises:
         InputError: `folder` is missing or empty, or the bundle is missing or damaged.
         ConfigError: `out` holds something else; no GPU where one was asked for.
         OutputError: `out` cannot be written.
         TooManyErrorsError: See `Config.max_error_rate`; what was there before is untouched.
-        TryAgainError: Another process is writing `out`.
+        TryAgainError: Another process is writing `out`; or `Config.max_runtime` is over.
     """
     started = time.monotonic()
-    refuse_special(out)
+    target = Target.choose(out, config.format)
     used = bundle.load(model)
-    files = _inputs(folder, out)
     make_folder(out.parent)
     with output_lock(out, out.with_name(f".{out.name}.lock")):
-        remove_temporaries(out.parent, out.name)
-        if not config.overwrite:
-            refuse_foreign(out, used.model_id)
-        runtime = resolve(config.device, precision="float32")
-        log.info("model %s from %s, %s", used.model_id, model, runtime.reason)
-        score = scorer(bundle.load_network(model, used), config.batch_size, runtime)
-        began = datetime.datetime.now(datetime.UTC)
-        processing = time.monotonic()
-        run_id = uuid.uuid4().hex
-        statuses: Counter[str] = Counter()
-        labels: Counter[str] = Counter(dict.fromkeys(used.classes, 0))
-        with PredictionsWriter(out) as writer:
-            with Progress("infer", "images", len(files)) as progress:
-                size = -(-_CHUNK // config.batch_size) * config.batch_size
-                chunks = (files[at : at + size] for at in range(0, len(files), size))
-                decode = functools.partial(decode_files, preprocessing=used.preprocessing)
-                for decoded in ordered_map(decode, chunks, config.workers, lost):
-                    rows = _predict(decoded, score, used, run_id)
-                    writer.write(rows)
-                    statuses.update(row["status"] for row in rows)
-                    labels.update(row["label"] for row in rows if "label" in row)
-                    progress.advance(len(rows))
-            refuse_too_many_errors(statuses, config.max_error_rate, f"{out} was not written.")
-            processed = time.monotonic() - processing
+        remove_temporaries(out.parent, out.name, sidecar_path(out).name)
+        before = None if config.overwrite else target.refuse_foreign(used.model_id)
+        key = _path_key(out) if config.path_mode == "hash" else None
+        settings = {
+            "preprocessing_fingerprint": used.preprocessing.fingerprint,
+            "path_mode": config.path_mode,
+            "path_key": hashlib.sha256(key).hexdigest()[:12] if key else "",
+        }
+        if config.incremental and before is not None:
+            target.refuse_no_base(before, settings)
+        own = frozenset(map(os.path.realpath, target.outputs()))
+        listing = list_files(folder, config.selection, own, key)
+        log.info("model %s from %s", used.model_id, printable(str(model)))
+        if listing.young:
+            log.info("%d files younger than --min-age are left for the next run", listing.young)
+        plan = {"model_id": used.model_id, **settings, "folder": printable(os.path.realpath(folder))}
+        area = WorkArea(out.with_name(f".{out.name}.partial"), plan, config.overwrite)
+        task = _Run(target, used, config, listing, area, config.incremental and before is not None)
+        network = Network(model, used, config)
+        task.predict(network, started)
+        if task.nothing_new() and before is not None:
+            area.remove()
+            return task.report(_counts_of(before), started, unchanged=True)
+        counts = task.publish({**_static(used, model), **settings}, network)
+        area.remove()
+    return task.report(counts, started)
+
+
+class _Run:
+    """What one attempt does, from the list of files to the table."""
+
+    def __init__(
+        self,
+        target: Target,
+        used: Bundle,
+        config: Config,
+        listing: Listing,
+        area: WorkArea,
+        incremental: bool,
+    ) -> None:
+        self._target = target
+        self._used = used
+        self._config = config
+        self._listing = listing
+        self._area = area
+        self._incremental = incremental
+        self._run_id = uuid.uuid4().hex
+        self._began = datetime.datetime.now(datetime.UTC)
+        self._timings = Timings()
+        self._kept = 0
+        self._changes = 0  # of rows that are kept: their flags, or that they go
+
+    def _earlier(self) -> list[Iterator[FileRows]]:
+        """Rows that may be kept: of interrupted attempts, newest first, and of the last table."""
+        base = [by_file(iterate_rows(self._target.path))] if self._incremental else []
+        return [*self._area.earlier(), *base]
+
+    def _kept_rows(self, entry: Entry) -> FileRows:
+        """The rows that still hold for a file by its size and time; []: it must be read."""
+        if entry.file is None or self._config.content:
+            return []
+        attempts = len(entry.rows) - self._incremental
+        for number, rows in enumerate(entry.rows):
+            if matches(entry.file, rows, also_errors=number < attempts):
+                return rows
+        return []
+
+    def predict(self, network: Network, started: float) -> None:
+        """Compute the rows that nothing else gives, and keep them in the work area."""
+        config, area = self._config, self._area
+        limit = None if config.max_runtime is None else started + 60 * config.max_runtime
+        made = {"model_id": self._used.model_id, "run_id": self._run_id}
+        began = time.monotonic()
+        with Progress("infer", "images", len(self._listing.files)) as progress:
+            results = predict_files(
+                self._wanted(progress), self._used, network, config.batch_size, config.workers,
+                config.seconds, self._timings,
+            )  # fmt: skip
+            done = 0
+            try:
+                with contextlib.closing(results):
+                    for rows in results:
+                        area.add([{**made, **row} for row in rows])
+                        progress.advance()
+                        done += 1
+                        if limit is not None and time.monotonic() >= limit:
+                            raise _out_of_time(self._kept + done, len(self._listing.files))
+            except BaseException:
+                with contextlib.suppress(OutputError):  # what ended the run is the news
+                    area.flush()
+                raise
+            area.flush()
+        self._timings.loading = network.loading
+        self._timings.model -= network.loading
+        self._timings.processing = time.monotonic() - began
+
+    def _wanted(self, progress: Progress) -> Iterator[Wanted]:
+        for entry in aligned(self._listing.files, self._earlier()):
+            there = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)
+            if entry.file is None:
+                self._changes += self._config.prune or not there
+            elif self._kept_rows(entry):
+                self._kept += 1
+                self._changes += there
+                progress.advance()
+            else:
+                known = next((rows for rows in entry.rows if rows), []) if self._config.content else []
+                good = all(row["status"] == Status.OK for row in known)
+                yield entry.file, tuple(known if good else [])
+
+    def nothing_new(self) -> bool:
+        """Whether the last table says all that there is to say."""
+        return (
+            self._incremental
+            and self._kept == len(self._listing.files)
+            and not self._changes
+            and not self._area.has_earlier()
+        )
+
+    def publish(self, static: Mapping[str, Any], network: Network) -> Counts:
+        """Write the table.
+
+        Args:
+            static: Metadata that is known already.
+            network: Tells what the run was made on.
+        """
+        writer = self._target.writer(static)
+        with writer:
+            counts = write_table(writer, self._chosen(), self._used.classes)
+            refuse_too_many_errors(
+                counts.statuses,
+                self._config.max_error_rate,
+                f"{self._target.path} was not written; what was computed is kept for the next run.",
+            )
+            finished = datetime.datetime.now(datetime.UTC)
             writer.finish(
                 {
-                    "model_id": used.model_id,
-                    "run_id": run_id,
-                    "model": printable(model.name),
-                    "architecture": used.architecture,
-                    "weights_sha256": used.weights_sha256,
-                    "preprocessing": used.preprocessing.to_dict(),
-                    "preprocessing_fingerprint": used.preprocessing.fingerprint,
-                    "classes": list(used.classes),
-                    "threshold": used.threshold,
-                    "temperature": used.temperature,
-                    "trained_on_leaky_split": bool(used.training.get("leaky")),
-                    "statuses": dict(sorted(statuses.items())),
-                    "labels": dict(labels),
-                    "started": began.isoformat(timespec="seconds"),
-                    "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    "runtime": runtime.reason,
-                    "versions": versions(
-                        "tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow"
-                    ),
+                    **static,
+                    "run_id": self._run_id,
+                    "files": sum(counts.statuses.values()),
+                    "rows": counts.rows,
+                    "kept_files": self._kept,
+                    "absent_files": counts.absent,
+                    "duplicate_files": counts.duplicates,
+                    "statuses": dict(sorted(counts.row_statuses.items())),
+                    "labels": dict(counts.labels),
+                    "started": self._began.isoformat(timespec="seconds"),
+                    "finished": finished.isoformat(timespec="seconds"),
+                    "runtime": network.reason,
+                    "batch_size": self._config.batch_size,
+                    "place_in_batch_matters": network.place_matters,
                 }
             )
-    return Report(
-        used.model_id,
-        dict(statuses),
-        dict(labels),
-        time.monotonic() - started,
-        processed,
-        out.stat().st_size,
+        return counts
+
+    def _chosen(self) -> Iterator[tuple[Entry, FileRows]]:
+        base = int(self._incremental)
+        streams = [self._area.current(), *self._earlier()]
+        for found in aligned(self._listing.files, streams):
+            entry = found._replace(rows=found.rows[1:])
+            if entry.file is not None:
+                yield entry, found.rows[0] or self._kept_rows(entry)
+            elif base and entry.rows[-1] and not self._config.prune:
+                yield entry, entry.rows[-1]
+
+    def report(self, counts: Counts, started: float, unchanged: bool = False) -> Report:
+        """The receipt."""
+        return Report(
+            model_id=self._used.model_id,
+            files=len(self._listing.files),
+            statuses=dict(counts.statuses),
+            labels=dict(counts.labels),
+            rows=counts.rows,
+            kept=self._kept,
+            absent=counts.absent,
+            young=self._listing.young,
+            others=self._listing.others,
+            seconds=time.monotonic() - started,
+            timings=dataclasses.replace(self._timings),
+            bytes=self._target.bytes(),
+            unchanged=unchanged,
+        )
+
+
+def _out_of_time(done: int, files: int) -> TryAgainError:
+    return TryAgainError(
+        f"--max-runtime is over: {done:,} of {files:,} files are done and kept. "
+        "The same command goes on."
     )
 
 
-def _inputs(folder: Path, out: Path) -> list[FoundFile]:
-    """All files of `folder`, without what this command itself writes there."""
-    own = {os.path.realpath(out), os.path.realpath(sidecar_path(out))}
-    files = find_files(folder)
-    if out.resolve().is_relative_to(folder.resolve()):
-        # Not Path.resolve: below Python 3.13 it raises at the symbolic link loops among the files.
-        files = [file for file in files if os.path.realpath(file.path) not in own]
-    if not files:
-        raise InputError(f"{folder} holds no files. Give the folder that holds the images.")
-    return files
+def _static(used: Bundle, model: Path) -> dict[str, Any]:
+    """What decides the predictions."""
+    return {
+        "model_id": used.model_id,
+        "model": printable(model.name),
+        "architecture": used.architecture,
+        "weights_sha256": used.weights_sha256,
+        "preprocessing": used.preprocessing.to_dict(),
+        "classes": list(used.classes),
+        "threshold": used.threshold,
+        "temperature": used.temperature,
+        "trained_on_leaky_split": bool(used.training.get("leaky")),
+        "training_shapes_known": "shapes" in used.training,
+        "versions": versions("tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow"),
+    }
 
 
-def _predict(
-    decoded: Sequence[Decoded], score: Scorer, used: Bundle, run_id: str
-) -> list[dict[str, Any]]:
-    rows = [{**entry.row, "model_id": used.model_id, "run_id": run_id} for entry in decoded]
-    good = [index for index, entry in enumerate(decoded) if entry.pixels is not None]
-    if good:
-        logits = score(np.stack([entry.pixels for entry in decoded if entry.pixels is not None]))
-        probabilities = probability(logits, used.temperature)
-        for index, logit, prob in zip(good, logits, probabilities, strict=True):
-            rows[index] |= {
-                "logit": float(logit),
-                "prob_tumor": float(prob),
-                "label": used.classes[int(prob >= np.float32(used.threshold))],
-            }
-    return rows
+def _counts_of(metadata: Mapping[str, str]) -> Counts:
+    """The counts of a table that is left as it is: every row there is `ok`."""
+    try:
+        rows, files = int(metadata["rows"]), int(metadata["files"])
+        absent, labels = int(metadata["absent_files"]), json.loads(metadata["labels"])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"The table's metadata is damaged ({error}): use --overwrite.") from error
+    counts = Counts(rows=rows, absent=absent)
+    counts.statuses[Status.OK.value] = files
+    counts.labels.update(labels)
+    return counts
+
+
+def _path_key(out: Path) -> bytes:
+    """The secret that hides the paths of this table, the same in every run."""
+    path = out.with_name(f".{out.name}.key")
+    if not path.exists():
+        write_bytes(path, secrets.token_bytes(32), PRIVATE)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}, which hides the paths, cannot be read: {error.strerror}.") from error

@@ -16,19 +16,20 @@ row, but for colour):
                  maximum would leave 12-bit data in 16-bit files with 16 grey levels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.files import is_dicom
-from tumorbatch.preprocess.headers import Header, read_header
+from tumorbatch.preprocess.headers import Header, read_header, tiff_page
 from tumorbatch.status import FileError, Status
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 WINDOW_PERCENTILES = (0.5, 99.5)
+_TIFF = (b"II*\0", b"MM\0*")
 _FLOAT32 = np.finfo(np.float32)
 
 # One thread a worker process: the processes already fill the cores.
@@ -55,12 +56,14 @@ class Decoded:
     flags: tuple[str, ...]
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> Decoded:
     """Decode a whole file's bytes.
 
     Args:
         data: Content of a JPEG, PNG, TIFF, BMP, WebP or DICOM file.
         max_pixels: Larger images are refused by their header, before memory is spent on them.
+        frame: Page of a TIFF or frame of a DICOM file, from 0; by default the first page, or the
+            middle frame. Of other formats there is only 0.
 
     Raises:
         FileError: With the status and reason for the file's row.
@@ -70,8 +73,14 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     if is_dicom(data):  # before the others: a DICOM file's preamble may be a TIFF header
         from tumorbatch.preprocess.dicom import decode_dicom  # pydicom only where it is needed
 
-        return decode_dicom(data, max_pixels)
+        return decode_dicom(data, max_pixels, frame)
+    pages = None
+    if frame and data[:4] in _TIFF:
+        data, pages = tiff_page(data, frame)
+    elif frame:
+        raise FileError(Status.DECODE_ERROR, f"it has no frame {frame + 1} that can be read")
     header = read_header(data)
+    header = header if pages is None else replace(header, pages=pages)
     if header.width * header.height > max_pixels:
         raise FileError(
             Status.TOO_LARGE,

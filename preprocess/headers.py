@@ -183,19 +183,39 @@ def _first_directory(data: bytes, wanted: Set[int]) -> tuple[dict[int, tuple[int
     return tags, following
 
 
-def _count_pages(data: bytes, following: int) -> int:
-    """Number of directories, the first included, whose chain goes on at `following`."""
+def _later_pages(data: bytes, following: int) -> list[int]:
+    """Where the directories behind the first lie, whose chain goes on at `following`."""
     order = _byte_order(data)
-    pages, seen = 1, set()
-    while following and following not in seen and pages < _MAX_TIFF_PAGES:
+    found: list[int] = []
+    seen = set()
+    while following and following not in seen and len(found) + 1 < _MAX_TIFF_PAGES:
         seen.add(following)
+        at = following
         try:
-            (count,) = struct.unpack_from(order + "H", data, following)
-            (following,) = struct.unpack_from(order + "I", data, following + 2 + 12 * count)
+            (count,) = struct.unpack_from(order + "H", data, at)
+            (following,) = struct.unpack_from(order + "I", data, at + 2 + 12 * count)
         except struct.error:
-            break  # only the first page is used; a broken later one must not cost it
-        pages += 1
-    return pages
+            break  # a broken later page must not cost the first one
+        found.append(at)
+    return found
+
+
+def tiff_page(data: bytes, index: int) -> tuple[bytes, int]:
+    """The same TIFF with another page first, and how many pages it has in all.
+
+    Only the offset in its header is changed.
+
+    Raises:
+        FileError: There is no such page.
+    """
+    try:
+        order = _byte_order(data)
+        (at,) = struct.unpack_from(order + "I", data, 4)
+        _, following = _first_directory(data, frozenset())
+        offsets = [at, *_later_pages(data, following)]
+        return data[:4] + struct.pack(order + "I", offsets[index]) + data[8:], len(offsets)
+    except (ValueError, IndexError, struct.error) as error:
+        raise FileError(Status.DECODE_ERROR, f"it has no page {index + 1}") from error
 
 
 def _tiff(data: bytes) -> Header:
@@ -233,7 +253,7 @@ def _tiff(data: bytes) -> Header:
         # As libtiff has it, a fourth channel beside RGB is alpha even where nothing says so.
         alpha=bool(tags.get(338)) or (photometric == 2 and channels > 3),
         orientation=orientation if 1 <= orientation <= 8 else 1,
-        pages=_count_pages(data, following),
+        pages=1 + len(_later_pages(data, following)),
     )
 
 

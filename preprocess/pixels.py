@@ -23,7 +23,8 @@ class Processed:
 
     Attributes:
         pixels: uint8 [size, size].
-        decoded: The image before equalisation, at its own resolution.
+        decoded: The image before equalisation, at its own resolution; `decoded.header.pages` tells
+            how many pages or frames there are.
         flags: Rules that were applied to it, sorted; "low-res" where a side was enlarged.
     """
 
@@ -63,13 +64,24 @@ def resize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.
     return np.asarray(out, np.uint8)
 
 
-def process(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Processed:
+def process(
+    data: bytes,
+    preprocessing: Preprocessing,
+    max_pixels: int = MAX_PIXELS,
+    frame: int | None = None,
+) -> Processed:
     """The whole path: bytes -> checks -> decode -> grey -> CLAHE at native size -> resize.
+
+    Args:
+        data: A file's content.
+        preprocessing: What is done to it.
+        max_pixels: Larger images are refused.
+        frame: Which page or frame, from 0; see `decode`.
 
     Raises:
         FileError: With the status and reason for the file's row.
     """
-    decoded = decode(data, max_pixels)
+    decoded = decode(data, max_pixels, frame)
     # Equalised before it is made smaller: the report's order, and the tiles then have enough pixels.
     pixels = resize(equalize(decoded.grey, preprocessing), preprocessing)
     flags = decoded.flags

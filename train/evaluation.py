@@ -24,7 +24,7 @@ from tumorbatch.train.errors_gallery import errors_gallery
 from tumorbatch.train.evaluation_config import Config, Report
 from tumorbatch.train.freezing import frozen, renew, with_calibration
 from tumorbatch.train.results import SCHEMA_VERSION, publish, refuse_foreign
-from tumorbatch.train.scored import Scored, score_split
+from tumorbatch.train.scored import Scored, score_split, whole
 from tumorbatch.train.split_metrics import METHOD, parts, size_bucket, size_buckets, split_metrics
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,12 @@ def run(
         log.info("model %s from %s, %s", used.model_id, model, runtime.reason)
         network = bundle.load_network(model, used)
         score = scorer(network, config.batch_size, runtime)
-        scored = {
-            split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
-        }
+        if config.external:
+            scored = {"test": whole(tfrecords, dataset, score)}
+        else:
+            scored = {
+                split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
+            }
         chosen = (
             used if config.external else _calibrated(used, scored["validation"], config, dataset_sha256)
         )

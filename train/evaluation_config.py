@@ -19,7 +19,7 @@ class Config:
             takes the default for a bundle that has none.
         freeze: Write a newly chosen threshold and temperature, and the renewed card, into the bundle.
         external: The shard set is another one than the model was trained on, on purpose: nothing is
-            chosen on it and the bundle is left alone.
+            chosen on it, all of its images are judged, and the bundle is left alone.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
         gallery: At most so many errors are shown.

@@ -40,9 +40,9 @@ PROTOCOLS = {
     ),
     "external": (
         "external set",
-        "Another shard set than the one that the model was trained on. Nothing was chosen on it. This "
-        "tool cannot check that it shares no image and no patient with the training data: whoever "
-        "started this evaluation said so.",
+        "Another shard set than the one that the model was trained on; all of its images, whatever "
+        "split they lie in. Nothing was chosen on it. This tool cannot check that it shares no image "
+        "and no patient with the training data: whoever started this evaluation said so.",
     ),
 }
 
@@ -127,7 +127,7 @@ def report(
 
 
 def _figures(page: Page, about: Mapping[str, Any]) -> None:
-    test, validation = about["test"], about["validation"]
+    test = about["test"]
     threshold = about["model"]["threshold"]
     page.section("Figures")
     rows: Rows = []
@@ -154,10 +154,12 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
         "all other figures the bootstrap alone; where it has no width, no replicate held an error, "
         "which on few images says little. ECE leans upwards on few images, and so does its interval."
     )
+    if "validation" not in about:  # of an external set
+        return
     rows = [
         [title, _value(figure), figure.n, figure.interval()]
         for key, title in ROWS
-        for figure in (Figure.from_dict(validation["figures"][key]),)
+        for figure in (Figure.from_dict(about["validation"]["figures"][key]),)
     ]
     page.heading("Validation split")
     page.table(
@@ -166,9 +168,7 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
             Column("95 % interval", True),
         ],
         rows,
-        "For comparison only: weights, temperature and threshold were chosen on it, so it flatters."
-        if about["protocol"] != "external"
-        else "Of the external set; nothing was chosen on it.",
+        "For comparison only: weights, temperature and threshold were chosen on it, so it flatters.",
     )  # fmt: skip
 
 

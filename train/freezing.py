@@ -1,17 +1,16 @@
-"""Changing what a finished bundle says of its output, as a whole or not at all."""
+"""Changing what a finished bundle says of its output."""
 
+import contextlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle
-from tumorbatch.atomic import recover_folder, replace_folder, write_bytes
+from tumorbatch.atomic import atomic_file, remove_temporaries
 from tumorbatch.bundle import Bundle
-from tumorbatch.errors import InputError, OutputError, cannot_write
+from tumorbatch.errors import InputError, OutputError
 from tumorbatch.lock import output_lock
 
 
@@ -44,9 +43,10 @@ def with_calibration(used: Bundle, calibration: Mapping[str, Any]) -> Bundle:
 
 
 def renew(folder: Path, made: Bundle, metrics: Mapping[str, Any], card: str) -> bool:
-    """Write model.json, metrics.json and model_card.md into the bundle at `folder`, all or none.
+    """Write model.json, metrics.json and model_card.md into the bundle at `folder`.
 
-    The other files stay the very same (hard links, where the file system has them).
+    All three are on the disk before the first takes its place, and model.json, which decides, comes
+    last. The folder itself is not exchanged: it would be away for a moment, and `infer` may come by.
 
     Returns:
         False when they are there already: nothing was written.
@@ -56,30 +56,23 @@ def renew(folder: Path, made: Bundle, metrics: Mapping[str, Any], card: str) -> 
         InputError: Another model took its place since it was read.
         OutputError: The bundle cannot be changed.
     """
-    files = {
-        bundle.METRICS: _json_text(metrics),
-        bundle.CARD: card.encode(),
+    files = {  # in reverse: contexts end in the order opposite to their beginning
         bundle.MODEL: _json_text(made.to_dict()),
+        bundle.CARD: card.encode(),
+        bundle.METRICS: _json_text(metrics),
     }
     if all(_content(folder / name) == data for name, data in files.items()):
         return False
-    folder = folder.resolve()  # a link stays a link
-    new = folder.with_name(f".{folder.name}.new")
+    folder = folder.resolve()
     try:
         with output_lock(folder, folder.with_name(f".{folder.name}.lock")):
-            recover_folder(folder)
             if bundle.load(folder).weights_sha256 != made.weights_sha256:
                 raise InputError(f"{folder} holds another model than a moment ago. Evaluate it again.")
-            shutil.rmtree(new, ignore_errors=True)  # left by a run that was killed here
-            try:
-                shutil.copytree(folder, new, copy_function=_link)
+            for name in files:
+                remove_temporaries(folder, name)
+            with contextlib.ExitStack() as stack:
                 for name, data in files.items():
-                    write_bytes(new / name, data)
-                replace_folder(new, folder)
-            except OSError as error:
-                raise cannot_write(folder, error) from error
-            finally:
-                shutil.rmtree(new, ignore_errors=True)
+                    stack.enter_context(atomic_file(folder / name)).write(data)
     except OutputError as error:
         raise OutputError(
             f"{error} To evaluate without a change of the bundle: --no-freeze."
@@ -97,11 +90,3 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +145,38 @@ def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> Sc
         formats=tuple(map(str, column("format"))),
         shards=tuple(map(str, column("shard"))),
         positions=numbers("position"),
+    )
+
+
+def whole(folder: Path, dataset: Dataset, score: Scorer) -> Scored:
+    """All splits of a shard set as one, called "test": nothing of it was trained on.
+
+    Raises:
+        InputError: See `score_split`; there is no image at all.
+    """
+    splits = [split for split in shardset.SPLITS if dataset.records(split)] or ["test"]
+    several = [score_split(folder, dataset, split, score) for split in splits]
+    paths = [path for of in several for path in of.paths]
+    order = np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
+
+    def sequence(name: str) -> tuple[str, ...]:
+        values = [value for of in several for value in getattr(of, name)]
+        return tuple(values[index] for index in order)
+
+    def array(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(of, name) for of in several])[order]
+
+    return Scored(
+        split="test",
+        paths=sequence("paths"),
+        labels=array("labels"),
+        logits=array("logits"),
+        groups=array("groups"),
+        widths=array("widths"),
+        heights=array("heights"),
+        formats=sequence("formats"),
+        shards=sequence("shards"),
+        positions=array("positions"),
     )
 
 

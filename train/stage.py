@@ -174,7 +174,8 @@ def _train(
         for name, of in scored.items()
     }
     calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
-    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, calibration)
+    shapes = shardset.shapes(tfrecords, "train")
+    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes)
     return made, metrics, fitted
 
 
@@ -263,6 +264,7 @@ def _publish(
     feed: str,
     metrics: dict[str, Any],
     calibration: dict[str, Any],
+    shapes: list[str],
 ) -> Bundle:
     """Write the whole bundle beside `out`, then swap it in."""
     weights = bundle.serialize_weights(network)
@@ -284,6 +286,7 @@ def _publish(
             "images_per_second": round(fitted.images_per_second, 1),
             "waiting_share": fitted.waiting_share,
             "compile_seconds": fitted.compiling,
+            "shapes": shapes,  # `infer` flags an image whose size is none of these
         },
         versions=versions("keras", "tensorflow", "numpy"),
         calibration=calibration,

@@ -23,13 +23,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
 
 
-def remove_temporaries(folder: Path, name: str = "") -> None:
-    """Delete what killed runs left in `folder`: of any file, or of `name` and its `name.*`.
+def remove_temporaries(folder: Path, *names: str) -> None:
+    """Delete what killed runs left in `folder`: of any file, or of those with these names.
 
     Hold the lock of what is named: other files' temporaries may belong to a run that is alive.
     """
-    name = glob.escape(name)
-    for pattern in (f".{name}", f".{name}.*") if name else (".*",):
+    for pattern in [f".{glob.escape(name)}" for name in names] or [".*"]:
         for path in folder.glob(f"{pattern}{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
 

@@ -24,6 +24,7 @@ def main() -> None:
     From a working folder with images in data/raw/Healthy and data/raw/Tumor:
       tumorbatch shard                      images -> CLAHE -> splits -> tfrecords/
       tumorbatch train --arch cnn1          tfrecords/ -> models/cnn1/
+      tumorbatch evaluate cnn1              models/cnn1/ -> results/cnn1/report.html
       tumorbatch infer folder/ out.parquet  any folder -> one row a file
 
     \b

@@ -174,32 +174,41 @@ def shard(
 
 
 @click.command()
-@click.argument("tfrecords", type=options.PATH, default=Path("tfrecords"))
+@click.argument("table", metavar="[TFRECORDS | TABLE]", type=options.PATH, default=Path("tfrecords"))
 @options.quiet
-def verify(tfrecords: Path, quiet: bool) -> None:
-    """Check that a shard set is still what `shard` wrote.
+def verify(table: Path, quiet: bool) -> None:
+    """Check that a shard set, or a table of predictions, is still what was written.
 
     Reads everything in TFRECORDS (default tfrecords) and changes nothing: size, sha256, checksums and
     number of the records of each shard, each record against its row of the manifest, the counts, and
-    the proof that no image lies in two splits. Every problem is told with the file that has it and
-    what to do about it; the exit code is then 66.
+    the proof that no image lies in two splits. Of a table: page checksums, sha256, columns, order,
+    and counts. Every problem is told with the file that has it and what to do about it; the exit code
+    is then 66.
 
     \b
     Examples:
       tumorbatch verify
       tumorbatch verify /archive/tfrecords --quiet && tumorbatch train --arch cnn1 /archive/tfrecords
+      tumorbatch verify out.parquet
     """
     with session(quiet, "Nothing was changed: the same command starts again."):
-        from tumorbatch.preprocess import verify as stage
+        from tumorbatch.reports import table_report, verify_report
 
-        report = stage.run(tfrecords)
-        for problem in report.problems:
+        if table.is_file() or (table / "_SUCCESS").exists():
+            from tumorbatch.infer import check
+
+            checked = check.run(table)
+            problems, text = list(checked.problems), table_report(checked, table)
+        else:
+            from tumorbatch.preprocess import verify as stage
+
+            report = stage.run(table)
+            problems, text = list(map(str, report.problems)), verify_report(report, table)
+        for problem in problems:
             click.echo(f"Error: {problem}", err=True)
         if not quiet:
-            from tumorbatch.reports import verify_report
-
-            click.echo(verify_report(report, tfrecords))
-    sys.exit(ExitCode.NO_INPUT if report.problems else ExitCode.OK)
+            click.echo(text)
+    sys.exit(ExitCode.NO_INPUT if problems else ExitCode.OK)
 
 
 @click.command()

@@ -38,7 +38,7 @@ _ONLY_WITH = ("source", "patients", "weights", "reuse", "yes")
     "--external",
     is_flag=True,
     help="TFRECORDS is another set than the model was trained on, and you know that they share no "
-    "image and no patient. Nothing is chosen on it; the bundle is left alone.",
+    "image and no patient. All of its images are judged, nothing is chosen, the bundle is left alone.",
 )
 @click.option("--replicates", type=int, default=2000, show_default=True, help="Of the bootstrap.")
 @click.option(

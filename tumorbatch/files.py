@@ -1,5 +1,6 @@
 """Finding files, reading them safely, and naming them in tables."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -22,17 +23,30 @@ class FoundFile:
         name: Path relative to the root, `/` between its parts, always valid UTF-8.
         problem: Why it must not be opened ("" when it may be).
         status: What its row says when there is a problem.
+        size: Bytes, when it was found.
+        mtime_ns: Last change, nanoseconds since 1970, when it was found.
     """
 
     path: str
     name: str
     problem: str = ""
     status: Status = Status.UNSUPPORTED
+    size: int = 0
+    mtime_ns: int = 0
 
 
 def printable(path: str) -> str:
-    """`path` as valid UTF-8: bytes that are not are written as `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""`path` as valid UTF-8, another one for every path.
+
+    A name that is valid UTF-8 stays what it is. In others, bytes that are not become `\xNN` and `\`
+    becomes `\\`; so it does where a name holds a `\x` of its own.
+    """
+    data = os.fsencode(path)
+    with contextlib.suppress(UnicodeDecodeError):
+        text = data.decode()
+        if "\\x" not in text:
+            return text
+    return data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def is_dicom(data: bytes) -> bool:
@@ -84,15 +98,15 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
             path = os.path.join(folder, entry)
             name = prefix + printable(entry)
             try:
-                mode = os.stat(path).st_mode
+                info = os.stat(path)
             except OSError as error:
                 loop = error.errno == errno.ELOOP
                 yield FoundFile(path, name, "symbolic link loop" if loop else "")
                 continue
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(info.st_mode):
                 pending.append((path, name + "/", (*above, key)))
-            elif stat.S_ISREG(mode):
-                yield FoundFile(path, name)
+            elif stat.S_ISREG(info.st_mode):
+                yield FoundFile(path, name, size=info.st_size, mtime_ns=info.st_mtime_ns)
             else:
                 yield FoundFile(path, name, "not a regular file")
 
@@ -120,6 +134,7 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
             if info.st_size > max_bytes:
                 raise FileError(Status.TOO_LARGE, f"{info.st_size:,} bytes; the limit is {max_bytes:,}")
             data = stream.read(info.st_size + 1)  # it may be growing
+            after = os.fstat(stream.fileno())
     except FileNotFoundError as error:
         raise FileError(Status.VANISHED, "the file was gone when it was to be read") from error
     except OSError as error:
@@ -128,4 +143,6 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
         raise FileError(
             Status.IO_ERROR, f"it changed from {info.st_size:,} bytes while being read: still written?"
         )
+    if after.st_mtime_ns != info.st_mtime_ns:
+        raise FileError(Status.IO_ERROR, "it was written to while being read")
     return data, info

@@ -1,31 +1,34 @@
-"""One run per output: a second one stops at once and says who holds it."""
+"""One run per output: a second one stops at once and says who holds it.
+
+On a local file system the kernel's `flock` decides: it is let go when the process dies, however it
+dies, so a stale lock file blocks nobody. Network file systems may keep such a lock on one machine only
+(NFS mounted with nolock) or know none. There the lock file itself decides: the holder touches it every
+20 seconds, and another machine takes it over when that has not happened for two minutes.
+"""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tumorbatch.errors import TryAgainError, cannot_write
 
-
-def _holder(text: str) -> str:
-    try:
-        holder = json.loads(text)
-        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+_BEAT = 20.0  # seconds
+_STALE = 120.0  # seconds without a beat, by the file server's clock
+# `fuse.`: sshfs, s3fs and the like. An unknown type counts as local: the kernel's locks are the rule.
+_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "fuse.")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
 @contextlib.contextmanager
 def output_lock(output: Path, lock: Path) -> Iterator[None]:
     """Hold `output` for the length of the block.
-
-    The lock is taken with `flock`: the kernel lets go of it when the process dies, however it dies,
-    so a stale lock file blocks nobody.
 
     Args:
         output: What is being written; it is named in messages.
@@ -33,41 +36,137 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
 
     Raises:
         TryAgainError: Another process holds it; the text names that process.
-        OutputError: The lock file cannot be made, locked or written.
+        OutputError: The lock file cannot be made or written.
     """
-    while True:
-        try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise cannot_write(output, error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            text = os.pread(descriptor, 4096, 0).decode(errors="replace")
-            os.close(descriptor)
-            raise TryAgainError(
-                f"{output} is in use by {_holder(text)}. Try again when that run has ended."
-            ) from error
-        except OSError as error:  # some network file systems know no locks
-            os.close(descriptor)
-            raise cannot_write(output, error) from error
-        # The holder before us may have deleted the file between our open and our flock.
-        try:
-            same = os.path.samestat(os.fstat(descriptor), lock.stat())
-        except FileNotFoundError:
-            same = False
-        if same:
-            break
-        os.close(descriptor)
+    descriptor = _take(output, lock)
+    ended = threading.Event()
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text.encode(), 0)
+            os.fsync(descriptor)  # other machines look at it
         except OSError as error:
             raise cannot_write(output, error) from error
+        threading.Thread(target=_beat, args=(descriptor, ended), daemon=True).start()
         yield
     finally:
+        ended.set()
         lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _beat(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(_BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _take(output: Path, lock: Path) -> int:
+    """An open descriptor of the lock file, which is ours."""
+    while True:
+        try:
+            descriptor, made = _open(lock)
+        except FileNotFoundError as error:
+            if lock.parent.is_dir():  # it was deleted just now
+                continue
+            raise cannot_write(output, error) from error
+        except OSError as error:
+            raise cannot_write(output, error) from error
+        try:
+            alone = _kernel_lock(descriptor)
+            text = os.pread(descriptor, 4096, 0).decode(errors="replace")
+            judged = not made and (alone is None or _network(lock))
+            if alone is False or (judged and _alive(text, lock, alone)):
+                raise TryAgainError(
+                    f"{output} is in use by {_told(text)}. Try again when that run has ended."
+                )
+            # The holder before us may have deleted the file between our open and our lock.
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            os.close(descriptor)
+            raise cannot_write(output, error) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _open(lock: Path) -> tuple[int, bool]:
+    """A descriptor of the lock file, and whether it was made here: by one process alone, on NFS too."""
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
+    except FileExistsError:
+        return os.open(lock, os.O_RDWR), False
+
+
+def _kernel_lock(descriptor: int) -> bool | None:
+    """Whether the kernel gave us the lock; None where the file system knows none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def _alive(text: str, lock: Path, alone: bool | None) -> bool:
+    """Whether the process that a lock file names still works, where the kernel cannot tell."""
+    holder = _holder(text)
+    if holder is not None and holder["host"] == socket.gethostname():
+        if alone:  # on one machine flock can be trusted
+            return False
+        try:
+            os.kill(int(str(holder["pid"])), 0)
+        except (ProcessLookupError, ValueError):
+            return False
+        except PermissionError:
+            pass
+    return _age(lock) < _STALE
+
+
+def _age(lock: Path) -> float:
+    """Seconds since the last beat, by the file server's clock, which stamps both files."""
+    probe = lock.with_name(f"{lock.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - lock.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _network(path: Path) -> bool:
+    """Whether `path` lies on a network file system."""
+    try:
+        device = os.stat(path).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            fields = line.split()
+            if fields[2] == wanted:
+                kind = fields[fields.index("-") + 1]
+                return kind.startswith(_NETWORK)
+    except (OSError, ValueError, IndexError):
+        pass
+    return False
+
+
+def _holder(text: str) -> dict[str, object] | None:
+    try:
+        holder = json.loads(text)
+        return {name: holder[name] for name in ("pid", "host", "since")}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _told(text: str) -> str:
+    holder = _holder(text)
+    if holder is None:
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"

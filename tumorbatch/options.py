@@ -46,6 +46,32 @@ timeout = click.option(
     show_default=True,
     help="Seconds after which a file that is still being decoded becomes an error row.",
 )
+log_format = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="`json`: one object a line on standard error.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "mixed_float16"]),
+    default="auto",
+    show_default=True,
+    help="`auto`: mixed_float16 on a GPU with tensor cores, float32 elsewhere.",
+)
+xla = click.option(
+    "--xla",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="`auto`: on a GPU with tensor cores, not on a CPU, where it slows things down.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="TensorFlow's threads.  [default: the cores that this process may use]",
+)
 device = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "gpu"]),

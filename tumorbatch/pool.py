@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -104,13 +104,18 @@ def limited(items: Iterable[Item], seconds: float) -> Iterator[Item]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def restart_clock(seconds: float) -> None:
+    """Inside `limited`: the item has another part, which may take as long again."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def ordered_map(
     function: Callable[[Sequence[Item]], list[Result]],
     chunks: Iterable[Sequence[Item]],
     workers: int,
     on_loss: Callable[[Item, FileError], Result],
     seconds: float = SECONDS,
-) -> Iterator[list[Result]]:
+) -> Generator[list[Result]]:
     """Yield `function(chunk)` for each chunk, in order, computed by worker processes.
 
     At most three chunks a worker are under way at once, so memory does not grow with their number.

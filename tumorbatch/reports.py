@@ -1,5 +1,7 @@
 """What the commands print when they are done."""
 
+import dataclasses
+import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,8 @@ from tumorbatch.status import Status
 
 if TYPE_CHECKING:
     from tumorbatch.bundle import Bundle
-    from tumorbatch.infer import stage as infer_stage
+    from tumorbatch.infer.check import Report as TableReport
+    from tumorbatch.infer.config import Report as InferReport
     from tumorbatch.preprocess import equalize as equalize_stage
     from tumorbatch.preprocess import stage as preprocess_stage
     from tumorbatch.preprocess import verify as verify_stage
@@ -204,21 +207,72 @@ def _figure(value: dict[str, Any]) -> str:
     return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
-def infer_report(report: "infer_stage.Report", out: Path) -> str:
-    """Rows, labels, errors by reason, and speed."""
-    ok = report.files - report.errors
+def infer_report(report: "InferReport", out: Path) -> str:
+    """Files, labels, errors by reason, what was kept, speed and what bounds it."""
     labels = ", ".join(f"{count:,} {name}" for name, count in report.labels.items())
-    return "\n".join(
-        [
-            f"{report.files:,} files: {ok:,} predicted ({labels}); "
-            f"errors: {_rejected(report.statuses)}.",
-            f"{report.processing_seconds:.1f} s, "
-            f"{report.files / report.processing_seconds:,.0f} images/s "
-            f"({report.seconds:.1f} s with the start of TensorFlow).",
-            f"{_name(out)}: {report.files:,} rows, {report.bytes:,} bytes, model {report.model_id}.",
-            f"Look at it: tumorbatch show {_name(out)}",
-        ]
+    lines = [
+        f"{report.files:,} files: {report.files - report.errors:,} predicted ({labels}); "
+        f"errors: {_rejected(report.statuses)}."
+    ]
+    if report.rows != report.files:
+        lines.append(f"{report.rows:,} rows: one for each frame or page.")
+    told = {
+        "kept from before": report.kept,
+        "with rows, but not there any more": report.absent,
+        "too young, left for the next run": report.young,
+        "no images or not selected, left out": report.others,
+    }
+    if any(told.values()):
+        parts = (f"{count:,} {what}" for what, count in told.items() if count)
+        lines.append(f"Files: {'; '.join(parts)}.")
+    if report.unchanged:
+        lines.append(f"Nothing new: {_name(out)} was left as it is.")
+        return "\n".join(lines)
+    lines += _speed(report)
+    lines.append(
+        f"{_name(out)}: {report.rows:,} rows, {report.bytes:,} bytes, model {report.model_id}."
     )
+    lines.append(f"Look at it: tumorbatch show {_name(out)}")
+    return "\n".join(lines)
+
+
+_JUDGED_FROM = 3.0  # seconds of work; before that, starting the workers is most of it
+
+
+def _speed(report: "InferReport") -> list[str]:
+    times = report.timings
+    if not report.computed or not times.processing:
+        return []
+    working = max(1e-9, times.processing - times.loading)
+    bound = {
+        "decoding": "the bound is decoding (more --workers or cores would help)",
+        "model": "the bound is the model (a GPU or a smaller network would help)",
+        "neither": "both share the cores",
+    }[times.bound()]
+    return [
+        f"{times.processing:.1f} s, {report.computed / times.processing:,.0f} images/s "
+        f"({report.seconds:.1f} s in all; {times.loading:.1f} s of it TensorFlow's start).",
+        f"Decoding {times.decoding:.1f} s of worker time; model {times.model:.1f} s "
+        f"({times.model / working:.0%} of the time), waiting for images {times.waiting / working:.0%}"
+        + (f": {bound}." if working > _JUDGED_FROM else "."),
+    ]
+
+
+def infer_json(report: "InferReport", out: Path) -> str:
+    """The receipt of `infer` as one line of JSON."""
+    value = dataclasses.asdict(report)
+    value["timings"] = {name: round(of, 3) for name, of in value["timings"].items()}
+    value["seconds"] = round(report.seconds, 3)
+    more = {"out": _name(out), "errors": report.errors, "bound": report.timings.bound()}
+    return json.dumps({**value, **more}, ensure_ascii=False)
+
+
+def table_report(report: "TableReport", table: Path) -> str:
+    """What was read of a predictions table, and whether it is sound."""
+    read = f"{report.rows:,} rows in {report.files} files, {report.bytes / 1e6:,.1f} MB"
+    if report.problems:
+        return f"{_name(table)} is damaged: {len(report.problems)} problems ({read})."
+    return f"{_name(table)} is sound: all as `infer` wrote it ({read})."
 
 
 def predictions_table(file: Path, rows: int, errors: bool) -> None:
@@ -238,7 +292,7 @@ def predictions_table(file: Path, rows: int, errors: bool) -> None:
     console = Console(width=None if Console().is_terminal else 120)
     for name in ("model_id", "threshold", "statuses", "labels", "finished"):
         console.print(f"{name}: {metadata[name]}", markup=False, highlight=False)
-    table = Table("path", "status", "label", "prob_tumor", "size", "format", "flags", "error")
+    table = Table("path", "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")
     found = (row for row in iterate_rows(file) if not errors or row["status"] != Status.OK)
     for row in islice(found, rows):
         table.add_row(*_cells(row))
@@ -251,6 +305,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     probability, width = row["prob_tumor"], row["width"]
     cells = [
         row["path"],
+        str(row.get("frame", "")),
         row["status"],
         row["label"],
         None if probability is None else f"{probability:.4f}",

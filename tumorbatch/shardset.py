@@ -215,3 +215,21 @@ def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shapes(folder: Path, split: str) -> list[str]:
+    """Every "WIDTHxHEIGHT" that an image of the split had before it was resized, sorted.
+
+    Raises:
+        InputError: The manifest is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / MANIFEST
+    try:
+        table = pq.read_table(path, columns=["width", "height"], filters=[("split", "=", split)])
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is missing or damaged: {error}.") from error
+    pairs = zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)
+    return [f"{width}x{height}" for width, height in sorted(set(pairs))]

@@ -71,7 +71,7 @@ _EVERY = "all"
     default=None,
     help="Train the base's batch normalisation too; it stays as in inference otherwise.",
 )
-@click.option("--weight-decay", type=float, help="AdamW's, of kernels only.  [default: 0]")
+@click.option("--weight-decay", type=float, help="AdamW's, of kernels only.  [default: 0.05]")
 @click.option(
     "--dropout", type=float, help="Of the last features, beside the network's own.  [default: 0]"
 )
@@ -107,23 +107,9 @@ _EVERY = "all"
     show_default=True,
     help="GPUs of this machine that share each batch; XLA is off with more than one.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "mixed_float16"]),
-    default="auto",
-    show_default=True,
-    help="`auto`: mixed_float16 on a GPU with tensor cores, float32 elsewhere.",
-)
-@click.option(
-    "--xla",
-    type=click.Choice(["auto", "on", "off"]),
-    default="auto",
-    show_default=True,
-    help="`auto`: on a GPU, not on a CPU, where it slows training down.",
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Of TensorFlow. Default: the cores it may use."
-)
+@options.precision
+@options.xla
+@options.threads
 @click.option(
     "--onednn",
     type=click.Choice(["auto", "on", "off"]),

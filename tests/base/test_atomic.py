@@ -276,13 +276,13 @@ def test_all_stale_temporaries_are_removed_and_nothing_else(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["out.parquet", "a[1].parquet", "what?", "*"])
 def test_stale_temporaries_of_one_file_are_removed(tmp_path: Path, name: str) -> None:
-    others = ["out2", "other.parquet", f"{name}2", f"my{name}", f"my.{name}"]
+    others = ["out2", "other.parquet", f"{name}2", f"{name}.parquet", f"my{name}", f"my.{name}"]
     for other in others:
         temporary_name(tmp_path / other).write_bytes(b"a run that is alive is writing this")
     alive = _names(tmp_path)
     for own in (name, f"{name}.json"):
         temporary_name(tmp_path / own).write_bytes(b"half")
-    remove_temporaries(tmp_path, name)
+    remove_temporaries(tmp_path, name, f"{name}.json")
     assert _names(tmp_path) == alive
 
 

@@ -2,14 +2,17 @@
 
 import errno
 import fcntl
+import json
 import os
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tumorbatch import lock as locking
 from tumorbatch.errors import ExitCode, OutputError, TryAgainError
 from tumorbatch.lock import output_lock
 
@@ -115,15 +118,83 @@ def test_a_lock_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
         _take(tmp_path / "missing" / "lock")
 
 
-def test_a_file_system_without_locks_is_an_output_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# --- where the kernel's locks do not reach -----------------------------------------------------
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that knows no locks."""
+
     def flock(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(OutputError, match="Cannot write out: No locks available"):
+
+
+def _left_by(lock: Path, host: str, pid: int, seconds_ago: float) -> None:
+    lock.write_text(json.dumps({"pid": pid, "host": host, "since": "then"}))
+    then = time.time() - seconds_ago
+    os.utime(lock, (then, then))
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_file_decides(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with (
+        output_lock(Path("out"), lock),
+        pytest.raises(TryAgainError, match=f"process {os.getpid()} on"),
+    ):
+        _take(lock)
+    assert list(tmp_path.iterdir()) == []
+    _left_by(lock, socket.gethostname(), os.getpid(), 3600)  # alive, but without a beat for an hour
+    _take(lock)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    _left_by(lock, socket.gethostname(), gone.pid, 0)
+    _take(lock)
+
+
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("seconds_ago", [0, 119, 121])
+def test_another_machine_holds_it_as_long_as_it_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: bool, seconds_ago: float
+) -> None:
+    """On a network file system; on a local one its name is that of a container that is gone."""
+    monkeypatch.setattr(locking, "_network", lambda _: network)
+    _left_by(tmp_path / "lock", "another-machine", 1, seconds_ago)
+    if network and seconds_ago < 120:
+        with pytest.raises(TryAgainError, match="process 1 on another-machine, since then"):
+            _take(tmp_path / "lock")
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    else:
         _take(tmp_path / "lock")
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_one_that_has_not_written_its_name_yet_is_not_robbed(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    with pytest.raises(TryAgainError, match="another process"):
+        _take(tmp_path / "lock")
+
+
+def test_the_holder_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_BEAT", 0.01)
+    lock = tmp_path / "lock"
+    with output_lock(Path("out"), lock):
+        os.utime(lock, (0, 0))
+        deadline = time.monotonic() + 20
+        while lock.stat().st_mtime < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_the_type_of_the_file_system_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert locking._network(tmp_path) is False
+    device = tmp_path.stat().st_dev
+    numbers = f"{os.major(device)}:{os.minor(device)}"
+    line = f"36 35 {numbers} / /mnt rw,noatime shared:1 - nfs4 server:/export rw,local_lock=all\n"
+    monkeypatch.setattr(Path, "read_text", lambda _: line)
+    assert locking._network(tmp_path) is True
 
 
 def test_a_full_disk_is_an_output_error(tmp_path: Path, python: Any) -> None:

@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError
+from tumorbatch.errors import ExitCode, InputError, OutputError
 from tumorbatch.infer import predictions
 from tumorbatch.infer.predictions import (
     PredictionsWriter,
     iterate_rows,
     read_metadata,
-    refuse_foreign,
-    refuse_special,
     sidecar_path,
 )
 
@@ -34,7 +32,7 @@ def _rows(count: int, first: int = 0) -> list[dict[str, Any]]:
     when = datetime.datetime(2024, 2, 29, 12, 0, 0, 123456, datetime.UTC)
     rows = []
     for index in range(first, first + count):
-        row = {"path": f"scans/{index:05}.png", "model_id": "cnn1-0123", "run_id": "r1"}
+        row = {"path": f"scans/{index:05}.png", "frame": 1, "model_id": "cnn1-0123", "run_id": "r1"}
         if index % 3 == 2:
             row |= {"status": "empty", "error": "the file has no bytes"}
         else:
@@ -65,6 +63,7 @@ def test_golden_schema(tmp_path: Path) -> None:
     schema = pq.read_schema(_write(tmp_path / "out.parquet", _rows(3)))
     assert [(field.name, str(field.type), field.nullable) for field in schema] == [
         ("path", "string", False),
+        ("frame", "int32", False),
         ("status", "string", False),
         ("error", "string", True),
         ("label", "string", True),
@@ -125,7 +124,7 @@ def test_footer_and_sidecar_say_the_same(tmp_path: Path) -> None:
     path = _write(tmp_path / "out.parquet", _rows(5))
     footer = read_metadata(path)
     assert footer == {
-        "schema_version": "1",
+        "schema_version": "2",
         "model_id": "cnn1-0123",
         "threshold": "0.5",
         "classes": '["Healthy", "Tumor"]',
@@ -138,7 +137,7 @@ def test_footer_and_sidecar_say_the_same(tmp_path: Path) -> None:
     sidecar = json.loads(sidecar_path(path).read_text())
     data = path.read_bytes()
     assert sidecar == {
-        "schema_version": 1,
+        "schema_version": 2,
         **METADATA,
         "file": "out.parquet",
         "bytes": len(data),
@@ -273,28 +272,3 @@ def test_without_its_sidecar_the_file_does_not_appear_either(tmp_path: Path) -> 
     with pytest.raises(OutputError, match=r"out\.parquet\.json"):
         _write(path, _rows(3))
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.parquet.json"]
-
-
-# ------------------------------------------------------------------------- what is there already
-
-
-def test_refuse_foreign(tmp_path: Path) -> None:
-    path = tmp_path / "out.parquet"
-    refuse_foreign(path, "cnn1-0123")  # free
-    _write(path, _rows(2))
-    refuse_foreign(path, "cnn1-0123")  # the same model: a rerun
-    with pytest.raises(ConfigError, match=r"model cnn1-0123.*cnn2-4567.*--overwrite"):
-        refuse_foreign(path, "cnn2-4567")
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match="no predictions file"):
-        refuse_foreign(path, "cnn1-0123")
-
-
-def test_folders_devices_and_pipes_are_never_replaced(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "file").touch()
-    refuse_special(tmp_path / "file")
-    refuse_special(tmp_path / "free")
-    for name in (tmp_path, tmp_path / "pipe", Path("/dev/null"), Path("."), Path("/")):
-        with pytest.raises(ConfigError, match=r"Give .*name"):
-            refuse_special(name)

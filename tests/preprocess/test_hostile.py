@@ -65,7 +65,7 @@ def test_infer(
     tables = []
     for folder in (good, mixed):
         out = tmp_path / f"{folder.name}.parquet"
-        done = cli("infer", folder, out, "--model", model, "--workers", 2)
+        done = cli("infer", folder, out, "--model", model, "--workers", 2, "--all-files")
         assert "Traceback" not in done.stderr
         tables.append({row["path"]: row for row in pq.read_table(out).to_pylist()})
     assert done.returncode == ExitCode.SOME_ERRORS

@@ -1,5 +1,6 @@
 """`tumorbatch evaluate` as its users meet it: results, frozen choices, refusals, odd splits."""
 
+import contextlib
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from tumorbatch import bundle, shardset
+from tumorbatch import atomic, bundle, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocess.stage import Config as ShardConfig
 from tumorbatch.preprocess.stage import run as shard
@@ -194,6 +195,32 @@ def test_another_rule_is_frozen_and_makes_another_model(
     assert (code, "nothing to do" in output) == (ExitCode.OK, True)
 
 
+def test_model_json_is_the_last_to_change(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, the bundle still loads and decides as before; the same command mends it."""
+    moved: list[str] = []
+
+    def killed(source: Any, target: Any) -> None:
+        if Path(target).parent == copy:
+            moved.append(Path(target).name)
+            if len(moved) == 2:
+                raise KeyboardInterrupt("SIGKILL")
+        replace_file(source, target)
+
+    before, replace_file = bundle.load(copy), os.replace
+    command = ("evaluate", copy, shard_set, "--out", tmp_path / "r", "--threshold", "0.37", *FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        assert invoke(*command)[0] == ExitCode.TRY_AGAIN
+    assert moved == ["metrics.json", "model_card.md"]
+    assert bundle.load(copy) == before
+    assert invoke(*command)[0] == ExitCode.OK
+    assert bundle.load(copy).threshold == 0.37
+    assert "0.37 (frozen)" in (copy / "model_card.md").read_text()
+    assert not list(copy.glob(".*"))
+
+
 def test_no_freeze_leaves_the_bundle_alone_and_says_so(
     copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
 ) -> None:
@@ -240,11 +267,16 @@ def test_json_is_one_line(copy: Path, shard_set: Path, tmp_path: Path, invoke: A
 def test_a_bundle_that_cannot_be_written_is_as_it_was(
     copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, data: bytes, mode: int | None = None) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    @contextlib.contextmanager
+    def full(path: Path) -> Any:
+        """The disk is full when the second file is written."""
+        with atomic.atomic_file(path) as file:
+            if path.name == "model_card.md":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            yield file
 
     before = _content(copy)
-    monkeypatch.setattr("tumorbatch.train.freezing.write_bytes", full)
+    monkeypatch.setattr("tumorbatch.train.freezing.atomic_file", full)
     code, output = invoke(
         "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1", *FEW
     )
@@ -298,6 +330,20 @@ def test_another_shard_set_is_refused_unless_it_is_external(
     about = _json(out / "metrics.json")
     assert (about["protocol"], about["model"]["threshold"]) == ("external", bundle.load(copy).threshold)
     assert "external set" in (out / "report.html").read_text()
+    # All of it was judged, and the same figures come from the same rows.
+    assert "validation" not in about
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert len(rows) == about["test"]["n"] == sum(
+        sum(of.values()) for of in shardset.load(other_set).counts.values()
+    )  # fmt: skip
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    manifest = {row["path"]: row for row in pq.read_table(other_set / "manifest.parquet").to_pylist()}
+    for row in rows:
+        there = manifest[row["path"]]
+        assert (row["label"], row["group"]) == (there["class"] == "Tumor", there["duplicate_group"])
+        assert (row["width"], row["format"]) == (there["width"], there["format"])
+    right = sum(row["called"] == row["label"] for row in rows) / len(rows)
+    assert about["test"]["figures"]["accuracy"]["value"] == pytest.approx(right)
 
 
 @pytest.mark.parametrize(

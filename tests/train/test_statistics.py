@@ -110,7 +110,7 @@ def test_without_duplicates_it_is_the_bootstrap_of_scipy() -> None:
     values = np.random.default_rng(0).gamma(2, size=300)
     ours = percentile_interval(bootstrap(_mean(values), np.arange(300), 8000, seed=1)["mean"])
     theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=8000, method="percentile", rng=np.random.default_rng(2)
+        (values,), np.mean, n_resamples=8000, method="percentile", random_state=2
     ).confidence_interval
     width = theirs.high - theirs.low
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.04 * width)
@@ -191,7 +191,11 @@ def test_a_paired_difference_is_that_of_the_paired_values() -> None:
 
     got = difference(mean(first), mean(second), np.arange(250), 6000, seed=1)
     theirs = stats.bootstrap(
-        (first - second,), np.mean, n_resamples=6000, method="percentile", rng=np.random.default_rng(2)
+        (first - second,),
+        np.mean,
+        n_resamples=6000,
+        method="percentile",
+        random_state=np.random.default_rng(2),
     ).confidence_interval
     assert got.value == pytest.approx((first - second).mean())
     assert (got.low, got.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)

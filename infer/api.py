@@ -1,0 +1,98 @@
+"""Predictions for notebooks and scripts, without a file in between."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from tumorbatch import bundle
+from tumorbatch.files import FoundFile, printable
+from tumorbatch.infer.assemble import Duplicates
+from tumorbatch.infer.config import Config, Timings
+from tumorbatch.infer.engine import predict_files
+from tumorbatch.infer.listing import found_file, list_files
+from tumorbatch.infer.network import Network
+from tumorbatch.infer.predictions import SCHEMA, footer
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def predict(paths: Paths, model: str | os.PathLike[str], config: Config | None = None) -> pa.Table:
+    """Predict a folder's images, or some files.
+
+    A script of its own needs `if __name__ == "__main__":` around the call, for the worker processes;
+    a notebook does not.
+
+    Args:
+        paths: A folder: its image files, recursively, sorted, with paths below it. Or files: one row
+            each (one a frame), in the given order, with the paths as given.
+        model: Folder of the model bundle.
+        config: Workers, batch size, device, precision, threads, time limit, and for a folder
+            `selection`; the rest is for the command.
+
+    Returns:
+        The columns of out.parquet; metadata `tumorbatch.model_id`, threshold and so on.
+
+    Raises:
+        InputError: The folder or the bundle is missing, empty or damaged. A bad image is a row.
+        ConfigError: There is no GPU where one was asked for.
+    """
+    with contextlib.closing(batches(paths, model, config)) as found:
+        return pa.Table.from_batches(found, _schema(bundle.load(Path(model))))
+
+
+def batches(
+    paths: Paths,
+    model: str | os.PathLike[str],
+    config: Config | None = None,
+    rows: int = 1024,
+) -> Generator[pa.RecordBatch]:
+    """`predict`, for sets that do not fit into memory: yields the table piece by piece.
+
+    Args:
+        paths, model, config: As for `predict`.
+        rows: At least so many a batch, but for the last; a file's frames stay together.
+    """
+    config = config or Config()
+    used = bundle.load(Path(model))
+    network = Network(Path(model), used, config)
+    duplicates = Duplicates()
+    schema = _schema(used)
+    made = {"model_id": used.model_id, "run_id": uuid.uuid4().hex}
+    results = predict_files(
+        ((file, ()) for file in _files(paths, config)), used, network, config.batch_size,
+        config.workers, config.seconds, Timings(),
+    )  # fmt: skip
+    waiting = []
+    with contextlib.closing(results):
+        for of_file in results:
+            waiting += [{**made, **row} for row in duplicates.flag(of_file)]
+            if len(waiting) >= rows:
+                yield pa.RecordBatch.from_pylist(waiting, schema)
+                waiting = []
+    if waiting:
+        yield pa.RecordBatch.from_pylist(waiting, schema)
+
+
+def _schema(used: bundle.Bundle) -> pa.Schema:
+    return SCHEMA.with_metadata(
+        footer(
+            {
+                "model_id": used.model_id,
+                "preprocessing_fingerprint": used.preprocessing.fingerprint,
+                "classes": list(used.classes),
+                "threshold": used.threshold,
+                "temperature": used.temperature,
+            }
+        )
+    )
+
+
+def _files(paths: Paths, config: Config) -> Iterable[FoundFile]:
+    if isinstance(paths, str | os.PathLike):
+        return list_files(Path(paths), config.selection, frozenset(), None).files
+    names = (str(os.fspath(path)) for path in paths)
+    return (found_file(name, printable(name)) for name in names)

@@ -1,0 +1,124 @@
+"""Whether a table of predictions is still what `infer` wrote."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tumorbatch.errors import InputError
+from tumorbatch.infer.predictions import (
+    SCHEMA,
+    SUCCESS,
+    iterate_file,
+    read_metadata,
+    sidecar_path,
+    table_files,
+)
+from tumorbatch.shardset import file_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        rows: That could be read.
+        files: Parquet files of the table.
+        bytes: Of them.
+        problems: Sentences, each with the file that has it; none: the table is sound.
+    """
+
+    rows: int
+    files: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def run(table: Path) -> Report:
+    """Read all of a table: page checksums, sha256, columns, order, and the counts of its metadata.
+
+    Args:
+        table: A Parquet file with its sidecar, or a folder with `_SUCCESS`.
+
+    Raises:
+        InputError: There is no predictions table at `table`.
+    """
+    metadata = read_metadata(table)
+    if "model_id" not in metadata:
+        raise InputError(f"{table} is no predictions file of tumorbatch.")
+    problems: list[str] = []
+    files = table_files(table)
+    recorded = _recorded(table, problems)
+    for path in files:
+        problems += _changed(path, recorded.pop(path.name, None))
+    problems += [f"{table / name} is missing." for name in recorded if table.is_dir()]
+    rows = 0
+    statuses: Counter[str] = Counter()
+    last: tuple[str, int] | None = None
+    for path in files:
+        try:
+            _check_columns(path)
+            for row in iterate_file(path):
+                here = (row["path"], row["frame"])
+                if last is not None and here <= last:
+                    problems.append(f"{path}: row {rows + 1:,} is not behind the one before it.")
+                last = here
+                rows += 1
+                statuses[row["status"]] += 1
+        except InputError as error:
+            problems.append(f"{error} Bring the table back from a backup, or make it again.")
+    if not problems:
+        problems += _counts(table, metadata, rows, statuses)
+    return Report(rows, len(files), sum(path.stat().st_size for path in files), tuple(problems))
+
+
+def _recorded(table: Path, problems: list[str]) -> dict[str, Mapping[str, Any]]:
+    """What the sidecar or `_SUCCESS` says of each file: bytes and sha256."""
+    path = table / SUCCESS if table.is_dir() else sidecar_path(table)
+    try:
+        value = json.loads(path.read_bytes())
+        if table.is_dir():
+            return {entry["name"]: entry for entry in value["files"]}
+        return {table.name: {"bytes": value["bytes"], "sha256": value["sha256"]}}
+    except FileNotFoundError:
+        problems.append(f"{path} is missing: the sha256 of the table cannot be checked.")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problems.append(f"{path} is damaged: {error}.")
+    return {}
+
+
+def _changed(path: Path, recorded: Mapping[str, Any] | None) -> Iterator[str]:
+    if recorded is None:
+        return
+    size = path.stat().st_size
+    if size != recorded["bytes"]:
+        yield f"{path} has {size:,} bytes and should have {recorded['bytes']:,}."
+    elif file_sha256(path) != recorded["sha256"]:
+        yield f"{path} was changed: its sha256 is not the one recorded."
+
+
+def _check_columns(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged: {error}.") from error
+    if not schema.equals(SCHEMA):
+        raise InputError(f"{path} has other columns than this version of tumorbatch writes.")
+
+
+def _counts(
+    table: Path, metadata: Mapping[str, str], rows: int, statuses: Mapping[str, int]
+) -> Iterator[str]:
+    try:
+        recorded = int(metadata["rows"]), json.loads(metadata["statuses"])
+    except (KeyError, ValueError) as error:
+        yield f"{table}: its metadata is damaged ({error})."
+        return
+    if recorded != (rows, dict(statuses)):
+        yield f"{table} has {rows:,} rows, and other counts than its metadata says."

@@ -1,0 +1,152 @@
+"""How to infer, and the receipt of it."""
+
+import math
+from dataclasses import dataclass, field
+
+from tumorbatch.errors import ConfigError
+from tumorbatch.infer.listing import Selection
+from tumorbatch.limits import check_error_rate, check_workers
+from tumorbatch.pool import SECONDS
+from tumorbatch.runtime import available_cores
+from tumorbatch.status import Status
+
+FORMATS = ("auto", "parquet", "dataset", "csv", "jsonl")
+PATH_MODES = ("relative", "hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to infer.
+
+    Attributes:
+        workers: Decoding processes; default: the cores that this process may use.
+        batch_size: Images a forward pass.
+        device: "auto", "cpu" or "gpu".
+        precision: "auto", "float32" or "mixed_float16".
+        xla: "auto", "on" or "off".
+        threads: TensorFlow's, for one operation; None: the cores that this process may use.
+        seconds: After so many a frame that is still being decoded costs its file an error row.
+        max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
+        overwrite: Replace what was made differently, or is something else.
+        selection: Which files of the folder.
+        incremental: Keep the rows of files that have not changed since the table was written.
+        content: Judge that by sha256 instead of size and time of change.
+        prune: Drop the rows of files that are no longer there.
+        max_runtime: Minutes, after which the run saves its state and ends; None: no limit.
+        format: "parquet", "dataset" (a folder of Parquet files), "csv", "jsonl"; "auto": by name.
+        path_mode: "relative", or "hash": an HMAC of it.
+    """
+
+    workers: int = field(default_factory=available_cores)
+    batch_size: int = 32
+    device: str = "auto"
+    precision: str = "auto"
+    xla: str = "auto"
+    threads: int | None = None
+    seconds: float = SECONDS
+    max_error_rate: float = 1.0
+    overwrite: bool = False
+    selection: Selection = field(default_factory=Selection)
+    incremental: bool = False
+    content: bool = False
+    prune: bool = False
+    max_runtime: float | None = None
+    format: str = "auto"
+    path_mode: str = "relative"
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+        if not 1 <= self.batch_size <= 4096:
+            raise ConfigError(f"--batch-size must lie between 1 and 4096. Received: {self.batch_size}.")
+        check_error_rate(self.max_error_rate)
+        for name, value, allowed in (
+            ("--format", self.format, FORMATS),
+            ("--path-mode", self.path_mode, PATH_MODES),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Received: {value}.")
+        for name, number in (
+            ("--timeout", self.seconds),
+            ("--max-runtime", 1.0 if self.max_runtime is None else self.max_runtime),
+        ):
+            if not 0 < number < math.inf:
+                raise ConfigError(f"{name} must be above 0. Received: {number:g}.")
+        if not 0 <= self.selection.min_age < math.inf:
+            raise ConfigError(f"--min-age must be at least 0. Received: {self.selection.min_age:g}.")
+        if (self.content or self.prune) and not self.incremental:
+            raise ConfigError("--hash and --prune say how to do --incremental: give that too.")
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where the time of a run went, seconds.
+
+    Attributes:
+        decoding: Sum over all worker processes.
+        model: Of the forward passes.
+        loading: Of TensorFlow and the network, while the workers decode already.
+        waiting: In which the model had no images.
+        processing: From the first file to the last, with the loading.
+    """
+
+    decoding: float = 0.0
+    model: float = 0.0
+    loading: float = 0.0
+    waiting: float = 0.0
+    processing: float = 0.0
+
+    def bound(self) -> str:
+        """What a faster run would need more of: "decoding", "model" or "neither"."""
+        working = self.processing - self.loading
+        if self.waiting > 0.3 * working:
+            return "decoding"
+        return "model" if self.model > 0.6 * working else "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The receipt of a run.
+
+    Attributes:
+        model_id: Of the bundle that was used.
+        files: Input files.
+        statuses: {status: files}.
+        labels: {class: rows with status ok}.
+        rows: Of the table: one a frame.
+        kept: Files whose rows were taken from an earlier or interrupted run.
+        absent: Files that have rows, but were not among this run's files.
+        young, others: As in `Listing`.
+        seconds: Wall time, with the start of TensorFlow.
+        timings: Where it went.
+        bytes: Of the table.
+        unchanged: There was nothing new: the table was left as it is.
+    """
+
+    model_id: str
+    files: int
+    statuses: dict[str, int]
+    labels: dict[str, int]
+    rows: int
+    kept: int
+    absent: int
+    young: int
+    others: int
+    seconds: float
+    timings: Timings
+    bytes: int
+    unchanged: bool = False
+
+    @property
+    def errors(self) -> int:
+        """Files without a prediction for one of their frames."""
+        return sum(self.statuses.values()) - self.statuses.get(Status.OK.value, 0)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Files that were read, a second; None where none was."""
+        return self.computed / self.timings.processing if self.computed else None
+
+    @property
+    def computed(self) -> int:
+        """Files that were read in this run."""
+        return self.files - self.kept

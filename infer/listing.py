@@ -1,0 +1,178 @@
+"""Which files become rows, and under which names."""
+
+import fnmatch
+import hashlib
+import hmac
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tumorbatch.errors import InputError
+from tumorbatch.files import FoundFile, find_files, printable
+from tumorbatch.status import Status
+
+# A file with such a name is taken for an image; what is read here is decided by its first bytes. The
+# others are there so that a folder of them gives rows that say `unsupported`, not silence.
+_SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".dcm",
+        ".dicom", ".ima", ".gif", ".jp2", ".j2k", ".jpx", ".jxl", ".heic", ".heif", ".avif", ".pgm",
+        ".pnm", ".ppm", ".nii", ".gz", ".mha", ".mhd", ".nrrd", ".img",
+    }
+)  # fmt: skip
+_HEAD = 132  # bytes; a DICOM file says what it is at its end
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files of a folder are meant.
+
+    Attributes:
+        include: Patterns (`*`, `?`, `[a-z]`; `*` matches `/` too), one of which must match the path
+            below the folder, or the name alone; none: every file.
+        exclude: Likewise; none may match.
+        all_files: Also files that are no images by their name and first bytes.
+        min_age: Seconds; files changed less than so long ago are left for the next run.
+        listed: Only the files in this list ("-": standard input).
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    all_files: bool = False
+    min_age: float = 0.0
+    listed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+        files: Those that become rows, sorted by name.
+        others: Number of files that are no images, or not selected.
+        young: Number of files that are left for the next run.
+    """
+
+    files: list[FoundFile]
+    others: int
+    young: int
+
+
+def list_files(folder: Path, selection: Selection, own: frozenset[str], key: bytes | None) -> Listing:
+    """Find the files that become rows.
+
+    Args:
+        folder: Walked recursively, without hidden entries.
+        selection: Which of its files.
+        own: Real paths of this command's outputs, which are no inputs.
+        key: Names become HMAC-SHA256 of the path with this key, 64 hex digits; None: they stay.
+
+    Raises:
+        InputError: `folder` or the list is missing, or names what is outside; nothing is selected.
+    """
+    found = _listed(folder, selection.listed) if selection.listed else find_files(folder)
+    if own:
+        # Not Path.resolve: below Python 3.13 it raises at symbolic link loops.
+        found = [file for file in found if os.path.realpath(file.path) not in own]
+    selected = [file for file in found if _matches(file.name, selection)]
+    if not (selection.all_files or selection.listed):
+        selected = [file for file in selected if _may_be_image(file)]
+    others = len(found) - len(selected)
+    youngest = time.time_ns() - int(selection.min_age * 1e9)
+    files = [file for file in selected if not selection.min_age or file.mtime_ns <= youngest]
+    young = len(selected) - len(files)
+    if not files:
+        what = f"{others:,} that are no images or not selected" if others else "none at all"
+        what += f", {young:,} younger than --min-age" if young else ""
+        raise InputError(
+            f"{printable(str(folder))} holds no files to predict ({what}). Give the folder that holds "
+            "the images; --all-files makes a row for every file."
+        )
+    if key is not None:
+        files = sorted(
+            (replace(file, name=hashed(file.name, key)) for file in files), key=lambda file: file.name
+        )
+    return Listing(files, others, young)
+
+
+def hashed(name: str, key: bytes) -> str:
+    """The name that a path has in a table whose paths are hidden: HMAC-SHA256, 64 hex digits."""
+    return hmac.new(key, name.encode(), hashlib.sha256).hexdigest()
+
+
+def _matches(name: str, selection: Selection) -> bool:
+    base = name.rpartition("/")[2]
+
+    def one_of(patterns: Sequence[str]) -> bool:
+        return any(
+            fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(base, pattern)
+            for pattern in patterns
+        )
+
+    return (not selection.include or one_of(selection.include)) and not one_of(selection.exclude)
+
+
+def _may_be_image(file: FoundFile) -> bool:
+    """By its suffix, or its first bytes; also when it cannot be opened, so that a row says so."""
+    if os.path.splitext(file.name)[1].lower() in _SUFFIXES:
+        return True
+    if file.problem:  # a pipe or device that is not called like an image is none
+        return file.problem != "not a regular file"
+    try:
+        descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            head = os.read(descriptor, _HEAD)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return True
+    return (
+        head.startswith(_MAGIC)
+        or head[128:] == b"DICM"
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    )
+
+
+def _listed(folder: Path, listed: str) -> list[FoundFile]:
+    try:
+        data = sys.stdin.buffer.read() if listed == "-" else Path(listed).read_bytes()
+    except OSError as error:
+        raise InputError(f"The list {listed} cannot be read: {error.strerror}.") from error
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give the folder that the listed files lie in.")
+    # `find -print0` writes names that may hold line ends.
+    lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
+    found = {file.name: file for file in _each_listed(os.fsencode(folder), lines)}
+    return sorted(found.values(), key=lambda file: file.name)
+
+
+def _each_listed(folder: bytes, lines: Sequence[bytes]) -> Iterator[FoundFile]:
+    root = os.path.abspath(folder)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        below = os.path.relpath(os.path.join(root, line), root) if os.path.isabs(line) else line
+        below = os.path.normpath(below)
+        if below.startswith(b"../") or below in (b"..", b"."):
+            raise InputError(
+                f"Line {number} of the list, {printable(os.fsdecode(line))}, is not below "
+                f"{printable(os.fsdecode(folder))}: paths are relative to that folder, or absolute."
+            )
+        yield found_file(os.fsdecode(os.path.join(folder, below)), printable(os.fsdecode(below)))
+
+
+def found_file(path: str, name: str) -> FoundFile:
+    """A single file, as a walk would have found it."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return FoundFile(path, name)  # its row says why it cannot be read
+    if stat.S_ISREG(info.st_mode):
+        return FoundFile(path, name, size=info.st_size, mtime_ns=info.st_mtime_ns)
+    kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+    return FoundFile(path, name, kind, Status.UNSUPPORTED)

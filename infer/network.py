@@ -1,0 +1,85 @@
+"""The network of a run, loaded when the first images are there."""
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch import bundle
+from tumorbatch.bundle import Bundle
+from tumorbatch.infer.config import Config
+from tumorbatch.runtime import Runtime, resolve
+from tumorbatch.scoring import Scorer, scorer
+
+log = logging.getLogger(__name__)
+
+
+class Network:
+    """Images to logits, as a function; TensorFlow starts at the first call.
+
+    A run that finds nothing new does not pay for it, and in others the workers decode meanwhile.
+
+    Args:
+        folder: The model bundle.
+        used: Its model.json.
+        config: Gives batch size, device, precision, XLA and threads.
+    """
+
+    def __init__(self, folder: Path, used: Bundle, config: Config) -> None:
+        self._folder = folder
+        self._used = used
+        self._config = config
+        self._score: Scorer | None = None
+        self.runtime: Runtime | None = None
+        self.loading = 0.0
+        # Whether an image's place in its batch can change the last bit of its logit on this machine.
+        self.place_matters: bool | None = None
+
+    def load(self) -> Scorer:
+        """Start TensorFlow, build the network, and run it once.
+
+        Raises:
+            InputError: The weights are missing or damaged.
+            ConfigError: There is no GPU where one was asked for.
+        """
+        if self._score is not None:
+            return self._score
+        started = time.monotonic()
+        config = self._config
+        runtime = resolve(config.device, config.precision, config.xla, threads=config.threads)
+        import keras
+
+        if runtime.device == "gpu":
+            from tumorbatch.selftest import checked
+
+            runtime = checked(runtime)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(runtime.precision)
+        try:
+            network = bundle.load_network(self._folder, self._used)
+        finally:
+            keras.config.set_dtype_policy(before)
+        self.runtime = runtime
+        self._score = scorer(network, config.batch_size, runtime)
+        self.place_matters = self._probe(self._score)
+        self.loading = time.monotonic() - started
+        log.info("%s", runtime.reason)
+        return self._score
+
+    def _probe(self, score: Scorer) -> bool:
+        """Score one image at all places of a batch; compiles the network by the way."""
+        size = self._used.preprocessing.size
+        image = np.random.default_rng(0).integers(0, 256, (size, size), np.uint8)
+        logits = score(np.broadcast_to(image, (self._config.batch_size, size, size)))
+        return bool((logits != logits[0]).any())
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [n, size, size] -> logits, float32 [n]."""
+        return self.load()(images)
+
+    @property
+    def reason(self) -> str:
+        """What it ran on, and why."""
+        return self.runtime.reason if self.runtime else "no image was new"

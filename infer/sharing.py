@@ -1,0 +1,98 @@
+"""Memory that the decoding processes write their images into, and the parent reads them from.
+
+Sent through a pipe, each image would be copied four times and pickled on the way.
+"""
+
+import contextlib
+import functools
+import os
+from multiprocessing.shared_memory import SharedMemory
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SHARED = "/dev/shm"  # noqa: S108  # where Linux keeps it; the name is SharedMemory's
+
+
+class Place(NamedTuple):
+    """Where a worker may put one image.
+
+    Attributes:
+        name: Of the shared memory.
+        number: Of the image in it.
+    """
+
+    name: str
+    number: int
+
+
+class Ring:
+    """Room for so many images, used round and round, as a context manager.
+
+    Args:
+        count: Images.
+        size: Pixels a side.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        self._count = count
+        self._size = size
+        self._memory: SharedMemory | None = None
+
+    def __enter__(self) -> "Ring":
+        with contextlib.suppress(OSError):  # no /dev/shm, or too small: containers often give 64 MiB
+            memory = SharedMemory(create=True, size=self._count * self._size**2)
+            try:
+                _reserve(memory)
+                self._memory = memory
+            except OSError:
+                memory.close()
+                memory.unlink()
+        return self
+
+    def place(self, index: int) -> Place | None:
+        """The place of image `index`, modulo the room; None where memory cannot be shared."""
+        return Place(self._memory.name, index % self._count) if self._memory else None
+
+    def read(self, place: Place) -> NDArray[np.uint8]:
+        """The image at `place`, uint8 [size, size]: valid until its place is used again."""
+        if self._memory is None:
+            raise ValueError("no memory is shared")
+        return _image(self._memory, place.number, self._size)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._memory is not None:
+            with contextlib.suppress(BufferError):  # an image is still looked at: freed with it
+                self._memory.close()
+            self._memory.unlink()
+
+
+def write(place: Place, image: NDArray[np.uint8]) -> None:
+    """Put uint8 [size, size] into its place; in a worker process."""
+    _image(_attach(place.name), place.number, len(image))[:] = image
+
+
+def _image(memory: SharedMemory, index: int, size: int) -> NDArray[np.uint8]:
+    return np.ndarray((size, size), np.uint8, memory.buf, offset=index * size**2)
+
+
+@functools.lru_cache(maxsize=1)
+def _attach(name: str) -> SharedMemory:
+    return SharedMemory(name)
+
+
+def _reserve(memory: SharedMemory) -> None:
+    """Take the memory now: where it is missing, a later write would kill the writer (SIGBUS)."""
+    if hasattr(os, "posix_fallocate") and os.path.isdir(_SHARED):
+        descriptor = os.open(os.path.join(_SHARED, memory.name), os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, 0, memory.size)
+        finally:
+            os.close(descriptor)

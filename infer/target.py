@@ -1,0 +1,149 @@
+"""Where the predictions go: what may be replaced, and how the table is written."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import printable
+from tumorbatch.infer.predictions import (
+    PARTS,
+    SCHEMA_VERSION,
+    SUCCESS,
+    PredictionsWriter,
+    read_metadata,
+    sidecar_path,
+)
+from tumorbatch.infer.writers import DatasetWriter, TextWriter, Writer
+
+_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The output of a run.
+
+    Attributes:
+        path: A file, or a folder that holds the table and nothing else.
+        format: "parquet", "dataset", "csv" or "jsonl".
+    """
+
+    path: Path
+    format: str
+
+    @classmethod
+    def choose(cls, path: Path, format: str) -> "Target":
+        """`format`, or the one that `path` asks for where it is "auto".
+
+        Raises:
+            ConfigError: `path` is a folder with other files in it, a device, a pipe, or has no name.
+        """
+        if format == "auto":
+            format = "dataset" if path.is_dir() else _SUFFIXES.get(path.suffix.lower(), "parquet")
+        if path.name in ("", ".."):
+            raise ConfigError(f"{path} is a folder that is not replaced. Give a name in it.")
+        if path.is_dir():
+            if format != "dataset":
+                raise ConfigError(f"{path} is a folder. Give a file's name: {path}/out.parquet.")
+            own = {SUCCESS, *(part.name for part in path.glob(PARTS))}
+            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+            unfinished = not strangers and any(path.iterdir()) and not (path / SUCCESS).is_file()
+            if strangers or unfinished:
+                held = f"other files ({printable(strangers[0])})" if strangers else "half a table"
+                raise ConfigError(
+                    f"{path} is a folder with {held} in it. Give the name of a file in it, such as "
+                    f"{path}/out.parquet, or a folder of its own for the table."
+                )
+        elif path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is not a regular file. Give another name.")
+        elif path.exists() and format == "dataset":
+            raise ConfigError(f"{path} is a file, and the table is to be a folder. Give another name.")
+        return cls(path, format)
+
+    def before(self) -> dict[str, str] | None:
+        """What made the table that is there, {name: text}; None where there is no table.
+
+        Raises:
+            ConfigError: There is something else.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return None
+        try:
+            found = self._metadata()
+        except InputError:
+            found = {}
+        if "model_id" not in found:
+            raise ConfigError(
+                f"{self.path} exists and is no predictions file. Give another name, or --overwrite."
+            )
+        return found
+
+    def _metadata(self) -> dict[str, str]:
+        if self.format in ("parquet", "dataset"):
+            return read_metadata(self.path)
+        try:
+            value = json.loads(sidecar_path(self.path).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        whole = isinstance(value, dict) and value.get("file") == printable(self.path.name)
+        return {name: str(of) for name, of in value.items()} if whole else {}
+
+    def refuse_foreign(self, model_id: str) -> dict[str, str] | None:
+        """`before`, and that it is of the same model, which a rerun renews.
+
+        Raises:
+            ConfigError: It holds another model's predictions, or something else.
+        """
+        before = self.before()
+        if before is not None and before["model_id"] != model_id:
+            raise ConfigError(
+                f"{self.path} holds predictions of model {before['model_id']}; this run would use "
+                f"{model_id}. Give another name, --model for that model, or --overwrite."
+            )
+        return before
+
+    def refuse_no_base(self, before: Mapping[str, str], settings: Mapping[str, str]) -> None:
+        """Raise `ConfigError` unless the rows that are there can be kept beside new ones.
+
+        Args:
+            before: What `before` gave.
+            settings: Values of the footer that must be the same.
+        """
+        if self.format not in ("parquet", "dataset"):
+            raise ConfigError(
+                f"--incremental reads the table of the last run, and {self.format} has no checksums "
+                "and no types. Write Parquet."
+            )
+        wanted = {"schema_version": str(SCHEMA_VERSION), **settings}
+        changed = [name for name, value in wanted.items() if before.get(name) != value]
+        if changed:
+            raise ConfigError(
+                f"{self.path} was made with another {' and '.join(changed)}: its rows cannot be kept "
+                "beside new ones. Give another name, or --overwrite to compute all of it again."
+            )
+
+    def writer(self, metadata: Mapping[str, Any]) -> Writer:
+        """For the new table.
+
+        Args:
+            metadata: What is known at the beginning.
+        """
+        if self.format == "dataset":
+            return DatasetWriter(self.path, metadata)
+        if self.format == "parquet":
+            return PredictionsWriter(self.path)
+        return TextWriter(self.path, self.format)
+
+    def bytes(self) -> int:
+        """Size of the table, bytes."""
+        if self.format != "dataset":
+            return self.path.stat().st_size
+        return sum(part.stat().st_size for part in self.path.glob(PARTS))
+
+    def outputs(self) -> tuple[Path, ...]:
+        """What this run writes and may find in its own input folder."""
+        if self.format == "dataset":
+            return (self.path / SUCCESS, *self.path.glob(PARTS))
+        return (self.path, sidecar_path(self.path))

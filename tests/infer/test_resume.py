@@ -1,0 +1,349 @@
+"""Killed, interrupted, run again over a grown folder: the table is that of an undisturbed run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tumorbatch.errors import ExitCode, TryAgainError
+from tumorbatch.infer import parts, stage
+from tumorbatch.infer.assemble import flags
+from tumorbatch.infer.config import Config
+from tumorbatch.infer.listing import Selection
+from tumorbatch.infer.parts import aligned, by_file
+from tumorbatch.infer.predictions import iterate_rows, read_metadata
+
+Rows = dict[str, dict[str, Any]]
+Process = subprocess.Popen[str]
+
+
+def _rows(path: Path) -> Rows:
+    rows = list(iterate_rows(path))
+    names = [row["path"] for row in rows]
+    assert names == sorted(set(names))
+    return {row["path"]: row for row in rows}
+
+
+def _without_run(rows: Rows) -> Rows:
+    return {name: {**row, "run_id": ""} for name, row in rows.items()}
+
+
+def _end(process: Process) -> tuple[int, str, str]:
+    stdout, stderr = process.communicate(timeout=200)
+    return process.returncode, stdout, stderr
+
+
+def _wait_for(path: Path, pattern: str, process: Process, count: int = 1) -> None:
+    deadline = time.monotonic() + 200
+    while len(list(path.glob(pattern))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def images(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About a hundred images, some broken, some twice."""
+    folder = tmp_path_factory.mktemp("resume") / "images"
+    shutil.copytree(sample, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """The undisturbed run, with the real network."""
+    out = tmp_path_factory.mktemp("whole") / "out.parquet"
+    stage.run(images, out, model, Config(workers=1))
+    return _rows(out)
+
+
+# ----------------------------------------------------------------------------------- kills, signals
+
+
+def _kill_again_and_again(
+    quick: Any, images: Path, model: Path, folder: Path, kills: int, seed: int
+) -> None:
+    command = ("infer", images, folder / "out.parquet", "--model", model, "--workers", 1, "--quiet")
+    command += ("--batch-size", 4)
+    options = {"pause": 0.1, "part_rows": 5}  # 25 batches
+    undisturbed = folder / "undisturbed"
+    undisturbed.mkdir()
+    started = time.monotonic()
+    plain = quick("infer", images, undisturbed / "out.parquet", *command[3:], **options)
+    assert _end(plain) == (ExitCode.SOME_ERRORS, "", "")
+    takes = time.monotonic() - started
+    expected = _without_run(_rows(undisturbed / "out.parquet"))
+    moments = random.Random(seed)
+    killed = with_parts = 0
+    for _ in range(kills):
+        process = quick(*command, **options)
+        time.sleep(moments.uniform(0, takes))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        with_parts += any((folder / ".out.parquet.partial").glob("*.parquet"))
+        if (folder / "out.parquet").exists():  # finished before, or between: it is whole, or absent
+            assert _without_run(_rows(folder / "out.parquet")) == expected
+    assert killed > kills / 2
+    assert with_parts
+    code, stdout, stderr = _end(quick(*command, **options))
+    assert (code, stdout, stderr) == (ExitCode.SOME_ERRORS, "", "")
+    assert _without_run(_rows(folder / "out.parquet")) == expected
+    assert {path.name for path in folder.iterdir()} == {
+        "out.parquet", "out.parquet.json", "undisturbed",
+    }  # fmt: skip
+
+
+def test_killed_at_random_moments(quick: Any, images: Path, model: Path, tmp_path: Path) -> None:
+    _kill_again_and_again(quick, images, model, tmp_path, kills=6, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_twenty_random_moments(
+    quick: Any, images: Path, model: Path, tmp_path: Path, seed: int
+) -> None:
+    _kill_again_and_again(quick, images, model, tmp_path, kills=20, seed=seed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_a_signal_saves_what_is_done_and_the_same_command_goes_on(
+    quick: Any, images: Path, model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out.parquet"
+    command = ("infer", images, out, "--model", model, "--workers", 1, "--batch-size", 4)
+    process = quick(*command, "--quiet", pause=0.1, part_rows=10)
+    _wait_for(tmp_path / ".out.parquet.partial", "00001-*.parquet", process, 2)
+    process.send_signal(number)
+    sentence = f"Interrupted ({number.name}). What is done is kept: the same command goes on.\n"
+    assert _end(process) == (ExitCode.TRY_AGAIN, "", sentence)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.parquet.partial"]
+    done = sum(
+        pq.read_metadata(path).num_rows
+        for path in (tmp_path / ".out.parquet.partial").glob("*.parquet")
+    )
+    assert done >= 20
+
+    code, stdout, _ = _end(quick(*command, "--json"))
+    assert code == ExitCode.SOME_ERRORS
+    report = json.loads(stdout)
+    assert report["kept"] == done
+    assert report["files"] == report["rows"] == len(_rows(out))
+    assert {row["run_id"] for row in _rows(out).values()} > {read_metadata(out)["run_id"]}
+
+
+def test_a_second_run_ends_at_once_and_names_the_first(
+    quick: Any, images: Path, model: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "out.parquet"
+    process = quick("infer", images, out, "--model", model, "--workers", 1, pause=1)
+    _wait_for(tmp_path, ".out.parquet.lock", process)
+    _wait_for(tmp_path, ".out.parquet.partial", process)
+    started = time.monotonic()
+    code, output = invoke("infer", images, out, "--model", model)
+    assert (code, f"process {process.pid}" in output) == (ExitCode.TRY_AGAIN, True)
+    assert time.monotonic() - started < 5
+
+
+def test_a_time_limit_ends_in_time_and_the_same_command_goes_on(
+    images: Path, model: Path, tmp_path: Path, whole: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    monkeypatch.setattr(parts, "PART_ROWS", 1)
+    attempts = 0
+    while not out.exists():
+        try:
+            stage.run(images, out, model, Config(workers=1, max_runtime=1e-9))
+        except TryAgainError as error:
+            assert f"of {len(whole)} files are done" in str(error)  # noqa: PT017
+            attempts += 1
+            kept = sum(1 for _ in (tmp_path / ".out.parquet.partial").glob("*.parquet"))
+            assert kept == attempts  # each got on by a file
+        if attempts == 3:
+            report = stage.run(images, out, model, Config(workers=1))
+            assert report.kept == 3
+    assert _without_run(_rows(out)) == _without_run(whole)
+
+
+def test_another_plan_is_refused_and_overwrite_starts_anew(
+    images: Path, model: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(TryAgainError):
+        stage.run(images, out, model, Config(workers=1, max_runtime=1e-9))
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    value = json.loads((other / "model.json").read_text()) | {"threshold": 0.25}
+    (other / "model.json").write_text(json.dumps(value))
+    command = ("infer", images, out, "--model", other, "--workers", 1, "--quiet")
+    code, output = invoke(*command)
+    assert (code, "interrupted run that was about something else" in output) == (ExitCode.USAGE, True)
+    assert "model_id: cnn1-" in output
+    assert invoke(*command, "--overwrite")[0] == ExitCode.SOME_ERRORS
+
+
+def test_a_damaged_part_is_computed_again(
+    images: Path, model: Path, tmp_path: Path, whole: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(TryAgainError):
+        stage.run(images, out, model, Config(workers=1, max_runtime=1e-9))
+    (part,) = (tmp_path / ".out.parquet.partial").glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-3])
+    report = stage.run(images, out, model, Config(workers=1))
+    assert report.kept == 0
+    assert "computed again" in caplog.text
+    assert _without_run(_rows(out)) == _without_run(whole)
+
+
+# ----------------------------------------------------------------------------------- grown folders
+
+
+@pytest.fixture
+def few(images: Path, tmp_path: Path) -> Path:
+    """Six readable images and an empty file."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for path in sorted((images / "Healthy").glob("*[0-9]).*"))[:6]:
+        shutil.copy(path, folder)
+    (folder / "late.png").touch()
+    return folder
+
+
+def _incremental(few: Path, model: Path, out: Path, **more: Any) -> "stage.Report":
+    return stage.run(few, out, model, Config(workers=1, incremental=True, **more))
+
+
+def test_incremental_computes_only_what_is_new(few: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    first = _incremental(few, model, out)
+    assert (first.files, first.kept, first.errors, first.unchanged) == (7, 0, 1, False)
+    before = _rows(out)
+    names = sorted(before)
+
+    again = _incremental(few, model, out)  # the error row is tried again, the others stay
+    assert (again.kept, again.errors) == (6, 1)
+    now = _rows(out)
+    assert {name for name in names if now[name]["run_id"] != before[name]["run_id"]} == {"late.png"}
+    assert _without_run(now) == _without_run(before)
+
+    shutil.copy(few / names[0], few / "late.png")  # now it is whole
+    os.utime(few / names[1])  # touched
+    (few / names[2]).unlink()  # gone
+    changed = (few / names[3]).read_bytes()
+    (few / names[3]).write_bytes((few / names[4]).read_bytes())
+    third = _incremental(few, model, out)
+    assert (third.files, third.kept, third.absent, third.errors) == (6, 3, 1, 0)
+    rows = _rows(out)
+    assert set(rows) == set(names)
+    assert flags(rows[names[2]]) >= {"absent"}
+    assert rows[names[2]]["logit"] == before[names[2]]["logit"]
+    assert rows["late.png"]["logit"] == rows[names[0]]["logit"]
+    assert "duplicate" in flags(rows["late.png"])
+    assert rows[names[3]]["logit"] == before[names[4]]["logit"]
+    assert "duplicate" in flags(rows[names[4]])
+    assert "duplicate" not in flags(rows[names[3]])
+
+    data = out.read_bytes()
+    nothing = _incremental(few, model, out)
+    assert nothing.unchanged
+    assert (nothing.files, nothing.kept, nothing.rows, nothing.absent) == (6, 6, 7, 1)
+    assert out.read_bytes() == data
+
+    (few / names[2]).write_bytes(changed)  # there again, another image
+    assert "absent" not in flags(_rows_after(few, model, out)[names[2]])
+    (few / names[2]).unlink()
+    pruned = _incremental(few, model, out, prune=True)
+    assert (pruned.kept, pruned.absent, pruned.unchanged) == (6, 0, False)
+    assert names[2] not in _rows(out)
+    assert not list(tmp_path.glob(".*"))
+
+
+def _rows_after(few: Path, model: Path, out: Path) -> Rows:
+    _incremental(few, model, out)
+    return _rows(out)
+
+
+def test_by_content(few: Path, model: Path, tmp_path: Path) -> None:
+    """--hash: a touched file is kept, one with other bytes but the old size and time is computed."""
+    out = tmp_path / "out.parquet"
+    _incremental(few, model, out)
+    before = _rows(out)
+    first, second = sorted(before)[:2]
+    os.utime(few / first, (1, 1))
+    data = bytearray((few / second).read_bytes())
+    info = (few / second).stat()
+    data[len(data) // 2] ^= 0xFF
+    (few / second).write_bytes(data)
+    os.utime(few / second, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert _incremental(few, model, out).kept == 5  # by size and time, it is the other way round
+    assert _rows(out)[second]["sha256"] == before[second]["sha256"]
+
+    os.utime(few / first, (2, 2))
+    _incremental(few, model, out, content=True)
+    rows = _rows(out)
+    assert rows[second]["sha256"] != before[second]["sha256"]
+    assert rows[first]["mtime"].timestamp() == 2
+    assert rows[first]["logit"] == before[first]["logit"]
+    assert rows[first]["run_id"] != rows[second]["run_id"]  # kept, not computed
+
+
+def test_incremental_with_another_model_is_refused_unless_overwrite(
+    few: Path, model: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "out.parquet"
+    _incremental(few, model, out)
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    value = json.loads((other / "model.json").read_text()) | {"temperature": 2.0}
+    (other / "model.json").write_text(json.dumps(value))
+    command = ("infer", few, out, "--incremental", "--workers", 1)
+    code, output = invoke(*command, "--model", other)
+    assert (code, "--overwrite" in output) == (ExitCode.USAGE, True)
+    code, output = invoke(*command, "--model", model, "--path-mode", "hash")
+    assert (code, "another path_mode" in output) == (ExitCode.USAGE, True)
+    code, output = invoke("infer", few, tmp_path / "a.csv", "--model", model, "--hash")
+    assert (code, "--incremental" in output) == (ExitCode.USAGE, True)
+    assert invoke(*command, "--model", other, "--overwrite")[0] == ExitCode.SOME_ERRORS
+
+
+def test_young_files_are_left_for_the_next_run(few: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    names = sorted(path.name for path in few.iterdir())
+    for name in names[1:]:
+        os.utime(few / name, (1, 1))
+    old = Selection(min_age=3600)
+    report = _incremental(few, model, out, selection=old)
+    assert (report.files, report.young) == (6, 1)
+    assert sorted(_rows(out)) == names[1:]
+    os.utime(few / names[0], (1, 1))
+    report = _incremental(few, model, out, selection=old)
+    assert (report.files, report.young, report.kept) == (7, 0, 5)  # and the error row again
+    assert sorted(_rows(out)) == names
+
+
+# ------------------------------------------------------------------------------------- the merging
+
+
+def test_files_and_rows_are_aligned_by_path() -> None:
+    from tumorbatch.files import FoundFile
+
+    files = [FoundFile(name, name) for name in ("a", "c", "d")]
+    newer = by_file([{"path": "c", "frame": 1}, {"path": "c", "frame": 2}])
+    older = by_file([{"path": "b", "frame": 1}, {"path": "c", "frame": 1}, {"path": "e", "frame": 1}])
+    found = [
+        (entry.name, entry.file is not None, [len(rows) for rows in entry.rows])
+        for entry in aligned(files, [newer, older])
+    ]
+    assert found == [
+        ("a", True, [0, 0]),
+        ("b", False, [0, 1]),
+        ("c", True, [2, 1]),
+        ("d", True, [0, 0]),
+        ("e", False, [0, 1]),
+    ]
