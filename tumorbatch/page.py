@@ -324,7 +324,7 @@ figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; max-width:
     --warn-back: #fff; --warn-line: #000; --note-line: #666; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   nav { display: none; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, .caption { break-after: avoid; }
   figure, tr, .note, .warning { break-inside: avoid; }
   .table { overflow: visible; }
 }"""
