@@ -1,6 +1,7 @@
 """Write the reference of all commands from their own --help: `python docs/cli_reference.py FILE`."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -8,6 +9,14 @@ import click
 from tumorbatch.cli import main
 
 WIDTH = 96
+
+
+def _contexts(context: click.Context, width: dict[str, int]) -> Iterator[click.Context]:
+    """A command's own, and those of the commands in it."""
+    yield context
+    if isinstance(context.command, click.Group):
+        for name, command in sorted(context.command.commands.items()):
+            yield from _contexts(click.Context(command, info_name=name, parent=context, **width), width)
 
 
 def reference() -> str:
@@ -20,11 +29,7 @@ def reference() -> str:
     ]
     width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
     root = click.Context(main, info_name="tumorbatch", **(main.context_settings | width))
-    contexts = [root] + [
-        click.Context(command, info_name=name, parent=root, **width)
-        for name, command in sorted(main.commands.items())
-    ]
-    for context in contexts:
+    for context in _contexts(root, width):
         help_text = context.command.get_help(context).rstrip()
         parts += [f"## {context.command_path}", "", "```text", help_text, "```", ""]
     return "\n".join(parts)

@@ -8,6 +8,7 @@ import pytest
 
 from tumorbatch.cli import main
 from tumorbatch.errors import ExitCode
+from tumorbatch.experiment_commands import experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,9 +27,12 @@ def test_cli_reference_is_fresh() -> None:
     assert (ROOT / "docs/cli.md").read_text() == _reference(), "run `make docs`"
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+COMMANDS = main.commands | {f"experiment {name}": of for name, of in experiment.commands.items()}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_an_example_and_a_help_for_each_option(name: str) -> None:
-    command = main.commands[name]
+    command = COMMANDS[name]
     assert command.help is not None
     assert re.search(rf"Examples:\n\s+tumorbatch {name}(?: |$)", command.help, re.MULTILINE)
     for parameter in command.params:

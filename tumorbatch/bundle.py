@@ -23,6 +23,7 @@ from tumorbatch import architectures
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.shardset import file_sha256
 
 SCHEMA_VERSION = 1
 MODEL = "model.json"
@@ -129,6 +130,24 @@ def load(folder: Path) -> Bundle:
     return bundle
 
 
+def check_weights(folder: Path, bundle: Bundle) -> None:
+    """Raise `InputError` unless the weights on disk are those of model.json, to the bit."""
+    path = folder / WEIGHTS
+    try:
+        sha256 = file_sha256(path)
+    except OSError as error:
+        raise InputError(f"{path} is missing or unreadable: {error.strerror}.") from error
+    if sha256 != bundle.weights_sha256:
+        raise _exchanged(path, sha256, bundle)
+
+
+def _exchanged(path: Path, sha256: str, bundle: Bundle) -> InputError:
+    return InputError(
+        f"{path} is damaged or was exchanged: its sha256 is {sha256[:12]}..., {MODEL} says "
+        f"{bundle.weights_sha256[:12]}.... Bring the original back, or train the model again."
+    )
+
+
 def load_network(folder: Path, bundle: Bundle) -> Any:
     """Build the bundle's network and give it its weights.
 
@@ -151,10 +170,7 @@ def load_network(folder: Path, bundle: Bundle) -> Any:
         raise InputError(f"{path} is missing or unreadable: {error.strerror}.") from error
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != bundle.weights_sha256:
-        raise InputError(
-            f"{path} is damaged or was exchanged: its sha256 is {sha256[:12]}..., {MODEL} says "
-            f"{bundle.weights_sha256[:12]}.... Bring the original back, or train the model again."
-        )
+        raise _exchanged(path, sha256, bundle)
     try:
         weights = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type numpy has not

@@ -7,8 +7,10 @@ imported inside their commands, so that `--help` is instant and `shard` never lo
 import click
 
 from tumorbatch import __version__
+from tumorbatch.compare_commands import compare
 from tumorbatch.data_commands import equalize, sample, shard, verify
 from tumorbatch.evaluate_commands import evaluate
+from tumorbatch.experiment_commands import experiment
 from tumorbatch.explore_commands import explore
 from tumorbatch.model_commands import infer, show
 from tumorbatch.train_commands import doctor, export, train
@@ -45,6 +47,7 @@ def main() -> None:
 
 
 for command in (
-    sample, explore, shard, verify, equalize, train, evaluate, infer, show, export, doctor,
+    sample, explore, shard, verify, equalize, train, evaluate, compare, experiment, infer, show, export,
+    doctor,
 ):  # fmt: skip
     main.add_command(command)

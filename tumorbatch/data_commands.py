@@ -41,19 +41,6 @@ def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> N
             click.echo(f"Next: tumorbatch shard {'' if out == Path('data/raw') else out}".rstrip())
 
 
-def parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """The callback of `--class NAME=FOLDER`, which may be given several times."""
-    classes: dict[str, str] = {}
-    for value in values:
-        name, separator, folder = value.partition("=")
-        if not (name and separator and folder):
-            raise click.BadParameter(f"{value!r} is not of the form NAME=FOLDER.")
-        if name.casefold() in (known.casefold() for known in classes):
-            raise click.BadParameter(f"{name} is given twice.")
-        classes[name] = folder
-    return classes
-
-
 def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
     if value != value:
         raise click.BadParameter("nan is not a number.")
@@ -77,14 +64,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @click.option(
     "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
 )
-@click.option(
-    "--class",
-    "classes",
-    multiple=True,
-    metavar="NAME=FOLDER",
-    callback=parse_classes,
-    help="Folder of a class (Healthy or Tumor), where its name is not a known spelling.",
-)
+@options.classes
 @click.option(
     "--split-by",
     type=click.Choice(["group", "file", "shape"]),
@@ -93,14 +73,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     help="`group` keeps duplicates in one split; `shape` also images of one height and width, a "
     "stress test; `file` is a plain random split, and leaky.",
 )
-@click.option(
-    "--groups",
-    "patients",
-    type=options.PATH,
-    metavar="FILE",
-    help="CSV or Parquet table with the columns path and patient: files of one patient stay in one "
-    "split.",
-)
+@options.patients
 @click.option(
     "--patient-id/--no-patient-id",
     default=True,

@@ -4,10 +4,16 @@ import json
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from tumorbatch import options
+from tumorbatch import options, protocol_commands
+from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 from tumorbatch.session import session
+
+# Options that mean nothing with --protocols, and nothing without it.
+_NOT_WITH = ("rule", "freeze", "external", "overwrite")
+_ONLY_WITH = ("source", "patients", "weights", "reuse", "yes")
 
 
 @click.command()
@@ -39,12 +45,41 @@ from tumorbatch.session import session
     "--gallery", type=int, default=12, show_default=True, help="At most so many errors as pictures."
 )
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Images a forward pass.")
+@click.option(
+    "--protocols",
+    is_flag=True,
+    help="Train MODEL's network anew under the other protocols too (leaky, grouped, held-out shapes), "
+    "and put the figures side by side.  [OUT: results/protocols/MODEL]",
+)
+@click.option(
+    "--src",
+    "source",
+    type=options.PATH,
+    default=Path("data/raw"),
+    show_default=True,
+    help="With --protocols: the images, for shard sets that are missing.",
+)
+@options.patients
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="With --protocols: the weights that MODEL's training started from.",
+)
+@click.option(
+    "--reuse",
+    type=options.PATH,
+    multiple=True,
+    help="With --protocols: a folder of bundles; those that are just what is missing are taken.",
+)
+@options.yes
 @options.device
 @options.seed
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @options.quiet
+@click.pass_context
 def evaluate(
+    context: click.Context,
     model: Path,
     tfrecords: Path,
     out: Path | None,
@@ -54,6 +89,12 @@ def evaluate(
     replicates: int,
     gallery: int,
     batch_size: int,
+    protocols: bool,
+    source: Path,
+    patients: Path | None,
+    weights: str | None,
+    reuse: tuple[Path, ...],
+    yes: bool,
     device: str,
     seed: int,
     overwrite: bool,
@@ -66,17 +107,26 @@ def evaluate(
     network, metrics.json, predictions.parquet and the figures. Temperature and threshold are chosen
     on the validation split alone and frozen in the bundle, where `infer` finds them.
 
+    With --protocols it says what the missing shard sets and trainings cost and asks before it makes
+    them; without a terminal, --yes is needed. What is finished is kept, and nothing is made twice.
+
     \b
     Examples:
       tumorbatch evaluate cnn1
       tumorbatch evaluate models/cnn1 tfrecords --threshold youden
       tumorbatch evaluate cnn1 other-hospital/ --external --out results/cnn1-other
+      tumorbatch evaluate cnn1 --protocols --yes
     """
-    with session(quiet, "Nothing was published: the same command starts again."):
-        from tumorbatch.reports import evaluation_report
+    what = (
+        "What is finished is kept: the same command does the rest."
+        if protocols
+        else "Nothing was published: the same command starts again."
+    )
+    with session(quiet, what):
         from tumorbatch.runtime import load_tensorflow
         from tumorbatch.train.evaluation_config import Config, find_model
 
+        _refuse_given(context, _NOT_WITH if protocols else _ONLY_WITH, protocols)
         config = Config(
             rule=rule,
             freeze=freeze,
@@ -89,12 +139,47 @@ def evaluate(
             overwrite=overwrite,
         )
         folder = find_model(model)
-        out = out or Path("results") / folder.resolve().name
         load_tensorflow()  # before anything that brings it along
-        from tumorbatch.train import evaluation
+        if protocols:
+            out = out or Path("results/protocols") / folder.resolve().name
+            how = protocol_commands.Config(config, source, patients, weights, reuse=reuse, yes=yes)
+            _protocols(folder, tfrecords, out, how, as_json, quiet)
+            return
+        from tumorbatch.reports import evaluation_report
+        from tumorbatch.train import baselines, evaluation
 
-        report = evaluation.run(folder, tfrecords, out, config)
+        out = out or Path("results") / folder.resolve().name
+        # On another hospital's set the baselines would learn what the model has never seen.
+        beside = [] if external else baselines.evaluate(tfrecords, seed)
+        report = evaluation.run(folder, tfrecords, out, config, beside)
         if as_json:
             click.echo(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:
             click.echo(evaluation_report(report, out))
+
+
+def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:
+    """Raise `ConfigError` where an option was given that would be ignored."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            how = "goes without" if protocols else "needs"
+            raise ConfigError(f"{parameter.opts[0]} {how} --protocols.")
+
+
+def _protocols(
+    model: Path,
+    tfrecords: Path,
+    out: Path,
+    config: protocol_commands.Config,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    found = protocol_commands.run(model, tfrecords, out, config)
+    if as_json:
+        click.echo(json.dumps({"out": printable(str(out)), **found.to_dict()}))
+    elif not quiet:
+        from tumorbatch.train.tables import protocols_table
+
+        protocols_table(printable(model.resolve().name), found)
+        click.echo(f"{printable(str(out / protocol_commands.PAGE))} has the details.")

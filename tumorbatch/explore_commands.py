@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from tumorbatch import options
-from tumorbatch.data_commands import parse_classes
 from tumorbatch.errors import ExitCode
 from tumorbatch.session import session
 
@@ -24,14 +23,7 @@ _TFRECORDS = Path("tfrecords")
     type=options.PATH,
     help="Shard set whose splits are counted. Default: tfrecords, where that is one.",
 )
-@click.option(
-    "--class",
-    "classes",
-    multiple=True,
-    metavar="NAME=FOLDER",
-    callback=parse_classes,
-    help="Folder of a class (Healthy or Tumor), where its name is not a known spelling.",
-)
+@options.classes
 @click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
 @click.option(
     "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."

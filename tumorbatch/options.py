@@ -7,6 +7,19 @@ import click
 
 PATH = click.Path(path_type=Path)
 
+
+def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    classes: dict[str, str] = {}
+    for value in values:
+        name, separator, folder = value.partition("=")
+        if not (name and separator and folder):
+            raise click.BadParameter(f"{value!r} is not of the form NAME=FOLDER.")
+        if name.casefold() in (known.casefold() for known in classes):
+            raise click.BadParameter(f"{name} is given twice.")
+        classes[name] = folder
+    return classes
+
+
 quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 seed = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all choices."
@@ -66,6 +79,24 @@ device = click.option(
     show_default=True,
     help="`gpu` fails where there is no usable one; `auto` then takes the CPU.",
 )
+
+classes = click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    callback=_parse_classes,
+    help="Folder of a class (Healthy or Tumor), where its name is not a known spelling.",
+)
+patients = click.option(
+    "--groups",
+    "patients",
+    type=PATH,
+    metavar="FILE",
+    help="CSV or Parquet table with the columns path and patient: files of one patient stay in one "
+    "split.",
+)
+yes = click.option("--yes", is_flag=True, help="Start without asking, whatever it costs.")
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -1,0 +1,245 @@
+"""Two ways of training side by side: same images, splits and seeds, and one thing different."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tumorbatch import bundle, shardset
+from tumorbatch.runtime import resolve
+from tumorbatch.scoring import probability, scorer
+from tumorbatch.train.calibration import (
+    DEFAULT_RULE,
+    Rule,
+    choose_threshold,
+    fit_temperature,
+)
+from tumorbatch.train.measures import auc_statistic
+from tumorbatch.train.repeats import Spread, over_seeds, over_seeds_and_images
+from tumorbatch.train.scored import Scored, score_split
+from tumorbatch.train.statistics import (
+    REPLICATES,
+    Figure,
+    Weights,
+    bootstrap,
+    bootstrapped,
+    proportion,
+)
+
+FIGURES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One training's answers on the test images.
+
+    Attributes:
+        seed: Of the training.
+        scores: float [n], higher for Tumor.
+        called: bool [n], whether the image is called Tumor, by the training's own threshold.
+    """
+
+    seed: int
+    scores: NDArray[np.floating]
+    called: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One figure of one seed, in both arms.
+
+    Attributes:
+        seed: Of both trainings.
+        first: In the first arm.
+        second: In the second.
+        difference: First less second, paired: both arms meet the same resampled groups.
+    """
+
+    seed: int
+    first: Figure
+    second: Figure
+    difference: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure over all seeds.
+
+    Attributes:
+        name: A key of `FIGURES`.
+        pairs: One a seed.
+        overall: Mean difference, with an interval for other seeds and other images: the result.
+        over_seeds: The same with the images taken as given; None with fewer than three seeds.
+    """
+
+    name: str
+    pairs: tuple[Pair, ...]
+    overall: Spread
+    over_seeds: Spread | None
+
+    def means(self) -> tuple[float, float]:
+        """Of the figure over the seeds, in either arm."""
+        values = [(pair.first.value, pair.second.value) for pair in self.pairs]
+        first, second = np.array(values, np.float64).mean(axis=0)
+        return float(first), float(second)
+
+    def told(self, first: str, second: str) -> str:
+        """What was found, as a sentence.
+
+        Args:
+            first: Name of the first arm.
+            second: Name of the second.
+        """
+        of, spread = FIGURES[self.name], self.overall
+        one, other = self.means()
+        start = (
+            f"Mean {of} over {len(self.pairs)} seed{'s' * (len(self.pairs) > 1)}: {one:.3f} {first}, "
+            f"{other:.3f} {second}; difference {spread.mean:+.3f} (95 % interval {spread.low:+.3f} to "
+            f"{spread.high:+.3f})"
+        )
+        if spread.low == spread.high == 0:
+            return f"{start}. Both arms are equal on every sample: these images cannot tell them apart."
+        if spread.low <= 0 <= spread.high:
+            return f"{start}. The interval holds 0: no difference was shown."
+        better, worse = (first, second) if spread.mean > 0 else (second, first)
+        return f"{start}. The {of} is higher {better} than {worse}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "per_seed": [
+                {
+                    "seed": pair.seed,
+                    "first": pair.first.to_dict(),
+                    "second": pair.second.to_dict(),
+                    "difference": pair.difference.to_dict(),
+                }
+                for pair in self.pairs
+            ],
+            "difference": self.overall.to_dict(),
+            "difference_over_seeds_alone": self.over_seeds.to_dict() if self.over_seeds else None,
+        }
+
+
+def answered(model: Path, tfrecords: Path, device: str = "auto") -> tuple[Trained, Scored]:
+    """Run a bundle over validation and test of the shard set that it was trained on.
+
+    Its threshold is chosen on validation, by the default rule, whatever the bundle itself says: so
+    that both arms are treated alike.
+
+    Args:
+        model: The bundle.
+        tfrecords: The shard set.
+        device: "auto", "cpu" or "gpu".
+
+    Returns:
+        Its answers on the test split, and that split; images sorted by path.
+
+    Raises:
+        InputError: The bundle or the shard set is missing or damaged.
+    """
+    of, dataset = bundle.load(model), shardset.load(tfrecords)
+    schedule = of.training["schedule"]
+    runtime = resolve(device)
+    network = bundle.load_network(model, of)
+    score = scorer(network, schedule["batch_size"], runtime)
+    validation, test = (
+        score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
+    )
+    temperature = fit_temperature(validation.logits, validation.labels).value
+    rule = Rule.parse(DEFAULT_RULE)
+    threshold = choose_threshold(validation.logits, validation.labels, temperature, rule).value
+    called = probability(test.logits, temperature) >= np.float32(threshold)
+    return Trained(schedule["seed"], test.logits, called), test
+
+
+def compare(
+    first: Sequence[Trained],
+    second: Sequence[Trained],
+    labels: NDArray[np.int64],
+    groups: ArrayLike,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> list[Compared]:
+    """Differences between two arms, seed by seed and over the seeds.
+
+    All trainings of both arms meet the same bootstrap samples of groups, so that what makes images
+    hard or easy for all of them cancels out of the differences, and what the seeds share can be told
+    from what they do not.
+
+    Args:
+        first: A training a seed, images in the order of `labels`.
+        second: The same seeds in the same order.
+        labels: int64 [n], 0 Healthy, 1 Tumor.
+        groups: [n], the duplicate group of each image.
+        replicates: Bootstrap samples.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: The arms have other seeds.
+    """
+    seeds = [one.seed for one in first]
+    if seeds != [one.seed for one in second] or not seeds:
+        raise ValueError("both arms must have the same seeds, in the same order")
+    arms = [[_Statistics(one, labels) for one in arm] for arm in (first, second)]
+
+    def all_of(weights: Weights) -> dict[str, NDArray[np.float64]]:
+        return {
+            f"{arm} {number} {name}": values
+            for arm in (0, 1)
+            for number, one in enumerate(arms[arm])
+            for name, values in one(weights).items()
+        }
+
+    drawn = bootstrap(all_of, groups, replicates, seed)
+    found = []
+    for name in FIGURES:
+        pairs, columns = [], []
+        for number, of in enumerate(seeds):
+            one, other = (drawn[f"{arm} {number} {name}"] for arm in (0, 1))
+            figures = arms[0][number].figure(name, one), arms[1][number].figure(name, other)
+            point = (figures[0].value or 0.0) - (figures[1].value or 0.0)
+            pairs.append(Pair(of, *figures, bootstrapped(point, len(labels), one - other)))
+            columns.append(one - other)
+        points = np.array([pair.difference.value for pair in pairs], np.float64)
+        overall = over_seeds_and_images(points, np.stack(columns, axis=1))
+        found.append(Compared(name, tuple(pairs), overall, over_seeds(points)))
+    return found
+
+
+class _Statistics:
+    """All figures of one training for any weights [r, n] of the images."""
+
+    def __init__(self, trained: Trained, labels: NDArray[np.int64]) -> None:
+        self._right = (trained.called == (labels == 1)).astype(np.float64)
+        self._of = {
+            "accuracy": np.ones(len(labels)),
+            "sensitivity": (labels == 1).astype(np.float64),
+            "specificity": (labels == 0).astype(np.float64),
+        }
+        self._auc = auc_statistic(trained.scores, labels)
+
+    def __call__(self, weights: Weights) -> Mapping[str, NDArray[np.float64]]:
+        values = {"auc": self._auc(weights)}
+        for name, among in self._of.items():
+            total = weights @ among
+            share = np.full(len(total), np.nan)
+            np.divide(weights @ (among * self._right), total, out=share, where=total > 0)
+            values[name] = share
+        return values
+
+    def figure(self, name: str, replicates: NDArray[np.float64]) -> Figure:
+        """Value, n and interval."""
+        if name == "auc":
+            value = float(self._auc(np.ones((1, len(self._right))))[0])
+            return bootstrapped(value, len(self._right), replicates)
+        among = self._of[name]
+        return proportion(int((among * self._right).sum()), int(among.sum()), replicates)

@@ -1,0 +1,117 @@
+"""One model under every protocol, side by side: a figure and a page."""
+
+from itertools import groupby
+from typing import Any
+
+from tumorbatch import figures
+from tumorbatch.page import Column, Page, Strong
+from tumorbatch.train.compare import FIGURES, PROTOCOL_TEXTS, PROTOCOLS, Comparison, Row
+from tumorbatch.train.compare_page import explain, section, warnings
+from tumorbatch.train.statistics import Figure
+
+_COLORS = {"file": figures.VERMILLION, "group": figures.BLUE, "shape": figures.GREEN}
+_MARKERS = {"file": "X", "group": "o", "shape": "s"}
+UNPAIRED = (
+    "Each protocol has a test split of its own, so the columns are judged on other images; the "
+    "training is the same: network, schedule, augmentation and seed. What the leaky column is above "
+    "the grouped one is memory of copies; what the grouped one is above held-out shapes comes with "
+    "the source of an image."
+)
+SIDE_BY_SIDE = {"accuracy_at_half": "accuracy at 0.5", **FIGURES}
+
+
+def by_name(comparison: Comparison) -> dict[str, dict[str, Row]]:
+    """{name of model or baseline: {protocol: row}}, the models first."""
+    rows = sorted(comparison.rows, key=lambda row: row.judged.is_baseline)
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row.judged.name, {})[row.judged.split_by] = row
+    return found
+
+
+def figure_of(row: Row | None, name: str) -> Figure | None:
+    """One of `SIDE_BY_SIDE` of a row."""
+    if row is None:
+        return None
+    return row.accuracy_at_half if name == "accuracy_at_half" else row.figures[name]
+
+
+@figures.style()
+def draw(comparison: Comparison) -> Any:
+    """A matplotlib figure: accuracy at 0.5 and AUC of model and baselines under each protocol."""
+    rows = by_name(comparison)
+    figure, axes = figures.subplots(10.0, 1.6 + 0.75 * len(rows), 1, 2, sharey=True)
+    for axis, name in zip(axes, ("accuracy_at_half", "auc"), strict=True):
+        for place, of in enumerate(rows.values()):
+            for number, split_by in enumerate(PROTOCOLS):
+                shown = figure_of(of.get(split_by), name)
+                if shown is None or shown.value is None:
+                    continue
+                at, color = place + 0.22 * (number - 1), _COLORS[split_by]
+                if shown.low is not None and shown.high is not None:
+                    axis.plot([shown.low, shown.high], [at, at], color=color, linewidth=2.0)
+                axis.plot([shown.value], [at], marker=_MARKERS[split_by], color=color, markersize=7,
+                          linestyle="none", label="" if place else PROTOCOLS[split_by])  # fmt: skip
+        axis.set_xlabel(f"{SIDE_BY_SIDE[name]} on the test split (95 % interval)")
+        axis.set_yticks(range(len(rows)), [figures.plain(name) for name in rows])
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        axis.grid(axis="y", visible=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(PROTOCOLS))
+    return figure
+
+
+def summary(name: str, comparison: Comparison) -> str:
+    """The result as a sentence."""
+    rows = by_name(comparison)[name]
+    told = [
+        f"{rows[split_by].figures['auc'].told()} {words}"
+        for split_by, words in PROTOCOLS.items()
+        if split_by in rows
+    ]
+    return f"AUC of {name}: {'; '.join(told)}. The grouped figure is the one to quote."
+
+
+def page(name: str, comparison: Comparison) -> str:
+    """The whole as one HTML file.
+
+    Args:
+        name: Of the model.
+        comparison: Its rows and the baselines' under every protocol.
+    """
+    made = Page(f"{name} under every protocol", Strong(summary(name, comparison)))
+    made.section("Side by side")
+    for split_by in PROTOCOLS:
+        made.paragraph(PROTOCOL_TEXTS[split_by])
+    made.paragraph(UNPAIRED)
+    made.figure(
+        figures.png(draw(comparison)),
+        "Accuracy at 0.5 and AUC of the model and of the baselines under each protocol.",
+        "Lines: 95 % intervals.",
+    )
+    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
+        members = list(of)
+        for sentence in warnings(members, comparison):
+            made.paragraph(Strong(f"{_capital(PROTOCOLS[members[0].judged.split_by])}: {sentence}"))
+    rows = by_name(comparison)
+    for figure, head in SIDE_BY_SIDE.items():
+        made.table(
+            ["", *(Column(words, True) for words in PROTOCOLS.values())],
+            [
+                [who, *(_told(figure_of(of.get(split_by), figure)) for split_by in PROTOCOLS)]
+                for who, of in rows.items()
+            ],
+            f"{_capital(head)}, with 95 % interval.",
+        )
+    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
+        section(made, list(of), comparison)
+    explain(made, comparison)
+    return made.html()
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _told(figure: Figure | None) -> str | None:
+    return None if figure is None else figure.told()

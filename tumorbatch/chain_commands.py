@@ -1,0 +1,369 @@
+"""Several stages in a row, for commands that need all of them: shard sets, trainings, their cost.
+
+Every part is made by its stage's `run`, which does nothing where the very same part is there already
+and goes on where it was interrupted; so does the whole.
+"""
+
+import functools
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tumorbatch import architectures, bundle, shardset
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import read_file
+from tumorbatch.shardset import DATASET, MANIFEST, Dataset
+from tumorbatch.status import FileError
+
+if TYPE_CHECKING:
+    from tumorbatch.preprocess.classes import SourceFile
+    from tumorbatch.preprocess.stage import Config as ShardConfig
+    from tumorbatch.preprocessing import Preprocessing
+    from tumorbatch.train.baselines import Baseline
+    from tumorbatch.train.config import Config as TrainConfig
+    from tumorbatch.train.cost import Cost, Speed
+    from tumorbatch.train.evaluation_config import Config as EvaluationConfig
+
+log = logging.getLogger(__name__)
+
+_SAMPLED = 24  # files that are decoded to time the decoding
+_RECORD = 300  # bytes a record has beside its pixels, about
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsPart:
+    """A shard set that is wanted.
+
+    Attributes:
+        source: The images.
+        out: Where it is, or shall be.
+        config: How it is made.
+    """
+
+    source: Path
+    out: Path
+    config: "ShardConfig"
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is not there as a whole."""
+        return not (self.out / DATASET).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPart:
+    """A training that is wanted.
+
+    Attributes:
+        tfrecords: What it is trained on.
+        out: Where its bundle is, or shall be.
+        config: How it is trained.
+    """
+
+    tfrecords: Path
+    out: Path
+    config: "TrainConfig"
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no bundle."""
+        return not (self.out / bundle.MODEL).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that is wanted, in the order in which it is made."""
+
+    shards: Sequence[ShardsPart] = field(default_factory=list)
+    trainings: Sequence[TrainingPart] = field(default_factory=list)
+
+    @property
+    def missing(self) -> str:
+        """`2 shard sets and 4 trainings`, or "" where all is there."""
+        counts = {
+            "shard set": sum(part.missing for part in self.shards),
+            "training": sum(part.missing for part in self.trainings),
+        }
+        told = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        return " and ".join(told)
+
+
+def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig":
+    """The settings that made a shard set, with some of them changed.
+
+    Args:
+        dataset: Its description.
+        folder: Where it is; its manifest knows which folder of the source holds which class.
+        changes: Attributes of `preprocess.stage.Config`.
+
+    Raises:
+        InputError: The manifest is missing or damaged.
+        ConfigError: A table of patients went into it, and none is given.
+    """
+    from tumorbatch.preprocess.splits import Fractions
+    from tumorbatch.preprocess.stage import Config
+
+    if dataset.patients is not None and changes.get("patients") is None:
+        raise ConfigError(
+            f"{folder} was made with a table of patients: give the same one with --groups FILE."
+        )
+    own: dict[str, Any] = {
+        "preprocessing": dataset.preprocessing,
+        "classes": _class_folders(folder),
+        "split_by": dataset.split_by,
+        "patient_id": dataset.patient_id,
+        "fractions": Fractions(**dataset.fractions),
+        "seed": dataset.seed,
+        "shard_bytes": dataset.shard_bytes,
+    }
+    return Config(**{**own, **changes})
+
+
+def manifest_columns(folder: Path, *names: str) -> list[list[Any]]:
+    """Columns of a shard set's manifest, one list each.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    path = folder / MANIFEST
+    try:
+        table = pq.read_table(path, columns=list(names))
+    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are ValueErrors
+        raise InputError(
+            f"{path} is missing or damaged: {error}. Make the shards again with `tumorbatch shard "
+            "--overwrite`."
+        ) from error
+    return [table[name].to_pylist() for name in names]
+
+
+def _class_folders(folder: Path) -> dict[str, str]:
+    """{class: its folder in the source}, from the paths in the manifest."""
+    found: dict[str, set[str]] = {}
+    for path, name in zip(*manifest_columns(folder, "path", "class"), strict=True):
+        found.setdefault(name, set()).add(path.split("/", 1)[0])
+    return {name: folders.pop() for name, folders in found.items() if len(folders) == 1}
+
+
+def shards_cost(files: "Sequence[SourceFile]", preprocessing: "Preprocessing", workers: int) -> "Cost":
+    """Of one shard set, from the time that a few of its files take now.
+
+    Args:
+        files: The source.
+        preprocessing: What is done to them.
+        workers: Processes.
+    """
+    from tumorbatch.preprocess.pixels import process
+    from tumorbatch.train.cost import Cost
+
+    some = files[:: math.ceil(len(files) / _SAMPLED)]
+    started = time.monotonic()
+    for source in some:
+        try:
+            data, _ = read_file(source.file)
+            process(data, preprocessing)
+        except FileError:
+            continue  # costs what it costs; `shard` gives it a row
+    seconds = (time.monotonic() - started) * len(files) / len(some) / workers
+    size = len(files) * (preprocessing.size**2 + _RECORD)
+    return Cost(seconds, seconds, size, size)  # the spool holds every record once more
+
+
+def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) -> "Speed":
+    """How fast a training is: as one that is finished was, or as a few steps now show.
+
+    Args:
+        finished: Trainings like it.
+        config: The training.
+        size: Side of the images, pixels.
+    """
+    from tumorbatch.runtime import load_tensorflow
+    from tumorbatch.train import cost
+
+    for part in finished:
+        known = cost.recorded(bundle.load(part.out).training)
+        if known is not None:
+            return known
+    load_tensorflow(config.threads, config.onednn)
+    return cost.probed(config, size)
+
+
+def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") -> "Cost":
+    """Of one training.
+
+    Args:
+        part: The training.
+        images: Of training and validation split together.
+        size: Side of the images, pixels.
+        speed: Measured.
+    """
+    from tumorbatch.runtime import load_tensorflow
+    from tumorbatch.train import cost
+
+    load_tensorflow(part.config.threads, part.config.onednn)
+    return cost.training(speed, part.config, images, _parameters(part.config.architecture, size))
+
+
+@functools.lru_cache
+def _parameters(architecture: str, size: int) -> int:
+    """Numbers that a network of this architecture holds."""
+    count = int(architectures.build(architecture, size).count_params())
+    forget()
+    return count
+
+
+def forget() -> None:
+    """Give back what Keras keeps of the networks so far."""
+    if "keras" in sys.modules:
+        import keras
+
+        keras.backend.clear_session()
+
+
+def confirmed(what: str, cost: "Cost", yes: bool) -> None:
+    """Say what is to be made and what it costs, and go on only where that is wanted.
+
+    Args:
+        what: What is missing.
+        cost: Of it.
+        yes: Whether consent was given beforehand.
+
+    Raises:
+        ConfigError: Without consent: the answer was no, or there is no terminal to ask on.
+    """
+    told = f"This makes {what}: {cost.told()}."
+    if yes:
+        log.info("%s", told)
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{told} Nothing was started: give --yes to start it.")
+    click.echo(told, err=True)
+    if not click.confirm("Start?", err=True):
+        raise ConfigError("Nothing was started.")
+
+
+def make_shards(part: ShardsPart) -> Dataset:
+    """The shard set, made or brought up to date where it is not what it should be.
+
+    Raises:
+        TumorBatchError: As `preprocess.stage.run`.
+    """
+    from tumorbatch.preprocess import stage
+
+    if part.missing:
+        log.info("making the shard set %s", part.out)
+    return stage.run(part.source, part.out, part.config).dataset
+
+
+def make_training(part: TrainingPart) -> bundle.Bundle:
+    """The trained bundle, made where it is not there.
+
+    Raises:
+        TumorBatchError: As `train.stage.run`.
+    """
+    from tumorbatch.train import stage
+
+    if part.missing:
+        log.info("training %s on %s", part.out, part.tfrecords)
+    made = stage.run(part.tfrecords, part.out, part.config).bundle
+    forget()
+    return made
+
+
+def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
+    """Raise `ConfigError` unless two shard sets hold the same files.
+
+    Args:
+        first: A shard set.
+        second: Another.
+        same_split: Whether each file must also be in the same split of both.
+    """
+    rows: list[Mapping[str, tuple[str, str]]] = []
+    for folder in (first, second):
+        names, *columns = manifest_columns(folder, "path", "sha256", "split")
+        pairs = zip(names, zip(*columns, strict=True), strict=True)
+        rows.append({name: row for name, row in pairs if row[1]})
+    one, other = ({name: sha256 for name, (sha256, _) in row.items()} for row in rows)
+    if one != other:
+        raise ConfigError(
+            f"{first} and {second} do not hold the same images: the source has changed since one of "
+            "them was made. Make both again with `tumorbatch shard`, or delete the older one."
+        )
+    if same_split and rows[0] != rows[1]:
+        raise ConfigError(
+            f"{first} and {second} hold the same images in other splits. Make both again with "
+            "`tumorbatch shard --overwrite`."
+        )
+
+
+def load_own(tfrecords: Path, of: bundle.Bundle, model: Path) -> Dataset:
+    """The shard set that a bundle was trained on.
+
+    Raises:
+        ConfigError: It is another one.
+        InputError: It is missing or damaged.
+    """
+    dataset = shardset.load(tfrecords)
+    if shardset.file_sha256(tfrecords / DATASET) != of.training.get("dataset_sha256"):
+        raise ConfigError(
+            f"{model} was trained on another shard set than {tfrecords}. Give the one that it was "
+            "trained on."
+        )
+    return dataset
+
+
+def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
+    """Where a bundle's evaluation is, or shall be: by its name; where that is taken, by weights too.
+
+    Results of another model of that name, or on an external shard set, stay as they are.
+    """
+    from tumorbatch.train.judged import fits
+    from tumorbatch.train.results import METRICS
+
+    folder = results / model.resolve().name
+    try:
+        about = json.loads((folder / METRICS).read_bytes())
+        outdated = about["model"]["weights_sha256"] == of.weights_sha256
+        outdated &= about["protocol"] != "external"
+    except FileNotFoundError:
+        outdated = True
+    except (OSError, ValueError, KeyError, TypeError):
+        outdated = False
+    if outdated or fits(folder, of):
+        return folder
+    return results / f"{model.resolve().name}-{of.weights_sha256[:12]}"
+
+
+def make_evaluation(
+    model: Path, tfrecords: Path, out: Path, config: "EvaluationConfig", beside: "Sequence[Baseline]"
+) -> None:
+    """Evaluate a bundle on its own shard set; the bundle stays as it is.
+
+    Args:
+        model: The bundle.
+        tfrecords: Its shard set.
+        out: Folder of the results: free, or of this bundle.
+        config: How.
+        beside: The baselines on that shard set.
+
+    Raises:
+        TumorBatchError: As `train.evaluation.run`.
+    """
+    from tumorbatch.runtime import load_tensorflow
+
+    log.info("evaluating %s on %s", model, tfrecords)
+    load_tensorflow()
+    from tumorbatch.train import evaluation
+
+    config = replace(config, freeze=False, external=False, rule=None, overwrite=True)
+    evaluation.run(model, tfrecords, out, config, beside)
+    forget()
