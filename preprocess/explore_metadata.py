@@ -113,6 +113,7 @@ def _cross_validated(
             return None
         forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=workers)
         forest.fit(features[train], labels[train])
+        forest.set_params(n_jobs=1)  # threads add the trees up in any order: the last bit would differ
         scores[test] = forest.predict_proba(features[test])[:, 1]
     ranked = Superiority(scores, labels)
     return {

@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from tumorbatch import records
 from tumorbatch.files import find_files
-from tumorbatch.infer.decoding import decode_files
+from tumorbatch.infer.decoding import Task, decode_files
 from tumorbatch.infer.predictions import PredictionsWriter
 from tumorbatch.preprocess.stage import Config, run
 from tumorbatch.preprocessing import Preprocessing
@@ -64,7 +64,8 @@ def test_shards_hold_what_infer_feeds_and_no_patient(source: Path, tmp_path: Pat
         for data in records.read(out / shard.name):
             record = records.ImageRecord.decode(data)
             written[record.filename] = record.pixels
-    fed = {entry.row["path"]: entry.pixels for entry in decode_files(find_files(source), preprocessing)}
+    tasks = [Task(file) for file in find_files(source)]
+    fed = {entry.rows[0]["path"]: entry.pixels[0] for entry in decode_files(tasks, preprocessing)}
     assert fed.pop("Tumor/cut.dcm") is None
     assert written == {name: pixels.tobytes() for name, pixels in fed.items() if pixels is not None}
     for path in out.iterdir():
@@ -80,10 +81,9 @@ def test_a_table_with_dicom_rows_is_its_owners_alone(
     (tmp_path / "in").mkdir()
     content = (source / files).read_bytes() if (source / files).exists() else b"\x89PNG\r\n\x1a\n"
     (tmp_path / "in" / "one").write_bytes(content)
-    rows = [
-        {**entry.row, "model_id": "m", "run_id": "r"}
-        for entry in decode_files(find_files(tmp_path / "in"), Preprocessing())
-    ]
+    (task,) = (Task(file) for file in find_files(tmp_path / "in"))
+    (entry,) = decode_files([task], Preprocessing())
+    rows = [{**row, "model_id": "m", "run_id": "r"} for row in entry.rows]
     with PredictionsWriter(tmp_path / "out.parquet") as writer:
         writer.write(rows)
         writer.finish({"model_id": "m"})

@@ -50,7 +50,7 @@ def trained(spread, precision="float32", checkpoint=None, stop=None):
         if epoch == stop:
             raise SystemError("stop")
     runtime = Runtime("cpu", precision, False, 1, "for a test")
-    schedule = Schedule(epochs=3, batch_size=16)
+    schedule = Schedule(epochs=3, batch_size=16, weight_decay=1.0)
     try:
         fitted = fit(
             network, data, data, schedule, Augmentation(), runtime, checkpoint,
@@ -60,8 +60,10 @@ def trained(spread, precision="float32", checkpoint=None, stop=None):
         return None
     assert fitted.waited is None or not spread
     return fitted.history, [value.tolist() for value in network.get_weights()]
+def apart(one, other):
+    return np.concatenate([np.abs(np.subtract(a, b)).ravel() for a, b in zip(one, other)])
 def far(one, other):
-    return max(np.abs(np.subtract(a, b)).max() for a, b in zip(one, other))
+    return float(apart(one, other).max())
 two = strategy(["CPU:0", "CPU:1"])
 one_history, one = trained(strategy(["CPU:0"]))
 two_history, both = trained(two)
@@ -71,7 +73,8 @@ keras.config.set_dtype_policy("float32")
 trained(two, checkpoint=Checkpoint(path, {}), stop=3)
 _, resumed = trained(two, checkpoint=Checkpoint(path, {}))
 print(json.dumps({
-    "far": far(one, both), "half": far(both, half), "resumed": far(both, resumed),
+    "most": float(np.quantile(apart(one, both), 0.999)), "far": far(one, both),
+    "half": far(both, half), "resumed": far(both, resumed),
     "one": one_history["loss"], "two": two_history["loss"],
     "moved": far(both, [np.zeros(np.shape(value)) for value in both]),
 }))
@@ -92,7 +95,10 @@ def _run(source: str, *arguments: object) -> dict[str, object]:
 def test_two_devices_train_like_one(tmp_path: Path) -> None:
     found = _run(TRAIN, tmp_path / "checkpoint")
     assert found["two"] == pytest.approx(found["one"], rel=1e-4)
-    assert float(str(found["far"])) < 2e-4
+    # Adam divides a gradient near 0 by its own size: of a few weights rounding decides the direction.
+    # A step that is twice too large, or a weight decay, would show in all of them.
+    assert float(str(found["most"])) < 1e-5
+    assert float(str(found["far"])) < 3e-3
     assert float(str(found["half"])) < 2e-2
     assert float(str(found["resumed"])) < 1e-6
 
