@@ -8,21 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from tumorbatch.labels import TUMOR
 from tumorbatch.preprocess.explore_stats import Superiority, bootstrap
 from tumorbatch.preprocess.groups import renumber, unite
+from tumorbatch.statistics import wilson
 
 FOLDS = 5
 TREES = 100
 MOST = 20_000  # images; of larger sets, whole groups are drawn until there are so many
-
-
-def wilson(successes: int, n: int) -> list[float]:
-    """95 % Wilson interval of a proportion, n at least 1."""
-    interval = stats.binomtest(successes, n).proportion_ci(0.95, "wilson")
-    return [float(interval.low), float(interval.high)]
 
 
 def metadata_baseline(
@@ -78,7 +72,7 @@ def _accuracy(right: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) ->
     drawn = bootstrap(groups, lambda weights: float(right @ weights / weights.sum()), seed)
     return {
         "accuracy": float(right.mean()),
-        "interval_95": wilson(int(right.sum()), len(right)),
+        "interval_95": list(wilson(int(right.sum()), len(right))),
         "group_interval_95": list(drawn),
     }
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tumorbatch.labels import HEALTHY, TUMOR
+from tumorbatch.statistics import percentile_interval, resampled
 
 ALPHA = 0.05  # a smaller Shapiro-Wilk p-value rejects normality
 SHAPIRO_MOST = 5000  # SciPy's p-value may be inaccurate for more values
@@ -209,25 +210,17 @@ class Superiority:
 def bootstrap(
     groups: NDArray[np.int64], statistic: Weighted, seed: int, resamples: int = RESAMPLES
 ) -> tuple[float | None, float | None]:
-    """95 % percentile interval of a statistic, by drawing as many groups as there are, with repeats.
+    """95 % percentile interval of a statistic, by `resampled` groups.
 
     Args:
         groups: int64 [n], numbered from 0 without gaps.
         statistic: Of weights int64 [n], how often each image was drawn; NaN draws are left out.
         seed: The same seed gives the same interval.
         resamples: Draws.
-
-    References:
-        B. Efron, R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13.
     """
-    random = np.random.default_rng(seed)
-    count = int(groups.max(initial=-1)) + 1
-    drawn = np.empty(resamples)
-    for at in range(resamples):
-        times = np.bincount(random.integers(0, count, count), minlength=count)
-        drawn[at] = statistic(times[groups])
-    drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) < 0.95 * resamples:  # of the few that are left it would be a lucky one
-        return None, None
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return float(low), float(high)
+    drawn = [
+        statistic(weights.astype(np.int64))
+        for portion in resampled(groups, resamples, seed)
+        for weights in portion
+    ]
+    return percentile_interval(np.array(drawn)) or (None, None)

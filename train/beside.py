@@ -6,9 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.train.measures import auc_statistic
-from tumorbatch.train.scored import Scored
-from tumorbatch.train.statistics import (
+from tumorbatch.statistics import (
     REPLICATES,
     Figure,
     bootstrap,
@@ -16,6 +14,8 @@ from tumorbatch.train.statistics import (
     difference,
     proportion,
 )
+from tumorbatch.train.measures import auc_statistic
+from tumorbatch.train.scored import Scored
 
 
 class Baseline(Protocol):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tumorbatch.errors import ConfigError
 from tumorbatch.scoring import probability
+from tumorbatch.statistics import Figure, percentile_interval, wilson
 from tumorbatch.train.measures import ECE_BINS, ece_edges, pointwise_log_loss
-from tumorbatch.train.statistics import Figure, percentile_interval, wilson
 
 # A network whose logits are twenty times too large or too small is broken, not uncalibrated.
 TEMPERATURES = (0.05, 20.0)

@@ -5,7 +5,7 @@ from typing import Any
 
 from tumorbatch.bundle import Bundle
 from tumorbatch.shardset import Dataset
-from tumorbatch.train.statistics import Figure
+from tumorbatch.statistics import Figure
 
 PROTOCOLS = {
     "leaky": "**Leaky.** The split was made by file: copies and near copies of test images were "

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.train.measures import auc_statistic
-from tumorbatch.train.statistics import (
+from tumorbatch.statistics import (
     REPLICATES,
     Figure,
     McNemar,
@@ -20,6 +19,7 @@ from tumorbatch.train.statistics import (
     mcnemar,
     proportion,
 )
+from tumorbatch.train.measures import auc_statistic
 
 # Column of a table: the report's four, then what else a reader needs. Recall is sensitivity.
 FIGURES = {

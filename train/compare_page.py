@@ -8,6 +8,7 @@ from typing import Any
 
 from tumorbatch import figures
 from tumorbatch.page import Column, Page, Strong
+from tumorbatch.statistics import Figure
 from tumorbatch.train.compare import (
     FIGURES,
     PROTOCOL_TEXTS,
@@ -17,7 +18,6 @@ from tumorbatch.train.compare import (
     Row,
     protocol,
 )
-from tumorbatch.train.statistics import Figure
 
 _DIGITS = 6  # in CSV: more than any interval is worth, and few enough to read
 INTERVALS = (

@@ -6,8 +6,8 @@ from typing import Any
 
 from tumorbatch import bundle
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.statistics import REPLICATES
 from tumorbatch.train.calibration import Rule
-from tumorbatch.train.statistics import REPLICATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tumorbatch import figures
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
-from tumorbatch.train.statistics import Figure
+from tumorbatch.statistics import Figure
 
 _HISTOGRAM_BINS = 20
 

@@ -7,11 +7,11 @@ from tumorbatch import figures
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.page import MISSING, Code, Column, Page, Strong
 from tumorbatch.scoring import probability
+from tumorbatch.statistics import Figure
 from tumorbatch.train import evaluation_figures as draw_one
 from tumorbatch.train.card import LIMITS
 from tumorbatch.train.errors_gallery import GalleryPicture, tell_errors
 from tumorbatch.train.scored import Scored
-from tumorbatch.train.statistics import Figure
 
 ROWS = (
     ("accuracy", "Accuracy"), ("sensitivity", "Sensitivity (recall)"), ("specificity", "Specificity"),

@@ -11,6 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from tumorbatch import bundle, shardset
 from tumorbatch.runtime import resolve
 from tumorbatch.scoring import probability, scorer
+from tumorbatch.statistics import (
+    REPLICATES,
+    Figure,
+    Weights,
+    bootstrap,
+    bootstrapped,
+    proportion,
+)
 from tumorbatch.train.calibration import (
     DEFAULT_RULE,
     Rule,
@@ -20,14 +28,6 @@ from tumorbatch.train.calibration import (
 from tumorbatch.train.measures import auc_statistic
 from tumorbatch.train.repeats import Spread, over_seeds, over_seeds_and_images
 from tumorbatch.train.scored import Scored, score_split
-from tumorbatch.train.statistics import (
-    REPLICATES,
-    Figure,
-    Weights,
-    bootstrap,
-    bootstrapped,
-    proportion,
-)
 
 FIGURES = {
     "auc": "AUC",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.scoring import probability
-from tumorbatch.train.statistics import (
+from tumorbatch.statistics import (
     REPLICATES,
     Figure,
     Statistic,

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from tumorbatch.scoring import probability
+from tumorbatch.statistics import wilson
 from tumorbatch.train.measures import pointwise_log_loss
-from tumorbatch.train.statistics import wilson
 
 
 def log_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

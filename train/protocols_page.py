@@ -5,9 +5,9 @@ from typing import Any
 
 from tumorbatch import figures
 from tumorbatch.page import Column, Page, Strong
+from tumorbatch.statistics import Figure
 from tumorbatch.train.compare import FIGURES, PROTOCOL_TEXTS, PROTOCOLS, Comparison, Row
 from tumorbatch.train.compare_page import explain, section, warnings
-from tumorbatch.train.statistics import Figure
 
 _COLORS = {"file": figures.VERMILLION, "group": figures.BLUE, "shape": figures.GREEN}
 _MARKERS = {"file": "X", "group": "o", "shape": "s"}

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.progress import Progress
+from tumorbatch.statistics import REPLICATES, Figure, Weights, bootstrap
 from tumorbatch.train.calibration import predictive_values, reliability
 from tumorbatch.train.measures import BINNINGS, Measures
 from tumorbatch.train.metrics import binary_metrics
 from tumorbatch.train.scored import Scored
-from tumorbatch.train.statistics import REPLICATES, Figure, Weights, bootstrap
 
 PLAIN_THRESHOLD = 0.5  # beside the chosen one: what most papers use
 # Of a part of a split: the others are too uncertain on a handful of images.

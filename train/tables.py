@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tumorbatch.statistics import Figure
 from tumorbatch.train.compare import FIGURES, PROTOCOLS, Comparison, Row
 from tumorbatch.train.compare_page import p_value, signed, warnings
 from tumorbatch.train.protocols_page import SIDE_BY_SIDE, by_name, figure_of, summary
-from tumorbatch.train.statistics import Figure
 
 _WIDTH = 140  # columns, where there is no terminal
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tumorbatch.preprocess import explore_metadata as module
-from tumorbatch.preprocess.explore_metadata import metadata_baseline, wilson
+from tumorbatch.preprocess.explore_metadata import metadata_baseline
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +22,6 @@ def baseline(heights: Any, widths: Any, labels: Any, groups: Any = None, **more:
         np.asarray(labels, np.int64), np.arange(n) if groups is None else np.asarray(groups, np.int64),
         values["seed"], values["workers"],
     )  # fmt: skip
-
-
-def test_wilson_gives_a_published_example() -> None:
-    # R. G. Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263.
-    assert wilson(81, 263) == pytest.approx([0.2553, 0.3662], abs=5e-5)
 
 
 def test_a_size_that_goes_with_the_class_is_found() -> None:

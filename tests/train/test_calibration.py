@@ -12,6 +12,7 @@ from sklearn.metrics import roc_curve
 
 from tumorbatch.errors import ConfigError
 from tumorbatch.scoring import probability
+from tumorbatch.statistics import proportion, wilson
 from tumorbatch.train.calibration import (
     TEMPERATURES,
     Rule,
@@ -21,7 +22,6 @@ from tumorbatch.train.calibration import (
     reliability,
 )
 from tumorbatch.train.measures import Measures
-from tumorbatch.train.statistics import proportion, wilson
 
 Logits, Labels = NDArray[np.float32], NDArray[np.int64]
 

@@ -21,12 +21,12 @@ from tumorbatch.preprocess.stage import Config as ShardConfig
 from tumorbatch.preprocess.stage import run as shard
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.scoring import probability
+from tumorbatch.statistics import Figure, wilson
 from tumorbatch.train.beside import stand_beside, verdict
 from tumorbatch.train.errors_gallery import most_confident_errors
 from tumorbatch.train.measures import Measures
 from tumorbatch.train.scored import Scored, score_split
 from tumorbatch.train.split_metrics import parts, size_bucket, size_buckets, split_metrics
-from tumorbatch.train.statistics import Figure, wilson
 
 FEW = ("--replicates", 200)
 PAGES = {"confusion.png", "scores.png", "reliability.png", "roc.png", "precision_recall.png"}

@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from tumorbatch import figures
+from tumorbatch.statistics import resampled
 from tumorbatch.train import experiment_page
 from tumorbatch.train.compare_page import signed
 from tumorbatch.train.experiment import FIGURES, Trained, compare
-from tumorbatch.train.statistics import resampled
 
 N = 90
 RANDOM = np.random.default_rng(3)

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
+from tumorbatch.statistics import difference, resampled
 from tumorbatch.train.measures import Measures, Ranks, auc_statistic, ece_edges
-from tumorbatch.train.statistics import difference, resampled
 
 
 def _drawn(seed: int, n: int, digits: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

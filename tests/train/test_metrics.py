@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
+from tumorbatch.statistics import wilson
 from tumorbatch.train.metrics import binary_metrics, log_loss
-from tumorbatch.train.statistics import wilson
 
 
 def _drawn(seed: int, n: int, scale: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

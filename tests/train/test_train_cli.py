@@ -22,11 +22,11 @@ from tumorbatch.errors import ExitCode
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
+from tumorbatch.statistics import Figure
 from tumorbatch.train.calibration import Rule, calibrate
 from tumorbatch.train.feed import load_split
 from tumorbatch.train.fit import Fitted
 from tumorbatch.train.metrics import binary_metrics
-from tumorbatch.train.statistics import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {

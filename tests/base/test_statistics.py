@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from tumorbatch.train.statistics import (
+from tumorbatch.statistics import (
     Figure,
     bootstrap,
     bootstrapped,
@@ -77,7 +77,7 @@ def test_weights_count_whole_groups() -> None:
 def test_the_draw_depends_on_the_seed_and_not_on_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = np.arange(37) // 2
     whole = np.concatenate(list(resampled(groups, 50, seed=1)))
-    monkeypatch.setattr("tumorbatch.train.statistics._CELLS", 37 * 7)
+    monkeypatch.setattr("tumorbatch.statistics._CELLS", 37 * 7)
     portions = list(resampled(groups, 50, seed=1))
     assert len(portions) == 8
     assert (np.concatenate(portions) == whole).all()
