@@ -205,6 +205,8 @@ def serialize_weights(network: Any) -> bytes:
 def best(folder: Path) -> Path:
     """The bundle under `folder` (`models/`) with the highest validation AUC.
 
+    One of a leaky split is taken only where there is no other: its figures are too good.
+
     Raises:
         InputError: There is none.
     """
@@ -217,10 +219,18 @@ def best(folder: Path) -> Path:
         except (OSError, KeyError, TypeError, ValueError):
             continue
         if 0 <= auc <= 1:  # not for nan
-            ranked.append((auc, path.parent))
+            ranked.append((not _leaky(path), auc, path.parent))
     if not ranked:
         raise InputError(
             f"{folder} holds no model bundle. Train one with `tumorbatch train`, or name one with "
             "--model FOLDER."
         )
-    return max(ranked, key=lambda entry: entry[0])[1]
+    return max(ranked, key=lambda entry: entry[:2])[2]
+
+
+def _leaky(path: Path) -> bool:
+    """Whether a model.json says so; a damaged one is not for this function to tell."""
+    try:
+        return bool(json.loads(path.read_bytes())["training"]["leaky"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return False

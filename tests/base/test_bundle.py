@@ -335,6 +335,15 @@ def test_best_takes_the_highest_validation_auc(tmp_path: Path) -> None:
     assert best(tmp_path) == tmp_path / "b"
 
 
+def test_best_takes_a_leaky_one_only_where_there_is_no_other(tmp_path: Path) -> None:
+    for name, leaky, auc in (("a", True, 0.99), ("b", True, 0.98)):
+        folder = _metrics(tmp_path / name, {"validation": {"auc": auc}})
+        (folder / MODEL).write_text(json.dumps({"training": {"leaky": leaky}}))
+    assert best(tmp_path) == tmp_path / "a"
+    _metrics(tmp_path / "c", {"validation": {"auc": 0.6}})
+    assert best(tmp_path) == tmp_path / "c"
+
+
 def test_best_takes_the_first_of_equals(tmp_path: Path) -> None:
     for name in ("c", "a", "b"):
         _metrics(tmp_path / name, {"validation": {"auc": 0.9}})
