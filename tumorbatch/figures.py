@@ -21,15 +21,10 @@ BLACK = "#000000"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
 GREEN = "#009E73"
-YELLOW = "#F0E442"
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 PURPLE = "#CC79A7"
 GREY = "#6E6E6E"  # not Okabe and Ito's: for what is not data, such as lines of reference
-# For series that are no classes, in this order; yellow is too light for lines on white.
-SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
-MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
 DPI = 120  # pixels an inch: a figure of 10 inches has 1200
 
