@@ -4,7 +4,7 @@ A network's figures mean something only where they are above these, on the same 
 class; the file's metadata alone; the nearest training image, seen as a thumbnail of 16 x 16.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,19 +39,13 @@ class Baseline:
     Attributes:
         name: Short, as in tables.
         description: What it sees and does, a sentence.
-        validation_scores: float64 [n], in [0, 1]; at least 0.5 means Tumor.
-        validation_labels: int64 [n], 0 Healthy, 1 Tumor.
-        validation_paths: n paths, as in the manifest: the key to other tables.
-        test_scores: float64 [m].
-        test_labels: int64 [m].
-        test_paths: m paths.
+        test_scores: float64 [n], in [0, 1]; at least 0.5 means Tumor.
+        test_labels: int64 [n], 0 Healthy, 1 Tumor.
+        test_paths: n paths, as in the manifest: the key to other tables.
     """
 
     name: str
     description: str
-    validation_scores: NDArray[np.float64]
-    validation_labels: NDArray[np.int64]
-    validation_paths: tuple[str, ...]
     test_scores: NDArray[np.float64]
     test_labels: NDArray[np.int64]
     test_paths: tuple[str, ...]
@@ -67,84 +61,77 @@ class _Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Split:
-    """What the baselines know of a split.
+class _Images:
+    """What the baselines know of some images.
 
     Attributes:
         paths: n paths.
         labels: int64 [n].
         thumbnails: uint8 [n, THUMBNAIL * THUMBNAIL].
-        metadata: float64 [n, 2 + formats]: height and width in pixels, then one column a format that
-            the training split has, 1 or 0.
+        sides: float64 [n, 2], height and width of the file, pixels.
+        formats: n file formats.
     """
 
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
     thumbnails: NDArray[np.uint8]
-    metadata: NDArray[np.float64]
+    sides: NDArray[np.float64]
+    formats: tuple[str, ...]
 
 
-def evaluate(tfrecords: Path, seed: int) -> list[Baseline]:
-    """Fit the baselines on the training split of a shard set and score its other two.
+def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[Baseline]:
+    """Fit the baselines on the training split of a shard set, and score images that it does not hold.
 
     In memory: about 0.5 kB an image, and 64 MiB.
 
     Args:
         tfrecords: The shard set: the very one that the models were trained on.
         seed: Of the forest.
+        external: Another shard set, all of whose images are scored; None: the test split of the same.
 
     Returns:
         The majority class, the forest on metadata, the nearest neighbour, in this order; each with
         the images in the order of the shards.
 
     Raises:
-        InputError: The shard set is missing, unfinished or damaged, a split of it is empty, or its
-            training split has one class only.
+        InputError: A shard set is missing, unfinished or damaged, the training split or what is to be
+            scored is empty, or the training split has one class only.
         ConfigError: It was written by another version of the format.
     """
-    dataset = shardset.load(tfrecords)
-    for split in SPLITS:
-        if not dataset.records(split):
-            raise InputError(f"The {split} split in {tfrecords} holds no image. {_ADVICE}")
-    splits = _read(tfrecords, dataset)
-    train, others = splits["train"], (splits["validation"], splits["test"])
+    train = _read(tfrecords, ("train",))
     if len(np.unique(train.labels)) < 2:
         raise InputError(f"The train split in {tfrecords} has one class only. {_ADVICE}")
+    test = _read(tfrecords, ("test",)) if external is None else _read(external, SPLITS)
     share = float(train.labels.mean())
-    forest = _forest(train, seed)
-    return [
-        _baseline(
+    formats = sorted(set(train.formats))
+    forest = _forest(_metadata(train, formats), train.labels, seed)
+    made = (
+        (
             MAJORITY,
             f"Says the same of every image: the share of Tumor in the training split, {share:.3f}.",
-            [np.full(len(other.labels), share) for other in others],
-            others,
+            np.full(len(test.labels), share),
         ),
-        _baseline(
+        (
             METADATA,
             f"Random forest of {_TREES} trees on the file's height, width and format alone: it sees no "
             "pixel.",
-            [_tumor_probability(forest, other.metadata) for other in others],
-            others,
+            np.asarray(forest.predict_proba(_metadata(test, formats))[:, 1], np.float64),
         ),
-        _baseline(
+        (
             NEIGHBOUR,
             f"The class of the training image that is nearest as a thumbnail of {THUMBNAIL} x "
             f"{THUMBNAIL} pixels (Euclidean distance); the score is d(Healthy) / (d(Healthy) + "
             "d(Tumor)), of the distances to the nearest image of each class.",
-            [nearest_scores(train.thumbnails, train.labels, other.thumbnails) for other in others],
-            others,
+            nearest_scores(train.thumbnails, train.labels, test.thumbnails),
         ),
-    ]
+    )
+    return [Baseline(name, text, scores, test.labels, test.paths) for name, text, scores in made]
 
 
-def _baseline(
-    name: str, description: str, scores: list[NDArray[np.float64]], others: tuple[_Split, _Split]
-) -> Baseline:
-    validation, test = others
-    return Baseline(
-        name, description, scores[0], validation.labels, validation.paths, scores[1], test.labels,
-        test.paths,
-    )  # fmt: skip
+def _metadata(images: _Images, formats: Sequence[str]) -> NDArray[np.float64]:
+    """float64 [n, 2 + formats]: height, width, then one column a format, 1 or 0."""
+    names = np.array(images.formats)
+    return np.column_stack([images.sides, *(names == name for name in formats)])
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -194,43 +181,45 @@ def _squared_distances(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDA
     return sums - 2 * products.astype(np.int32)
 
 
-def _forest(train: _Split, seed: int) -> Any:
+def _forest(metadata: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
     forest = RandomForestClassifier(_TREES, random_state=seed, n_jobs=available_cores())
-    forest.fit(train.metadata, train.labels)
+    forest.fit(metadata, labels)
     # Several threads add the trees' votes in any order, and the last bit with them.
     forest.set_params(n_jobs=1)
     return forest
 
 
-def _tumor_probability(forest: Any, metadata: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(forest.predict_proba(metadata)[:, 1], np.float64)
+def _read(folder: Path, splits: Sequence[str]) -> _Images:
+    """The images of some splits.
 
-
-def _read(folder: Path, dataset: Dataset) -> dict[str, _Split]:
-    known = _manifest(folder)
-    formats = sorted({row.format for row in known.values() if row.split == "train"})
-    splits = {}
-    for split in SPLITS:
-        total = dataset.records(split)
-        paths: list[str] = []
-        labels = np.empty(total, np.int64)
-        thumbnails = np.empty((total, THUMBNAIL**2), np.uint8)
-        metadata = np.zeros((total, 2 + len(formats)), np.float64)
-        for at, record in enumerate(_images(folder, dataset, split)):
-            row = known.get(record.filename)
+    Raises:
+        InputError: See `evaluate`.
+    """
+    dataset, known = shardset.load(folder), _manifest(folder)
+    total = sum(dataset.records(split) for split in splits)
+    if not total:
+        raise InputError(f"The {splits[0]} split in {folder} holds no image. {_ADVICE}")
+    paths: list[str] = []
+    formats: list[str] = []
+    labels = np.empty(total, np.int64)
+    thumbnails = np.empty((total, THUMBNAIL**2), np.uint8)
+    sides = np.empty((total, 2), np.float64)
+    for split in splits:
+        for record in _images(folder, dataset, split):
+            row, at = known.get(record.filename), len(paths)
             if row is None or row.split != split:
                 raise InputError(
                     f"{folder / MANIFEST} has no row for {record.filename} in {split}. {_ADVICE}"
                 )
             pixels = np.frombuffer(record.pixels, np.uint8).reshape(record.height, record.width)
             paths.append(record.filename)
+            formats.append(row.format)
             labels[at] = record.label
             thumbnails[at] = thumbnail(pixels)
-            metadata[at] = (row.height, row.width, *(row.format == kind for kind in formats))
-        splits[split] = _Split(tuple(paths), labels, thumbnails, metadata)
-    return splits
+            sides[at] = row.height, row.width
+    return _Images(tuple(paths), labels, thumbnails, sides, tuple(formats))
 
 
 def _manifest(folder: Path) -> dict[str, _Row]:

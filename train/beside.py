@@ -1,6 +1,6 @@
 """A model beside simple baselines on the same images: what it is worth more than they."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from tumorbatch.statistics import (
 )
 from tumorbatch.train.measures import auc_statistic
 from tumorbatch.train.scored import Scored
+from tumorbatch.train.split_metrics import within_file_kinds
 
 
 class Baseline(Protocol):
@@ -49,31 +50,29 @@ def stand_beside(
 
     Args:
         test: The model's scores.
-        baselines: Scored on the same images.
+        baselines: Scored on the same images, and perhaps on others, which do not count.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
 
     Returns:
         For each: name, description; accuracy (at 0.5), auc and auc_difference (model minus baseline,
-        paired bootstrap over duplicate groups), `Figure.to_dict` each; beaten: whether the interval of
-        that difference lies above 0. Nothing where the split has one class only: there is no AUC.
+        paired bootstrap over duplicate groups), `Figure.to_dict` each; within_file_kinds, see
+        `split_metrics.within_file_kinds`; beaten: whether the interval of that difference lies above 0.
+        Nothing where the split has one class only: there is no AUC.
 
     Raises:
-        ValueError: A baseline was scored on other images.
+        ValueError: A baseline was not scored on one of the images.
     """
     if len(np.unique(test.labels)) < 2:
         return []
-    place = {path: index for index, path in enumerate(test.paths)}
     ours = auc_statistic(test.logits, test.labels)
     found = []
     for baseline in baselines:
-        if len(baseline.test_paths) != test.n or set(baseline.test_paths) != place.keys():
+        place = {path: index for index, path in enumerate(baseline.test_paths)}
+        if not place.keys() >= set(test.paths):
             raise ValueError(f"{baseline.name} was scored on other images")
-        order = np.array([place[path] for path in baseline.test_paths])
-        scores = np.empty(test.n)
-        scores[order] = baseline.test_scores
-        labels = np.empty(test.n, np.int64)
-        labels[order] = baseline.test_labels
+        order = np.array([place[path] for path in test.paths])
+        scores, labels = baseline.test_scores[order], baseline.test_labels[order]
         if (labels != test.labels).any():
             raise ValueError(f"{baseline.name} was scored with other labels")
         theirs = auc_statistic(scores, labels)
@@ -96,6 +95,7 @@ def stand_beside(
                 "accuracy": proportion(int(right.sum()), test.n, drawn["accuracy"]).to_dict(),
                 "auc": bootstrapped(auc, test.n, drawn["auc"]).to_dict(),
                 "auc_difference": above.to_dict(),
+                "within_file_kinds": within_file_kinds(test, scores, replicates, seed),
                 "beaten": above.low is not None and above.low > 0,
             }
         )
@@ -120,3 +120,25 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
         f"The model does NOT beat {told}. What it has learned may be no more than what such a baseline "
         "sees; do not take its accuracy for a knowledge of tumours."
     )
+
+
+def beyond_metadata(within: Mapping[str, Any]) -> str:
+    """In words: what the model tells apart where height, width and format of the file cannot.
+
+    Args:
+        within: From `split_metrics.within_file_kinds`.
+    """
+    auc = Figure.from_dict(within["auc"])
+    if auc.value is None:
+        return (
+            "No height, width and format occurs with both classes in the test split: whether the model "
+            "knows more than the file's metadata cannot be seen on it."
+        )
+    told = (
+        "Between images of the same height, width and format, where metadata alone has an AUC of 0.5, "
+        f"the model's AUC is {auc.told()} (n = {auc.n:,}: {within['pairs']:,} pairs of "
+        f"{within['healthy']:,} Healthy and {within['tumor']:,} Tumor images)"
+    )
+    if auc.low is None or auc.low <= 0.5:
+        return f"{told}: too few to show that it is more than chance."
+    return f"{told}: it knows more than the file's metadata."

@@ -6,6 +6,7 @@ from typing import Any
 from tumorbatch.bundle import Bundle
 from tumorbatch.shardset import Dataset
 from tumorbatch.statistics import Figure
+from tumorbatch.train.beside import beyond_metadata
 
 PROTOCOLS = {
     "leaky": "**Leaky.** The split was made by file: copies and near copies of test images were "
@@ -95,7 +96,13 @@ def model_card(
             "accuracy", "sensitivity", "specificity", "auc"
         ))  # fmt: skip
         lines.append(f"| {split} | {of['n']} | {' | '.join(figure.told() for figure in named)} |")
-    lines += ["", *_baselines(baselines), "## Threshold and calibration", "", *_choices(bundle, test)]
+    lines += [
+        "",
+        *_baselines(baselines, test),
+        "## Threshold and calibration",
+        "",
+        *_choices(bundle, test),
+    ]
     lines += [
         "",
         "## Predictive values",
@@ -148,7 +155,7 @@ def _choices(bundle: Bundle, test: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _baselines(baselines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _baselines(baselines: Sequence[Mapping[str, Any]], test: Mapping[str, Any]) -> list[str]:
     if not baselines:
         return []
     lines = [
@@ -161,4 +168,4 @@ def _baselines(baselines: Sequence[Mapping[str, Any]]) -> list[str]:
         auc, difference = (Figure.from_dict(of[name]) for name in ("auc", "auc_difference"))
         verdict = "beaten" if of["beaten"] else "**not beaten**"
         lines.append(f"| {of['name']} | {auc.told()} | {difference.told()} | {verdict} |")
-    return [*lines, ""]
+    return [*lines, "", beyond_metadata(test["within_file_kinds"]), ""]

@@ -19,7 +19,7 @@ from tumorbatch.statistics import (
     mcnemar,
     proportion,
 )
-from tumorbatch.train.measures import auc_statistic
+from tumorbatch.train.measures import auc_statistic, share_statistic
 
 # Column of a table: the report's four, then what else a reader needs. Recall is sensitivity.
 FIGURES = {
@@ -299,16 +299,12 @@ def _pairs(members: Sequence[Judged], replicates: int, seed: int) -> list[PairRo
             auc_statistic(first.scores, first.labels), auc_statistic(second.scores, second.labels),
             first.groups, replicates, seed,
         )  # fmt: skip
-        accuracy = difference(_mean(first.right), _mean(second.right), first.groups, replicates, seed)
+        accuracy = difference(
+            share_statistic(first.right), share_statistic(second.right), first.groups, replicates, seed
+        )
         named = protocol(first.split_by, first.leaky)
         rows.append(PairRow(first.name, second.name, named, first.dataset, auc, accuracy, test, p))
     return rows
-
-
-def _mean(values: NDArray[np.bool_]) -> Any:
-    """A statistic for `statistics.difference`: the weighted mean."""
-    numbers = values.astype(np.float64)
-    return lambda weights: weights @ numbers / weights.sum(axis=1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

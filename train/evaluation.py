@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from tumorbatch import bundle, shardset
 from tumorbatch.atomic import make_folder, recover_folder
 from tumorbatch.bundle import Bundle
-from tumorbatch.errors import ConfigError
+from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
 from tumorbatch.limits import differences
 from tumorbatch.lock import output_lock
@@ -31,12 +32,27 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    model: Path, tfrecords: Path, out: Path, config: Config, baselines: Sequence[Baseline] = ()
+    model: Path,
+    tfrecords: Path,
+    out: Path,
+    config: Config,
+    baselines: Sequence[Baseline] = (),
+    copies: Mapping[str, str] | None = None,
 ) -> Report:
     """Evaluate the bundle `model` on the shard set `tfrecords`, and write the results to `out`.
 
+    Args:
+        model: The bundle.
+        tfrecords: The shard set.
+        out: Folder of the results.
+        config: How.
+        baselines: Scored on the images that are judged, to stand beside the model.
+        copies: Of an external set: {path: how it is known} of the images that the model was trained or
+            tuned on, which are left out; None where that could not be checked.
+
     Raises:
-        InputError: The bundle or the shard set is missing, unfinished, empty or damaged.
+        InputError: The bundle or the shard set is missing, unfinished, empty or damaged, or nothing of
+            an external set is new to the model.
         ConfigError: They do not belong together; `out` holds something else; no GPU where one was asked
             for.
         OutputError: `out` or the bundle cannot be written.
@@ -59,7 +75,13 @@ def run(
         network = bundle.load_network(model, used)
         score = scorer(network, config.batch_size, runtime)
         if config.external:
-            scored = {"test": whole(tfrecords, dataset, score)}
+            every = whole(tfrecords, dataset, score)
+            scored = {"test": every.without(copies or {})}
+            if not scored["test"].n:
+                raise InputError(
+                    f"The model was trained on a copy or near copy of every image in {tfrecords}: "
+                    "nothing is left to judge it by. Give a set of other images."
+                )
         else:
             scored = {
                 split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
@@ -81,6 +103,7 @@ def run(
             "model": _about_model(chosen, model, used, freeze),
             "dataset": _about_dataset(dataset, tfrecords, dataset_sha256),
             "protocol": "external" if config.external else protocol(dataset),
+            **({"overlap": _overlap(copies)} if config.external else {}),
             "method": METHOD | {"replicates": config.replicates, "seed": config.seed},
             **metrics,
             "parts": _parts(scored["test"], chosen, config.seed),
@@ -120,7 +143,7 @@ def _fit_together(
         raise ConfigError(
             f"{model} was trained on another shard set than {tfrecords}: its test images may be among "
             "those that were trained on, and no figure would mean anything. Give the shard set that it "
-            "was trained on; or --external, if you know that the two share no image and no patient."
+            "was trained on; or --external, if you know that the two share no patient."
         )
 
 
@@ -169,6 +192,13 @@ def _about_dataset(dataset: Dataset, tfrecords: Path, sha256: str) -> dict[str, 
         "shared_between_splits": dataset.shared,
         "patients_known": dataset.groups.get("patients", 0),
     }
+
+
+def _overlap(copies: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """How many images were left out, by how they are known; None where that was not checked."""
+    if copies is None:
+        return None
+    return {"left_out": len(copies), **dict(sorted(Counter(copies.values()).items()))}
 
 
 def _parts(test: Scored, chosen: Bundle, seed: int) -> dict[str, Any]:

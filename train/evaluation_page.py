@@ -9,16 +9,22 @@ from tumorbatch.page import MISSING, Code, Column, Page, Strong
 from tumorbatch.scoring import probability
 from tumorbatch.statistics import Figure
 from tumorbatch.train import evaluation_figures as draw_one
+from tumorbatch.train.beside import beyond_metadata
 from tumorbatch.train.card import LIMITS
 from tumorbatch.train.errors_gallery import GalleryPicture, tell_errors
+from tumorbatch.train.evaluation_probabilities import (
+    ERRORS,
+    Rows,
+    tell_calibration,
+    tell_choices,
+    tell_predictive_values,
+)
 from tumorbatch.train.scored import Scored
 
 ROWS = (
     ("accuracy", "Accuracy"), ("sensitivity", "Sensitivity (recall)"), ("specificity", "Specificity"),
     ("precision", "Precision (PPV in this set)"), ("npv", "NPV in this set"), ("f1", "F1"),
-    ("auc", "AUC"), ("average_precision", "Average precision"), ("brier", "Brier score"),
-    ("log_loss", "Log loss (nats)"), ("ece", "ECE, 15 equal-width bins"),
-    ("ece_equal_mass", "ECE, 15 equal-mass bins"),
+    ("auc", "AUC"), ("average_precision", "Average precision"), *ERRORS,
 )  # fmt: skip
 
 PROTOCOLS = {
@@ -41,12 +47,10 @@ PROTOCOLS = {
     "external": (
         "external set",
         "Another shard set than the one that the model was trained on; all of its images, whatever "
-        "split they lie in. Nothing was chosen on it. This tool cannot check that it shares no image "
-        "and no patient with the training data: whoever started this evaluation said so.",
+        "split they lie in. Nothing was chosen on it. That it shares no patient with the training data "
+        "is what whoever started this evaluation said.",
     ),
 }
-
-Rows = list[list[str | int | None]]
 
 
 def draw(about: Mapping[str, Any], test: Scored) -> dict[str, bytes]:
@@ -105,6 +109,8 @@ def report(
     (page.note if about["protocol"] in ("group", "shape") else page.warning)(
         f"Protocol: {name}. {meaning}"
     )
+    if about["protocol"] == "external":
+        _overlap(page, about["overlap"])
     if model["trained_on_leaky_split"] and about["protocol"] != "leaky":
         page.warning(
             "The model was trained on a leaky split; its threshold and temperature come from it."
@@ -115,15 +121,29 @@ def report(
         page.warning("The test split holds one class only: AUC and curves are undefined.")
     _figures(page, about)
     _baselines(page, about)
-    _choices(page, about)
-    _calibration(page, about, drawn)
-    _predictive_values(page, test)
+    tell_choices(page, about)
+    tell_calibration(page, about, drawn)
+    tell_predictive_values(page, test)
     _curves(page, about, drawn)
     _parts(page, about)
     tell_errors(page, about, gallery)
     _limits(page)
     _made_of(page, about)
     return page.html()
+
+
+def _overlap(page: Page, overlap: Mapping[str, Any] | None) -> None:
+    if overlap is None:
+        page.warning(
+            "The shard set that the model was trained on was not at hand, so copies of training images "
+            "may be among these. Give it with ", Code("--trained-on"), " and they are left out.",
+        )  # fmt: skip
+        return
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in overlap.items() if kind != "left_out")
+    page.note(
+        f"Left out, because the model was trained or tuned on a copy: {overlap['left_out']:,} "
+        f"image{'s' * (overlap['left_out'] != 1)}{f' ({kinds})' if kinds else ''}."
+    )
 
 
 def _figures(page: Page, about: Mapping[str, Any]) -> None:
@@ -194,116 +214,36 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
         Figure.from_dict(about["test"]["at_0.5"]["figures"][key]) for key in ("auc", "accuracy")
     )
     model = about["model"]["name"]
-    rows: Rows = [[model, "the model", accuracy.n, auc.told(), accuracy.told(), None, None]]
+    within = about["test"]["within_file_kinds"]
+    rows: Rows = [
+        [model, "the model", accuracy.n, auc.told(), accuracy.told(), None, None, _told(within["auc"])]
+    ]
     for row in about["baselines"]:
         auc, accuracy, difference = (
             Figure.from_dict(row[key]) for key in ("auc", "accuracy", "auc_difference")
         )
         rows.append(
             [row["name"], row["description"], auc.n, auc.told(), accuracy.told(), difference.told(),
-             "yes" if row["beaten"] else "NO"]
+             "yes" if row["beaten"] else "NO", _told(row["within_file_kinds"]["auc"])]
         )  # fmt: skip
     page.table(
         [
             "", "what it sees", Column("n", True), Column("AUC (95 %)", True),
             Column("accuracy at 0.5 (95 %)", True), Column("AUC of the model minus its (95 %)", True),
-            "beaten",
+            "beaten", Column("AUC within kinds of file (95 %)", True),
         ],
         rows,
-        "Difference: paired bootstrap over groups of copies. Beaten: its interval lies above 0.",
+        "Difference: paired bootstrap over groups of copies. Beaten: its interval lies above 0. Within "
+        f"kinds of file: of the {within['pairs']:,} pairs of a Tumor and a Healthy image that have the "
+        "same height, width and format.",
     )  # fmt: skip
     page.paragraph(about["verdict"])
+    page.paragraph(beyond_metadata(within))
 
 
-def _choices(page: Page, about: Mapping[str, Any]) -> None:
-    model = about["model"]
-    page.section("Threshold and temperature")
-    calibration = model["calibration"]
-    if not calibration:
-        page.warning(
-            f"The bundle's threshold ({model['threshold']:g}) and temperature "
-            f"({model['temperature']:g}) were not chosen on data."
-        )
-        return
-    threshold, temperature = calibration["threshold"], calibration["temperature"]
-    chosen_n = f"on {threshold['n']:,} validation images"
-    page.listing(
-        [
-            [Strong(f"Threshold {model['threshold']:g}. "),
-             f"{threshold['note']} Chosen {chosen_n}, where "
-             f"sensitivity was {_share(threshold['sensitivity'])} and specificity "
-             f"{_share(threshold['specificity'])}. A calibrated probability of at least this is called "
-             "Tumor."],
-            [Strong(f"Temperature {model['temperature']:g}. "),
-             f"{temperature['note']} Fitted {chosen_n}: "
-             f"log loss {temperature['log_loss_before']:.4f} before, "
-             f"{temperature['log_loss_after']:.4f} after. Logits are divided by it; it changes neither "
-             "their order nor the AUC."],
-        ]
-    )  # fmt: skip
-    if not threshold["reached"]:
-        page.warning(threshold["note"])
-    if model["frozen"]:
-        page.paragraph("Both are frozen in the bundle, and ", Code("tumorbatch infer"), " uses them.")
-    else:
-        page.warning(
-            "Both were NOT frozen (--no-freeze): ", Code("tumorbatch infer"), " uses what the bundle "
-            f"{model['bundle_model_id']} says, and its answers differ from the figures here."
-        )  # fmt: skip
-
-
-def _share(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:
-    test = about["test"]
-    page.section("Calibration")
-    rows: Rows = []
-    for key, title in ROWS:
-        if key in test["uncalibrated"]:
-            before, after = (
-                Figure.from_dict(of[key]) for of in (test["uncalibrated"], test["figures"])
-            )
-            rows.append([title, after.n, before.told(4), after.told(4)])
-    page.table(
-        [
-            "test split", Column("n", True), Column("before (temperature 1)", True),
-            Column(f"after (temperature {about['model']['temperature']:g})", True),
-        ],
-        rows,
-        "Lower is better; in brackets 95 % intervals.",
-    )  # fmt: skip
-    page.figure(
-        drawn["reliability"],
-        "Reliability diagrams before and after temperature scaling: observed share of Tumor over the "
-        "predicted probability, with the number of images in each of 15 bins.",
-        "Reliability on the test split, 15 bins of equal width of the probability of Tumor. Points on "
-        "the diagonal: a probability means what it says. Below: images in each bin; a bin of few says "
-        "little.",
-    )
-
-
-def _predictive_values(page: Page, test: Mapping[str, Any]) -> None:
-    page.section("Predictive values")
-    page.paragraph(
-        "What an answer means hangs on how common tumours are where the tool is used; the share in "
-        f"this test split, {test['tumor'] / test['n']:.1%} of {test['n']:,}, is that of a collection "
-        "and not of any clinic. By Bayes' theorem from sensitivity and specificity at the chosen "
-        "threshold; the intervals follow from the replicates of both."
-    )
-    rows: Rows = []
-    for row in test["predictive_values"]:
-        ppv, npv = (Figure.from_dict(row[key]) for key in ("ppv", "npv"))
-        rows.append([f"{row['prevalence']:.1%}", ppv.told(), npv.told(4), ppv.n])
-    page.table(
-        [
-            Column("prevalence of Tumor", True), Column("PPV: Tumor if called Tumor", True),
-            Column("NPV: Healthy if called Healthy", True), Column("n", True),
-        ],
-        rows,
-        "In brackets 95 % intervals (bootstrap over groups of copies).",
-    )  # fmt: skip
+def _told(value: Mapping[str, Any]) -> str | None:
+    figure = Figure.from_dict(value)
+    return None if figure.value is None else figure.told()
 
 
 def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:

@@ -19,7 +19,7 @@ from tumorbatch.session import deferred
 from tumorbatch.train.checkpoint import Checkpoint, Position
 from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Augmentation, DivergedError, Schedule
 from tumorbatch.train.feed import Images, damaged_shard
-from tumorbatch.train.metrics import binary_metrics
+from tumorbatch.train.measures import Measures
 from tumorbatch.train.phases import Phase, class_weights, phases, prepare
 from tumorbatch.train.steps import Steps
 from tumorbatch.train.stream import Shards
@@ -246,11 +246,11 @@ def _close_epoch(
     labels: NDArray[np.int64],
 ) -> bool:
     """Move to the next epoch; whether the finished one is the best so far."""
-    after = binary_metrics(logits, labels, THRESHOLD, TEMPERATURE)
+    after = Measures(logits, labels, THRESHOLD, TEMPERATURE)(np.ones((1, len(labels))))
     figures |= {
-        "val_loss": after["log_loss"],
-        "val_accuracy": after["accuracy"],
-        "val_auc": after["auc"],
+        "val_loss": float(after["log_loss"][0]),
+        "val_accuracy": float(after["accuracy"][0]),
+        "val_auc": float(after["auc"][0]),
     }
     for name, value in figures.items():
         at.history.setdefault(name, []).append(value)

@@ -43,7 +43,7 @@ class Ranks:
         self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
         self._tumor = labels[self._order] == 1
 
-    def _by_class(self, weights: Weights) -> tuple[Weights, Weights]:
+    def by_class(self, weights: Weights) -> tuple[Weights, Weights]:
         """Weight of Tumor and of Healthy at each distinct score, ascending: [r, distinct] each."""
         ordered = weights[:, self._order]
         tumor, healthy = ordered * self._tumor, ordered * ~self._tumor
@@ -62,7 +62,7 @@ class Ranks:
         29-36). Average precision is the sum of precision times step in recall over the distinct
         scores, without interpolation, as scikit-learn has it.
         """
-        tumor, healthy = self._by_class(weights)
+        tumor, healthy = self.by_class(weights)
         below_tumor, below_healthy = tumor.cumsum(axis=1), healthy.cumsum(axis=1)
         tumors, healthies = below_tumor[:, -1], below_healthy[:, -1]
         wins = (tumor * (below_healthy - healthy / 2)).sum(axis=1)
@@ -75,7 +75,7 @@ class Ranks:
 
     def auc(self, weights: Weights) -> NDArray[np.float64]:
         """The first of `both`."""
-        tumor, healthy = self._by_class(weights)
+        tumor, healthy = self.by_class(weights)
         below = healthy.cumsum(axis=1)
         tumors = tumor.sum(axis=1)
         return _ratio((tumor * (below - healthy / 2)).sum(axis=1), tumors * below[:, -1])
@@ -84,6 +84,51 @@ class Ranks:
 def auc_statistic(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> Statistic:
     """AUC as a statistic for `statistics.difference`."""
     return Ranks(scores, labels).auc
+
+
+def share_statistic(true: NDArray[np.bool_]) -> Statistic:
+    """The share of images for which bool [n] is true, as a statistic: of the right ones, accuracy."""
+    numbers = true.astype(np.float64)
+    return lambda weights: _ratio(weights @ numbers, weights.sum(axis=1))
+
+
+def auc_within(
+    scores: NDArray[np.floating], labels: NDArray[np.int64], strata: NDArray[np.int64]
+) -> Statistic:
+    """AUC of the pairs whose two images lie in one stratum: what the stratum itself cannot tell.
+
+    The probability that a Tumor scores higher than a Healthy image of its own stratum, over all such
+    pairs, ties counted half: the stratified Mann-Whitney statistic (Ph. van Elteren, Bulletin of the
+    International Statistical Institute 37 (1960), 351-361) with pairs of equal weight. A score that
+    hangs on the stratum alone has 0.5.
+
+    Args:
+        scores: float [n], higher for Tumor.
+        labels: int64 [n], 0 or 1.
+        strata: int64 [n], numbers from 0.
+
+    Returns:
+        Of weights [r, n]: float64 [r], nan where no stratum holds both classes.
+    """
+    place = np.unique(scores, return_inverse=True)[1].ravel()
+    # The strata one after another on one scale, so that one running sum serves all of them.
+    joint = strata * len(scores) + place
+    ranks = Ranks(joint, labels)
+    stratum = np.unique(joint) // len(scores)  # of each distinct score in each stratum
+    first = np.searchsorted(stratum, stratum)
+    last = np.flatnonzero(np.diff(stratum, append=-1))
+
+    def statistic(weights: Weights) -> NDArray[np.float64]:
+        tumor, healthy = ranks.by_class(weights)
+        below = healthy.cumsum(axis=1)
+        below_stratum = (below - healthy)[:, first]
+        wins = (tumor * (below - healthy / 2 - below_stratum)).sum(axis=1)
+        tumors, healthies = (
+            np.diff(of.cumsum(axis=1)[:, last], axis=1, prepend=0) for of in (tumor, healthy)
+        )
+        return _ratio(wins, (tumors * healthies).sum(axis=1))
+
+    return statistic
 
 
 def ece_edges(

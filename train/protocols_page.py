@@ -7,7 +7,8 @@ from tumorbatch import figures
 from tumorbatch.page import Column, Page, Strong
 from tumorbatch.statistics import Figure
 from tumorbatch.train.compare import FIGURES, PROTOCOL_TEXTS, PROTOCOLS, Comparison, Row
-from tumorbatch.train.compare_page import explain, section, warnings
+from tumorbatch.train.compare_page import explain, section, signed, warnings
+from tumorbatch.train.protocols import Protocols
 
 _COLORS = {"file": figures.VERMILLION, "group": figures.BLUE, "shape": figures.GREEN}
 _MARKERS = {"file": "X", "group": "o", "shape": "s"}
@@ -16,6 +17,12 @@ UNPAIRED = (
     "training is the same: network, schedule, augmentation and seed. What the leaky column is above "
     "the grouped one is memory of copies; what the grouped one is above held-out shapes comes with "
     "the source of an image."
+)
+DROPS = (
+    "Difference of two protocols, with the 95 % interval of a bootstrap over duplicate groups of each "
+    "test split ({replicates:,} samples); n: images of both. The two splits are taken as independent; "
+    "they share some images, so that the intervals are rather too wide. One training each: what "
+    "another seed would give is not in them."
 )
 SIDE_BY_SIDE = {"accuracy_at_half": "accuracy at 0.5", **FIGURES}
 
@@ -72,13 +79,9 @@ def summary(name: str, comparison: Comparison) -> str:
     return f"AUC of {name}: {'; '.join(told)}. The grouped figure is the one to quote."
 
 
-def page(name: str, comparison: Comparison) -> str:
-    """The whole as one HTML file.
-
-    Args:
-        name: Of the model.
-        comparison: Its rows and the baselines' under every protocol.
-    """
+def page(name: str, found: Protocols) -> str:
+    """The whole as one HTML file, of the model `name`."""
+    comparison = found.comparison
     made = Page(f"{name} under every protocol", Strong(summary(name, comparison)))
     made.section("Side by side")
     for split_by in PROTOCOLS:
@@ -103,6 +106,18 @@ def page(name: str, comparison: Comparison) -> str:
             ],
             f"{_capital(head)}, with 95 % interval.",
         )
+    made.section("From one protocol to the next")
+    made.table(
+        ["", "from", "to", Column("n", True), Column("AUC, first less second", True),
+         Column("accuracy at 0.5, first less second", True)],
+        [
+            [drop.name, PROTOCOLS[drop.first], PROTOCOLS[drop.second], drop.auc.n, signed(drop.auc),
+             signed(drop.accuracy)]
+            for drop in found.drops
+        ],
+        "What is lost when the split becomes stricter.",
+    )  # fmt: skip
+    made.paragraph(DROPS.format(replicates=comparison.replicates))
     for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
         section(made, list(of), comparison)
     explain(made, comparison)

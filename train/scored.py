@@ -1,7 +1,7 @@
 """One split as a network answers it, beside what the manifest knows of each image."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,23 @@ class Scored:
     def group_count(self) -> int:
         """Duplicate groups: how many independent images there are at most."""
         return len(np.unique(self.groups))
+
+    def without(self, paths: Container[str]) -> "Scored":
+        """The same without some images."""
+        kept = np.array([index for index, path in enumerate(self.paths) if path not in paths], np.int64)
+
+        def of(values: Any) -> Any:
+            return values[kept] if isinstance(values, np.ndarray) else tuple(values[i] for i in kept)
+
+        sequences = [field.name for field in fields(self) if field.name != "split"]
+        return replace(self, **{name: of(getattr(self, name)) for name in sequences})
+
+    @property
+    def file_kinds(self) -> NDArray[np.int64]:
+        """int64 [n]: images of one height, width and format have the same number, from 0."""
+        keys = list(zip(self.heights.tolist(), self.widths.tolist(), self.formats, strict=True))
+        number = {key: index for index, key in enumerate(sorted(set(keys)))}
+        return np.array([number[key] for key in keys], np.int64)
 
 
 def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.progress import Progress
-from tumorbatch.statistics import REPLICATES, Figure, Weights, bootstrap
+from tumorbatch.statistics import REPLICATES, Figure, Weights, bootstrap, bootstrapped
 from tumorbatch.train.calibration import predictive_values, reliability
-from tumorbatch.train.measures import BINNINGS, Measures
-from tumorbatch.train.metrics import binary_metrics
+from tumorbatch.train.measures import BINNINGS, Measures, auc_within
+from tumorbatch.train.recalibration import Recalibration
 from tumorbatch.train.scored import Scored
 
 PLAIN_THRESHOLD = 0.5  # beside the chosen one: what most papers use
@@ -29,6 +29,12 @@ METHOD = {
     "ece": "expected calibration error of the probability of Tumor: 15 bins of equal width (ece), or "
     "of as many images each (ece_equal_mass); it leans upwards on few images, and so does its interval",
     "log_loss": "nats",
+    "calibration_slope": "of the logistic regression of the class on the logit; 1 is right, below 1 "
+    "the probabilities are too extreme",
+    "calibration_in_the_large": "its intercept with a slope of 1, in logits; 0 is right, above 0 the "
+    "probabilities of Tumor are too low on average",
+    "within_file_kinds": "AUC of the pairs of a Tumor and a Healthy image of one height, width and "
+    "format, which the file's metadata cannot tell apart; n: images of such kinds",
     "level": 0.95,
 }
 
@@ -61,32 +67,39 @@ def split_metrics(
         seed: Of the bootstrap.
 
     Returns:
-        With the values: n, healthy, tumor, groups; the bare numbers of `binary_metrics`, for programs
-        (auc is missing with one class only); figures {name: `Figure`} of `Measures.NAMES`; the same at
-        threshold 0.5 under "at_0.5"; brier, log_loss, ece and ece_equal_mass without temperature under
-        "uncalibrated"; predictive_values; reliability {before, after} x binning.
+        With the values: n, healthy, tumor, groups; figures {name: `Figure`} of `Measures.NAMES`, with
+        threshold and confusion; the same at threshold 0.5 under "at_0.5"; recalibration {name:
+        `Figure`} of `Recalibration.NAMES`; brier, log_loss, ece, ece_equal_mass and recalibration
+        without temperature under "uncalibrated"; within_file_kinds, predictive_values (see these
+        functions); reliability {before, after} x binning.
     """
     chosen = Measures(scored.logits, scored.labels, threshold, temperature)
     plain, raw = (
         Measures(scored.logits, scored.labels, PLAIN_THRESHOLD, divisor, chosen.ranks)
         for divisor in (temperature, 1.0)
     )
-    drawn, of_plain, of_raw = _drawn((chosen, plain, raw), scored, replicates, seed)
-    before = raw.figures(of_raw)
-    figures = chosen.figures(drawn)
-    both = len(np.unique(scored.labels)) == 2
-    bare = binary_metrics(scored.logits, scored.labels, threshold, temperature) if both else {}
+    after, before = (
+        Recalibration(scored.logits / np.float32(divisor), scored.labels)
+        for divisor in (temperature, 1.0)
+    )
+    drawn, of_plain, of_raw = _drawn((chosen, plain, raw), (after, before), scored, replicates, seed)
+    figures, of_before = chosen.figures(drawn), raw.figures(of_raw)
     values = {
-        **bare,
         "n": scored.n,
         "healthy": int((scored.labels == HEALTHY).sum()),
         "tumor": int((scored.labels == TUMOR).sum()),
         "groups": scored.group_count,
         **_told(chosen, threshold, drawn),
         "at_0.5": _told(plain, PLAIN_THRESHOLD, of_plain),
+        "recalibration": _lines(after, drawn, scored.n),
         "uncalibrated": {
-            name: before[name].to_dict() for name in ("brier", "log_loss", "ece", "ece_equal_mass")
+            **{
+                name: of_before[name].to_dict()
+                for name in ("brier", "log_loss", "ece", "ece_equal_mass")
+            },
+            **_lines(before, of_raw, scored.n),
         },
+        "within_file_kinds": within_file_kinds(scored, scored.logits, replicates, seed),
         "predictive_values": predictive_values(figures["sensitivity"], figures["specificity"], drawn),
         "reliability": {
             when: {
@@ -100,22 +113,74 @@ def split_metrics(
 
 
 def _drawn(
-    many: Sequence[Measures], scored: Scored, replicates: int, seed: int
+    many: Sequence[Measures],
+    lines: tuple[Recalibration, Recalibration],
+    scored: Scored,
+    replicates: int,
+    seed: int,
 ) -> list[dict[str, NDArray[np.float64]]]:
-    """Each one's replicates, all from the same draws."""
+    """Replicates of each of `many`, all from the same draws; `lines` are of the first and the last."""
     with Progress(f"bootstrap {scored.split}", "replicates", replicates) as progress:
 
         def all_of_them(weights: Weights) -> dict[str, NDArray[np.float64]]:
-            both = many[0].ranks.both(weights)
+            ranked = many[0].ranks.both(weights)
+            found = [dict(measures.given(weights, *ranked)) for measures in many]
+            for of, line in zip((found[0], found[-1]), lines, strict=True):
+                of.update(line(weights))
             progress.advance(len(weights))
-            return {
-                f"{index} {name}": values
-                for index, measures in enumerate(many)
-                for name, values in measures.given(weights, *both).items()
-            }
+            return {f"{at} {name}": of[name] for at, of in enumerate(found) for name in of}
 
-        found = bootstrap(all_of_them, scored.groups, replicates, seed)
-    return [{name: found[f"{index} {name}"] for name in Measures.NAMES} for index in range(len(many))]
+        drawn = bootstrap(all_of_them, scored.groups, replicates, seed)
+    parts: list[dict[str, NDArray[np.float64]]] = [{} for _ in many]
+    for key, values in drawn.items():
+        at, name = key.split(" ", 1)
+        parts[int(at)][name] = values
+    return parts
+
+
+def _lines(
+    line: Recalibration, drawn: Mapping[str, NDArray[np.float64]], n: int
+) -> dict[str, dict[str, Any]]:
+    values = line(np.ones((1, n)))
+    return {name: bootstrapped(float(values[name][0]), n, drawn[name]).to_dict() for name in line.NAMES}
+
+
+def within_file_kinds(
+    scored: Scored, scores: NDArray[np.floating], replicates: int = REPLICATES, seed: int = 0
+) -> dict[str, Any]:
+    """Whether scores tell the classes apart where the file's metadata cannot.
+
+    Args:
+        scored: Gives labels, groups, and height, width and format of each image.
+        scores: float [n], higher for Tumor: the logits, or what a baseline says.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        auc: `Figure.to_dict` of `measures.auc_within`, undefined where no kind of file holds both
+        classes; kinds, healthy, tumor and pairs: how many there are that hold both.
+    """
+    kinds, labels = scored.file_kinds, scored.labels
+    table = np.stack(
+        [np.bincount(kinds[labels == label], minlength=kinds.max() + 1) for label in (0, 1)]
+    )
+    mixed = table.min(axis=0) > 0
+    inside = mixed[kinds]
+    about = {
+        "kinds": int(mixed.sum()),
+        "healthy": int(table[HEALTHY, mixed].sum()),
+        "tumor": int(table[TUMOR, mixed].sum()),
+        "pairs": int(table[:, mixed].prod(axis=0).sum()),
+    }
+    if not inside.any():
+        return {"auc": Figure(None, 0, None, None, "bootstrap").to_dict(), **about}
+    auc = auc_within(scores[inside], labels[inside], kinds[inside])
+    # Groups are drawn from the whole split, as for every other figure.
+    drawn = bootstrap(lambda weights: {"": auc(weights[:, inside])}, scored.groups, replicates, seed)[
+        ""
+    ]
+    value = float(auc(np.ones((1, int(inside.sum()))))[0])
+    return {"auc": bootstrapped(value, int(inside.sum()), drawn).to_dict(), **about}
 
 
 def _told(

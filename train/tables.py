@@ -9,6 +9,7 @@ from rich.table import Table
 from tumorbatch.statistics import Figure
 from tumorbatch.train.compare import FIGURES, PROTOCOLS, Comparison, Row
 from tumorbatch.train.compare_page import p_value, signed, warnings
+from tumorbatch.train.protocols import Protocols
 from tumorbatch.train.protocols_page import SIDE_BY_SIDE, by_name, figure_of, summary
 
 _WIDTH = 140  # columns, where there is no terminal
@@ -79,13 +80,9 @@ def _pairs(console: Console, found: Comparison, dataset: str) -> None:
         console.print(table)
 
 
-def protocols_table(name: str, found: Comparison) -> None:
-    """Print model and baselines under every protocol, side by side.
-
-    Args:
-        name: Of the model.
-        found: Its rows and the baselines'.
-    """
+def protocols_table(name: str, protocols: Protocols) -> None:
+    """Print the model `name` and the baselines under every protocol, side by side."""
+    found = protocols.comparison
     console = _console()
     table = Table(title=f"{escape(name)}, side by side (95 % interval)", title_justify="left")
     table.add_column("figure")
@@ -99,6 +96,13 @@ def protocols_table(name: str, found: Comparison) -> None:
             table.add_row("" if number else head, escape(who), *told)
         table.add_section()
     console.print(table)
+    for drop in protocols.drops:
+        if drop.name == name:
+            console.print(
+                f"{PROTOCOLS[drop.first]} less {PROTOCOLS[drop.second]}: AUC {signed(drop.auc)}, "
+                f"accuracy at 0.5 {signed(drop.accuracy)}",
+                markup=False,
+            )
     for _, rows in groupby(found.rows, key=lambda row: row.judged.dataset):
         members = list(rows)
         for sentence in warnings(members, found):

@@ -215,7 +215,7 @@ def best(folder: Path) -> Path:
     for path in sorted(folder.glob(f"[!.]*/{MODEL}")) if folder.is_dir() else []:
         try:
             metrics = json.loads((path.parent / METRICS).read_bytes())
-            auc = float(metrics["validation"]["auc"])
+            auc = float(metrics["validation"]["figures"]["auc"]["value"])
         except (OSError, KeyError, TypeError, ValueError):
             continue
         if 0 <= auc <= 1:  # not for nan

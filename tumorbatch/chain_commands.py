@@ -305,6 +305,15 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
         )
 
 
+def shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
+    """{sha256 of dataset.json: folder}, of those that are finished shard sets."""
+    return {
+        shardset.file_sha256(folder / DATASET): folder
+        for folder in folders
+        if (folder / DATASET).is_file()
+    }
+
+
 def load_own(tfrecords: Path, of: bundle.Bundle, model: Path) -> Dataset:
     """The shard set that a bundle was trained on.
 

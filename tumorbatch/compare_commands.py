@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tumorbatch import bundle, options, shardset
+from tumorbatch import bundle, options
 from tumorbatch import chain_commands as chain
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
@@ -17,7 +17,6 @@ from tumorbatch.errors import ExitCode, InputError, TryAgainError, TumorBatchErr
 from tumorbatch.files import printable
 from tumorbatch.lock import output_lock
 from tumorbatch.session import session
-from tumorbatch.shardset import DATASET
 
 if TYPE_CHECKING:
     from tumorbatch.train.baselines import Baseline
@@ -118,7 +117,7 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
     from tumorbatch.train import compare as analysis
 
     folders = list(_bundles(models))
-    known = _shard_sets(config.tfrecords)
+    known = chain.shard_sets(config.tfrecords)
     missing: dict[str, str] = {}
     judged = []
     for name, folder in folders:
@@ -186,15 +185,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _is_bundle(folder: Path) -> bool:
     return any((folder / name).exists() for name in (bundle.MODEL, bundle.WEIGHTS))
-
-
-def _shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
-    """{sha256 of dataset.json: folder}."""
-    return {
-        shardset.file_sha256(folder / DATASET): folder
-        for folder in folders
-        if (folder / DATASET).is_file()
-    }
 
 
 def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> "Judged":

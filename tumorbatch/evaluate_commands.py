@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -11,8 +12,11 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 from tumorbatch.session import session
 
+if TYPE_CHECKING:
+    from tumorbatch.train.baselines import Baseline
+
 # Options that mean nothing with --protocols, and nothing without it.
-_NOT_WITH = ("rule", "freeze", "external", "overwrite")
+_NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite")
 _ONLY_WITH = ("source", "patients", "weights", "reuse", "yes")
 
 
@@ -38,7 +42,16 @@ _ONLY_WITH = ("source", "patients", "weights", "reuse", "yes")
     "--external",
     is_flag=True,
     help="TFRECORDS is another set than the model was trained on, and you know that they share no "
-    "image and no patient. All of its images are judged, nothing is chosen, the bundle is left alone.",
+    "patient. All of its images are judged, but copies of those that the model was trained on; nothing "
+    "is chosen, and the bundle is left alone.",
+)
+@click.option(
+    "--trained-on",
+    metavar="TFRECORDS",
+    type=options.PATH,
+    help="With --external: the shard set that MODEL was trained on. Images of which it holds a copy or "
+    "near copy for training or validation are left out, and the baselines learn from it.  [default: "
+    "found among the tfrecords* folders here]",
 )
 @click.option("--replicates", type=int, default=2000, show_default=True, help="Of the bootstrap.")
 @click.option(
@@ -86,6 +99,7 @@ def evaluate(
     rule: str | None,
     freeze: bool,
     external: bool,
+    trained_on: Path | None,
     replicates: int,
     gallery: int,
     batch_size: int,
@@ -149,13 +163,39 @@ def evaluate(
         from tumorbatch.train import baselines, evaluation
 
         out = out or Path("results") / folder.resolve().name
-        # On another hospital's set the baselines would learn what the model has never seen.
-        beside = [] if external else baselines.evaluate(tfrecords, seed)
-        report = evaluation.run(folder, tfrecords, out, config, beside)
+        if external:
+            beside, copies = _external(folder, tfrecords, trained_on, seed)
+        elif trained_on is not None:
+            raise ConfigError("--trained-on needs --external.")
+        else:
+            beside, copies = baselines.evaluate(tfrecords, seed), None
+        report = evaluation.run(folder, tfrecords, out, config, beside, copies)
         if as_json:
             click.echo(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:
             click.echo(evaluation_report(report, out))
+
+
+def _external(
+    model: Path, tfrecords: Path, trained_on: Path | None, seed: int
+) -> "tuple[list[Baseline], dict[str, str] | None]":
+    """What the model's own shard set says of another one: baselines, and which images it knows."""
+    from tumorbatch import bundle
+    from tumorbatch import chain_commands as chain
+    from tumorbatch.preprocess import overlap
+    from tumorbatch.train import baselines
+
+    of = bundle.load(model)
+    if trained_on is None:
+        known = chain.shard_sets(sorted(Path().glob("tfrecords*")))
+        trained_on = known.get(str(of.training.get("dataset_sha256")))
+    else:
+        chain.load_own(trained_on, of, model)
+    if trained_on is None:
+        return [], None
+    # Not its test split: the model has not seen that.
+    copies = overlap.copies(tfrecords, trained_on, ("train", "validation"))
+    return baselines.evaluate(trained_on, seed, external=tfrecords), copies
 
 
 def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:

@@ -18,9 +18,10 @@ from tumorbatch.lock import output_lock
 from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
 
 if TYPE_CHECKING:
-    from tumorbatch.train.compare import Comparison, Judged
+    from tumorbatch.train.compare import Judged
     from tumorbatch.train.config import Config as TrainConfig
     from tumorbatch.train.evaluation_config import Config as EvaluationConfig
+    from tumorbatch.train.protocols import Protocols
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Trained:
     model: Path
 
 
-def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Comparison":
+def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Protocols":
     """The model's training under every protocol, evaluated beside the baselines.
 
     The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, beside the
@@ -85,7 +86,7 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Comparison"
         TumorBatchError: As the stages; `ConfigError` without consent to the cost, or where a shard set
             or a bundle is there that is another one than wanted.
     """
-    from tumorbatch.train import compare, compare_page, protocols_page
+    from tumorbatch.train import compare_page, protocols, protocols_page
 
     name = printable(model.resolve().name)
     make_folder(out)
@@ -97,9 +98,9 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Comparison"
             for answer in _answers(name, trained, out / "evaluations", config.evaluation)
         ]
         how = config.evaluation
-        found = compare.compare(judged, {}, how.replicates, how.seed)
-        write_bytes(out / CSV, compare_page.models_csv(found).encode())
-        write_bytes(out / FIGURE, figures.png(protocols_page.draw(found)))
+        found = protocols.side_by_side(judged, how.replicates, how.seed)
+        write_bytes(out / CSV, compare_page.models_csv(found.comparison).encode())
+        write_bytes(out / FIGURE, figures.png(protocols_page.draw(found.comparison)))
         write_bytes(out / PAGE, protocols_page.page(name, found).encode())
         write_json(out / JSON, {"model": name, **found.to_dict()})
     return found

@@ -145,14 +145,7 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
     lines = []
     if report.unchanged:
         lines.append(f"{_name(out)} already holds exactly this training: nothing to do.")
-    lines.append(f"{'':12}{'n':>6}  accuracy (95 % interval)  precision  recall     F1    AUC")
-    for split, of in report.metrics.items():
-        low, high = of["accuracy_95"]
-        interval = f"{of['accuracy']:.3f} ({low:.3f} to {high:.3f})"
-        lines.append(
-            f"{split:12}{of['n']:>6}  {interval:24}  {of['precision']:9.3f}  {of['recall']:6.3f}  "
-            f"{of['f1']:5.3f}  {of['auc']:5.3f}"
-        )
+    lines += _splits(report.metrics)
     lines += _choices(report.bundle, report.metrics)
     if report.leaky:
         lines.append(
@@ -164,6 +157,20 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
     model = "" if out.parent == Path("models") else f" --model {_name(out)}"
     lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
     return "\n".join(lines)
+
+
+def _splits(metrics: dict[str, Any]) -> list[str]:
+    """The figures of validation and test side by side."""
+    heads = [f"{split}, n = {of['n']:,}" for split, of in metrics.items()]
+    lines = [f"{'':14}{heads[0]:24}  {heads[1]}"]
+    for name in ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc"):
+        told = [_figure(of["figures"][name]) for of in metrics.values()]
+        lines.append(f"{name:14}{told[0]:24}  {told[1]}")
+    of_each = "; ".join(
+        f"{split} {of['healthy']:,} and {of['tumor']:,}" for split, of in metrics.items()
+    )
+    lines.append(f"In brackets: 95 % intervals. Healthy and Tumor: {of_each}.")
+    return lines
 
 
 def _choices(bundle: "Bundle", metrics: dict[str, Any]) -> list[str]:
@@ -182,17 +189,15 @@ def _choices(bundle: "Bundle", metrics: dict[str, Any]) -> list[str]:
 
 def series_report(outcomes: "list[series.Outcome]") -> str:
     """A line for each training: its figures, or why it failed."""
-    lines = [f"{'':20}  accuracy (95 % interval)  validation AUC"]
+    lines = [f"{'':20}{'n':>6}  {'test accuracy (95 %)':24}  validation AUC (95 %)"]
     for outcome in outcomes:
         result = outcome.result
         if isinstance(result, Exception):
             lines.append(f"{outcome.name:20}  FAILED: {result}")
             continue
-        of = result.metrics["test"]
-        low, high = of["accuracy_95"]
-        interval = f"{of['accuracy']:.3f} ({low:.3f} to {high:.3f})"
-        auc = result.metrics["validation"]["auc"]
-        lines.append(f"{outcome.name:20}  {interval:24}  {auc:.3f}")
+        validation, test = (result.metrics[split] for split in ("validation", "test"))
+        accuracy, auc = _figure(test["figures"]["accuracy"]), _figure(validation["figures"]["auc"])
+        lines.append(f"{outcome.name:20}{test['n']:>6}  {accuracy:24}  {auc}")
     return "\n".join(lines)
 
 

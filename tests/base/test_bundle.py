@@ -322,6 +322,11 @@ def test_files_that_could_hold_code_are_never_opened(folder: Path, networks: dic
     assert _logits(network) == _logits(networks["cnn1"])
 
 
+def _figures(auc: float | None) -> dict[str, object]:
+    """What `best` reads of a split's metrics."""
+    return {"figures": {"auc": {"value": auc}}}
+
+
 def _metrics(folder: Path, metrics: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / MODEL).write_text("{}")  # is not looked into
@@ -331,36 +336,36 @@ def _metrics(folder: Path, metrics: Any) -> Path:
 
 def test_best_takes_the_highest_validation_auc(tmp_path: Path) -> None:
     for name, validation, test in (("a", 0.7, 0.99), ("b", 0.9, 0.6), ("c", 0.8, 0.8)):
-        _metrics(tmp_path / name, {"validation": {"auc": validation}, "test": {"auc": test}})
+        _metrics(tmp_path / name, {"validation": _figures(validation), "test": _figures(test)})
     assert best(tmp_path) == tmp_path / "b"
 
 
 def test_best_takes_a_leaky_one_only_where_there_is_no_other(tmp_path: Path) -> None:
     for name, leaky, auc in (("a", True, 0.99), ("b", True, 0.98)):
-        folder = _metrics(tmp_path / name, {"validation": {"auc": auc}})
+        folder = _metrics(tmp_path / name, {"validation": _figures(auc)})
         (folder / MODEL).write_text(json.dumps({"training": {"leaky": leaky}}))
     assert best(tmp_path) == tmp_path / "a"
-    _metrics(tmp_path / "c", {"validation": {"auc": 0.6}})
+    _metrics(tmp_path / "c", {"validation": _figures(0.6)})
     assert best(tmp_path) == tmp_path / "c"
 
 
 def test_best_takes_the_first_of_equals(tmp_path: Path) -> None:
     for name in ("c", "a", "b"):
-        _metrics(tmp_path / name, {"validation": {"auc": 0.9}})
+        _metrics(tmp_path / name, {"validation": _figures(0.9)})
     assert best(tmp_path) == tmp_path / "a"
 
 
 def test_best_passes_over_what_is_no_finished_bundle(tmp_path: Path) -> None:
-    good = {"validation": {"auc": 0.6}}
-    better = {"validation": {"auc": 0.9}}
+    good = {"validation": _figures(0.6)}
+    better = {"validation": _figures(0.9)}
     _metrics(tmp_path / "good", good)
     _metrics(tmp_path / ".cnn1.new", better)  # what a killed training leaves
     _metrics(tmp_path / ".cnn1.old", better)
     (_metrics(tmp_path / "without a model", better) / MODEL).unlink()
     (_metrics(tmp_path / "without metrics", better) / bundle.METRICS).unlink()
     for number, metrics in enumerate(
-        [None, [], {}, {"validation": {}}, {"validation": {"auc": None}}, float("nan"),
-         {"validation": {"auc": float("nan")}}]
+        [None, [], {}, {"validation": {}}, {"validation": _figures(None)}, float("nan"),
+         {"validation": _figures(float("nan"))}]
     ):  # fmt: skip
         _metrics(tmp_path / f"broken {number}", metrics)
     (tmp_path / "file").write_bytes(b"")

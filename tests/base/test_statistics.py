@@ -9,6 +9,7 @@ from scipy import stats
 
 from tumorbatch.statistics import (
     Figure,
+    Statistic,
     bootstrap,
     bootstrapped,
     difference,
@@ -16,6 +17,7 @@ from tumorbatch.statistics import (
     percentile_interval,
     proportion,
     resampled,
+    unpaired_difference,
     wilson,
 )
 
@@ -202,6 +204,27 @@ def test_a_paired_difference_is_that_of_the_paired_values() -> None:
     assert got.high - got.low < 0.1  # far narrower than the spread of either mean, 0.25
     same = difference(mean(first), mean(first), np.arange(250), 100)
     assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_an_unpaired_difference_is_that_of_the_values_and_as_wide_as_both() -> None:
+    """Of two means of independent images: the standard errors add up in squares."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(3, 1, 300), rng.normal(1, 2, 200)
+
+    def mean(values: Floats) -> Statistic:
+        return lambda weights: weights @ values / weights.sum(axis=1)
+
+    got = unpaired_difference((mean(first), np.arange(300)), (mean(second), np.arange(200)), 4000)
+    assert got.value == pytest.approx(first.mean() - second.mean())
+    assert got.n == 500
+    error = math.sqrt(first.var() / 300 + second.var() / 200)
+    assert got.low is not None
+    assert got.high is not None
+    assert (got.high - got.low) / (2 * 1.96) == pytest.approx(error, rel=0.05)
+    # The same images twice: the two draws are not the same, or the interval would have no width.
+    twice = unpaired_difference((mean(first), np.arange(300)), (mean(first), np.arange(300)))
+    assert twice.low is not None
+    assert twice.value == 0 > twice.low
 
 
 def _pairs(

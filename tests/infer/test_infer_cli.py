@@ -175,7 +175,7 @@ def working(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, auc in (("a-worse", 0.3), ("best", 0.9), ("d-worse", 0.8)):
         path = folder / "models" / name / "metrics.json"
         value = json.loads(path.read_text())
-        value["validation"]["auc"] = auc
+        value["validation"]["figures"]["auc"]["value"] = auc
         path.write_text(json.dumps(value))
     (folder / "models" / "c-broken" / "metrics.json").write_text("{")
     (folder / "models" / "unfinished").mkdir()
@@ -644,7 +644,7 @@ def test_accuracy_on_the_test_split_is_that_of_the_bundle(
     metrics = json.loads((model / "metrics.json").read_text())["test"]
     assert len(test) == metrics["n"]
     right = [whole["sample/" + row["path"]]["label"] == row["class"] for row in test]
-    assert sum(right) / len(right) == metrics["accuracy"]
+    assert sum(right) / len(right) == metrics["figures"]["accuracy"]["value"]
 
 
 def test_decoders_print_nothing(

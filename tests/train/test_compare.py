@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from tumorbatch.train import compare_page
+from tumorbatch.train import compare_page, protocols_page
 from tumorbatch.train.compare import (
     FIGURES,
     PROTOCOLS,
@@ -18,6 +18,7 @@ from tumorbatch.train.compare import (
     holm,
     row,
 )
+from tumorbatch.train.protocols import side_by_side
 
 N = 120
 GROUPS = np.arange(N) // 2
@@ -151,3 +152,26 @@ def test_what_beats_no_baseline_is_told_in_words(found: Comparison) -> None:
     (sentence,) = compare_page.not_beaten(few.pairs, {"majority"})
     assert sentence.startswith("coin is not shown to be better than: majority (AUC ")
     assert sentence in _plain(compare_page.page(few))
+
+
+def test_what_a_stricter_protocol_takes_away_is_the_difference_of_its_rows() -> None:
+    leaky = _judged("cnn1", 9.0, split_by="file", leaky=True, dataset="e" * 64)
+    grouped = _judged("cnn1", 3.0)
+    shapes = _judged("cnn1", 0.5, split_by="shape", dataset="f" * 64)
+    found = side_by_side([grouped, shapes, leaky, DUMB], 300)
+    rows = {row.judged.split_by: row for row in found.comparison.rows if row.judged.name == "cnn1"}
+    assert [(drop.name, drop.first, drop.second) for drop in found.drops] == [
+        ("cnn1", "file", "group"),
+        ("cnn1", "group", "shape"),
+    ]  # the baseline was judged under one protocol alone
+    for drop in found.drops:
+        first, second = rows[drop.first], rows[drop.second]
+        values = [row.figures["auc"].value or 0.0 for row in (first, second)]
+        assert drop.auc.value == pytest.approx(values[0] - values[1])
+        halves = [row.accuracy_at_half.value or 0.0 for row in (first, second)]
+        assert drop.accuracy.value == pytest.approx(halves[0] - halves[1])
+        assert drop.auc.n == 2 * N
+        assert drop.auc.low is not None
+        assert drop.auc.low <= drop.auc.value <= (drop.auc.high or 0.0)
+    html = _plain(protocols_page.page("cnn1", found))
+    assert compare_page.signed(found.drops[0].auc) in html

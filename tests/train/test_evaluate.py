@@ -22,11 +22,17 @@ from tumorbatch.preprocess.stage import run as shard
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.scoring import probability
 from tumorbatch.statistics import Figure, wilson
-from tumorbatch.train.beside import stand_beside, verdict
+from tumorbatch.train.beside import beyond_metadata, stand_beside, verdict
 from tumorbatch.train.errors_gallery import most_confident_errors
 from tumorbatch.train.measures import Measures
 from tumorbatch.train.scored import Scored, score_split
-from tumorbatch.train.split_metrics import parts, size_bucket, size_buckets, split_metrics
+from tumorbatch.train.split_metrics import (
+    parts,
+    size_bucket,
+    size_buckets,
+    split_metrics,
+    within_file_kinds,
+)
 
 FEW = ("--replicates", 200)
 PAGES = {"confusion.png", "scores.png", "reliability.png", "roc.png", "precision_recall.png"}
@@ -124,15 +130,16 @@ def test_every_figure_has_n_and_an_interval(evaluated: tuple[Path, Path, str]) -
     found = 0
     for split in ("validation", "test"):
         for of in (about[split]["figures"], about[split]["at_0.5"]["figures"],
-                   about[split]["uncalibrated"]):  # fmt: skip
+                   about[split]["recalibration"], about[split]["uncalibrated"]):  # fmt: skip
             for name, figure in of.items():
                 found += 1
-                if figure["value"] is None:  # the precision of what nobody was called, say
-                    assert (name, figure["n"]) in (("npv", 0), ("precision", 0))
+                if figure["value"] is None:
+                    # The precision of what nobody was called; the slope where classes do not overlap.
+                    assert (name, figure["n"]) in (("npv", 0), ("precision", 0)) or "slope" in name
                     continue
                 assert figure["n"] > 0, name
                 assert figure["low"] <= figure["high"], name
-    assert found == 2 * (12 + 12 + 4)
+    assert found == 2 * (12 + 12 + 2 + 6)
 
 
 def test_the_report_is_one_file_that_names_protocol_and_limits(
@@ -330,6 +337,8 @@ def test_another_shard_set_is_refused_unless_it_is_external(
     about = _json(out / "metrics.json")
     assert (about["protocol"], about["model"]["threshold"]) == ("external", bundle.load(copy).threshold)
     assert "external set" in (out / "report.html").read_text()
+    assert about["overlap"] is None  # its own shard set is not here
+    assert "may be among these" in (out / "report.html").read_text()
     # All of it was judged, and the same figures come from the same rows.
     assert "validation" not in about
     rows = pq.read_table(out / "predictions.parquet").to_pylist()
@@ -346,9 +355,49 @@ def test_another_shard_set_is_refused_unless_it_is_external(
     assert about["test"]["figures"]["accuracy"]["value"] == pytest.approx(right)
 
 
+@pytest.mark.parametrize("given", [True, False], ids=["given", "found here"])
+def test_copies_of_what_was_trained_on_are_left_out_of_an_external_set(
+    given: bool, copy: Path, other_set: Path, shard_set: Path, tmp_path: Path, invoke: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out = tmp_path / "results"
+    options: list[object] = ["--trained-on", shard_set] if given else []
+    if not given:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "tfrecords-mine").symlink_to(shard_set)
+    code, output = invoke("evaluate", copy, other_set, "--out", out, "--external", *options, *FEW)
+    assert code == ExitCode.OK, output
+    about, counts = _json(out / "metrics.json"), shardset.load(shard_set).counts
+    # The split was made by groups of copies, so what is new to the model is its test split.
+    assert about["test"]["n"] == sum(counts["test"].values())
+    known = sum(sum(counts[split].values()) for split in ("train", "validation"))
+    assert about["overlap"] == {"left_out": known, "byte-identical": known}
+    assert f"{known} images ({known} byte-identical)" in (out / "report.html").read_text()
+    # The same images, the same baselines: those that learned from the training split.
+    invoke("evaluate", copy, shard_set, "--out", tmp_path / "own", "--no-freeze", *FEW)
+    own = _json(tmp_path / "own" / "metrics.json")
+    assert about["baselines"] == own["baselines"]
+    assert about["test"]["figures"]["auc"] == own["test"]["figures"]["auc"]
+
+
+def test_an_external_set_of_known_images_alone_judges_nothing(
+    copy: Path, other_set: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    value = _json(other_set / "dataset.json")
+    value["shards"] = [one for one in value["shards"] if one["split"] != "test"]
+    (other_set / "dataset.json").write_text(json.dumps(value))
+    out = tmp_path / "results"
+    code, output = invoke(
+        "evaluate", copy, other_set, "--out", out, "--external", "--trained-on", shard_set, *FEW
+    )
+    assert (code, "nothing is left" in output) == (ExitCode.NO_INPUT, True)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--trained-on", "x"), "--trained-on needs --external"),
         (("--external",), "leave out --external"),
         (("--external", "--threshold", "youden"), "leave out --threshold"),
         (("--threshold", "sensitivity"), "Received: sensitivity"),
@@ -601,6 +650,29 @@ def test_baselines_stand_beside_the_model_on_the_same_images() -> None:
     assert "noise" not in words
     assert "beats every baseline" in verdict([rows["noise"]])
     assert verdict([]) == ""
+
+
+def test_what_metadata_cannot_tell_is_told_apart_from_what_it_can() -> None:
+    """Two kinds of file: of one size both classes, of the other Tumor alone."""
+    labels = [0, 1, 0, 1, 0, 1, 1, 1, 1]
+    logits = [-3.0, 3, -2, 2, 1, -1, 5, 5, 5]
+    test = _scored(logits, labels, widths=np.array([100] * 6 + [200] * 3))
+    metadata = _baseline(test, "metadata", [0.5] * 6 + [1.0] * 3)
+    row = stand_beside(test, [metadata], replicates=200)[0]
+    assert row["auc"]["value"] == pytest.approx((3 * 3 * 0.5 + 3 * 3) / 18)
+    assert row["within_file_kinds"]["auc"]["value"] == 0.5
+    found = within_file_kinds(test, test.logits, 200)
+    assert found["auc"]["value"] == pytest.approx(sklearn_metrics.roc_auc_score(labels[:6], logits[:6]))
+    assert found["auc"]["n"] == 6
+    assert {name: found[name] for name in ("kinds", "healthy", "tumor", "pairs")} == {
+        "kinds": 1, "healthy": 3, "tumor": 3, "pairs": 9,
+    }  # fmt: skip
+    assert "too few" in beyond_metadata(found)  # seven pairs of nine
+    surer = {**found, "auc": {**found["auc"], "low": 0.6}}
+    assert "it knows more than the file's metadata" in beyond_metadata(surer)
+    other = within_file_kinds(replace(test, formats=tuple("abcdefghi")), test.logits, 200)
+    assert (other["auc"]["value"], other["pairs"]) == (None, 0)
+    assert "cannot be seen" in beyond_metadata(other)
 
 
 def test_a_baseline_of_other_images_is_a_bug() -> None:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
 from tumorbatch.statistics import difference, resampled
-from tumorbatch.train.measures import Measures, Ranks, auc_statistic, ece_edges
+from tumorbatch.train.measures import Measures, Ranks, auc_statistic, auc_within, ece_edges
+from tumorbatch.train.recalibration import Recalibration
 
 
 def _drawn(seed: int, n: int, digits: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -165,3 +166,121 @@ def test_a_paired_difference_of_auc() -> None:
     )
     assert got.value == pytest.approx(expected)
     assert 0 < got.low < got.value < got.high
+
+
+# ------------------------------------------------------------------------------------- edge cases
+
+
+def _values(logits: list[float], labels: list[int], threshold: float = 0.5) -> dict[str, float]:
+    measures = Measures(np.float32(logits), np.array(labels), threshold, 1.0)
+    return {name: float(of[0]) for name, of in measures(np.ones((1, len(labels)))).items()}
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ([-1, -2, -3, -4], {"precision": math.nan, "sensitivity": 0, "f1": 0, "accuracy": 0.5}),
+        ([1, 2, 3, 4], {"precision": 0.5, "sensitivity": 1, "f1": 2 / 3, "npv": math.nan}),
+        ([2, 1, -1, -2], {"precision": 0, "sensitivity": 0, "f1": 0, "auc": 0}),  # all wrong
+        ([-2, -1, 1, 2], {"precision": 1, "sensitivity": 1, "f1": 1, "auc": 1}),  # all right
+        ([3, 3, 3, 3], {"auc": 0.5}),  # no order at all
+    ],
+)
+def test_edge_cases(logits: list[float], expected: dict[str, float]) -> None:
+    got = _values(logits, [0, 0, 1, 1])
+    assert {name: got[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_probability_of_exactly_the_threshold_is_tumor() -> None:
+    assert _values([0, 0], [0, 1])["sensitivity"] == 1
+    assert _values([0, 0], [0, 1], threshold=0.5000001)["sensitivity"] == 0
+
+
+def test_extreme_logits_neither_overflow_nor_warn() -> None:
+    """sigmoid is exactly 0 and 1 there; a loss computed from it would be infinite."""
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        got = _values([-1000, 1000, -1000, 1000], [1, 0, 0, 1])
+    assert (got["log_loss"], got["brier"]) == (pytest.approx(500), 0.5)
+
+
+def test_log_loss_worked_out_by_hand() -> None:
+    # -ln(3/4) for a probability of 3/4 under label 1, -ln(1/2) for one of 1/2 under either.
+    expected = (math.log(4 / 3) + 2 * math.log(2)) / 3
+    assert _values([math.log(3), 0, 0], [1, 0, 1])["log_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+# ---------------------------------------------------------------------------------- within strata
+
+
+@pytest.mark.parametrize("digits", [0, 6])
+def test_auc_within_strata_counts_the_pairs_of_a_stratum(digits: int) -> None:
+    """Against a loop over all pairs."""
+    scores, labels = _drawn(3, 60, digits)
+    strata = np.random.default_rng(1).integers(0, 9, 60)
+    for weights in np.concatenate(list(resampled(np.arange(60) // 3, 5, seed=2))):
+        won = pairs = 0.0
+        for tumor in np.flatnonzero(labels == 1):
+            for healthy in np.flatnonzero((labels == 0) & (strata == strata[tumor])):
+                times = weights[tumor] * weights[healthy]
+                pairs += times
+                won += times * (
+                    float(scores[tumor] > scores[healthy]) + float(scores[tumor] == scores[healthy]) / 2
+                )
+        got = auc_within(scores, labels, strata)(weights[np.newaxis])[0]
+        assert got == pytest.approx(won / pairs)
+
+
+def test_what_hangs_on_the_stratum_alone_tells_nothing_within_it() -> None:
+    labels = np.array([0, 0, 1, 0, 1, 1])
+    strata = np.array([0, 0, 0, 1, 1, 1])
+    ones = np.ones((1, 6))
+    assert auc_within(strata * 1.5, labels, strata)(ones)[0] == 0.5
+    assert auc_statistic(strata * 1.5, labels)(ones)[0] == pytest.approx(6 / 9)
+    alone = auc_within(labels.astype(float), labels, labels)(ones)[0]
+    assert math.isnan(alone)  # no stratum with both classes
+
+
+# ---------------------------------------------------------------------------------- recalibration
+
+
+def _line(logits: object, labels: object, weights: object = None) -> tuple[float, float]:
+    x, y = np.asarray(logits, np.float32), np.asarray(labels)
+    rows = np.ones((1, len(y))) if weights is None else np.asarray(weights, float)[np.newaxis]
+    slope, large = (Recalibration(x, y)(rows)[name][0] for name in Recalibration.NAMES)
+    return float(slope), float(large)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 12.0])
+def test_the_slope_is_that_of_an_unpenalised_logistic_regression(scale: float) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    logits, labels = _drawn(4, 300, 6)
+    weights = np.random.default_rng(0).integers(0, 4, 300)
+    fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    fitted.fit(scale * logits[:, np.newaxis], labels, sample_weight=weights)
+    slope, _ = _line(scale * logits, labels, weights)
+    assert slope == pytest.approx(fitted.coef_[0, 0], rel=1e-4)
+
+
+def test_calibration_in_the_large_makes_the_mean_probability_the_share() -> None:
+    """Its defining property: shifted by it, predicted and observed shares agree."""
+    logits, labels = _drawn(4, 300, 6)
+    _, large = _line(8 * logits + 3, labels)
+    shifted = 1 / (1 + np.exp(-(8 * logits + 3 + large)))
+    assert shifted.mean() == pytest.approx(labels.mean(), abs=1e-6)
+
+
+def test_recalibration_of_two_by_two_tables_by_hand() -> None:
+    """Two answers, +-ln 3: of those called Tumor 3 in 4 are, of the others 1 in 4: calibrated."""
+    logits = np.repeat([math.log(3), -math.log(3)], 4)
+    assert _line(logits, [1, 1, 1, 0, 0, 0, 0, 1]) == pytest.approx((1, 0), abs=1e-6)
+    # Twice as sure with the same answers: half the slope.
+    assert _line(2 * logits, [1, 1, 1, 0, 0, 0, 0, 1])[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+def test_no_slope_where_there_is_none(labels: list[int]) -> None:
+    with np.errstate(all="raise"):
+        slope, large = _line([-2, -1, 1, 2], labels)
+    assert math.isnan(slope)
+    assert math.isnan(large) == (len(set(labels)) == 1)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tumorbatch import bundle, shardset
@@ -26,7 +28,7 @@ from tumorbatch.statistics import Figure
 from tumorbatch.train.calibration import Rule, calibrate
 from tumorbatch.train.feed import load_split
 from tumorbatch.train.fit import Fitted
-from tumorbatch.train.metrics import binary_metrics
+from tumorbatch.train.measures import Measures
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -299,14 +301,14 @@ def test_the_bundle_is_complete_and_its_files_agree(
     assert history["val_auc"][best] == max(history["val_auc"])
     uncalibrated = metrics["validation"]["uncalibrated"]["log_loss"]["value"]
     assert uncalibrated == pytest.approx(history["val_loss"][best], rel=1e-6)
-    assert metrics["validation"]["auc"] == history["val_auc"][best]
+    assert metrics["validation"]["figures"]["auc"]["value"] == history["val_auc"][best]
 
     for split in ("validation", "test"):
         of = metrics[split]
         assert of["n"] == sum(of["confusion"].values()) == sum(dataset.counts[split].values())
         assert of["confusion"]["tp"] + of["confusion"]["fn"] == dataset.counts[split]["Tumor"]
-        low, high = of["accuracy_95"]
-        assert 0 <= low <= of["accuracy"] <= high <= 1
+        accuracy = of["figures"]["accuracy"]
+        assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
 
 
 def test_the_history_is_a_table_and_a_figure_too(fresh: Path) -> None:
@@ -350,7 +352,6 @@ def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     card = (model / "model_card.md").read_text()
     test, loaded = _json(model / "metrics.json")["test"], bundle.load(model)
     accuracy = Figure.from_dict(test["figures"]["accuracy"])
-    assert [accuracy.low, accuracy.high] == test["accuracy_95"]
     assert card.startswith(f"# cnn1 ({bundle.load(model).model_id})\n")
     assert f"| test | {test['n']} | {accuracy.told()} |" in card
     assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
@@ -384,11 +385,14 @@ def test_the_saved_weights_give_the_saved_figures(fresh: Path, shard_set: Path) 
     score = scorer(bundle.load_network(fresh, loaded), 16, runtime)
     for split in ("validation", "test"):
         images = load_split(shard_set, shardset.load(shard_set), split)
-        got = binary_metrics(score(images.pixels), images.labels, loaded.threshold, loaded.temperature)
-        saved = {name: _json(fresh / "metrics.json")[split][name] for name in got}
-        assert got.pop("confusion") == saved.pop("confusion")
-        assert got.pop("accuracy_95") == saved.pop("accuracy_95")
-        assert got == pytest.approx(saved, rel=1e-5)
+        got = Measures(score(images.pixels), images.labels, loaded.threshold, loaded.temperature)
+        saved = _json(fresh / "metrics.json")[split]
+        assert got.confusion == saved["confusion"]
+        for name, values in got(np.ones((1, got.n))).items():
+            value = saved["figures"][name]["value"]
+            assert values[0] == pytest.approx(
+                math.nan if value is None else value, rel=1e-5, nan_ok=True
+            )
 
 
 def test_threshold_and_temperature_come_from_validation_alone(fresh: Path, shard_set: Path) -> None:
@@ -403,7 +407,7 @@ def test_threshold_and_temperature_come_from_validation_alone(fresh: Path, shard
     assert chosen["sensitivity"] >= 0.95
     assert loaded.calibration["dataset_sha256"] == loaded.training["dataset_sha256"]
     metrics = _json(fresh / "metrics.json")["validation"]
-    assert metrics["recall"] == pytest.approx(chosen["sensitivity"])
+    assert metrics["figures"]["sensitivity"]["value"] == pytest.approx(chosen["sensitivity"])
 
 
 def test_overwrite_replaces_the_bundle_by_the_one_that_the_seed_decides(
