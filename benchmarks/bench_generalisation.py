@@ -11,6 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from tumorbatch.statistics import Figure
 from tumorbatch.train import stage
 from tumorbatch.train.config import Augmentation, Config, schedule
 
@@ -51,10 +52,12 @@ def main() -> None:
                 weights=options.weights,
             )
             report = stage.run(options.tfrecords, Path(folder) / str(number), config)
-            of, at = report.metrics["validation"], report.bundle.training["best_epoch"]
+            figures = report.metrics["validation"]["figures"]
+            told = " | ".join(
+                Figure.from_dict(figures[of]).told() for of in ("auc", "accuracy", "log_loss")
+            )
             print(
-                f"{name} | {of['auc']:.4f} | {of['accuracy']:.3f} | {of['log_loss']:.3f} | {at} | "
-                f"{report.seconds:.0f}",
+                f"{name} | {told} | {report.bundle.training['best_epoch']} | {report.seconds:.0f}",
                 flush=True,
             )
 

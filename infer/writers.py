@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tumorbatch.atomic import atomic_path, make_folder, replace_folder, write_json
+from tumorbatch.atomic import atomic_path, make_folder, real_folder, replace_folder, write_json
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     PRIVATE,
@@ -131,8 +131,8 @@ class DatasetWriter:
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
-        self._path = path
-        self._new = path.with_name(f".{path.name}.new")
+        self._path = real_folder(path)
+        self._new = self._path.with_name(f".{self._path.name}.new")
         self._static = metadata
         self._metadata: dict[str, Any] = {}
         self._part: PredictionsWriter | None = None

@@ -1,6 +1,7 @@
 """Which folder holds which class."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +58,33 @@ def find_sources(source: Path, given: Mapping[str, str]) -> list[SourceFile]:
     return sorted(found, key=lambda entry: entry.file.name)
 
 
+def refuse_inside(out: Path, source: Path, files: Sequence[SourceFile]) -> None:
+    """Raise `ConfigError` where an output would lie among the images, and be read by the next run.
+
+    Args:
+        out: The output.
+        source: Of the images.
+        files: In it; a class folder may be a link to somewhere else.
+    """
+    tops = {str(source / of.file.name.split("/", 1)[0]) for of in files}
+    parents = {os.path.dirname(of.file.path) for of in files}
+    inputs = {os.path.realpath(folder) for folder in {str(source), *tops, *parents}}
+    place = Path(os.path.realpath(out))
+    if any(str(folder) in inputs for folder in (place, *place.parents)):
+        raise ConfigError(
+            f"{out} lies among the images in {source}: it would be taken for images by the next run. "
+            "Give another folder."
+        )
+
+
 def _class_folders(source: Path, given: Mapping[str, str]) -> list[str]:
     try:
         entries = [entry for entry in source.iterdir() if entry.name[0] != "." and entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError) as error:
+        if source.is_file():
+            raise InputError(
+                f"{source} is a file. Give the folder that holds one folder for each class."
+            ) from error
         raise InputError(
             f"{source} is not there. Put the images into {source / CLASS_NAMES[0]} and "
             f"{source / CLASS_NAMES[1]}, name another folder, or make synthetic ones with "

@@ -10,6 +10,7 @@ and the versions of the libraries only.
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 
 from tumorbatch.atomic import (
     make_folder,
+    real_folder,
     recover_folder,
     replace_folder,
     sync_folder,
@@ -29,10 +31,10 @@ from tumorbatch.atomic import (
 )
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import printable
-from tumorbatch.limits import check_workers, differences, told
+from tumorbatch.limits import check_seed, check_workers, differences, told
 from tumorbatch.lock import output_lock
 from tumorbatch.pool import SECONDS
-from tumorbatch.preprocess.classes import find_sources
+from tumorbatch.preprocess.classes import find_sources, refuse_inside
 from tumorbatch.preprocess.explore_findings import findings, read_splits
 from tumorbatch.preprocess.explore_page import page
 from tumorbatch.preprocess.explore_pictures import draw
@@ -74,6 +76,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +115,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
     started = time.monotonic()
     if out.name in ("", ".."):
         raise ConfigError(f"{out} cannot be replaced. Give the result a folder of its own with --out.")
-    files = find_sources(source, config.classes)
-    if out.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(f"{out} lies in {source}: its figures would be images of the next run.")
+    files, out = find_sources(source, config.classes), real_folder(out)
+    refuse_inside(out, source, files)
     splits = read_splits(config.tfrecords) if config.tfrecords is not None else None
     settings = _settings(source, config)
     make_folder(out.parent)
@@ -155,7 +157,6 @@ def run(source: Path, out: Path, config: Config) -> Report:
 def _settings(source: Path, config: Config) -> dict[str, Any]:
     return {
         "source": printable(str(source)),
-        "tfrecords": None if config.tfrecords is None else printable(str(config.tfrecords)),
         "preprocessing": {name: config.preprocessing.to_dict()[name] for name in _SETTINGS},
         "seed": config.seed,
     }
@@ -184,6 +185,9 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
             f"{out} holds {printable(foreign[0])!r}, which is not from this command. Give a new or an "
             "empty folder with --out."
         )
+    # The same folder may be given by another path.
+    if os.path.realpath(str(old.get("source"))) == os.path.realpath(str(settings["source"])):
+        old["source"] = settings["source"]
     changes = [f"{name}: {then} there, {now} now" for name, then, now in differences(old, settings)]
     if changes and not overwrite:
         raise ConfigError(

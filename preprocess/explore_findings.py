@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
-from tumorbatch.errors import InputError
 from tumorbatch.files import printable
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess import groups as grouping
@@ -24,7 +22,7 @@ from tumorbatch.preprocess.explore_stats import (
     value_statistics,
 )
 from tumorbatch.preprocess.survey import STAGES, Survey
-from tumorbatch.shardset import MANIFEST
+from tumorbatch.shardset import SPLITS
 from tumorbatch.status import Status
 
 _TOP_SIZES = 12
@@ -38,28 +36,22 @@ def per_class(labels: NDArray[np.int64]) -> dict[str, int]:
 
 
 def read_splits(tfrecords: Path) -> dict[str, Any]:
-    """Counts per split and class of a shard set, and `sha256`, {of a file: its split}.
+    """How a shard set was split, and `files`, {(path, sha256) of a file that is in it: its split}.
 
     Raises:
         InputError: The shard set is missing, unfinished or damaged.
         ConfigError: It was written by another version of the format.
     """
     dataset = shardset.load(tfrecords)
-    try:
-        table = pq.read_table(tfrecords / MANIFEST, columns=["sha256", "status", "split"])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{tfrecords / MANIFEST} is missing or damaged. Make the shards again with "
-            "`tumorbatch shard --overwrite`."
-        ) from error
+    table = shardset.manifest(tfrecords, "path", "sha256", "status", "split")
     ok = table.filter(pc.equal(table["status"], Status.OK.value))
+    paths, sha256, splits = (ok[name].to_pylist() for name in ("path", "sha256", "split"))
     return {
         "folder": printable(str(tfrecords)),
         "split_by": dataset.split_by,
         "leaky": dataset.leaky,
-        "counts": dataset.counts,
         "shared_groups": dataset.shared["groups"],
-        "sha256": dict(zip(ok["sha256"].to_pylist(), ok["split"].to_pylist(), strict=True)),
+        "files": dict(zip(zip(paths, sha256, strict=True), splits, strict=True)),
     }
 
 
@@ -122,11 +114,13 @@ def _bad_files(survey: Survey) -> list[dict[str, str]]:
 
 
 def _splits(survey: Survey, splits: Mapping[str, Any]) -> dict[str, Any]:
-    known = splits["sha256"]
-    here = survey.column("sha256")
+    known = splits["files"]
+    here = list(zip(survey.column("path"), survey.column("sha256"), strict=True))
+    place = np.array([known.get(file, "") for file in here])
     return {
-        **{name: value for name, value in splits.items() if name != "sha256"},
-        "source_images_in_it": sum(sha in known for sha in here),
+        **{name: value for name, value in splits.items() if name != "files"},
+        "counts": {split: per_class(survey.labels[place == split]) for split in SPLITS},
+        "source_images_in_it": int((place != "").sum()),
         "its_images_not_in_source": len(known.keys() - set(here)),
     }
 

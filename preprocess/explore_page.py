@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.page import Cell, Code, Column, Page
+from tumorbatch.page import Cell, Code, Column, Page, Text
 from tumorbatch.preprocess import explore_pictures as pictures
 from tumorbatch.preprocess.explore_page_statistics import (
     STAGE_NAMES,
@@ -92,17 +92,31 @@ def _class_rows(table: Mapping[str, Mapping[str, int]]) -> list[list[Cell]]:
 def _classes(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
     made.section("Classes")
     splits = found["splits"]
-    counts = {"all": found["classes"], **(splits["counts"] if splits else {})}
+    counts = pictures.class_counts(found)
     made.figure(png[pictures.CLASSES], "Bars: number of images of each class, overall and per split")
-    made.table(["", *_CLASS_COLUMNS, Column("both (images)", True)], _class_rows(counts))
+    made.table(
+        ["split", *_CLASS_COLUMNS, Column("both (images)", True)], _class_rows(counts),
+        "Images of each class, overall and per split.",
+    )  # fmt: skip
     if splits is None:
         made.paragraph("There was no shard set, so nothing is said of splits.")
         return
-    made.paragraph(
-        "Splits: shard set ", Code(splits["folder"]), f", split by {splits['split_by']}. "
-        f"{splits['source_images_in_it']:,} of the readable images here are in it; "
-        f"{splits['its_images_not_in_source']:,} of its distinct files are not here.",
-    )  # fmt: skip
+    known, gone = splits["source_images_in_it"], splits["its_images_not_in_source"]
+    images = sum(found["classes"].values())
+    told: list[Text] = [
+        "Splits: shard set ", Code(splits["folder"]), f", split by {splits['split_by']}. Of the images "
+        f"here {known:,} are in it, under the same name and with the same bytes; {gone:,} of its "
+        "images are not here.",
+    ]  # fmt: skip
+    if not known:
+        made.warning(*told, " It was made of other images: splits are not shown.")
+        return
+    if known < images or gone:
+        made.warning(
+            *told, " It was made before the images changed: run ", Code("tumorbatch shard"), "."
+        )
+    else:
+        made.paragraph(*told)
     if splits["leaky"]:
         made.warning(
             f"This split is leaky: {splits['shared_groups']:,} groups of copies lie in more than one "
@@ -119,7 +133,7 @@ def _sizes(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> No
         "One mark for each size; its area grows with the number of images. Both axes are logarithmic.",
     )
     made.table(
-        ["", *(Column(f"{name.replace('_', ' ')} (pixels)", True) for name in STATISTICS)],
+        ["side", *(Column(f"{name.replace('_', ' ')} (pixels)", True) for name in STATISTICS)],
         [[side, *statistics(of[side])] for side in ("width", "height")],
         f"Width and height of the images; {of['sizes']:,} different sizes.",
     )
@@ -135,7 +149,11 @@ def _sizes(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> No
         ("format", "format", "File formats, by their first bytes."),
         ("bit_depth", "bits a sample", "Bit depth of the files."),
         ("channels", "channels", "Channels of the files, an alpha channel included."),
-        ("flags", "rule", "Rules that were applied in decoding (see docs/formats.md)."),
+        (
+            "flags",
+            "rule",
+            "Rules that were applied in decoding; docs/formats.md of the project explains each.",
+        ),
     ):
         made.table(
             [head, *_CLASS_COLUMNS, Column("both (images)", True)], _class_rows(of[name]), caption
@@ -168,7 +186,7 @@ def _grey_values(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes])
         "The vertical axis is logarithmic.",
     )
     made.table(
-        ["class", "", Column("pixels", True), *statistics_columns("grey level")],
+        ["class", "when", Column("pixels", True), *statistics_columns("grey level")],
         [
             [name, STAGE_NAMES[stage], of["pixels"], *statistics(of)]
             for stage in STAGES
@@ -245,7 +263,9 @@ def _bad_files(made: Page, found: Mapping[str, Any]) -> None:
             [Code(row["path"]), row["class"], row["status"], row["error"]]
             for row in bad[:BAD_FILES_SHOWN]
         ],
-        "" if len(bad) <= BAD_FILES_SHOWN else f"The first {BAD_FILES_SHOWN}; all are in explore.json.",
+        "All of them."
+        if len(bad) <= BAD_FILES_SHOWN
+        else f"The first {BAD_FILES_SHOWN}; all are in explore.json.",
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.page import Cell, Code, Column, Page, Strong
+from tumorbatch.page import MISSING, Cell, Code, Column, Page, Strong
 from tumorbatch.preprocess import explore_pictures as pictures
 from tumorbatch.preprocess.explore_stats import ALPHA, RESAMPLES, SHAPIRO_MOST
 from tumorbatch.preprocess.survey import STAGES
@@ -13,6 +13,13 @@ STAGE_NAMES = {"before": "before CLAHE", "after": "after CLAHE"}
 STATISTICS = ("mean", "median", "standard_deviation", "minimum", "maximum")
 _TESTS = {"welch_t": "Welch's t", "mann_whitney_u": "Mann-Whitney U"}
 _EFFECTS = {"cohens_d": "Cohen's d", "rank_biserial": "rank-biserial correlation"}
+_EXPLAINED = {
+    "cohens_d": "Cohen's d is the difference of the two means in units of their pooled standard "
+    "deviation.",
+    "rank_biserial": "The rank-biserial correlation runs from -1 to 1: twice the chance that a Tumor "
+    "image is brighter than a Healthy one (ties count half), less 1. Its interval is over groups of "
+    "copies and may hold 0 though the test, which takes images for independent, has a small p.",
+}
 
 
 def number(value: float | None, digits: int = 1) -> str | None:
@@ -67,7 +74,7 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
     )
     means = found["image_means"]
     made.table(
-        ["class", "", Column("images", True), *statistics_columns("grey level")],
+        ["class", "when", Column("images", True), *statistics_columns("grey level")],
         [
             [name, STAGE_NAMES[stage], means[stage][name]["n"], *statistics(means[stage][name])]
             for stage in STAGES
@@ -83,33 +90,34 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
     )
     made.paragraph(
         "Both tests take images for independent, and copies are not. So the test stands here twice: "
-        "over all images, as the report did it, and with one value for each group of copies (the mean "
-        "over the group). ",
+        "over all images, as the report did it, and with one value for each group of copies or DICOM "
+        "files of one patient (the mean over the group). ",
         Strong("Where the two differ, believe the second."),
         f" Intervals come from {RESAMPLES:,} resamples of whole groups.",
     )
     rows: list[list[Cell]] = []
-    reasons = set()
+    reasons, effects_shown = set(), set()
     for stage in STAGES:
         for key, what in (("all_images", "all images"), ("one_value_a_group", "one value a group")):
             test = means[stage][key]
             of = [test["shapiro_wilk"][name.lower()] for name in CLASS_NAMES]
             row: list[Cell] = [STAGE_NAMES[stage], what, " + ".join(f"{one['n']:,}" for one in of)]
-            row.append(
-                " and ".join("-" if one["p_value"] is None else p_value(one["p_value"]) for one in of)
-            )
+            normal = (one["p_value"] for one in of)
+            row.append(" and ".join(MISSING if p is None else p_value(p) for p in normal))
             if test["test"] is None:
                 reasons.add(test["reason"])
                 rows.append([*row, None, None, None, None])
                 continue
             effect = test["effect"]
+            effects_shown.add(effect["name"])
             told = f"{_EFFECTS[effect['name']]} {signed(format(effect['value'], '+.3f'))}"
             row += [_TESTS[test["test"]], p_value(test["p_value"]), told, _range(effect["interval_95"])]
             rows.append(row)
     made.table(
         [
-            "", "over", Column("n, Healthy + Tumor", True), Column("Shapiro-Wilk p, Healthy and Tumor"),
-            "test", Column("p", True), "effect", "95 % interval",
+            "when", "over", Column("n, Healthy + Tumor", True),
+            Column("Shapiro-Wilk p, Healthy and Tumor", True), "test", Column("p", True), "effect",
+            Column("95 % interval", True),
         ],
         rows,
         "Tests on the images' mean grey values.",
@@ -120,13 +128,15 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
         if len(effects) == 2 and effects[0] * effects[1] < 0:
             opposite.append(STAGE_NAMES[stage])
     if opposite:
-        made.note(f"Copies decide: {' and '.join(opposite)}, the two effects point in opposite ways.")
+        where = f"both {' and '.join(opposite)}" if len(opposite) > 1 else opposite[0]
+        made.note(
+            f"Copies decide: {where}, the effect over all images and the one with one value a group "
+            "point in opposite directions."
+        )
     for reason in sorted(reasons):
         made.note(f"Not tested where {reason}.")
-    made.paragraph(
-        "The rank-biserial correlation runs from -1 to 1: twice the chance that a Tumor image is "
-        "brighter than a Healthy one (ties count half), less 1."
-    )
+    for name in sorted(effects_shown):
+        made.paragraph(_EXPLAINED[name])
 
 
 def metadata(made: Page, found: Mapping[str, Any]) -> None:
@@ -164,8 +174,9 @@ def metadata(made: Page, found: Mapping[str, Any]) -> None:
     made.table(
         [
             "what answers", Column("n (images)", True), Column("folds", True), Column("accuracy", True),
-            "95 % interval, were images independent (Wilson)",
-            "95 % interval over groups (bootstrap)", Column("AUC", True), "95 % interval over groups",
+            Column("95 % interval, were images independent (Wilson)", True),
+            Column("95 % interval over groups (bootstrap)", True), Column("AUC", True),
+            Column("95 % interval over groups", True),
         ],
         rows,
         "Accuracy without a look at the pixels.",
@@ -180,6 +191,12 @@ def metadata(made: Page, found: Mapping[str, Any]) -> None:
             "its accuracy beside this one, and hold out whole sizes (",
             Code("tumorbatch shard --split-by shape"),
             ").",
+        )
+    elif grouped["accuracy"] < of["majority"]["accuracy"]:
+        made.paragraph(
+            "Size and format tell no more than the majority does. That the forest is right less often "
+            "than the majority comes from the cross-validation: what is rarer in a fold is more "
+            "frequent in the others, from which the forest learns."
         )
     else:
         made.paragraph("Size and format tell no more than the majority does.")

@@ -83,9 +83,8 @@ def draw(
     histograms = {title: survey.histograms[:, at] for at, title in enumerate(TITLES)}
     means = {title: survey.means[at] for at, title in enumerate(TITLES)}
     heights, widths = (np.array(survey.column(name), np.int64) for name in ("height", "width"))
-    splits = found["splits"]["counts"] if found["splits"] else {}
     drawn: dict[str, Any] = {
-        CLASSES: drawing.class_counts({"all": found["classes"], **splits}),
+        CLASSES: drawing.class_counts(class_counts(found)),
         SIZES: drawing.image_sizes(heights, widths, survey.labels),
     }
     for label, name in enumerate(SAMPLES):
@@ -104,6 +103,13 @@ def draw(
         {name: figures.png(figure) for name, figure in drawn.items()},
         {name: [path for path, _ in of] for name, of in zip(names, shown, strict=True)},
     )
+
+
+def class_counts(found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """{"all" or a split: {class name: images}}, of these images; no splits where none is in the set."""
+    splits = found["splits"]
+    known = splits is not None and splits["source_images_in_it"]
+    return {"all": found["classes"], **(splits["counts"] if known else {})}
 
 
 def _choose(survey: Survey, label: int, seed: int) -> NDArray[np.int64]:

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tumorbatch.errors import InputError
+from tumorbatch import shardset
 from tumorbatch.preprocess.groups import near_pairs
-from tumorbatch.shardset import MANIFEST, SPLITS
+from tumorbatch.shardset import SPLITS
 
 BYTES, PIXELS, NEAR = "byte-identical", "pixel-identical", "nearly identical"
 KINDS = (BYTES, PIXELS, NEAR)  # from the surest to the least sure
-_COLUMNS = ["path", "split", "sha256", "pixel_hash", "perceptual_hash"]
+_COLUMNS = ("path", "split", "sha256", "pixel_hash", "perceptual_hash")
 
 
 def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str, str]:
@@ -46,14 +45,7 @@ def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str
 
 
 def _rows(folder: Path, splits: Sequence[str]) -> pa.Table:
-    path = folder / MANIFEST
-    try:
-        table = pq.read_table(path, columns=_COLUMNS)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} is missing or damaged: {error}. Make the shards again with `tumorbatch shard "
-            "--overwrite`."
-        ) from error
+    table = shardset.manifest(folder, *_COLUMNS)
     return table.filter(pc.is_in(table["split"], pa.array(splits, pa.string()))).combine_chunks()
 
 

@@ -20,6 +20,7 @@ from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.limits import (
     check_error_rate,
+    check_seed,
     check_workers,
     differences,
     refuse_too_many_errors,
@@ -31,7 +32,7 @@ from tumorbatch.preprocess import base as base_set
 from tumorbatch.preprocess import shards as writing
 from tumorbatch.preprocess.assemble import FirstPass, assemble, software
 from tumorbatch.preprocess.base import Base
-from tumorbatch.preprocess.classes import SourceFile, find_sources
+from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.patients import digest, read_patients
 from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.preprocess.work import WorkArea, in_base, read_plan
@@ -84,6 +85,7 @@ class Config:
                 f"--split-by must be one of {', '.join(SPLIT_BY)}. Received: {self.split_by}."
             )
         check_workers(self.workers)
+        check_seed(self.seed)
         if self.shard_bytes < 1:
             raise ConfigError(f"The shard size must be above 0. Received: {self.shard_bytes}.")
         check_error_rate(self.max_error_rate)
@@ -140,6 +142,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
     """
     started = time.monotonic()
     files = find_sources(source, config.classes)
+    refuse_inside(out, source, files)
     names = {entry.file.name for entry in files}
     patients = read_patients(config.patients, names) if config.patients is not None else {}
     make_folder(out)

@@ -106,7 +106,7 @@ def test_01_explores(work: Path) -> None:
     assert "96 of 101 files can be read" in _printed(notebook)
     assert "one_value_a_group: " in _printed(notebook)
     assert "grouped: accuracy 0." in _printed(notebook)
-    assert (work / "results" / "explore" / "explore.html").is_file()
+    assert (work / "results" / "notebook" / "explore.html").is_file()
 
 
 @pytest.fixture(scope="module")

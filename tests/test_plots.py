@@ -16,7 +16,6 @@ from tumorbatch.errors import InputError
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.imaging import random_image
 from tumorbatch.preprocessing import Preprocessing
-from tumorbatch.status import FileError
 
 if TYPE_CHECKING:
     from tumorbatch.preprocess.survey import Survey
@@ -67,8 +66,13 @@ def test_an_image_of_any_format_is_shown_as_shard_decodes_it(formats: Path) -> N
     for path in files:
         (pixels,) = shown(plots.image(path))
         assert np.array_equal(pixels, decode(path.read_bytes()).grey)
-    with pytest.raises(FileError, match="not a JPEG"):
+    with pytest.raises(InputError, match=r"broken\.png cannot be shown: not a JPEG"):
         plots.image(formats / "Tumor" / "broken.png")
+    for no_image in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"uint8 \[height, width\]"):
+            plots.image(no_image)
+    with pytest.raises(ValueError, match="At least one image"):
+        plots.image_grid(formats, count=0)
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(shown(plots.image(grey, "a ramp"))[0], grey)
 
@@ -210,7 +214,7 @@ def test_confusion_matrix_of_one_class_and_of_none() -> None:
         plots.confusion_matrix([], [])
     with pytest.raises(ValueError, match="Received: 2"):
         plots.confusion_matrix([0, 2], [0, 1])
-    with pytest.raises(ValueError, match="inconsistent numbers"):
+    with pytest.raises(ValueError, match="one prediction for each truth"):
         plots.confusion_matrix([0, 1], [0])
 
 

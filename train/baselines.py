@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tumorbatch import records, shardset
@@ -224,11 +223,7 @@ def _read(folder: Path, splits: Sequence[str]) -> _Images:
 
 def _manifest(folder: Path) -> dict[str, _Row]:
     """{path: row}, of the files that gave a record."""
-    path = folder / MANIFEST
-    try:
-        table = pq.read_table(path, columns=["path", "split", "height", "width", "format"])
-    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are ValueErrors
-        raise InputError(f"{path} is missing or damaged: {error}. {_ADVICE}") from error
+    table = shardset.manifest(folder, "path", "split", "height", "width", "format")
     names, *columns = (column.to_pylist() for column in table.itercolumns())
     rows = map(_Row, *columns)
     return {name: row for name, row in zip(names, rows, strict=True) if row.split}

@@ -202,7 +202,7 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
     who = [f"{row.judged.name}{' (baseline)' * row.judged.is_baseline}" for row in rows]
     heads = ("AUC", *(FIGURES[name] for name in REPORT_FIGURES))
     made.table(
-        ["", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
+        ["who", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
         [
             [name, *(row.figures[of].told() for of in ("auc", *REPORT_FIGURES)), reported(row)]
             for name, row in zip(who, rows, strict=True)
@@ -212,7 +212,7 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
         "precision, recall and F1.",
     )
     made.table(
-        ["", *(Column(head, True) for head in (
+        ["who", *(Column(head, True) for head in (
             "threshold", "sensitivity", "specificity", "accuracy at 0.5"
         ))],
         [

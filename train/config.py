@@ -6,9 +6,9 @@ from typing import Any
 
 from tumorbatch import architectures
 from tumorbatch.errors import ConfigError
+from tumorbatch.limits import check_seed
 
 MAX_BATCH = 4096  # images; the last batch is padded to this size, so it costs memory
-MAX_SEED = 2**32 - 1  # NumPy's and Keras' limit
 THRESHOLD = 0.5  # on the probability of Tumor
 TEMPERATURE = 1.0  # the network's own probability: not calibrated
 RATES = ("constant", "cosine", "plateau")
@@ -112,8 +112,7 @@ class Schedule:
                 raise ConfigError(
                     f"{name} must lie above 0 and up to 1. Received: {getattr(self, name):g}."
                 )
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ConfigError(f"The seed must lie between 0 and {MAX_SEED}. Received: {self.seed}.")
+        check_seed(self.seed)
         _listed("rate", self.rate, RATES)
         _listed("class_weights", self.class_weights, CLASS_WEIGHTS)
         for name in ("dropout", "label_smoothing"):

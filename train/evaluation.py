@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle, shardset
-from tumorbatch.atomic import make_folder, recover_folder
+from tumorbatch.atomic import make_folder, real_folder, recover_folder
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
@@ -66,6 +66,7 @@ def run(
         raise ConfigError(
             f"{out} cannot be replaced. Give the results a folder of their own with --out."
         )
+    out = real_folder(out)
     make_folder(out.parent)
     with output_lock(out, out.with_name(f".{out.name}.lock")):
         recover_folder(out)

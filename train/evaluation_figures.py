@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch import figures
+from tumorbatch import drawing, figures
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.statistics import Figure
 
@@ -22,24 +22,10 @@ def confusion(parts: Sequence[tuple[str, Mapping[str, int]]]) -> Any:
     """
     figure, axes = figures.subplots(4.6 * len(parts), 3.9, 1, len(parts), squeeze=False)
     for at, (title, counts) in zip(axes[0], parts, strict=True):
-        matrix = np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]])
-        totals = matrix.sum(axis=1, keepdims=True)
-        shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
-        image = at.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-        for row in (HEALTHY, TUMOR):
-            for column in (HEALTHY, TUMOR):
-                share = shares[row, column]
-                at.text(
-                    column, row, f"{matrix[row, column]:,}\n{share:.1%}", ha="center", va="center",
-                    fontsize=13, color="white" if share < 0.55 else "black",
-                )  # fmt: skip
-        names = [
-            f"{name}\n(n = {total:,})" for name, total in zip(CLASS_NAMES, totals[:, 0], strict=True)
-        ]
-        at.set_xticks((HEALTHY, TUMOR), CLASS_NAMES)
-        at.set_yticks((HEALTHY, TUMOR), names)
+        image = drawing.matrix(
+            at, np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]], np.int64)
+        )
         at.set(xlabel="called", ylabel="true class", title=title)
-        at.grid(visible=False)
     bar = figure.colorbar(image, ax=axes[0], shrink=0.8)
     bar.set_label("share of the true class")
     return figure
@@ -58,6 +44,15 @@ def _points(
             color=color, marker=marker, markersize=7, capsize=3, linestyle="none",
             label=label, zorder=4,
         )  # fmt: skip
+
+
+def _legend(axes: Any, place: str) -> None:
+    """With the markers alone: error bars would hide their shapes."""
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.legend_handler import HandlerErrorbar
+
+    plain = HandlerErrorbar(xerr_size=0.0, yerr_size=0.0)
+    axes.legend(loc=place, handler_map={ErrorbarContainer: plain})
 
 
 @figures.style()
@@ -96,7 +91,7 @@ def roc(logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str,
         title=f"ROC, n = {len(labels):,}",
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
     )  # fmt: skip
-    axes.legend(loc="lower right")
+    _legend(axes, "lower right")
     return figure
 
 
@@ -133,7 +128,7 @@ def precision_recall(
         title=f"Precision and recall, n = {len(labels):,}",
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
     )  # fmt: skip
-    axes.legend(loc="lower left")
+    _legend(axes, "lower left")
     return figure
 
 
@@ -146,23 +141,23 @@ def scores(probabilities: NDArray[np.float32], labels: NDArray[np.int64], thresh
         labels: int64 [n].
         threshold: Marked by a line.
     """
-    figure, axes = figures.subplots(8, 4.8, 2, 1, sharex=True)
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = figures.subplots(8, 5, 2, 1, sharex=True)
     edges = np.linspace(0, 1, _HISTOGRAM_BINS + 1)
     for at, label in zip(axes, (HEALTHY, TUMOR), strict=True):
         look = figures.CLASS_STYLES[label]
         inside = probabilities[labels == label]
-        at.hist(
-            inside, bins=edges, color=look.color, hatch=look.hatch, edgecolor="white", alpha=0.9,
-            label=f"{CLASS_NAMES[label]}, n = {len(inside):,}",
-        )  # fmt: skip
+        at.hist(inside, bins=edges, color=look.color, hatch=look.hatch, edgecolor="white", alpha=0.9)
         for place, line, name in (
             (threshold, "-", f"threshold {threshold:g}"), (0.5, ":", "0.5"),
         ):  # fmt: skip
             at.axvline(place, color=figures.BLACK, linestyle=line, linewidth=1.2, label=name)
+        at.set_title(f"{CLASS_NAMES[label]}, n = {len(inside):,}", loc="left")
         at.set(ylabel="images", xlim=(0, 1))
-        at.legend(loc="upper center")
-    axes[0].set_title("Calibrated probability of Tumor, by true class")
-    axes[1].set_xlabel(f"probability of Tumor ({_HISTOGRAM_BINS} bins)")
+        at.yaxis.set_major_locator(MaxNLocator(integer=True))
+    figures.legend_above(figure, axes[0])
+    axes[1].set_xlabel(f"calibrated probability of Tumor ({_HISTOGRAM_BINS} bins)")
     return figure
 
 
@@ -181,7 +176,8 @@ def reliability(
         errors: ECE before and after.
         temperature: In the right one's title.
     """
-    figure, axes = figures.subplots(11, 6, 2, 2, sharex=True, height_ratios=[3, 1.1])
+    figure, axes = figures.subplots(9, 5.6, 2, 2, sharex=True, sharey="row", height_ratios=[3, 1.1])
+    highest = 1
     for column, (rows, ece, title) in enumerate(
         (
             (before, errors[0], "before: temperature 1"),
@@ -210,7 +206,9 @@ def reliability(
                 f"{count:,}", ((left + right) / 2, count), ha="center", va="bottom", fontsize=8,
                 xytext=(0, 1), textcoords="offset points",
             )  # fmt: skip
-        lower.set(xlim=(0, 1), ylim=(0, 1.25 * max(counts)), xlabel="predicted probability of Tumor")
+        lower.set(xlim=(0, 1), xlabel="predicted probability of Tumor")
+        highest = max(highest, *counts)
+    axes[1, 0].set_ylim(0, 1.25 * highest)
     axes[0, 0].set_ylabel("observed share of Tumor")
     axes[1, 0].set_ylabel("images in the bin")
     axes[0, 0].legend(loc="upper left")

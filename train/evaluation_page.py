@@ -228,7 +228,7 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
         )  # fmt: skip
     page.table(
         [
-            "", "what it sees", Column("n", True), Column("AUC (95 %)", True),
+            "who", "what it sees", Column("n", True), Column("AUC (95 %)", True),
             Column("accuracy at 0.5 (95 %)", True), Column("AUC of the model minus its (95 %)", True),
             "beaten", Column("AUC within kinds of file (95 %)", True),
         ],

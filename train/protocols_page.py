@@ -99,7 +99,7 @@ def page(name: str, found: Protocols) -> str:
     rows = by_name(comparison)
     for figure, head in SIDE_BY_SIDE.items():
         made.table(
-            ["", *(Column(words, True) for words in PROTOCOLS.values())],
+            ["who", *(Column(words, True) for words in PROTOCOLS.values())],
             [
                 [who, *(_told(figure_of(of.get(split_by), figure)) for split_by in PROTOCOLS)]
                 for who, of in rows.items()
@@ -108,7 +108,7 @@ def page(name: str, found: Protocols) -> str:
         )
     made.section("From one protocol to the next")
     made.table(
-        ["", "from", "to", Column("n", True), Column("AUC, first less second", True),
+        ["who", "from", "to", Column("n", True), Column("AUC, first less second", True),
          Column("accuracy at 0.5, first less second", True)],
         [
             [drop.name, PROTOCOLS[drop.first], PROTOCOLS[drop.second], drop.auc.n, signed(drop.auc),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tumorbatch import records, shardset
@@ -91,9 +90,9 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
     try:
         if shardset.file_sha256(path) != dataset.manifest_sha256:
             raise InputError(f"{path} is not the one that dataset.json names. {_ADVICE}")
-        table = pq.read_table(path, columns=list(_COLUMNS))
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is missing or damaged: {error}. {_ADVICE}") from error
+    except OSError as error:
+        raise InputError(f"{path} is missing or damaged: {error.strerror}. {_ADVICE}") from error
+    table = shardset.manifest(folder, *_COLUMNS)
     rows = table.filter(pc.equal(table["split"], split))
     rank = {shard.name: index for index, shard in enumerate(dataset.split(split))}
     try:

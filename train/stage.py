@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle, shardset
-from tumorbatch.atomic import make_folder, recover_folder, replace_folder, write_bytes, write_json
+from tumorbatch.atomic import (
+    make_folder,
+    real_folder,
+    recover_folder,
+    replace_folder,
+    write_bytes,
+    write_json,
+)
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.limits import differences
@@ -73,7 +80,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
         TryAgainError: Another process is training into `out`.
     """
     started = time.monotonic()
-    dataset = shardset.load(tfrecords)
+    dataset, out = shardset.load(tfrecords), real_folder(out)
     if out.name in ("", ".."):
         raise ConfigError(f"{out} cannot be replaced. Give the bundle a folder of its own with --out.")
     if config.gpus > 1 and config.schedule.batch_size % config.gpus:

@@ -5,6 +5,7 @@ the first fsync a rename can reach the disk before the data and leave an empty f
 """
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -102,8 +103,23 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
+def real_folder(folder: Path) -> Path:
+    """What a symbolic link to a folder stands for; any other path as it is.
+
+    Folders are exchanged by renaming. Renaming a link would leave its folder where it is, and behind.
+    """
+    if not folder.is_symlink():
+        return folder
+    real = Path(os.path.realpath(folder))
+    if real.is_symlink():
+        raise cannot_write(folder, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+    return real
+
+
 def replace_folder(source: Path, target: Path) -> None:
     """Put a finished folder in the place of another, on the same file system.
+
+    `target` is no symbolic link: see `real_folder`.
 
     Between the two renames there is no `target`; `recover_folder` mends a crash right there.
     """

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tumorbatch import architectures, bundle, shardset
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError
 from tumorbatch.files import read_file
-from tumorbatch.shardset import DATASET, MANIFEST, Dataset
+from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.status import FileError
 
 if TYPE_CHECKING:
@@ -127,29 +127,15 @@ def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig
     return Config(**{**own, **changes})
 
 
-def manifest_columns(folder: Path, *names: str) -> list[list[Any]]:
-    """Columns of a shard set's manifest, one list each.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
-    import pyarrow.parquet as pq
-
-    path = folder / MANIFEST
-    try:
-        table = pq.read_table(path, columns=list(names))
-    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are ValueErrors
-        raise InputError(
-            f"{path} is missing or damaged: {error}. Make the shards again with `tumorbatch shard "
-            "--overwrite`."
-        ) from error
-    return [table[name].to_pylist() for name in names]
+def _columns(folder: Path, *names: str) -> list[list[Any]]:
+    """Columns of a shard set's manifest, one list each."""
+    return [column.to_pylist() for column in shardset.manifest(folder, *names).itercolumns()]
 
 
 def _class_folders(folder: Path) -> dict[str, str]:
     """{class: its folder in the source}, from the paths in the manifest."""
     found: dict[str, set[str]] = {}
-    for path, name in zip(*manifest_columns(folder, "path", "class"), strict=True):
+    for path, name in zip(*_columns(folder, "path", "class"), strict=True):
         found.setdefault(name, set()).add(path.split("/", 1)[0])
     return {name: folders.pop() for name, folders in found.items() if len(folders) == 1}
 
@@ -289,7 +275,7 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
     """
     rows: list[Mapping[str, tuple[str, str]]] = []
     for folder in (first, second):
-        names, *columns = manifest_columns(folder, "path", "sha256", "split")
+        names, *columns = _columns(folder, "path", "sha256", "split")
         pairs = zip(names, zip(*columns, strict=True), strict=True)
         rows.append({name: row for name, row in pairs if row[1]})
     one, other = ({name: sha256 for name, (sha256, _) in row.items()} for row in rows)

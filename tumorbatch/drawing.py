@@ -16,15 +16,19 @@ from tumorbatch import figures
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 
 _WIDTH = 7.0  # inches
+_GAP = 0.12  # inches between the titles of neighbours
+_DARK = 0.47  # share below which the colour map cividis is dark
+_TITLE_SIZE = 12.0  # points, of what stands above a whole figure
 _TRAINING = {"color": figures.BLUE, "linestyle": "-", "label": "training (augmented)"}
 _VALIDATION = {"color": figures.VERMILLION, "linestyle": "--", "label": "validation"}
 _AUC = {"color": figures.GREEN, "linestyle": ":", "label": "validation AUC"}
-_TITLE = 108  # characters that fit above a row of images
 
 
 @figures.style()
 def class_counts(counts: Mapping[str, Mapping[str, int]], title: str = "Images of each class") -> Any:
     """Bars of the number of images: {"all" or a split: {class name: images}}."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = figures.subplots(_WIDTH, 3.2)
     places = np.arange(len(counts))
     for label, name in enumerate(CLASS_NAMES):
@@ -36,10 +40,12 @@ def class_counts(counts: Mapping[str, Mapping[str, int]], title: str = "Images o
         )  # fmt: skip
         axes.bar_label(bars, labels=[f"{of[name]:,}" for of in counts.values()], padding=2)
     axes.set_xticks(places, [f"{name}\n{sum(of.values()):,} images" for name, of in counts.items()])
-    axes.set(ylabel="images", title=title)
+    axes.set_ylabel("images")
+    axes.set_title(figures.plain(title), loc="left")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.12)
     axes.grid(visible=False, axis="x")
-    axes.legend()
+    figures.legend_above(figure, axes)
     return figure
 
 
@@ -73,8 +79,11 @@ def image_sizes(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(ScalarFormatter())
             axis.set_minor_formatter(NullFormatter())
-    low, high = (shapes.min() / 1.2, shapes.max() * 1.2) if shapes.size else (100, 1000)
+    # Room for the largest mark: 1500 square points are about 40 points across, of 200 of an axis.
+    low, high = (shapes.min() / 1.3, shapes.max() * 1.3) if shapes.size else (100, 1000)
     ticks = [tick for tick in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if low < tick < high]
+    if len(ticks) < 2 and shapes.size:  # all of nearly one size
+        ticks = np.unique([shapes.min(), shapes.max()]).tolist()
     panels[0].set(ylabel="height (pixels)", xlim=(low, high), ylim=(low, high))
     panels[0].set(xticks=ticks, yticks=ticks)
     return figure
@@ -97,9 +106,10 @@ def pixel_intensity(histograms: Mapping[str, NDArray[np.int64]]) -> Any:
             # A value that no pixel has is a gap: a logarithm of 0 would draw a line to the bottom.
             shown = np.where(share > 0, share, np.nan)
             axes.plot(shown, color=look.color, linestyle=look.line, linewidth=1.2, label=name)
-        axes.set(title=title, ylabel="pixels of the class (%)", yscale="log", xlim=(-2, 257))
+        axes.set_title(title, loc="left")
+        axes.set(ylabel="pixels of the class (%)", yscale="log", xlim=(-2, 257))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.legend(loc="upper right")
+    figures.legend_above(figure, panels[0, 0])
     panels[-1, 0].set(xlabel="grey value (0 black to 255 white)")
     return figure
 
@@ -113,7 +123,7 @@ def image_means(means: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int
         labels: int64 [n].
     """
     figure, panels = figures.subplots(
-        _WIDTH, 0.6 + 2.3 * len(means), len(means), 1, sharex=True, squeeze=False
+        _WIDTH, 0.6 + 2.3 * len(means), len(means), 1, sharex=True, sharey=True, squeeze=False
     )
     edges = np.arange(0, 261, 5)
     for axes, (title, values) in zip(panels[:, 0], means.items(), strict=True):
@@ -124,8 +134,9 @@ def image_means(means: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int
             axes.stairs(share, edges, color=look.color, linestyle=look.line, linewidth=1.6, label=name)
             if len(here):
                 axes.axvline(np.median(here), color=look.color, linestyle=look.line, linewidth=0.8)
-        axes.set(title=title, ylabel="images of the class (%)", ylim=(0, None))
-        axes.legend(loc="upper right")
+        axes.set_title(title, loc="left")
+        axes.set(ylabel="images of the class (%)", ylim=(0, None))
+    figures.legend_above(figure, panels[0, 0])
     last = max((float(values.max()) for values in means.values() if len(values)), default=255)
     panels[-1, 0].set(
         xlabel="mean grey value of an image, 0 to 255; thin lines: medians", xlim=(0, last + 10)
@@ -163,17 +174,11 @@ def image_grid(
     for at, (axes, image) in enumerate(zip(panels.flat, images, strict=False)):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
         if titles:
-            axes.set_title(figures.plain(_short(titles[at], _TITLE // columns)), fontsize=size, pad=3)
+            name = figures.fitted(titles[at], width / columns - _GAP, size)
+            axes.set_title(figures.plain(name), fontsize=size, pad=3)
     if title:
-        figure.suptitle(figures.plain(title))
+        figure.suptitle(figures.plain(figures.fitted(title, width - _GAP, _TITLE_SIZE)))
     return figure
-
-
-def _short(text: str, most: int) -> str:
-    half = most // 2
-    return (
-        text if len(text) <= most else f"{text[: half - 3]}\N{HORIZONTAL ELLIPSIS}{text[-half - 2 :]}"
-    )
 
 
 @figures.style()
@@ -191,7 +196,7 @@ def training_history(
     from matplotlib.ticker import MaxNLocator
 
     figure, (loss, accuracy) = figures.subplots(10, 4.2, 1, 2)
-    figure.suptitle(figures.plain(title))
+    figure.suptitle(figures.plain(figures.fitted(title, 10 - _GAP, _TITLE_SIZE)))
     epochs = range(1, len(history["loss"]) + 1)
     marker = "o" if len(epochs) < 3 else ""  # a line of one point would not be seen
     for axes, name, unit in (
@@ -210,7 +215,9 @@ def training_history(
         axes.set(xlabel="epoch", ylabel=unit, title=name if axes is loss else "accuracy and AUC")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
-    loss.set_ylim(bottom=0)
+    losses = np.array([*history["loss"], *history["val_loss"]], np.float64)
+    highest = losses[np.isfinite(losses)].max(initial=0)
+    loss.set_ylim(0, 1.05 * highest or 1)
     return figure
 
 
@@ -243,19 +250,11 @@ def confusion_matrix(
     labels = [HEALTHY, TUMOR]
     counts = count(truth, predicted, labels=labels)
     figure, (axes, below) = figures.subplots(5.2, 5.9, 2, 1, gridspec_kw={"height_ratios": [3.4, 1.6]})
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        share = shares[row, column]
-        told = f"\n{share:.1%} of {CLASS_NAMES[row]}" if counts[row].any() else ""
-        axes.text(
-            column, row, f"{counts[row, column]:,}{told}",
-            ha="center", va="center", color="white" if share > 0.5 else "black",
-        )  # fmt: skip
-    axes.set_xticks(labels, CLASS_NAMES)
-    axes.set_yticks(labels, CLASS_NAMES)
-    axes.set(xlabel="predicted", ylabel="truth", title=f"{title} (n = {len(truth):,} images)")
-    axes.grid(visible=False)
+    matrix(axes, counts)
+    title = figures.fitted(title, 3.2, 11)
+    axes.set(
+        xlabel="predicted", ylabel="truth", title=f"{figures.plain(title)} (n = {len(truth):,} images)"
+    )
     below.set_axis_off()
     report = classification_report(
         truth, predicted, labels=labels, target_names=CLASS_NAMES, digits=3, zero_division=0.0
@@ -265,3 +264,29 @@ def confusion_matrix(
         transform=below.transAxes,
     )  # fmt: skip
     return figure
+
+
+def matrix(axes: Any, counts: NDArray[np.int64]) -> Any:
+    """Draw a confusion matrix: images, and their share of the true class; gives the coloured image.
+
+    Args:
+        axes: Of matplotlib.
+        counts: int64 [truth, answer], Healthy first.
+    """
+    totals = counts.sum(axis=1)
+    shares = np.divide(counts, totals[:, np.newaxis], out=np.zeros(counts.shape), where=counts > 0)
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        share = shares[row, column]
+        told = f"\n{share:.1%} of {CLASS_NAMES[row]}" if totals[row] else ""
+        axes.text(
+            column, row, f"{counts[row, column]:,}{told}", ha="center", va="center", fontsize=11,
+            # Both are then read with a contrast of 4.5 at least (WCAG 2.2, 1.4.3).
+            color="white" if share < _DARK else "black",
+        )  # fmt: skip
+    labels = (HEALTHY, TUMOR)
+    names = [f"{CLASS_NAMES[label]}\n(n = {totals[label]:,})" for label in labels]
+    axes.set_xticks(labels, CLASS_NAMES)
+    axes.set_yticks(labels, names)
+    axes.grid(visible=False)
+    return image

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle
-from tumorbatch.atomic import make_folder, replace_folder, write_bytes, write_json
+from tumorbatch.atomic import make_folder, real_folder, replace_folder, write_bytes, write_json
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, OutputError
 from tumorbatch.runtime import load_tensorflow
@@ -31,7 +31,7 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
         ConfigError: There is something at `out`, or its ending does not fit.
         OutputError: `out` cannot be written.
     """
-    loaded = bundle.load(model)
+    loaded, out = bundle.load(model), real_folder(out)
     if kind not in KINDS:
         raise ConfigError(f"The format must be one of {', '.join(KINDS)}. Received: {kind}.")
     if kind != "savedmodel" and out.suffix != f".{kind}":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tumorbatch.labels import HEALTHY, TUMOR
+from tumorbatch.page import visible
 
 BLACK = "#000000"
 ORANGE = "#E69F00"
@@ -51,10 +52,11 @@ CLASS_STYLES = {  # label -> style
     TUMOR: ClassStyle(VERMILLION, "^", "--", "///"),
 }
 
+_FONT = "DejaVu Sans"  # comes with matplotlib: the same letters everywhere
 # Points are 1/72 inch: 10 points are 17 pixels of the PNG file.
 _STYLE = {
     "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
+    "font.sans-serif": [_FONT],
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.labelsize": 10.0,
@@ -131,5 +133,46 @@ def png(figure: Any) -> bytes:
 
 
 def plain(text: str) -> str:
-    """`text` for a title or label, with no `$` that matplotlib would take for a formula."""
+    """`text` for a title or label: what cannot be seen is written out, and no `$` begins a formula."""
+    text = visible(text)
     return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
+
+
+def fitted(text: str, width: float, size: float) -> str:
+    """`text`, shortened in its middle until it is no wider.
+
+    Args:
+        text: One line.
+        width: Inches.
+        size: Of the letters, points.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=_FONT, size=size)
+
+    def wide(shown: str) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # letters that the font has not: see `png`
+            return bool(text_to_path.get_text_width_height_descent(shown, font, False)[0] > 72 * width)
+
+    text = visible(text)
+    if not wide(text):
+        return text
+    fits, too_many = 0, len(text)
+    while too_many - fits > 1:  # letters that are kept
+        kept = (fits + too_many) // 2
+        fits, too_many = (fits, kept) if wide(_without_middle(text, kept)) else (kept, too_many)
+    return _without_middle(text, fits)
+
+
+def _without_middle(text: str, kept: int) -> str:
+    end = (kept + 1) // 2
+    return f"{text[: kept - end]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - end :]}"
+
+
+def legend_above(figure: Any, axes: Any, columns: int = 2) -> None:
+    """The legend of `axes` at the figure's upper left, where it hides no data and is seen first."""
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns, frameon=False
+    )

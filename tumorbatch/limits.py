@@ -7,6 +7,14 @@ from typing import Any
 from tumorbatch.errors import ConfigError, TooManyErrorsError
 from tumorbatch.status import Status
 
+MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
+
+
+def check_seed(seed: int) -> None:
+    """Refuse (`ConfigError`) a seed that the libraries do not take."""
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"The seed must lie between 0 and {MAX_SEED}. Received: {seed}.")
+
 
 def check_workers(workers: int) -> None:
     """Refuse (`ConfigError`) fewer than one worker process."""

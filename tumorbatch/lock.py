@@ -23,6 +23,9 @@ _BEAT = 20.0  # seconds
 _STALE = 120.0  # seconds without a beat, by the file server's clock
 # `fuse.`: sshfs, s3fs and the like. An unknown type counts as local: the kernel's locks are the rule.
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "fuse.")
+# Each is lost to a run that ended in between; no more than a few ever are. A folder in which no file
+# can be made (/proc), or a lock file that is a dangling link, looks the same each time.
+_ATTEMPTS = 100
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -65,11 +68,11 @@ def _beat(descriptor: int, ended: threading.Event) -> None:
 
 def _take(output: Path, lock: Path) -> int:
     """An open descriptor of the lock file, which is ours."""
-    while True:
+    for attempt in range(_ATTEMPTS):
         try:
             descriptor, made = _open(lock)
         except FileNotFoundError as error:
-            if lock.parent.is_dir():  # it was deleted just now
+            if lock.parent.is_dir() and attempt + 1 < _ATTEMPTS:  # it was deleted just now
                 continue
             raise cannot_write(output, error) from error
         except OSError as error:
@@ -94,6 +97,7 @@ def _take(output: Path, lock: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+    raise TryAgainError(f"{output} is in use by other runs, one after another. Try again later.")
 
 
 def _open(lock: Path) -> tuple[int, bool]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from tumorbatch.limits import MAX_SEED
+
 PATH = click.Path(path_type=Path)
 
 
@@ -22,7 +24,11 @@ def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...
 
 quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 seed = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all choices."
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Seed of all choices.",
 )
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace what is there, if it was made differently."

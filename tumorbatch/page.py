@@ -13,19 +13,20 @@ from dataclasses import dataclass
 
 MISSING = "\N{EN DASH}"
 _LONG_CELL = 50  # characters
-_WIDE = 1.5  # width over height of a figure with panels side by side
+_NARROW = 0.62  # of a figure's pixels, on narrow screens: letters of 9 points are 9 pixels high then
 
 # Explicit bidirectional controls: a name with one of them can show itself, and what follows it, in
 # another order than it is. Unicode Standard Annex 9, table 4, and the marks of its section 2.6.
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 # What must not stand in HTML text (controls, non-characters, lone surrogates), or cannot be seen.
-_UNSAFE = re.compile(
-    f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]"
-)
+_UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 
 
 def visible(text: str) -> str:
-    """`text` with controls, bidirectional controls and lone surrogates written as `\\uNNNN`."""
+    """`text` with controls, bidirectional controls and lone surrogates written as `\\uNNNN`.
+
+    Tabs and line ends too: in a file name they are no space between words.
+    """
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -180,9 +181,11 @@ class Page:
         """
         heads = [Column(column) if isinstance(column, str) else column for column in columns]
         kinds = [' class="number"' if head.numeric else "" for head in heads]
+        # The first cell names its row, for those who hear a table rather than see it.
+        tags = ['th scope="row"', *["td"] * (len(heads) - 1)]
         # Not <caption>: that is as wide as the table, and would scroll out of sight with it.
         lines = [f'<p class="caption">{_inline(caption)}</p>'] if caption else []
-        label = escaped(caption or "table")
+        label = escaped(caption or f"Table: {heads[0].head}")
         lines.append(f'<div class="table" role="region" tabindex="0" aria-label="{label}"><table>')
         cells = (
             f'<th scope="col"{kind}>{escaped(head.head)}</th>'
@@ -191,8 +194,8 @@ class Page:
         lines.append(f"<thead><tr>{''.join(cells)}</tr></thead>\n<tbody>")
         for row in rows:
             cells = (
-                f"<td{kind or _long(cell)}>{_cell(cell, kind != '')}</td>"
-                for cell, kind in zip(row, kinds, strict=True)
+                f"<{tag}{kind or _long(cell)}>{_cell(cell, kind != '')}</{tag[:2]}>"
+                for tag, cell, kind in zip(tags, row, kinds, strict=True)
             )
             lines.append(f"<tr>{''.join(cells)}</tr>")
         lines.append("</tbody></table></div>")
@@ -206,7 +209,7 @@ class Page:
             alt: What it shows, in words that stand in for it.
             caption: Below.
         """
-        self._add(_figure(Picture(png, alt, caption)))
+        self._add(_figure(Picture(png, alt, caption), scrolls=True))
 
     def gallery(self, pictures: Iterable[Picture]) -> None:
         """Small pictures side by side, as many in a row as there is room for."""
@@ -229,16 +232,18 @@ class Page:
         return _FRAME.format(title=title, style=_CSS, body=body)
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: Picture, scrolls: bool = False) -> str:
     data = base64.b64encode(picture.png).decode()
-    size = kind = ""
+    size = ""
     if picture.png[:8] == b"\x89PNG\r\n\x1a\n":  # its size, so that the page does not jump about
         width, height = (int.from_bytes(picture.png[at : at + 4], "big") for at in (16, 20))
-        size = f' width="{width}" height="{height}"'
-        kind = ' class="wide"' if width > _WIDE * height else ""
+        # The custom property is for narrow screens, where the picture scrolls and keeps its letters.
+        size = f' width="{width}" height="{height}" style="--wide: {width * _NARROW:.0f}px"'
     caption = f"\n<figcaption>{escaped(picture.caption)}</figcaption>" if picture.caption else ""
     image = f'<img src="data:image/png;base64,{data}" alt="{escaped(picture.alt)}"{size}>'
-    return f"<figure{kind}>\n{image}{caption}\n</figure>"
+    if scrolls:
+        image = f'<div class="scroll" tabindex="0">{image}</div>'
+    return f"<figure>\n{image}{caption}\n</figure>"
 
 
 _FRAME = """<!DOCTYPE html>
@@ -286,6 +291,8 @@ h3 { font-size: 1.05rem; margin: 1.5rem 0 .4rem; }
 p, ul { margin: .6rem 0; max-width: 50rem; }
 .lead { font-size: 1.1rem; }
 a { color: var(--link); }
+/* Names may hold several spaces in a row: as many are shown, or a copied name would be another one. */
+code, td, tbody th, figcaption { white-space: pre-wrap; }
 code { font: .92em/1.4 ui-monospace, "DejaVu Sans Mono", Consolas, monospace;
   background: var(--soft); padding: .05em .3em; border-radius: 3px; }
 nav { margin: 1.4rem 0 0; padding: .5rem .9rem; background: var(--soft); border-radius: 6px; }
@@ -295,15 +302,15 @@ nav ul { display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; margin: 0; padding: 
   background: var(--soft); border-radius: 0 6px 6px 0; }
 .warning { border-left-color: var(--warn-line); background: var(--warn-back); }
 .table { overflow-x: auto; margin: 1rem 0; }
-.table:focus-visible { outline: 2px solid var(--link); }
+.table:focus-visible, .scroll:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
 .caption { color: var(--dim); font-size: .93rem; margin: 1.2rem 0 -.6rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; overflow-wrap: normal; }
 thead th { border-bottom: 2px solid var(--dim); vertical-align: bottom; }
 th.number, td.number { text-align: right; }
-td:first-child { min-width: 6.5rem; }
-td.long { min-width: 17rem; }
+tbody th { min-width: 6.5rem; font-weight: 400; }
+.long { min-width: 17rem; }
 figure { margin: 1.2rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; max-width: 50rem; }
@@ -315,9 +322,10 @@ figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; max-width:
 @media (max-width: 40rem) {
   body { padding: 1rem .8rem 3rem; } h1 { font-size: 1.4rem; } th, td { padding: .3rem .45rem; }
   /* A figure's letters stay readable: it scrolls rather than shrinks. */
-  section > figure { overflow-x: auto; }
-  section > figure img { max-width: none; width: 27rem; }
-  section > figure.wide img { width: 40rem; }
+  section > figure .scroll { overflow-x: auto; }
+  section > figure img { max-width: none; width: max(100%, var(--wide)); }
+  /* A table scrolls as well: cells that wrap off screen would only make its rows tall. */
+  td code, th code { white-space: pre; } td:not(.number):not(.long) { min-width: 7rem; }
 }
 @media print {
   :root { --back: #fff; --text: #000; --dim: #333; --line: #bbb; --soft: #f4f4f4; --link: #000;

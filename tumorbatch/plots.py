@@ -32,6 +32,7 @@ from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.pool import SECONDS
 from tumorbatch.preprocessing import Preprocessing
 from tumorbatch.runtime import available_cores
+from tumorbatch.status import FileError
 
 if TYPE_CHECKING:
     from tumorbatch.files import FoundFile
@@ -74,15 +75,24 @@ def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
     """One image: a file, or uint8 [height, width].
 
     Raises:
-        FileError: The file cannot be read, with the reason.
+        InputError: The file cannot be read, with the reason.
+        ValueError: The array is no grey image of bytes.
     """
     if isinstance(shown, np.ndarray):
+        if shown.dtype != np.uint8 or shown.ndim != 2:
+            raise ValueError(
+                "An image is an array uint8 [height, width]. Received: "
+                f"{shown.dtype} {list(shown.shape)}."
+            )
         return drawing.image_grid([shown], title=title)
     from tumorbatch.files import FoundFile, printable, read_file
     from tumorbatch.preprocess.decode import decode
 
     path = Path(shown)
-    grey = decode(read_file(FoundFile(str(path), path.name))[0]).grey
+    try:
+        grey = decode(read_file(FoundFile(str(path), path.name))[0]).grey
+    except FileError as error:
+        raise InputError(f"{path} cannot be shown: {error.message}.") from error
     return drawing.image_grid([grey], title=title or printable(path.name))
 
 
@@ -123,6 +133,8 @@ def image_grid(
     """
     from tumorbatch.preprocess.imaging import sample_images
 
+    if count < 1 or columns < 1:
+        raise ValueError(f"At least one image and one column are needed. Received: {count}, {columns}.")
     shown = sample_images(_files(Path(folder), class_name), count, seed)
     if not shown:
         raise ValueError(f"{folder} has no image that can be read. Give a folder with images.")
@@ -214,6 +226,10 @@ def confusion_matrix(
     Raises:
         ValueError: Another label, none at all, or not one prediction for each truth.
     """
+    if len(truth) != len(predicted):
+        raise ValueError(
+            f"There must be one prediction for each truth. Received: {len(predicted)} for {len(truth)}."
+        )
     return drawing.confusion_matrix(_labels(truth), _labels(predicted), title)
 
 

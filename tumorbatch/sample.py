@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tumorbatch.atomic import make_folder, sync_folder, temporary_name
 from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.labels import HEALTHY, TUMOR
+from tumorbatch.limits import check_seed
 from tumorbatch.lock import output_lock
 
 _MARK = ".synthetic"  # in each class folder: --overwrite must never take real data for a sample
@@ -60,8 +61,7 @@ class SampleConfig:
                 f"The number of images must be at least {MIN_IMAGES}, or some kinds of file would "
                 f"be missing. Received: {self.images}."
             )
-        if self.seed < 0:
-            raise ConfigError(f"The seed must be 0 or more. Received: {self.seed}.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 DATASET = "dataset.json"
@@ -223,13 +226,30 @@ def shapes(folder: Path, split: str) -> list[str]:
     Raises:
         InputError: The manifest is missing or damaged.
     """
+    rows = zip(
+        *(column.to_pylist() for column in manifest(folder, "width", "height", "split").itercolumns()),
+        strict=True,
+    )
+    pairs = {(width, height) for width, height, of in rows if of == split}
+    return [f"{width}x{height}" for width, height in sorted(pairs)]
+
+
+def manifest(folder: Path, *columns: str) -> "pa.Table":
+    """Columns of a shard set's manifest, a row a file; a flipped bit in them is an error.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / MANIFEST
     try:
-        table = pq.read_table(path, columns=["width", "height"], filters=[("split", "=", split)])
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is missing or damaged: {error}.") from error
-    pairs = zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)
-    return [f"{width}x{height}" for width, height in sorted(set(pairs))]
+        with path.open("rb") as file:  # Arrow takes no file name that is not UTF-8
+            return pq.read_table(file, columns=list(columns), page_checksum_verification=True)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        told = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(
+            f"{path} is missing or damaged: {told}. Make the shards again with `tumorbatch shard "
+            "--overwrite`."
+        ) from error

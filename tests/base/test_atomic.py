@@ -18,6 +18,7 @@ from tumorbatch.atomic import (
     atomic_file,
     atomic_path,
     make_folder,
+    real_folder,
     recover_folder,
     remove_temporaries,
     replace_folder,
@@ -311,6 +312,24 @@ def test_replace_folder(tmp_path: Path) -> None:
         replace_folder(_folder(tmp_path / "new", content), target)
         assert _content(target) == {content}
         assert _names(tmp_path) == {"model"}
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "scratch" / "model", tmp_path / "model"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    for content in (b"first", b"second"):  # a link that dangles, then one that does not
+        target = real_folder(link)
+        replace_folder(_folder(target.with_name("new"), content), target)
+        assert _content(link) == {content}
+        assert _names(tmp_path) == {"model", "scratch"}
+        assert _names(real.parent) == {"model"}
+    assert link.is_symlink()
+    assert real_folder(real) == real
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(OutputError, match="Cannot write"):
+        real_folder(link)
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])

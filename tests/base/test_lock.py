@@ -113,6 +113,12 @@ def test_never_two_holders_though_each_deletes_the_file(tmp_path: Path, python: 
     assert not lock.exists()
 
 
+def test_a_folder_that_takes_no_files_is_no_endless_loop(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "nowhere" / "lock")  # FileNotFoundError each time
+    with pytest.raises(OutputError, match="Cannot write out"):
+        _take(tmp_path / "lock")
+
+
 def test_a_lock_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Cannot write out: No such file or directory"):
         _take(tmp_path / "missing" / "lock")

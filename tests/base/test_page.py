@@ -63,8 +63,9 @@ def test_it_is_well_formed_and_holds_everything() -> None:
     text = "".join(page.text)
     assert "12,345" in text
     assert "\N{EN DASH}" in text  # for None
-    assert [attributes.get("class") for attributes in page.all("td")] == [None, "number"] * 2
-    assert {attributes["scope"] for attributes in page.all("th")} == {"col"}
+    assert [attributes.get("class") for attributes in page.all("td")] == ["number"] * 2
+    scopes = [attributes["scope"] for attributes in page.all("th")]
+    assert scopes == ["col", "col", "row", "row"]  # each row is named by its first cell
 
 
 def test_it_loads_nothing_and_runs_nothing() -> None:
@@ -102,6 +103,7 @@ def test_markup_in_a_name_stays_text(name: str) -> None:
         ("gpj.\u202erumot", r"gpj.\u202erumot"),
         ("a\u2066b\u2069\u200f\u061c", r"a\u2066b\u2069\u200f\u061c"),
         ("lone \udcff\ud800", r"lone \udcff\ud800"),
+        ("tab \t line \n end", r"tab \u0009 line \u000a end"),
         ("nul \x00 bell \x07 cr \r del \x7f", r"nul \u0000 bell \u0007 cr \u000d del \u007f"),
         ("שלום 脳 é \U0001f9e0", "שלום 脳 é \U0001f9e0"),  # what is only foreign stays
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tumorbatch.errors import ConfigError, InputError, TumorBatchError
-from tumorbatch.preprocess.classes import find_sources
+from tumorbatch.preprocess.classes import find_sources, refuse_inside
 from tumorbatch.status import Status
 
 
@@ -175,10 +175,29 @@ def test_one_class_only(tmp_path: Path, present: str, missing: str) -> None:
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for missing in (tmp_path / "raw", tmp_path / "file", tmp_path / "file" / "raw"):
+    for missing in (tmp_path / "raw", tmp_path / "file" / "raw"):
         text = _refusal(InputError, missing)
         assert f"{missing} is not there" in text
         assert f"tumorbatch sample {missing}" in text
+    assert f"{tmp_path / 'file'} is a file" in _refusal(InputError, tmp_path / "file")
+
+
+def test_an_output_among_the_images_is_refused(tmp_path: Path) -> None:
+    """Also by way of a class folder that is a link, and where the output is one."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    source = tmp_path / "raw"
+    (source / "Tumor").mkdir(parents=True)
+    (source / "Healthy").symlink_to(elsewhere)
+    for folder in (source / "Tumor", elsewhere):
+        (folder / "a.png").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(elsewhere / "out")
+    files = find_sources(source, {})
+    refuse_inside(tmp_path / "out", source, files)
+    refuse_inside(tmp_path / "raw-out", source, files)
+    for out in (source / "out", source, elsewhere / "a" / "out", tmp_path / "link"):
+        with pytest.raises(ConfigError, match="lies among the images"):
+            refuse_inside(out, source, files)
 
 
 def test_a_source_that_cannot_be_read(tmp_path: Path) -> None:

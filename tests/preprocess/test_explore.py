@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import signal
@@ -315,8 +316,47 @@ def test_another_sets_splits_are_seen_to_be_anothers(source: Path, shard_set: Pa
     splits = read(out)["splits"]
     assert splits["source_images_in_it"] == 0
     assert splits["its_images_not_in_source"] > 80
+    page = (out / "explore.html").read_text()
+    assert "It was made of other images: splits are not shown" in page
+    assert ">train<" not in page
     with pytest.raises(InputError, match="is not there"):
         run(source, out, Config(tfrecords=source / "nowhere"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_splits_are_counted_of_the_images_that_are_here(
+    sample: Path, shard_set: Path, tmp_path: Path, out: Path
+) -> None:
+    """Against the manifest; a file that was changed since is none of the set's."""
+    source = Path(shutil.copytree(sample, tmp_path / "raw"))
+    rows = [row for row in by_path(shard_set).values() if row["split"]]
+    gone, changed = rows[0], next(row for row in rows[1:] if row["format"] == "png")
+    (source / gone["path"]).unlink()
+    with (source / changed["path"]).open("ab") as file:
+        file.write(b"more")
+    run(source, out, Config(tfrecords=shard_set))
+    splits = read(out)["splits"]
+    expected = {split: {"Healthy": 0, "Tumor": 0} for split in ("train", "validation", "test")}
+    for row in rows:
+        if row not in (gone, changed):
+            expected[row["split"]][row["class"]] += 1
+    assert splits["counts"] == expected
+    assert splits["source_images_in_it"] == len(rows) - 2
+    assert splits["its_images_not_in_source"] == 2
+    assert "It was made before the images changed" in (out / "explore.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_flipped_bit_in_the_manifest_is_found(source: Path, shard_set: Path, out: Path) -> None:
+    name = os.fsdecode(b"tf\xe9")
+    tfrecords = Path(shutil.copytree(shard_set, out.parent.parent / name))
+    run(source, out, Config(tfrecords=tfrecords))  # a name that is not UTF-8
+    path = tfrecords / "manifest.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"manifest\.parquet is missing or damaged"):
+        run(source, out, Config(tfrecords=tfrecords))
 
 
 @pytest.mark.usefixtures("quick")
@@ -371,6 +411,29 @@ def test_a_changed_source_replaces_the_result(source: Path, out: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_same_images_by_another_path_and_a_new_shard_set_are_no_other_settings(
+    source: Path, shard_set: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(source, out, Config())
+    monkeypatch.chdir(source.parent)
+    run(Path(source.name), out, Config(tfrecords=shard_set))
+    assert read(out)["settings"]["source"] == source.name
+    with pytest.raises(ConfigError, match="source:"):
+        run(Path(shutil.copytree(source, source.parent / "other")), out, Config())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_result_behind_a_link_is_replaced_behind_it(source: Path, out: Path, tmp_path: Path) -> None:
+    out.parent.mkdir(parents=True)
+    (tmp_path / "scratch").mkdir()
+    out.symlink_to(tmp_path / "scratch")
+    for _ in range(2):
+        run(source, out, Config())
+        assert out.is_symlink()
+        assert (tmp_path / "scratch" / "explore.json").is_file()
+
+
+@pytest.mark.usefixtures("quick")
 def test_other_settings_need_overwrite(source: Path, out: Path) -> None:
     run(source, out, Config())
     before = content_of(out)
@@ -402,7 +465,7 @@ def test_what_cannot_be_done_is_a_sentence(source: Path, out: Path, tmp_path: Pa
         run(tmp_path / "nowhere", out, Config())
     with pytest.raises(ConfigError, match="cannot be replaced"):
         run(source, Path(), Config())
-    with pytest.raises(ConfigError, match="would be images of the next run"):
+    with pytest.raises(ConfigError, match="lies among the images"):
         run(source, source / "explore", Config())
     with pytest.raises(ConfigError, match="--workers must be at least 1"):
         Config(workers=0)
