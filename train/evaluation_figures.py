@@ -211,5 +211,5 @@ def reliability(
     axes[1, 0].set_ylim(0, 1.25 * highest)
     axes[0, 0].set_ylabel("observed share of Tumor")
     axes[1, 0].set_ylabel("images in the bin")
-    axes[0, 0].legend(loc="upper left")
+    figures.legend_above(figure, axes[0, 0])
     return figure

@@ -310,7 +310,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align:
 thead th { border-bottom: 2px solid var(--dim); vertical-align: bottom; }
 th.number, td.number { text-align: right; }
 tbody th { min-width: 6.5rem; font-weight: 400; }
-.long { min-width: 17rem; }
+.long { min-width: 13rem; }
 figure { margin: 1.2rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; max-width: 50rem; }
