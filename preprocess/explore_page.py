@@ -74,9 +74,11 @@ def _headline(found: Mapping[str, Any]) -> str:
     of, grouped = found["duplicates"], found["metadata"]["grouped"]
     text = f"{of['images_with_a_copy']:,} images are at least nearly a copy of another."
     if grouped:
+        over_groups = grouped["group_interval_95"]
+        interval = grouped["interval_95"] if over_groups[0] is None else over_groups
         text += (
             f" Height, width and file format alone tell the class of {percent(grouped['accuracy'])} of "
-            f"the images (95 % interval {percent_range(grouped['group_interval_95'])}); always "
+            f"the images (95 % interval {percent_range(interval)}); always "
             f"answering with the more frequent class, "
             f"{percent(found['metadata']['majority']['accuracy'])}."
         )

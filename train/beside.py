@@ -10,11 +10,9 @@ from tumorbatch.statistics import (
     REPLICATES,
     Figure,
     bootstrap,
-    bootstrapped,
-    difference,
     proportion,
 )
-from tumorbatch.train.measures import auc_statistic
+from tumorbatch.train.ranking import auc_difference, auc_figure, auc_statistic
 from tumorbatch.train.scored import Scored
 from tumorbatch.train.split_metrics import within_file_kinds
 
@@ -65,7 +63,6 @@ def stand_beside(
     """
     if len(np.unique(test.labels)) < 2:
         return []
-    ours = auc_statistic(test.logits, test.labels)
     found = []
     for baseline in baselines:
         place = {path: index for index, path in enumerate(baseline.test_paths)}
@@ -87,13 +84,13 @@ def stand_beside(
             seed,
         )
         auc = float(theirs(np.ones((1, test.n)))[0])
-        above = difference(ours, theirs, test.groups, replicates, seed)
+        above = auc_difference(test.logits, scores, labels, test.groups, replicates, seed)
         found.append(
             {
                 "name": baseline.name,
                 "description": baseline.description,
                 "accuracy": proportion(int(right.sum()), test.n, drawn["accuracy"]).to_dict(),
-                "auc": bootstrapped(auc, test.n, drawn["auc"]).to_dict(),
+                "auc": auc_figure(auc, labels, test.groups, drawn["auc"]).to_dict(),
                 "auc_difference": above.to_dict(),
                 "within_file_kinds": within_file_kinds(test, scores, replicates, seed),
                 "beaten": above.low is not None and above.low > 0,
@@ -113,7 +110,8 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
             "each time."
         )
     told = "; ".join(
-        f"{row['name']} (AUC of the model minus its: {Figure.from_dict(row['auc_difference']).told()})"
+        f"{row['name']} (AUC of the model minus its: {Figure.from_dict(row['auc_difference']).told()}"
+        f"{': it is WORSE' if (row['auc_difference']['high'] or 0) < 0 else ''})"
         for row in lost
     )
     return (

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.errors import ConfigError
 from tumorbatch.scoring import probability
-from tumorbatch.statistics import Figure, percentile_interval, wilson
+from tumorbatch.statistics import Figure, wilson
 from tumorbatch.train.measures import ECE_BINS, ece_edges, pointwise_log_loss
 
 # A network whose logits are twenty times too large or too small is broken, not uncalibrated.
@@ -210,6 +209,8 @@ def choose_threshold(
             f"Not reachable on validation: {rule.told()}. The nearest there is was taken: "
             f"{rule.kind} {bound.max():.3f}."
         )
+    if tp[best] + fp[best] in (0, len(labels)):
+        note += f" It calls {'no' if not tp[best] + fp[best] else 'every'} validation image Tumor."
     return made(float(values[best]), reached, note)
 
 
@@ -280,51 +281,53 @@ def reliability(
     return rows
 
 
-def predictive_values(
-    sensitivity: Figure, specificity: Figure, replicates: Mapping[str, NDArray[np.float64]]
-) -> list[dict[str, Any]]:
+def predictive_values(sensitivity: Figure, specificity: Figure) -> list[dict[str, Any]]:
     """PPV and NPV where Tumor is as common as stated, by Bayes' theorem.
 
         PPV = sens prev / (sens prev + (1 - spec) (1 - prev))
         NPV = spec (1 - prev) / (spec (1 - prev) + (1 - sens) prev)
 
+    Both rise with sensitivity and with specificity. So their intervals are made of the lower ends of
+    both, and of the upper ends, of Wilson's interval or the bootstrap's, whichever reaches further:
+    rather too wide, and never without a width, also where no error was seen.
+
     Args:
-        sensitivity: On the split.
-        specificity: On the split.
-        replicates: With "sensitivity" and "specificity", float64 [replicates]: each gives one PPV and
-            one NPV, and their percentiles the interval.
+        sensitivity: On the split, from `statistics.proportion`.
+        specificity: On the split, likewise.
 
     Returns:
         For each of `PREVALENCES`: prevalence, ppv and npv (each `Figure.to_dict`).
     """
-    rows = []
     n = sensitivity.n + specificity.n
+    limits = [_limits(figure) for figure in (sensitivity, specificity)]
+    rows = []
     for prevalence in PREVALENCES:
         value: dict[str, Any] = {"prevalence": prevalence}
-        drawn = _bayes(replicates["sensitivity"], replicates["specificity"], prevalence)
-        points = _bayes(_as_array(sensitivity), _as_array(specificity), prevalence)
-        for name, point, many in zip(("ppv", "npv"), points, drawn, strict=True):
-            low, high = percentile_interval(many) or (None, None)
-            number = None if math.isnan(point[0]) else float(point[0])
-            value[name] = Figure(number, n, low, high, "bootstrap").to_dict()
+        for name, of in (("ppv", _ppv), ("npv", _npv)):
+            point, low, high = (of(sens, spec, prevalence) for sens, spec in zip(*limits, strict=True))
+            if point is None:
+                low = high = None
+            value[name] = Figure(point, n, low, high, "ends").to_dict()
         rows.append(value)
     return rows
 
 
-def _as_array(figure: Figure) -> NDArray[np.float64]:
-    return np.array([math.nan if figure.value is None else figure.value])
+def _limits(figure: Figure) -> tuple[float | None, float | None, float | None]:
+    """Value, lowest and highest end."""
+    lows = [end for end in (figure.low, figure.low_by_group) if end is not None]
+    highs = [end for end in (figure.high, figure.high_by_group) if end is not None]
+    return figure.value, min(lows, default=None), max(highs, default=None)
 
 
-def _bayes(
-    sensitivity: NDArray[np.float64], specificity: NDArray[np.float64], prevalence: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    true_positive, false_positive = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    true_negative, false_negative = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    with np.errstate(invalid="ignore"):  # 0 / 0: nobody is called so
-        return (
-            np.asarray(true_positive / (true_positive + false_positive)),
-            np.asarray(true_negative / (true_negative + false_negative)),
-        )
+def _ppv(sensitivity: float | None, specificity: float | None, prevalence: float) -> float | None:
+    if sensitivity is None or specificity is None:
+        return None
+    called = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
+    return sensitivity * prevalence / called if called else None  # nobody is called so
+
+
+def _npv(sensitivity: float | None, specificity: float | None, prevalence: float) -> float | None:
+    return _ppv(specificity, sensitivity, 1 - prevalence)  # with the classes exchanged
 
 
 def calibrate(

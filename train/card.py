@@ -35,7 +35,7 @@ LIMITS = (
 
 _ROWS = (
     ("accuracy", "accuracy"), ("sensitivity (recall)", "sensitivity"), ("specificity", "specificity"),
-    ("precision (PPV)", "precision"), ("F1", "f1"), ("AUC", "auc"),
+    ("precision (PPV in this set)", "precision"), ("F1", "f1"), ("AUC", "auc"),
     ("average precision", "average_precision"), ("Brier score", "brier"),
     ("log loss (nats)", "log_loss"), ("calibration error (ECE, 15 equal-width bins)", "ece"),
 )  # fmt: skip
@@ -86,7 +86,10 @@ def model_card(
     lines += [
         "",
         "Accuracy, sensitivity, specificity and precision: Wilson's interval. The others: bootstrap "
-        "over groups of copies.",
+        f"over groups of copies ({test['bootstrap']['replicates']:,} replicates, seed "
+        f"{test['bootstrap']['seed']}). Weights, temperature and threshold are taken as given: what "
+        "another training would give is in no interval. Weights and threshold were chosen on "
+        "validation, so its figures flatter.",
         "",
         "| split | n | accuracy (95 % interval) | sensitivity | specificity | AUC |",
         "|---|---|---|---|---|---|",
@@ -116,12 +119,19 @@ def model_card(
     for row in test["predictive_values"]:
         ppv, npv = (Figure.from_dict(row[name]) for name in ("ppv", "npv"))
         lines.append(f"| {row['prevalence']:.1%} | {ppv.told()} | {npv.told(4)} |")
+    lines += ["", f"n = {ppv.n:,}. The intervals are made of the ends of those of both, and too wide."]
     lines += [
         "",
         "## Data and protocol",
         "",
-        f"{PROTOCOLS[protocol(dataset)]} Images: {counts}. Preprocessing "
+        f"{PROTOCOLS[protocol(dataset)]} Images: {counts}. Split seed {dataset.seed}, dataset.json "
+        f"{str(bundle.training.get('dataset_sha256'))[:12]}. Preprocessing "
         f"{bundle.preprocessing.fingerprint[:12]}.",
+        "",
+        f"{bundle.training.get('epochs')} epochs, {bundle.training.get('parameters'):,} parameters, "
+        f"weights {bundle.weights_sha256[:12]}; "
+        + ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
+        + ".",
         "",
         "## Limits",
         "",

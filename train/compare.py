@@ -19,7 +19,8 @@ from tumorbatch.statistics import (
     mcnemar,
     proportion,
 )
-from tumorbatch.train.measures import auc_statistic, share_statistic
+from tumorbatch.train.measures import share_statistic
+from tumorbatch.train.ranking import auc_difference, auc_figure, auc_statistic
 
 # Column of a table: the report's four, then what else a reader needs. Recall is sensitivity.
 FIGURES = {
@@ -51,8 +52,8 @@ PROTOCOL_TEXTS = {
     "trained on. This is what most papers do; the figures are too good.",
     "group": "Grouped: byte-identical, pixel-identical and nearly identical images stay in one split. "
     "This is the headline.",
-    "shape": "Held-out shapes: no test image has a height and width that was trained on, which stands "
-    "for other scanners and sources. This is the stress test.",
+    "shape": "Held-out shapes: no test image has a height and width that was trained on: a stand-in, "
+    "no more, for other scanners and sources. This is the stress test.",
 }
 
 
@@ -201,12 +202,14 @@ class Comparison:
         rows: Baselines and models, protocol by protocol.
         pairs: Of what was judged on the same images; two baselines are no pair.
         missing: What could not be compared, and why.
+        alone: Models without baselines beside them, and why.
         replicates: Bootstrap samples.
     """
 
     rows: list[Row]
     pairs: list[PairRow]
     missing: dict[str, str] = field(default_factory=dict)
+    alone: dict[str, str] = field(default_factory=dict)
     replicates: int = REPLICATES
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,12 +219,14 @@ class Comparison:
             "rows": [row.to_dict() for row in self.rows],
             "pairs": [pair.to_dict() for pair in self.pairs],
             "missing": self.missing,
+            "without_baselines": self.alone,
         }
 
 
 def compare(
     judged: Sequence[Judged],
     missing: dict[str, str],
+    alone: dict[str, str] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Comparison:
@@ -230,6 +235,7 @@ def compare(
     Args:
         judged: Models and baselines.
         missing: {name: why} of what is left out.
+        alone: {names: why} of models without baselines.
         replicates: Bootstrap samples.
         seed: Of the bootstrap.
     """
@@ -242,7 +248,7 @@ def compare(
         members.sort(key=lambda of: (not of.is_baseline, of.name if of.architecture else ""))
         rows += [row(one, replicates, seed) for one in members]
         pairs += _pairs(members, replicates, seed)
-    return Comparison(rows, pairs, missing, replicates)
+    return Comparison(rows, pairs, missing, alone or {}, replicates)
 
 
 def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
@@ -251,7 +257,7 @@ def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
     cells = np.column_stack(
         [of.called & truth, of.called & ~truth, ~of.called & truth, ~of.called & ~truth]
     ).astype(np.float64)
-    auc = auc_statistic(of.scores, of.labels)
+    auc_of = auc_statistic(of.scores, of.labels)
     right_at_half = (of.called_at_half == truth).astype(np.float64)
 
     def all_of(weights: Weights) -> dict[str, NDArray[np.float64]]:
@@ -263,7 +269,7 @@ def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
                 "recall": tp / (tp + fn),
                 "f1": 2 * tp / (2 * tp + fp + fn),
                 "specificity": tn / (tn + fp),
-                "auc": auc(weights),
+                "auc": auc_of(weights),
                 "at half": weights @ right_at_half / weights.sum(axis=1),
             }
 
@@ -277,12 +283,12 @@ def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
         "recall": (tp, tp + fn),
         "specificity": (tn, tn + fp),
     }
-    figures = {
-        name: proportion(*shares[name], drawn[name])
-        if name in shares
-        else bootstrapped(float(ones[name][0]), n, drawn[name])
-        for name in FIGURES
+    auc = auc_figure(float(ones["auc"][0]), of.labels, of.groups, drawn["auc"])
+    figures = {name: proportion(*shares[name], drawn[name]) for name in FIGURES if name in shares} | {
+        "f1": bootstrapped(float(ones["f1"][0]), n, drawn["f1"]),
+        "auc": auc,
     }
+    figures = {name: figures[name] for name in FIGURES}
     return Row(of, figures, proportion(int(right_at_half.sum()), n, drawn["at half"]))
 
 
@@ -295,10 +301,7 @@ def _pairs(members: Sequence[Judged], replicates: int, seed: int) -> list[PairRo
     adjusted = holm([test.p for _, _, test in found])
     rows = []
     for (first, second, test), p in zip(found, adjusted, strict=True):
-        auc = difference(
-            auc_statistic(first.scores, first.labels), auc_statistic(second.scores, second.labels),
-            first.groups, replicates, seed,
-        )  # fmt: skip
+        auc = auc_difference(first.scores, second.scores, first.labels, first.groups, replicates, seed)
         accuracy = difference(
             share_statistic(first.right), share_statistic(second.right), first.groups, replicates, seed
         )

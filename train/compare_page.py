@@ -93,8 +93,13 @@ def _round(end: float | None) -> float | None:
 def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *lines])
+    writer.writerows([head, *([_harmless(cell) for cell in line] for line in lines)])
     return text.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    """A name that a spreadsheet would take for a formula, as text."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def p_value(p: float) -> str:
@@ -114,6 +119,17 @@ def reported(row: Row) -> str | None:
     if row.report is None:
         return None
     return " / ".join(f"{100 * row.report[name]:.0f}" for name in REPORT_FIGURES)
+
+
+def denominators(rows: Sequence[Row]) -> str:
+    """The numbers of images behind the figures of one shard set, as a sentence."""
+    recall, specificity = (rows[0].figures[name].n for name in ("recall", "specificity"))
+    precision = ", ".join(f"{row.judged.name} {row.figures['precision'].n:,}" for row in rows)
+    return (
+        f"n = {recall + specificity:,} test images for accuracy, F1 and AUC; {recall:,} Tumor for "
+        f"recall, {specificity:,} Healthy for specificity; for precision those that each calls Tumor: "
+        f"{precision}."
+    )
 
 
 def not_beaten(pairs: Sequence[PairRow], baselines: set[str]) -> list[str]:
@@ -163,13 +179,17 @@ def page(comparison: Comparison) -> str:
     models = [row for row in comparison.rows if not row.judged.is_baseline]
     made = Page(
         "Comparison of models",
-        f"{len(models)} model{'s' * (len(models) != 1)} on their test splits, beside baselines that "
-        "know nothing of tumours. Only models of one section were judged on the same images; figures "
+        f"{len(models)} model{'s' * (len(models) != 1)} on their test splits"
+        + ("" if comparison.alone else ", beside baselines that know nothing of tumours")
+        + ". Only models of one section were judged on the same images; figures "
         "of different sections answer different questions.",
     )
     if comparison.missing:
         made.warning("Not in these tables:")
         made.listing(f"{name}: {why}" for name, why in comparison.missing.items())
+    if comparison.alone:
+        made.warning("No baselines stand beside these models:")
+        made.listing(f"{name}: {why}" for name, why in comparison.alone.items())
     for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
         section(made, list(of), comparison)
     explain(made, comparison)
@@ -207,8 +227,8 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
             [name, *(row.figures[of].told() for of in ("auc", *REPORT_FIGURES)), reported(row)]
             for name, row in zip(who, rows, strict=True)
         ],
-        f"Test split: n = {len(one.labels):,} images in {rows[0].to_dict()['groups']:,} groups of "
-        f"duplicates, shard set {one.dataset[:12]}. With 95 % intervals. The report's: accuracy, "
+        f"Test split, {rows[0].to_dict()['groups']:,} groups of duplicates, shard set "
+        f"{one.dataset[:12]}. {denominators(rows)} With 95 % intervals. The report's: accuracy, "
         "precision, recall and F1.",
     )
     made.table(

@@ -87,9 +87,8 @@ def run(
             scored = {
                 split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
             }
-        chosen = (
-            used if config.external else _calibrated(used, scored["validation"], config, dataset_sha256)
-        )
+        as_is = config.external or config.as_is
+        chosen = used if as_is else _calibrated(used, scored["validation"], config, dataset_sha256)
         log.info("figures: %d replicates of the bootstrap", config.replicates)
         metrics = {
             split: split_metrics(
@@ -98,7 +97,7 @@ def run(
             for split, of in scored.items()
         }
         rows = stand_beside(scored["test"], baselines, config.replicates, config.seed)
-        freeze = config.freeze and not config.external
+        freeze = config.freeze and not as_is
         about = {
             "schema_version": SCHEMA_VERSION,
             "model": _about_model(chosen, model, used, freeze),
@@ -107,7 +106,7 @@ def run(
             **({"overlap": _overlap(copies)} if config.external else {}),
             "method": METHOD | {"replicates": config.replicates, "seed": config.seed},
             **metrics,
-            "parts": _parts(scored["test"], chosen, config.seed),
+            "parts": _parts(scored["test"], chosen, config),
             "baselines": rows,
             "beats_baselines": all(row["beaten"] for row in rows) if rows else None,
             "verdict": verdict(rows),
@@ -202,10 +201,10 @@ def _overlap(copies: Mapping[str, str] | None) -> dict[str, Any] | None:
     return {"left_out": len(copies), **dict(sorted(Counter(copies.values()).items()))}
 
 
-def _parts(test: Scored, chosen: Bundle, seed: int) -> dict[str, Any]:
+def _parts(test: Scored, chosen: Bundle, config: Config) -> dict[str, Any]:
     sizes = [size_bucket(int(w), int(h)) for w, h in zip(test.widths, test.heights, strict=True)]
     frequency = sorted(set(test.formats), key=lambda name: (-test.formats.count(name), name))
-    at = (chosen.threshold, chosen.temperature, seed)
+    at = (chosen.threshold, chosen.temperature, config.replicates, config.seed)
     return {
         "by_format": parts(test, test.formats, frequency, *at),
         "by_size": parts(test, sizes, size_buckets(), *at),

@@ -6,6 +6,7 @@ from typing import Any
 
 from tumorbatch import bundle
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.limits import check_seed
 from tumorbatch.statistics import REPLICATES
 from tumorbatch.train.calibration import Rule
 
@@ -17,6 +18,8 @@ class Config:
     Attributes:
         rule: For the threshold, as `calibration.Rule.parse` takes it; None keeps the bundle's own, and
             takes the default for a bundle that has none.
+        as_is: Judge the bundle at its own threshold and temperature, and leave it alone, whether they
+            were chosen on data or not.
         freeze: Write a newly chosen threshold and temperature, and the renewed card, into the bundle.
         external: The shard set is another one than the model was trained on, on purpose: nothing is
             chosen on it, all of its images are judged, and the bundle is left alone.
@@ -29,6 +32,7 @@ class Config:
     """
 
     rule: str | None = None
+    as_is: bool = False
     freeze: bool = True
     external: bool = False
     replicates: int = REPLICATES
@@ -46,10 +50,12 @@ class Config:
                     "A threshold is chosen on the validation split of the model's own shard set, not "
                     "on an external one: leave out --threshold or --external."
                 )
-        if not 100 <= self.replicates <= 1_000_000:
+        if not REPLICATES <= self.replicates <= 1_000_000:
             raise ConfigError(
-                f"--replicates must lie between 100 and 1,000,000. Received: {self.replicates}."
+                f"--replicates must lie between {REPLICATES:,} and 1,000,000: fewer give ends that the "
+                f"next seed would move. Received: {self.replicates}."
             )
+        check_seed(self.seed)
         if not 0 <= self.gallery <= 200:
             raise ConfigError(f"--gallery must lie between 0 and 200. Received: {self.gallery}.")
         if not 1 <= self.batch_size <= 4096:

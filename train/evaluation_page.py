@@ -171,8 +171,9 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
         "Intervals: Wilson's for accuracy, sensitivity, specificity, precision and NPV, which counts "
         "images as independent; beside it the same by a bootstrap that resamples whole groups of "
         f"copies ({about['method']['replicates']:,} replicates, seed {about['method']['seed']}). For "
-        "all other figures the bootstrap alone; where it has no width, no replicate held an error, "
-        "which on few images says little. ECE leans upwards on few images, and so does its interval."
+        "all other figures the bootstrap alone; there is none where no replicate holds an error, and "
+        "an exact bound for an AUC of 1. ECE leans upwards on few images. All intervals take weights, "
+        "temperature and threshold as given: another training is in none of them."
     )
     if "validation" not in about:  # of an external set
         return

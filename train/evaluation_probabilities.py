@@ -31,19 +31,34 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
         )
         return
     threshold, temperature = calibration["threshold"], calibration["temperature"]
-    chosen_n = f"on {threshold['n']:,} validation images"
+    given = threshold["rule"].startswith("value=")
+    where = "" if given else f" On {threshold['n']:,} validation images."
+    of = about.get("validation")  # of an external set there is none
+    reached = (
+        " On validation it gives a sensitivity of {} and a specificity of {}.".format(
+            *(_with_n(of["figures"][name]) for name in ("sensitivity", "specificity"))
+        )
+        if of
+        else ""
+    )
+    losses = (
+        " The log loss there is {} without and {} with it.".format(
+            *(
+                Figure.from_dict(value["log_loss"]).told()
+                for value in (of["uncalibrated"], of["figures"])
+            )
+        )
+        if of
+        else ""
+    )
     page.listing(
         [
             [Strong(f"Threshold {model['threshold']:g}. "),
-             f"{threshold['note']} Chosen {chosen_n}, where "
-             f"sensitivity was {_share(threshold['sensitivity'])} and specificity "
-             f"{_share(threshold['specificity'])}. A calibrated probability of at least this is called "
+             f"{threshold['note']}{where}{reached} A calibrated probability of at least this is called "
              "Tumor."],
             [Strong(f"Temperature {model['temperature']:g}. "),
-             f"{temperature['note']} Fitted {chosen_n}: "
-             f"log loss {temperature['log_loss_before']:.4f} before, "
-             f"{temperature['log_loss_after']:.4f} after. Logits are divided by it; it changes neither "
-             "their order nor the AUC."],
+             f"{temperature['note']} Fitted on {temperature['n']:,} validation images.{losses} Logits "
+             "are divided by it; it changes neither their order nor the AUC."],
         ]
     )  # fmt: skip
     if not threshold["reached"]:
@@ -57,8 +72,9 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def _share(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def _with_n(value: Mapping[str, Any]) -> str:
+    figure = Figure.from_dict(value)
+    return f"{figure.told()}, n = {figure.n:,},"
 
 
 def tell_calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:
@@ -101,7 +117,7 @@ def tell_predictive_values(page: Page, test: Mapping[str, Any]) -> None:
         "What an answer means hangs on how common tumours are where the tool is used; the share in "
         f"this test split, {test['tumor'] / test['n']:.1%} of {test['n']:,}, is that of a collection "
         "and not of any clinic. By Bayes' theorem from sensitivity and specificity at the chosen "
-        "threshold; the intervals follow from the replicates of both."
+        "threshold; the intervals are made of the ends of theirs, and rather too wide."
     )
     rows: Rows = []
     for row in test["predictive_values"]:
@@ -113,5 +129,5 @@ def tell_predictive_values(page: Page, test: Mapping[str, Any]) -> None:
             Column("NPV: Healthy if called Healthy", True), Column("n", True),
         ],
         rows,
-        "In brackets 95 % intervals (bootstrap over groups of copies).",
+        "In brackets 95 % intervals.",
     )  # fmt: skip

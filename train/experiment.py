@@ -25,7 +25,7 @@ from tumorbatch.train.calibration import (
     choose_threshold,
     fit_temperature,
 )
-from tumorbatch.train.measures import auc_statistic
+from tumorbatch.train.ranking import auc_figure, auc_statistic
 from tumorbatch.train.repeats import Spread, over_seeds, over_seeds_and_images
 from tumorbatch.train.scored import Scored, score_split
 
@@ -76,20 +76,18 @@ class Compared:
     Attributes:
         name: A key of `FIGURES`.
         pairs: One a seed.
-        overall: Mean difference, with an interval for other seeds and other images: the result.
+        first: Mean of the first arm, with an interval for other seeds and other images.
+        second: Of the second.
+        overall: Mean difference, likewise: the result.
         over_seeds: The same with the images taken as given; None with fewer than three seeds.
     """
 
     name: str
     pairs: tuple[Pair, ...]
+    first: Spread
+    second: Spread
     overall: Spread
     over_seeds: Spread | None
-
-    def means(self) -> tuple[float, float]:
-        """Of the figure over the seeds, in either arm."""
-        values = [(pair.first.value, pair.second.value) for pair in self.pairs]
-        first, second = np.array(values, np.float64).mean(axis=0)
-        return float(first), float(second)
 
     def told(self, first: str, second: str) -> str:
         """What was found, as a sentence.
@@ -99,12 +97,17 @@ class Compared:
             second: Name of the second.
         """
         of, spread = FIGURES[self.name], self.overall
-        one, other = self.means()
-        start = (
-            f"Mean {of} over {len(self.pairs)} seed{'s' * (len(self.pairs) > 1)}: {one:.3f} {first}, "
-            f"{other:.3f} {second}; difference {spread.mean:+.3f} (95 % interval {spread.low:+.3f} to "
-            f"{spread.high:+.3f})"
+        arms = ", ".join(
+            f"{arm.mean:.3f} ({arm.interval()}) {words}"
+            for arm, words in ((self.first, first), (self.second, second))
         )
+        start = (
+            f"Mean {of} over {len(self.pairs)} seed{'s' * (len(self.pairs) > 1)}, n = "
+            f"{self.pairs[0].first.n:,}: {arms}; difference {spread.mean:+.3f} "
+            f"({spread.interval('+')}); 95 % intervals"
+        )
+        if spread.low is None or spread.high is None:
+            return f"{start}. Without an interval nothing is shown."
         if spread.low == spread.high == 0:
             return f"{start}. Both arms are equal on every sample: these images cannot tell them apart."
         if spread.low <= 0 <= spread.high:
@@ -124,6 +127,8 @@ class Compared:
                 }
                 for pair in self.pairs
             ],
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
             "difference": self.overall.to_dict(),
             "difference_over_seeds_alone": self.over_seeds.to_dict() if self.over_seeds else None,
         }
@@ -189,7 +194,7 @@ def compare(
     seeds = [one.seed for one in first]
     if seeds != [one.seed for one in second] or not seeds:
         raise ValueError("both arms must have the same seeds, in the same order")
-    arms = [[_Statistics(one, labels) for one in arm] for arm in (first, second)]
+    arms = [[_Statistics(one, labels, groups) for one in arm] for arm in (first, second)]
 
     def all_of(weights: Weights) -> dict[str, NDArray[np.float64]]:
         return {
@@ -202,23 +207,35 @@ def compare(
     drawn = bootstrap(all_of, groups, replicates, seed)
     found = []
     for name in FIGURES:
-        pairs, columns = [], []
+        pairs = []
+        columns: list[list[NDArray[np.float64]]] = [[], []]
         for number, of in enumerate(seeds):
             one, other = (drawn[f"{arm} {number} {name}"] for arm in (0, 1))
             figures = arms[0][number].figure(name, one), arms[1][number].figure(name, other)
             point = (figures[0].value or 0.0) - (figures[1].value or 0.0)
             pairs.append(Pair(of, *figures, bootstrapped(point, len(labels), one - other)))
-            columns.append(one - other)
-        points = np.array([pair.difference.value for pair in pairs], np.float64)
-        overall = over_seeds_and_images(points, np.stack(columns, axis=1))
-        found.append(Compared(name, tuple(pairs), overall, over_seeds(points)))
+            columns[0].append(one)
+            columns[1].append(other)
+        values = np.array([[pair.first.value, pair.second.value] for pair in pairs], np.float64).T
+        of_arms = [np.stack(of, axis=1) for of in columns]
+        points = values[0] - values[1]
+        made = Compared(
+            name,
+            tuple(pairs),
+            first=over_seeds_and_images(values[0], of_arms[0]),
+            second=over_seeds_and_images(values[1], of_arms[1]),
+            overall=over_seeds_and_images(points, of_arms[0] - of_arms[1]),
+            over_seeds=over_seeds(points),
+        )
+        found.append(made)
     return found
 
 
 class _Statistics:
     """All figures of one training for any weights [r, n] of the images."""
 
-    def __init__(self, trained: Trained, labels: NDArray[np.int64]) -> None:
+    def __init__(self, trained: Trained, labels: NDArray[np.int64], groups: ArrayLike) -> None:
+        self._labels, self._groups = labels, groups
         self._right = (trained.called == (labels == 1)).astype(np.float64)
         self._of = {
             "accuracy": np.ones(len(labels)),
@@ -240,6 +257,6 @@ class _Statistics:
         """Value, n and interval."""
         if name == "auc":
             value = float(self._auc(np.ones((1, len(self._right))))[0])
-            return bootstrapped(value, len(self._right), replicates)
+            return auc_figure(value, self._labels, self._groups, replicates)
         among = self._of[name]
         return proportion(int((among * self._right).sum()), int(among.sum()), replicates)

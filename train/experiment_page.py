@@ -72,6 +72,7 @@ def page(
     compared: Sequence[Compared],
     first: str,
     second: str,
+    split: str,
     setup: Sequence[tuple[str, str]],
     n: int,
     groups: int,
@@ -85,6 +86,7 @@ def page(
         compared: From `experiment.compare`.
         first: Name of the first arm.
         second: Name of the second; "with CLAHE" and "without", say.
+        split: The protocol in a few words.
         setup: What was done, as (what, value).
         n: Test images.
         groups: Of duplicates among them.
@@ -92,7 +94,7 @@ def page(
         png: The figure.
     """
     main = next(of for of in compared if of.name == "auc")
-    made = Page(title, Strong(main.told(first, second)))
+    made = Page(title, Strong(main.told(first, second)), f" Protocol: {split}.")
     seeds = [pair.seed for pair in main.pairs]
     if len(seeds) < 3:
         made.warning(
@@ -109,19 +111,19 @@ def page(
     )
     made.table(
         [
-            "figure", Column(first, True), Column(second, True), Column("difference", True),
+            "figure", Column(f"{first} (95 %)", True), Column(f"{second} (95 %)", True),
+            Column("n", True), Column("difference", True),
             Column("95 % interval, seeds and images", True),
             *([Column("95 % interval, seeds alone", True)] if main.over_seeds else []),
         ],
         [
             [
                 FIGURES[of.name],
-                *(f"{mean:.3f}" for mean in of.means()),
+                *(f"{arm.mean:.3f} ({arm.interval()})" for arm in (of.first, of.second)),
+                of.pairs[0].first.n,
                 f"{of.overall.mean:+.3f}",
-                f"{of.overall.low:+.3f} to {of.overall.high:+.3f}",
-                *(
-                    [f"{of.over_seeds.low:+.3f} to {of.over_seeds.high:+.3f}"] if of.over_seeds else []
-                ),
+                of.overall.interval("+"),
+                *([of.over_seeds.interval("+")] if of.over_seeds else []),
             ]
             for of in compared
         ],

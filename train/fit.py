@@ -16,6 +16,7 @@ from tumorbatch.progress import Progress
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
 from tumorbatch.session import deferred
+from tumorbatch.statistics import proportion
 from tumorbatch.train.checkpoint import Checkpoint, Position
 from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Augmentation, DivergedError, Schedule
 from tumorbatch.train.feed import Images, damaged_shard
@@ -27,7 +28,7 @@ from tumorbatch.train.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
-_SHOWN = ("loss", "accuracy", "val_loss", "val_accuracy", "val_auc")
+_SHOWN = ("loss", "val_loss", "val_auc")
 _INPUT_BOUND = 0.1  # of the time waiting for batches: more, and the feed is what to make faster
 
 
@@ -186,10 +187,10 @@ def fit(
                 if epoch_done is not None:
                     epoch_done(at.epoch, {name: of[-1] for name, of in at.history.items()})
                 log.info(
-                    "%s: loss %.4f, accuracy %.4f; validation loss %.4f, accuracy %.4f, AUC %.4f%s; "
-                    "%.1f s",
-                    of, *(at.history[name][-1] for name in _SHOWN), " (best)" if better else "",
-                    time.monotonic() - started,
+                    "%s: loss %.4f; validation loss %.4f, AUC %.4f, accuracy %s%s; %.1f s",
+                    of, *(at.history[name][-1] for name in _SHOWN),
+                    _accuracy(at.history["val_accuracy"][-1], len(labels)),
+                    " (best)" if better else "", time.monotonic() - started,
                 )  # fmt: skip
                 if at.epoch == at.phase_start + 1:
                     log.info("%s", _fitted(at, parts, steps, strategy).told())
@@ -262,6 +263,11 @@ def _close_epoch(
     if better:
         at.best, at.best_epoch = rank, at.epoch
     return better
+
+
+def _accuracy(value: float, n: int) -> str:
+    """With its interval: it is the figure that is quoted."""
+    return f"{proportion(round(value * n), n).told()} of {n:,}"
 
 
 def _look_back(at: Position, schedule: Schedule) -> None:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tumorbatch.bundle import Bundle
+from tumorbatch.bundle import MODEL, Bundle
 from tumorbatch.errors import InputError
+from tumorbatch.shardset import SPLIT_BY, file_sha256
 from tumorbatch.train.baselines import Baseline
 from tumorbatch.train.compare import Judged
 from tumorbatch.train.results import METRICS, PREDICTIONS
@@ -21,20 +22,28 @@ _HALF = np.float32(0.5)
 
 
 def fits(folder: Path, of: Bundle) -> bool:
-    """Whether `folder` holds an evaluation of this very bundle, on its own shard set.
+    """Whether `folder` holds an evaluation of this very bundle, on its own shard set, undamaged.
 
-    Not where weights, threshold or temperature have changed since, nor of an external shard set.
+    Not where weights, threshold or temperature are others than the bundle's: changed since, or never
+    frozen; nor of an external shard set; nor where the predictions are not those of the figures.
     """
     try:
         about = json.loads((folder / METRICS).read_bytes())
         there = (
             about["model"]["weights_sha256"],
-            about["model"]["bundle_model_id"],
+            about["model"]["model_id"],
             about["dataset"]["sha256"],
+            about["predictions_sha256"],
+        )
+        here = (
+            of.weights_sha256,
+            of.model_id,
+            of.training.get("dataset_sha256"),
+            file_sha256(folder / PREDICTIONS),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return there == (of.weights_sha256, of.model_id, of.training.get("dataset_sha256"))
+    return there == here
 
 
 def of_model(name: str, of: Bundle, folder: Path) -> Judged:
@@ -46,19 +55,20 @@ def of_model(name: str, of: Bundle, folder: Path) -> Judged:
         folder: Its evaluation: one that `fits`.
 
     Raises:
-        InputError: The predictions are missing, damaged, or not those of the bundle.
+        InputError: The predictions cannot be read, or the bundle does not say what it was trained on.
     """
+    split_by, leaky = (of.training.get(name) for name in ("split_by", "leaky"))
+    if split_by not in SPLIT_BY or not isinstance(leaky, bool):
+        raise InputError(
+            f"The {MODEL} of {name} does not say on which kind of split it was trained. Train it again."
+        )
     path = folder / PREDICTIONS
     try:
-        table = pq.read_table(path, columns=_COLUMNS, page_checksum_verification=True)
-        footer = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        with path.open("rb") as file:  # Arrow takes no file name that is not UTF-8
+            table = pq.read_table(file, columns=_COLUMNS, page_checksum_verification=True)
         rows = table.filter(pc.equal(table["split"], "test")).sort_by("path")
-        if footer["tumorbatch.weights_sha256"] != of.weights_sha256:
-            raise ValueError("they are another model's")
-        threshold = float(footer["tumorbatch.threshold"])
-        dataset = footer["tumorbatch.dataset_sha256"]
         columns = {column: rows[column].to_numpy() for column in _COLUMNS if column != "split"}
-    except (OSError, KeyError, ValueError, AttributeError, pa.ArrowException) as error:
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is missing or damaged ({error}). Evaluate the model again: `tumorbatch evaluate`."
         ) from error
@@ -66,10 +76,10 @@ def of_model(name: str, of: Bundle, folder: Path) -> Judged:
         name=name,
         architecture=of.architecture,
         model_id=of.model_id,
-        split_by=str(of.training["split_by"]),
-        leaky=bool(of.training["leaky"]),
-        dataset=dataset,
-        threshold=threshold,
+        split_by=split_by,
+        leaky=leaky,
+        dataset=str(of.training["dataset_sha256"]),
+        threshold=of.threshold,
         paths=tuple(columns["path"].tolist()),
         labels=columns["label"].astype(np.int64),
         groups=columns["group"].astype(np.int64),

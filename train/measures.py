@@ -7,7 +7,7 @@ drawn), so that the two cannot differ in their definition.
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tumorbatch.scoring import probability
 from tumorbatch.statistics import (
@@ -17,118 +17,19 @@ from tumorbatch.statistics import (
     Weights,
     bootstrap,
     bootstrapped,
+    mirrored,
     proportion,
 )
+from tumorbatch.train.ranking import Ranks, auc_figure, ratio
 
 ECE_BINS = 15
 BINNINGS = ("equal-width", "equal-mass")
 
 
-def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
-    return np.asarray(np.divide(above, below, out=out, where=below > 0))
-
-
-class Ranks:
-    """Images sorted by score once, for the figures that hang on the order alone.
-
-    Args:
-        scores: float [n], higher for Tumor; equal ones are ties.
-        labels: int [n], 0 or 1.
-    """
-
-    def __init__(self, scores: NDArray[np.floating], labels: NDArray[np.int64]) -> None:
-        self._order = np.argsort(scores, kind="stable")
-        ordered = scores[self._order]
-        self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
-        self._tumor = labels[self._order] == 1
-
-    def by_class(self, weights: Weights) -> tuple[Weights, Weights]:
-        """Weight of Tumor and of Healthy at each distinct score, ascending: [r, distinct] each."""
-        ordered = weights[:, self._order]
-        tumor, healthy = ordered * self._tumor, ordered * ~self._tumor
-        if len(self._starts) == ordered.shape[1]:
-            return tumor, healthy
-        return (
-            np.add.reduceat(tumor, self._starts, axis=1),
-            np.add.reduceat(healthy, self._starts, axis=1),
-        )
-
-    def both(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """AUC and average precision, float64 [r] each; nan in a replicate that lacks a class.
-
-        AUC is the probability that a random Tumor scores higher than a random Healthy image, ties
-        counted half (the Mann-Whitney statistic; J. A. Hanley and B. J. McNeil, Radiology 143 (1982),
-        29-36). Average precision is the sum of precision times step in recall over the distinct
-        scores, without interpolation, as scikit-learn has it.
-        """
-        tumor, healthy = self.by_class(weights)
-        below_tumor, below_healthy = tumor.cumsum(axis=1), healthy.cumsum(axis=1)
-        tumors, healthies = below_tumor[:, -1], below_healthy[:, -1]
-        wins = (tumor * (below_healthy - healthy / 2)).sum(axis=1)
-        called_tumor = tumors[:, np.newaxis] - below_tumor + tumor
-        called = called_tumor + healthies[:, np.newaxis] - below_healthy + healthy
-        precision = np.divide(called_tumor, called, out=np.zeros_like(called), where=called > 0)
-        steps = (tumor * precision).sum(axis=1)
-        average = np.where(healthies > 0, _ratio(steps, tumors), np.nan)
-        return _ratio(wins, tumors * healthies), average
-
-    def auc(self, weights: Weights) -> NDArray[np.float64]:
-        """The first of `both`."""
-        tumor, healthy = self.by_class(weights)
-        below = healthy.cumsum(axis=1)
-        tumors = tumor.sum(axis=1)
-        return _ratio((tumor * (below - healthy / 2)).sum(axis=1), tumors * below[:, -1])
-
-
-def auc_statistic(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> Statistic:
-    """AUC as a statistic for `statistics.difference`."""
-    return Ranks(scores, labels).auc
-
-
 def share_statistic(true: NDArray[np.bool_]) -> Statistic:
     """The share of images for which bool [n] is true, as a statistic: of the right ones, accuracy."""
     numbers = true.astype(np.float64)
-    return lambda weights: _ratio(weights @ numbers, weights.sum(axis=1))
-
-
-def auc_within(
-    scores: NDArray[np.floating], labels: NDArray[np.int64], strata: NDArray[np.int64]
-) -> Statistic:
-    """AUC of the pairs whose two images lie in one stratum: what the stratum itself cannot tell.
-
-    The probability that a Tumor scores higher than a Healthy image of its own stratum, over all such
-    pairs, ties counted half: the stratified Mann-Whitney statistic (Ph. van Elteren, Bulletin of the
-    International Statistical Institute 37 (1960), 351-361) with pairs of equal weight. A score that
-    hangs on the stratum alone has 0.5.
-
-    Args:
-        scores: float [n], higher for Tumor.
-        labels: int64 [n], 0 or 1.
-        strata: int64 [n], numbers from 0.
-
-    Returns:
-        Of weights [r, n]: float64 [r], nan where no stratum holds both classes.
-    """
-    place = np.unique(scores, return_inverse=True)[1].ravel()
-    # The strata one after another on one scale, so that one running sum serves all of them.
-    joint = strata * len(scores) + place
-    ranks = Ranks(joint, labels)
-    stratum = np.unique(joint) // len(scores)  # of each distinct score in each stratum
-    first = np.searchsorted(stratum, stratum)
-    last = np.flatnonzero(np.diff(stratum, append=-1))
-
-    def statistic(weights: Weights) -> NDArray[np.float64]:
-        tumor, healthy = ranks.by_class(weights)
-        below = healthy.cumsum(axis=1)
-        below_stratum = (below - healthy)[:, first]
-        wins = (tumor * (below - healthy / 2 - below_stratum)).sum(axis=1)
-        tumors, healthies = (
-            np.diff(of.cumsum(axis=1)[:, last], axis=1, prepend=0) for of in (tumor, healthy)
-        )
-        return _ratio(wins, (tumors * healthies).sum(axis=1))
-
-    return statistic
+    return lambda weights: ratio(weights @ numbers, weights.sum(axis=1))
 
 
 def ece_edges(
@@ -168,7 +69,7 @@ class _CalibrationError:
         self._columns = surprise[:, np.newaxis] * (bins[:, np.newaxis] == np.arange(len(edges) + 1))
 
     def __call__(self, weights: Weights) -> NDArray[np.float64]:
-        return _ratio(np.abs(weights @ self._columns).sum(axis=1), weights.sum(axis=1))
+        return ratio(np.abs(weights @ self._columns).sum(axis=1), weights.sum(axis=1))
 
 
 def pointwise_log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -212,6 +113,7 @@ class Measures:
         ranks: Ranks | None = None,
     ) -> None:
         self.n = len(labels)
+        self._labels = labels
         self.probabilities = probability(logits, temperature)
         self.called = self.probabilities >= np.float32(threshold)
         truth = labels == 1
@@ -248,25 +150,28 @@ class Measures:
         tn, fp, fn, tp, brier, loss = (weights @ self._columns).T
         total = weights.sum(axis=1)
         return {
-            "accuracy": _ratio(tn + tp, total),
-            "sensitivity": _ratio(tp, tp + fn),
-            "specificity": _ratio(tn, tn + fp),
-            "precision": _ratio(tp, tp + fp),
-            "npv": _ratio(tn, tn + fn),
-            "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+            "accuracy": ratio(tn + tp, total),
+            "sensitivity": ratio(tp, tp + fn),
+            "specificity": ratio(tn, tn + fp),
+            "precision": ratio(tp, tp + fp),
+            "npv": ratio(tn, tn + fn),
+            "f1": ratio(2 * tp, 2 * tp + fp + fn),
             "auc": auc,
             "average_precision": average_precision,
-            "brier": _ratio(brier, total),
-            "log_loss": _ratio(loss, total),
+            "brier": ratio(brier, total),
+            "log_loss": ratio(loss, total),
             "ece": self._ece(weights),
             "ece_equal_mass": self._ece_mass(weights),
         }
 
-    def figures(self, replicates: Mapping[str, NDArray[np.float64]]) -> dict[str, Figure]:
+    def figures(
+        self, replicates: Mapping[str, NDArray[np.float64]], groups: ArrayLike
+    ) -> dict[str, Figure]:
         """Each name's value, n and 95 % interval.
 
         Args:
             replicates: Of this object, from `statistics.bootstrap`.
+            groups: [n], what they were resampled over.
         """
         counts = self.confusion
         tn, fp, fn, tp = (counts[name] for name in ("tn", "fp", "fn", "tp"))
@@ -277,13 +182,19 @@ class Measures:
             "precision": (tp, tp + fp),
             "npv": (tn, tn + fn),
         }
-        values = self(np.ones((1, self.n)))
-        return {
-            name: proportion(*shares[name], replicates[name])
-            if name in shares
-            else bootstrapped(float(values[name][0]), self.n, replicates[name])
-            for name in self.NAMES
-        }
+        values = {name: float(of[0]) for name, of in self(np.ones((1, self.n))).items()}
+        found = {}
+        for name in self.NAMES:
+            drawn = replicates[name]
+            if name in shares:
+                found[name] = proportion(*shares[name], drawn)
+            elif name == "auc":
+                found[name] = auc_figure(values[name], self._labels, groups, drawn)
+            elif name in ("ece", "ece_equal_mass"):
+                found[name] = mirrored(values[name], self.n, drawn)
+            else:
+                found[name] = bootstrapped(values[name], self.n, drawn)
+        return found
 
     def bootstrap(
         self, groups: object, replicates: int = REPLICATES, seed: int = 0

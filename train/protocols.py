@@ -7,7 +7,8 @@ from typing import Any
 
 from tumorbatch.statistics import REPLICATES, Figure, Statistic, unpaired_difference
 from tumorbatch.train.compare import PROTOCOLS, Comparison, Judged, compare
-from tumorbatch.train.measures import auc_statistic, share_statistic
+from tumorbatch.train.measures import share_statistic
+from tumorbatch.train.ranking import auc_statistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def side_by_side(judged: Sequence[Judged], replicates: int = REPLICATES, seed: i
         replicates: Bootstrap samples.
         seed: Of the bootstrap.
     """
-    found = compare(judged, {}, replicates, seed)
+    found = compare(judged, {}, replicates=replicates, seed=seed)
     return Protocols(found, _drops(found, seed))
 
 

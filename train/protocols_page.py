@@ -7,16 +7,16 @@ from tumorbatch import figures
 from tumorbatch.page import Column, Page, Strong
 from tumorbatch.statistics import Figure
 from tumorbatch.train.compare import FIGURES, PROTOCOL_TEXTS, PROTOCOLS, Comparison, Row
-from tumorbatch.train.compare_page import explain, section, signed, warnings
+from tumorbatch.train.compare_page import denominators, explain, section, signed, warnings
 from tumorbatch.train.protocols import Protocols
 
 _COLORS = {"file": figures.VERMILLION, "group": figures.BLUE, "shape": figures.GREEN}
 _MARKERS = {"file": "X", "group": "o", "shape": "s"}
 UNPAIRED = (
     "Each protocol has a test split of its own, so the columns are judged on other images; the "
-    "training is the same: network, schedule, augmentation and seed. What the leaky column is above "
-    "the grouped one is memory of copies; what the grouped one is above held-out shapes comes with "
-    "the source of an image."
+    "training is the same: network, schedule, augmentation and seed. Copies of test images in the "
+    "training set can raise the leaky column above the grouped one; what comes with the source of an "
+    "image can raise the grouped one above held-out shapes. Whether they do, the differences below say."
 )
 DROPS = (
     "Difference of two protocols, with the 95 % interval of a bootstrap over duplicate groups of each "
@@ -96,6 +96,10 @@ def page(name: str, found: Protocols) -> str:
         members = list(of)
         for sentence in warnings(members, comparison):
             made.paragraph(Strong(f"{_capital(PROTOCOLS[members[0].judged.split_by])}: {sentence}"))
+    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
+        members = list(of)
+        named = _capital(PROTOCOLS[members[0].judged.split_by])
+        made.paragraph(f"{named}: {denominators(members)}")
     rows = by_name(comparison)
     for figure, head in SIDE_BY_SIDE.items():
         made.table(

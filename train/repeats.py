@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from tumorbatch.statistics import DEFINED
+
 LEVEL = 0.95
 MIN_SEEDS = 3  # for an interval over seeds alone: two have one degree of freedom, and say nothing
 _NORMAL = 1e6  # degrees of freedom from which on Student's t is the normal distribution
@@ -24,23 +26,29 @@ class Spread:
 
     Attributes:
         mean: Over the seeds.
-        low: Lower end.
-        high: Upper end.
-        standard_error: Of the mean.
+        low: Lower end; None where there is no interval.
+        high: Upper end, or None.
+        standard_error: Of the mean, or None.
         degrees_of_freedom: Of Student's t that the ends come from; None: the normal distribution.
         method: How, a sentence.
     """
 
     mean: float
-    low: float
-    high: float
-    standard_error: float
+    low: float | None
+    high: float | None
+    standard_error: float | None
     degrees_of_freedom: float | None
     method: str
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
+
+    def interval(self, sign: str = "") -> str:
+        """`0.893 to 0.937`, or that there is none; `sign` "+": each end with its sign."""
+        if self.low is None or self.high is None:
+            return "no interval"
+        return f"{self.low:{sign}.3f} to {self.high:{sign}.3f}"
 
 
 def over_seeds(differences: NDArray[np.float64]) -> Spread | None:
@@ -63,7 +71,7 @@ def over_seeds(differences: NDArray[np.float64]) -> Spread | None:
 
 
 def over_seeds_and_images(differences: NDArray[np.float64], resampled: NDArray[np.float64]) -> Spread:
-    """Interval of the mean difference for other seeds and other images.
+    """Interval of a mean over seeds (of differences, say) for other seeds and other images.
 
     Obuchowski and Rockette's model with both factors random, and Hillis' degrees of freedom. For two
     treatments, with d_j the difference of seed j, r seeds, s^2 their variance, and c the covariance
@@ -77,9 +85,9 @@ def over_seeds_and_images(differences: NDArray[np.float64], resampled: NDArray[n
     that of the images alone, and its method says so.
 
     Args:
-        differences: float64 [seeds].
+        differences: float64 [seeds]; or any figure, one value a seed.
         resampled: float64 [rounds, seeds], the same on each bootstrap sample of groups; nan where a
-            sample has no such figure.
+            sample has no such figure. With more than 5 % of such samples there is no interval.
 
     References:
         N. A. Obuchowski, H. E. Rockette, "Hypothesis testing of diagnostic accuracy for multiple
@@ -90,7 +98,11 @@ def over_seeds_and_images(differences: NDArray[np.float64], resampled: NDArray[n
     """
     seeds = len(differences)
     mean = float(differences.mean())
-    covariance = np.atleast_2d(np.cov(resampled[np.isfinite(resampled).all(axis=1)], rowvar=False))
+    whole = np.isfinite(resampled).all(axis=1)
+    if not np.isfinite(mean) or whole.mean() < DEFINED:
+        method = "none: the figure is undefined in too many samples of the images"
+        return Spread(mean, None, None, None, None, method)
+    covariance = np.atleast_2d(np.cov(resampled[whole], rowvar=False))
     if seeds == 1:
         return _spread(
             mean, math.sqrt(covariance[0, 0]), None,

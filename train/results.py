@@ -22,6 +22,7 @@ from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 from tumorbatch.scoring import probability
+from tumorbatch.shardset import file_sha256
 from tumorbatch.train import evaluation_page as page
 from tumorbatch.train.errors_gallery import GalleryPicture
 from tumorbatch.train.scored import Scored
@@ -90,7 +91,7 @@ def publish(
 
     Args:
         out: The folder; its parent exists. Hold its lock.
-        about: The content of metrics.json.
+        about: The content of metrics.json, but for the predictions' sha256.
         scored: {"validation": ..., "test": ...}.
         chosen: The bundle, with the threshold and the temperature of the figures.
         gallery: The most confident errors.
@@ -107,8 +108,9 @@ def publish(
             write_bytes(folder / FIGURES / f"{name}.png", data, mode)
         for number, picture in enumerate(gallery, 1):
             write_bytes(folder / FIGURES / f"error-{number:02}.png", picture.png, mode)
-        write_json(folder / METRICS, about, mode)
         _write_predictions(folder / PREDICTIONS, scored, chosen, about, mode)
+        sha256 = file_sha256(folder / PREDICTIONS)
+        write_json(folder / METRICS, {**about, "predictions_sha256": sha256}, mode)
         write_bytes(folder / REPORT, page.report(about, drawn, gallery).encode(), mode)
         replace_folder(folder, out)
     finally:

@@ -11,7 +11,8 @@ from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.progress import Progress
 from tumorbatch.statistics import REPLICATES, Figure, Weights, bootstrap, bootstrapped
 from tumorbatch.train.calibration import predictive_values, reliability
-from tumorbatch.train.measures import BINNINGS, Measures, auc_within
+from tumorbatch.train.measures import BINNINGS, Measures
+from tumorbatch.train.ranking import auc_within
 from tumorbatch.train.recalibration import Recalibration
 from tumorbatch.train.scored import Scored
 
@@ -20,14 +21,20 @@ PLAIN_THRESHOLD = 0.5  # beside the chosen one: what most papers use
 _PART_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 # Longer side of the file, in pixels; 256 and 512 are the usual matrix sizes of MRI.
 SIZE_EDGES = (224, 256, 384, 512)
-_PART_REPLICATES = 2_000
 
 METHOD = {
     "proportions": "accuracy, sensitivity, specificity, precision, npv: Wilson's score interval, "
     "images counted as independent; low_by_group and high_by_group: the bootstrap below",
-    "others": "percentile interval of a bootstrap that resamples duplicate groups with replacement",
+    "others": "percentile interval of a bootstrap that resamples duplicate groups with replacement; "
+    "none where all replicates are the same. auc where the classes do not overlap: exact bound "
+    "(Clopper and Pearson) from disjoint pairs of groups",
+    "predictive_values": "from the ends of the intervals of sensitivity and specificity, the wider of "
+    "Wilson's and the bootstrap's: rather too wide",
+    "fixed": "weights, temperature and threshold are taken as given: what another training, or another "
+    "validation split, would choose is in no interval",
     "ece": "expected calibration error of the probability of Tumor: 15 bins of equal width (ece), or "
-    "of as many images each (ece_equal_mass); it leans upwards on few images, and so does its interval",
+    "of as many images each (ece_equal_mass); it leans upwards on few images, and so do "
+    "its replicates: the percentile interval is joined with its mirror image about the figure",
     "log_loss": "nats",
     "calibration_slope": "of the logistic regression of the class on the logit; 1 is right, below 1 "
     "the probabilities are too extreme",
@@ -67,11 +74,11 @@ def split_metrics(
         seed: Of the bootstrap.
 
     Returns:
-        With the values: n, healthy, tumor, groups; figures {name: `Figure`} of `Measures.NAMES`, with
-        threshold and confusion; the same at threshold 0.5 under "at_0.5"; recalibration {name:
-        `Figure`} of `Recalibration.NAMES`; brier, log_loss, ece, ece_equal_mass and recalibration
-        without temperature under "uncalibrated"; within_file_kinds, predictive_values (see these
-        functions); reliability {before, after} x binning.
+        With the values: n, healthy, tumor, groups; bootstrap {replicates, seed}; figures {name:
+        `Figure`} of `Measures.NAMES`, with threshold and confusion; the same at threshold 0.5 under
+        "at_0.5"; recalibration {name: `Figure`} of `Recalibration.NAMES`; brier, log_loss, ece,
+        ece_equal_mass and recalibration without temperature under "uncalibrated"; within_file_kinds,
+        predictive_values (see these functions); reliability {before, after} x binning.
     """
     chosen = Measures(scored.logits, scored.labels, threshold, temperature)
     plain, raw = (
@@ -83,14 +90,15 @@ def split_metrics(
         for divisor in (temperature, 1.0)
     )
     drawn, of_plain, of_raw = _drawn((chosen, plain, raw), (after, before), scored, replicates, seed)
-    figures, of_before = chosen.figures(drawn), raw.figures(of_raw)
+    figures, of_before = (of.figures(by, scored.groups) for of, by in ((chosen, drawn), (raw, of_raw)))
     values = {
         "n": scored.n,
         "healthy": int((scored.labels == HEALTHY).sum()),
         "tumor": int((scored.labels == TUMOR).sum()),
         "groups": scored.group_count,
-        **_told(chosen, threshold, drawn),
-        "at_0.5": _told(plain, PLAIN_THRESHOLD, of_plain),
+        "bootstrap": {"replicates": replicates, "seed": seed},
+        **_told(chosen, threshold, figures),
+        "at_0.5": _told(plain, PLAIN_THRESHOLD, plain.figures(of_plain, scored.groups)),
         "recalibration": _lines(after, drawn, scored.n),
         "uncalibrated": {
             **{
@@ -100,7 +108,7 @@ def split_metrics(
             **_lines(before, of_raw, scored.n),
         },
         "within_file_kinds": within_file_kinds(scored, scored.logits, replicates, seed),
-        "predictive_values": predictive_values(figures["sensitivity"], figures["specificity"], drawn),
+        "predictive_values": predictive_values(figures["sensitivity"], figures["specificity"]),
         "reliability": {
             when: {
                 binning: reliability(measures.probabilities, scored.labels, binning)
@@ -183,10 +191,7 @@ def within_file_kinds(
     return {"auc": bootstrapped(value, int(inside.sum()), drawn).to_dict(), **about}
 
 
-def _told(
-    measures: Measures, threshold: float, drawn: Mapping[str, NDArray[np.float64]]
-) -> dict[str, Any]:
-    figures = measures.figures(drawn)
+def _told(measures: Measures, threshold: float, figures: Mapping[str, Figure]) -> dict[str, Any]:
     return {
         "threshold": threshold,
         "confusion": measures.confusion,
@@ -221,6 +226,7 @@ def parts(
     order: Sequence[str],
     threshold: float,
     temperature: float,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Figures of a split's parts: by format, by size.
@@ -231,6 +237,7 @@ def parts(
         order: All parts, in the order in which they are told; those without an image are left out.
         threshold: On the calibrated probability.
         temperature: Divides the logits.
+        replicates: Of the bootstrap.
         seed: Of the bootstrap.
 
     Returns:
@@ -245,7 +252,7 @@ def parts(
             continue
         labels, groups = scored.labels[inside], scored.groups[inside]
         measures = Measures(scored.logits[inside], labels, threshold, temperature)
-        figures = measures.figures(measures.bootstrap(groups, _PART_REPLICATES, seed))
+        figures = measures.figures(measures.bootstrap(groups, replicates, seed), groups)
         found.append(
             {
                 "name": name,

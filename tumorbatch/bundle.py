@@ -36,6 +36,16 @@ CARD = "model_card.md"
 MAX_WEIGHTS_BYTES = 2 << 30  # 2 GiB, twenty times the largest of the architectures
 
 
+# (part of `Bundle.calibration`, name): type; what reports tell of it.
+_TOLD = {
+    ("threshold", "rule"): str,
+    ("threshold", "n"): int,
+    ("threshold", "note"): str,
+    ("temperature", "n"): int,
+    ("temperature", "note"): str,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """The content of model.json.
@@ -127,7 +137,40 @@ def load(folder: Path) -> Bundle:
         raise InputError(f"{path} has an impossible threshold or temperature.")
     if bundle.classes != CLASS_NAMES:
         raise InputError(f"{path} must have the classes {', '.join(CLASS_NAMES)}, in this order.")
+    problem = _contradiction(bundle, value.get("model_id"))
+    if problem:
+        raise InputError(
+            f"{path} {problem}. It was changed by hand, or is damaged: bring the original back, or "
+            "train the model again. Another threshold: `tumorbatch evaluate --threshold`."
+        )
     return bundle
+
+
+def _contradiction(bundle: Bundle, model_id: Any) -> str:
+    """What model.json says that cannot all be true, as the middle of a sentence; or "".
+
+    Tables and reports name a model by its id, and tell how its threshold was chosen.
+    """
+    calibration = bundle.calibration
+    if model_id != bundle.model_id:
+        return f"has the model_id {model_id}, and its content that of {bundle.model_id}"
+    if not calibration:
+        return ""
+    try:
+        told = (
+            calibration["threshold"]["value"],
+            calibration["temperature"]["value"],
+            type(calibration["threshold"]["reached"]),
+            *(type(calibration[name]) for name in ("split", "dataset_sha256")),
+            *(type(calibration[of][name]) for of, name in _TOLD),
+        )
+    except (KeyError, TypeError):
+        return "does not say how its threshold and temperature were chosen"
+    if told[2:] != (bool, str, str, *_TOLD.values()):
+        return "does not say how its threshold and temperature were chosen"
+    if told[:2] != (bundle.threshold, bundle.temperature):
+        return "has another threshold or temperature than those that it says were chosen"
+    return ""
 
 
 def check_weights(folder: Path, bundle: Bundle) -> None:

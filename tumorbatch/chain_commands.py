@@ -10,14 +10,15 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorbatch import architectures, bundle, shardset
+from tumorbatch import architectures, bundle
+from tumorbatch import chain_checks as checks
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import read_file
 from tumorbatch.shardset import DATASET, Dataset
@@ -127,15 +128,10 @@ def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig
     return Config(**{**own, **changes})
 
 
-def _columns(folder: Path, *names: str) -> list[list[Any]]:
-    """Columns of a shard set's manifest, one list each."""
-    return [column.to_pylist() for column in shardset.manifest(folder, *names).itercolumns()]
-
-
 def _class_folders(folder: Path) -> dict[str, str]:
     """{class: its folder in the source}, from the paths in the manifest."""
     found: dict[str, set[str]] = {}
-    for path, name in zip(*_columns(folder, "path", "class"), strict=True):
+    for path, name in zip(*checks.columns(folder, "path", "class"), strict=True):
         found.setdefault(name, set()).add(path.split("/", 1)[0])
     return {name: folders.pop() for name, folders in found.items() if len(folders) == 1}
 
@@ -230,10 +226,14 @@ def confirmed(what: str, cost: "Cost", yes: bool) -> None:
     if yes:
         log.info("%s", told)
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
         raise ConfigError(f"{told} Nothing was started: give --yes to start it.")
     click.echo(told, err=True)
-    if not click.confirm("Start?", err=True):
+    try:
+        agreed = click.confirm("Start?", err=True)
+    except click.Abort:  # Ctrl-D; Ctrl-C where no session watches
+        agreed = False
+    if not agreed:
         raise ConfigError("Nothing was started.")
 
 
@@ -265,61 +265,11 @@ def make_training(part: TrainingPart) -> bundle.Bundle:
     return made
 
 
-def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
-    """Raise `ConfigError` unless two shard sets hold the same files.
-
-    Args:
-        first: A shard set.
-        second: Another.
-        same_split: Whether each file must also be in the same split of both.
-    """
-    rows: list[Mapping[str, tuple[str, str]]] = []
-    for folder in (first, second):
-        names, *columns = _columns(folder, "path", "sha256", "split")
-        pairs = zip(names, zip(*columns, strict=True), strict=True)
-        rows.append({name: row for name, row in pairs if row[1]})
-    one, other = ({name: sha256 for name, (sha256, _) in row.items()} for row in rows)
-    if one != other:
-        raise ConfigError(
-            f"{first} and {second} do not hold the same images: the source has changed since one of "
-            "them was made. Make both again with `tumorbatch shard`, or delete the older one."
-        )
-    if same_split and rows[0] != rows[1]:
-        raise ConfigError(
-            f"{first} and {second} hold the same images in other splits. Make both again with "
-            "`tumorbatch shard --overwrite`."
-        )
-
-
-def shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
-    """{sha256 of dataset.json: folder}, of those that are finished shard sets."""
-    return {
-        shardset.file_sha256(folder / DATASET): folder
-        for folder in folders
-        if (folder / DATASET).is_file()
-    }
-
-
-def load_own(tfrecords: Path, of: bundle.Bundle, model: Path) -> Dataset:
-    """The shard set that a bundle was trained on.
-
-    Raises:
-        ConfigError: It is another one.
-        InputError: It is missing or damaged.
-    """
-    dataset = shardset.load(tfrecords)
-    if shardset.file_sha256(tfrecords / DATASET) != of.training.get("dataset_sha256"):
-        raise ConfigError(
-            f"{model} was trained on another shard set than {tfrecords}. Give the one that it was "
-            "trained on."
-        )
-    return dataset
-
-
 def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
     """Where a bundle's evaluation is, or shall be: by its name; where that is taken, by weights too.
 
-    Results of another model of that name, or on an external shard set, stay as they are.
+    Results of another model of that name, on an external shard set, or at a threshold that the bundle
+    does not have, stay as they are.
     """
     from tumorbatch.train.judged import fits
     from tumorbatch.train.results import METRICS
@@ -328,7 +278,8 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
     try:
         about = json.loads((folder / METRICS).read_bytes())
         outdated = about["model"]["weights_sha256"] == of.weights_sha256
-        outdated &= about["protocol"] != "external"
+        # One that was asked for at another threshold, and not frozen, is somebody's answer too.
+        outdated &= about["protocol"] != "external" and about["model"]["frozen"]
     except FileNotFoundError:
         outdated = True
     except (OSError, ValueError, KeyError, TypeError):
@@ -359,6 +310,6 @@ def make_evaluation(
     load_tensorflow()
     from tumorbatch.train import evaluation
 
-    config = replace(config, freeze=False, external=False, rule=None, overwrite=True)
+    config = replace(config, as_is=True, external=False, rule=None, overwrite=True)
     evaluation.run(model, tfrecords, out, config, beside)
     forget()

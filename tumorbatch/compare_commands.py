@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tumorbatch import bundle, options
+from tumorbatch import bundle, options, shardset
+from tumorbatch import chain_checks as checks
 from tumorbatch import chain_commands as chain
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
-from tumorbatch.errors import ExitCode, InputError, TryAgainError, TumorBatchError
+from tumorbatch.errors import ConfigError, ExitCode, InputError
 from tumorbatch.files import printable
 from tumorbatch.lock import output_lock
+from tumorbatch.page import visible
+from tumorbatch.runtime import resolve
 from tumorbatch.session import session
 
 if TYPE_CHECKING:
-    from tumorbatch.train.baselines import Baseline
     from tumorbatch.train.compare import Comparison, Judged
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,8 @@ def compare(
     bootstrap.
 
     OUT gets compare.html, models.csv, pairs.csv and compare.json. Damaged bundles, and those whose
-    shard set is not found, are named and left out; the exit code is then 3.
+    shard set is not found, are named and left out, and models whose shard set cannot be read stand
+    without baselines; the exit code is then 3.
 
     \b
     Examples:
@@ -78,6 +81,8 @@ def compare(
       tumorbatch compare models/ results/protocols/cnn1 --tfrecords tfrecords --tfrecords tfrecords-file
     """
     with session(quiet, "Evaluations that are finished are kept: the same command does the rest."):
+        for folder in tfrecords:
+            shardset.load(folder)  # what was named must be there
         config = Config(tfrecords or tuple(sorted(Path().glob("tfrecords*"))), results, device, seed)
         out = out or results / "compare"
         found = run(models or (Path("models"),), out, config)
@@ -86,7 +91,8 @@ def compare(
 
             comparison_table(found)
             click.echo(f"{printable(str(out / PAGE))} has the details, {MODELS_CSV} the numbers.")
-    sys.exit(ExitCode.SOME_ERRORS if found.missing else ExitCode.OK)
+    incomplete = found.missing or found.alone
+    sys.exit(ExitCode.SOME_ERRORS if incomplete else ExitCode.OK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +122,19 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
     """
     from tumorbatch.train import compare as analysis
 
+    if config.device == "gpu":
+        resolve(config.device)  # a missing GPU is no fault of a model's
+    names = (MODELS_CSV, PAIRS_CSV, PAGE, JSON)
+    if out.is_dir():
+        checks.refuse_foreign(out, names)
     folders = list(_bundles(models))
-    known = chain.shard_sets(config.tfrecords)
+    known = checks.shard_sets(config.tfrecords)
     missing: dict[str, str] = {}
     judged = []
     for name, folder in folders:
         try:
             judged.append(_judged(name, folder, known, config))
-        except TryAgainError:
-            raise
-        except TumorBatchError as error:
+        except (ConfigError, InputError) as error:
             log.warning("%s is left out: %s", name, error)
             missing[name] = printable(str(error))
     if not judged:
@@ -134,12 +143,11 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
         raise InputError(
             f"{', '.join(map(str, models))} holds no model bundle. Train one with `tumorbatch train`."
         )
-    found = analysis.compare(
-        [*judged, *_baselines(judged, known, config.seed)], missing, seed=config.seed
-    )
+    beside, alone = _baselines(judged, known, config.seed)
+    found = analysis.compare([*judged, *beside], missing, alone, seed=config.seed)
     make_folder(out)
     with output_lock(out, out / ".lock"):
-        remove_temporaries(out)
+        remove_temporaries(out, *names)
         publish(found, out)
     return found
 
@@ -180,7 +188,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     while len(set(names)) < len(names):
         count += 1
         names = ["/".join(folder.parts[-count:]) for folder in folders]
-    return [printable(name) for name in names]
+    return [visible(printable(name)) for name in names]
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -215,17 +223,27 @@ def _evaluate(
     chain.make_evaluation(folder, tfrecords, evaluation, how, beside)
 
 
-def _baselines(judged: "Sequence[Judged]", known: dict[str, Path], seed: int) -> "Iterator[Judged]":
-    """The baselines of every shard set that is found."""
+def _baselines(
+    judged: "Sequence[Judged]", known: dict[str, Path], seed: int
+) -> "tuple[list[Judged], dict[str, str]]":
+    """The baselines of every shard set that is found; {names of models: why they have none}."""
     from tumorbatch.train import baselines
     from tumorbatch.train.judged import of_baseline
 
-    for dataset, model in {one.dataset: one for one in judged}.items():
+    found: list[Judged] = []
+    alone: dict[str, str] = {}
+    for dataset in dict.fromkeys(one.dataset for one in judged):
+        models = [one for one in judged if one.dataset == dataset]
+        names = ", ".join(one.name for one in models)
         if dataset not in known:
-            log.warning(
-                "no baselines beside %s: its shard set is not among those given by --tfrecords",
-                model.name,
-            )
+            alone[names] = "the shard set is not among those given by --tfrecords"
             continue
-        found: list[Baseline] = baselines.evaluate(known[dataset], seed)
-        yield from (of_baseline(baseline, model) for baseline in found)
+        try:
+            beside = baselines.evaluate(known[dataset], seed)
+        except InputError as error:
+            alone[names] = printable(str(error))
+            continue
+        found += [of_baseline(baseline, models[0]) for baseline in beside]
+    for names, why in alone.items():
+        log.warning("no baselines beside %s: %s", names, why)
+    return found, alone

@@ -181,16 +181,16 @@ def _external(
 ) -> "tuple[list[Baseline], dict[str, str] | None]":
     """What the model's own shard set says of another one: baselines, and which images it knows."""
     from tumorbatch import bundle
-    from tumorbatch import chain_commands as chain
+    from tumorbatch import chain_checks as checks
     from tumorbatch.preprocess import overlap
     from tumorbatch.train import baselines
 
     of = bundle.load(model)
     if trained_on is None:
-        known = chain.shard_sets(sorted(Path().glob("tfrecords*")))
+        known = checks.shard_sets(sorted(Path().glob("tfrecords*")))
         trained_on = known.get(str(of.training.get("dataset_sha256")))
     else:
-        chain.load_own(trained_on, of, model)
+        checks.load_own(trained_on, of, model)
     if trained_on is None:
         return [], None
     # Not its test split: the model has not seen that.

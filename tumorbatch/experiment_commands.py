@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tumorbatch import chain_checks as checks
 from tumorbatch import chain_commands as chain
 from tumorbatch import options, shardset
 from tumorbatch.architectures import ARCHITECTURES
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 RESULT = "result.json"
 FIGURE = "difference.png"
 PAGE = "report.html"
+MODELS = "models"
 SCHEMA_VERSION = 1
 REPLICATES = 2000
 _FIRST, _SECOND = "with CLAHE", "without CLAHE"
@@ -158,6 +160,8 @@ def clahe(
         if not quiet:
             for one in found:
                 click.echo(one.told(_FIRST, _SECOND))
+            if split_by == "file":
+                click.echo("LEAKY: copies of test images were trained on; the figures are too good.")
             click.echo(f"{printable(str(out / PAGE))} has the details.")
     sys.exit(ExitCode.OK)
 
@@ -190,7 +194,7 @@ class Config:
             seed = self.training.schedule.seed + number
             config = replace(self.training, schedule=replace(self.training.schedule, seed=seed))
             trainings += [
-                TrainingPart(shards[arm].out, out / "models" / f"{_ARMS[arm]}-seed{seed}", config)
+                TrainingPart(shards[arm].out, out / MODELS / f"{_ARMS[arm]}-seed{seed}", config)
                 for arm in _ARMS
             ]
         return Parts(list(shards.values()), trainings)
@@ -209,15 +213,17 @@ def run(source: Path, out: Path, config: Config) -> "list[Compared]":
     files = find_sources(source, config.shards.classes)
     make_folder(out)
     with output_lock(out, out / ".lock"):
-        remove_temporaries(out)
+        names = {RESULT, FIGURE, PAGE}
         parts = config.parts(source, out)
+        checks.refuse_foreign(out, {*names, MODELS, *(part.out.name for part in parts.shards)})
+        remove_temporaries(out, *names)
         if parts.missing:
             chain.confirmed(parts.missing, _cost(parts, files, config), config.yes)
         first, second = (chain.make_shards(part) for part in parts.shards)
         # Groups and splits come from the pixels before equalisation; should that ever change, the arms
         # would be judged on other images.
-        chain.refuse_other_images(parts.shards[0].out, parts.shards[1].out, same_split=True)
-        make_folder(out / "models")
+        checks.refuse_other_images(parts.shards[0].out, parts.shards[1].out, same_split=True)
+        make_folder(out / MODELS)
         models = [chain.make_training(part).model_id for part in parts.trainings]
         arms, test = _answered(parts)
         found = analysis.compare(arms[0], arms[1], test.labels, test.groups, REPLICATES, 0)
@@ -303,6 +309,7 @@ def _publish(
 ) -> None:
     from tumorbatch import figures
     from tumorbatch.train import experiment_page
+    from tumorbatch.train.compare import protocol
 
     schedule = config.training.schedule
     seeds = value["seeds"]
@@ -321,9 +328,11 @@ def _publish(
           for split, of in value["counts"].items()),
     ]  # fmt: skip
     png = figures.png(experiment_page.draw(found, _FIRST, _SECOND))
+    split = protocol(value["split_by"], value["leaky"])
     title = f"Does CLAHE help {config.training.architecture}?"
+    title += " (LEAKY split)" if value["leaky"] else ""
     html = experiment_page.page(
-        title, found, _FIRST, _SECOND, setup, n, value["groups_in_test"], REPLICATES, png
+        title, found, _FIRST, _SECOND, split, setup, n, value["groups_in_test"], REPLICATES, png
     )
     write_bytes(out / FIGURE, png)
     write_bytes(out / PAGE, html.encode())

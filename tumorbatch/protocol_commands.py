@@ -1,12 +1,14 @@
 """`evaluate --protocols`: one model's training under every protocol, and the figures side by side."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle, figures, options, shardset
+from tumorbatch import chain_checks as checks
 from tumorbatch import chain_commands as chain
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
@@ -29,6 +31,7 @@ PAGE = "protocols.html"
 FIGURE = "protocols.png"
 CSV = "protocols.csv"
 JSON = "protocols.json"
+EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,14 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Protocols":
     name = printable(model.resolve().name)
     make_folder(out)
     with output_lock(out, out / ".lock"):
-        remove_temporaries(out)
+        names = {PAGE, FIGURE, CSV, JSON}
+        bundles = {f"{model.resolve().name}-{split_by}" for split_by in SPLIT_BY}
+        checks.refuse_foreign(out, {*names, *bundles, EVALUATIONS})
+        remove_temporaries(out, *names)
         judged = [
             answer
             for trained in _built(model, tfrecords, out, config)
-            for answer in _answers(name, trained, out / "evaluations", config.evaluation)
+            for answer in _answers(name, trained, out / EVALUATIONS, config.evaluation)
         ]
         how = config.evaluation
         found = protocols.side_by_side(judged, how.replicates, how.seed)
@@ -122,8 +128,11 @@ def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfi
 
 def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trained]:
     """The training under each protocol; shard sets and trainings that are missing are made."""
+    from tumorbatch.preprocess.classes import find_sources
+
     of = bundle.load(model)
-    own = chain.load_own(tfrecords, of, model)
+    _refuse_ignored(of, config)
+    own = checks.load_own(tfrecords, of, model)
     shards = {
         split_by: ShardsPart(
             config.source,
@@ -150,12 +159,19 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trai
         for split_by, part in shards.items()
     }
     parts = Parts(list(shards.values()), list(trainings.values()))
+    if any(part.missing for part in parts.shards):
+        files = find_sources(config.source, shards[next(iter(shards))].config.classes)
+        checks.refuse_changed_source(tfrecords, config.source, files)
     if parts.missing:
         chain.confirmed(parts.missing, _cost(parts, of, own), config.yes)
     for part in shards.values():
         if part.missing:
             chain.make_shards(part)
-            _refuse_other(part, own, tfrecords)
+            try:
+                _refuse_other(part, own, tfrecords)
+            except ConfigError:
+                shutil.rmtree(part.out)  # made here and now, and in the way of the next try
+                raise
     for split_by, wanted in trainings.items():
         if wanted.missing:
             chain.make_training(wanted)
@@ -166,6 +182,17 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trai
     }
     found[own.split_by] = Trained(own.split_by, tfrecords, model)
     return [found[split_by] for split_by in SPLIT_BY]
+
+
+def _refuse_ignored(of: Bundle, config: Config) -> None:
+    """Raise where an option names what is not there, or what would not be used."""
+    if config.weights is not None and of.architecture not in architectures.PRETRAINED:
+        raise ConfigError(f"{of.architecture} starts from no weights: leave out --weights.")
+    if config.patients is not None and not config.patients.is_file():
+        raise InputError(f"{config.patients}, given with --groups, is not there.")
+    for folder in config.reuse:
+        if not folder.is_dir():
+            raise InputError(f"{folder}, given with --reuse, is no folder.")
 
 
 def _beside(tfrecords: Path, split_by: str) -> Path:
@@ -186,7 +213,7 @@ def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
             f"{part.out} holds a shard set that does not fit {tfrecords} ({'; '.join(changes)}). Move "
             "it away, and it is made anew."
         )
-    chain.refuse_other_images(tfrecords, part.out, same_split=False)
+    checks.refuse_other_images(tfrecords, part.out, same_split=False)
 
 
 def _training(of: Bundle, model: Path, config: Config, needed: bool) -> "TrainConfig":

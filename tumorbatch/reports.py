@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorbatch.errors import InputError
 from tumorbatch.files import printable
+from tumorbatch.page import visible
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
@@ -132,8 +133,9 @@ def explore_report(report: "explore_stage.Report", out: Path) -> str:
 def _metadata(of: dict[str, Any]) -> list[str]:
     if of["grouped"] is None:
         return []
-    low, high = of["grouped"]["group_interval_95"]
-    interval = "" if low is None else f" (95 % interval {low:.1%} to {high:.1%}, n = {of['n']:,})"
+    over_groups = of["grouped"]["group_interval_95"]
+    low, high = of["grouped"]["interval_95"] if over_groups[0] is None else over_groups
+    interval = f" (95 % interval {low:.1%} to {high:.1%}, n = {of['n']:,})"
     return [
         f"Height, width and format alone tell the class of {of['grouped']['accuracy']:.1%} of the "
         f"images{interval}; the more frequent class is {of['majority']['accuracy']:.1%}."
@@ -201,22 +203,31 @@ def series_report(outcomes: "list[series.Outcome]") -> str:
     return "\n".join(lines)
 
 
+_PROTOCOLS = {
+    "leaky": "LEAKY, copies of test images were trained on",
+    "group": "grouped, copies of test images were not trained on",
+    "shape": "held-out shapes, no image size of the test split was trained on",
+    "external": "external set",
+}
+
+
 def evaluation_report(report: "evaluation_config.Report", out: Path) -> str:
     """The test split's figures with n and intervals, where the report lies, and what was frozen."""
     model, test = report.metrics["model"], report.metrics["test"]
     leaky = report.metrics["protocol"] == "leaky"
     lines = [
         f"{model['name']} on {test['n']:,} test images in {test['groups']:,} groups of copies, "
-        "protocol: "
-        + ("LEAKY, copies of test images were trained on" if leaky else report.metrics["protocol"]),
-        f"{'':20}{'n':>6}  {'at threshold ' + format(model['threshold'], 'g'):24}  at threshold 0.5",
+        f"protocol: {_PROTOCOLS[report.metrics['protocol']]}",
+        f"{'':18}{'n':>6}  {'at threshold ' + format(model['threshold'], 'g'):24}{'n':>6}  "
+        "at threshold 0.5",
     ]
     for name in (
         "accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "average_precision",
         "brier", "log_loss", "ece",
     ):  # fmt: skip
         chosen, plain = (_figure(of["figures"][name]) for of in (test, test["at_0.5"]))
-        lines.append(f"{name:20}{test['figures'][name]['n']:>6}  {chosen:24}  {plain}")
+        n, plain_n = (of["figures"][name]["n"] for of in (test, test["at_0.5"]))
+        lines.append(f"{name:18}{n:>6}  {chosen:24}{plain_n:>6}  {plain}")
     lines.append("In brackets: 95 % intervals.")
     if leaky:
         lines.append("LEAKY: these figures are too good to be true for new images.")
@@ -313,15 +324,15 @@ def predictions_table(file: Path, rows: int, errors: bool) -> None:
     Raises:
         InputError: There is no readable predictions file.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from tumorbatch.console import Output
     from tumorbatch.infer.predictions import iterate_rows, read_metadata
 
     metadata = read_metadata(file)
     if "model_id" not in metadata:
         raise InputError(f"{_name(file)} is no predictions file of tumorbatch.")
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Output(120)
     for name in ("model_id", "threshold", "statuses", "labels", "finished"):
         console.print(f"{name}: {metadata[name]}", markup=False, highlight=False)
     table = Table("path", "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")
@@ -346,4 +357,4 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["flags"],
         row["error"],
     ]
-    return [escape(cell or "") for cell in cells]
+    return [escape(visible(cell or "")) for cell in cells]

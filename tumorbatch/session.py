@@ -4,15 +4,18 @@ import contextlib
 import datetime
 import json
 import logging
+import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import click
 
 from tumorbatch.errors import ExitCode, TumorBatchError
+from tumorbatch.page import visible
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
@@ -59,11 +62,16 @@ def deferred() -> Iterator[Callable[[], None]]:
     now()
 
 
+def _harmless(text: str) -> str:
+    """Names in it may hold what commands a terminal."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 class _Formatter(logging.Formatter):
     """Plain sentences on a terminal, time and level elsewhere."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = _harmless(record.getMessage())
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.capitalize()}: {text}"
         if sys.stderr.isatty():
@@ -99,7 +107,16 @@ def _tell(sentence: str, code: ExitCode, log_format: str) -> None:
     if log_format == "json":
         logging.getLogger("tumorbatch").error("%s", sentence, extra={"exit_code": code})
     else:
-        click.echo(sentence, err=True)
+        click.echo(_harmless(sentence), err=True)
+
+
+def _of_printing(error: OSError) -> bool:
+    """Whether it comes from what is printed, by click or rich, and not from a file."""
+    printers = {("click", "echo"), ("rich", "print"), ("rich", "_write_buffer")}
+    return any(
+        (os.path.basename(os.path.dirname(frame.filename)), frame.name) in printers
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 @contextlib.contextmanager
@@ -119,6 +136,14 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
     except TumorBatchError as error:
         _tell(f"Error: {error}", error.exit_code, log_format)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not _of_printing(error):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not missed
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no error
+            why = f"Error: standard output cannot be written: {error.strerror}. The results are there."
+            _tell(why, ExitCode.CANNOT_WRITE, log_format)
+            sys.exit(ExitCode.CANNOT_WRITE)
     except KeyboardInterrupt as interruption:
         _tell(f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format)
         sys.exit(ExitCode.TRY_AGAIN)

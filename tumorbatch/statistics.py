@@ -20,7 +20,7 @@ _TAILS = (2.5, 97.5)  # per cent
 _CELLS = 1 << 17  # weights at once: 1 MiB, which stays in a core's cache
 _EXACT_BELOW = 25  # discordant pairs; fewer, and the chi-square approximation is poor (see `mcnemar`)
 # An interval of replicates that are mostly undefined would be one of the lucky ones.
-_DEFINED = 0.95
+DEFINED = 0.95
 
 Weights = NDArray[np.float64]
 Statistic = Callable[[Weights], NDArray[np.float64]]
@@ -43,7 +43,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     centre = share + _Z**2 / (2 * n)
     half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     scale = 1 + _Z**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return (low if successes else 0.0), (high if successes < n else 1.0)  # but for rounding
 
 
 def resampled(
@@ -108,10 +109,12 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
             of the classes, say. Those are left out.
 
     Returns:
-        2.5th and 97.5th percentile, or None where more than 5 % of the replicates are undefined.
+        2.5th and 97.5th percentile; or None where more than 5 % of the replicates are undefined, or all
+        are the same: a sample without a single error, say, from which no error can be drawn, does not
+        make the figure certain.
     """
     defined = values[~np.isnan(values)]
-    if not len(values) or len(defined) < _DEFINED * len(values):
+    if not len(values) or len(defined) < DEFINED * len(values) or np.ptp(defined) == 0:
         return None
     low, high = np.percentile(defined, _TAILS)
     return float(low), float(high)
@@ -126,7 +129,8 @@ class Figure:
         n: Images it was computed from (of a proportion: its denominator).
         low: Lower end of the interval, or None.
         high: Upper end, or None.
-        method: "wilson" (images counted as independent) or "bootstrap" (over duplicate groups).
+        method: "wilson" (images counted as independent); "bootstrap" (over duplicate groups);
+            "bootstrap, mirrored" (see `mirrored`); "exact"; "ends" (of other figures' intervals).
         low_by_group: Of a proportion, beside Wilson's: lower end by the bootstrap over groups.
         high_by_group: Upper end likewise.
     """
@@ -188,6 +192,25 @@ def bootstrapped(value: float, n: int, replicates: NDArray[np.float64]) -> Figur
     return Figure(value, n, low, high, "bootstrap")
 
 
+def mirrored(value: float, n: int, replicates: NDArray[np.float64]) -> Figure:
+    """A figure of at least 0 whose replicates lean upwards, as those of a calibration error do.
+
+    Their percentile interval can lie above the figure itself. Here it is joined with its mirror image
+    about the figure (the "basic" bootstrap interval), and so holds the figure and what lies on either
+    side of it; rather too wide.
+
+    References:
+        A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application", Cambridge 1997,
+        section 5.2: basic and percentile limits.
+    """
+    found = bootstrapped(value, n, replicates)
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    low = min(found.low, 2 * value - found.high)
+    high = max(found.high, 2 * value - found.low)
+    return Figure(value, n, max(0.0, low), high, "bootstrap, mirrored")
+
+
 def difference(
     first: Statistic,
     second: Statistic,
@@ -198,7 +221,7 @@ def difference(
     """How much larger `first` is than `second` on the same images: the paired bootstrap.
 
     Both meet the same replicates, so what makes the images hard or easy for both cancels out. Where the
-    interval holds 0 the data do not tell the two apart.
+    interval holds 0, or there is none, the data do not tell the two apart.
 
     Args:
         first: float64 weights [r, n] -> float64 [r].

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.bundles import rewrite
 from tumorbatch import bundle
 from tumorbatch.atomic import write_bytes, write_json
 from tumorbatch.bundle import MODEL, WEIGHTS, Bundle, best, load, load_network, serialize_weights
@@ -94,7 +95,7 @@ def _edit_weights(folder: Path, change: Callable[[dict[str, Any]], None]) -> Non
 
 def _replace_weights(folder: Path, data: bytes) -> None:
     (folder / WEIGHTS).write_bytes(data)
-    _edit(folder, weights_sha256=hashlib.sha256(data).hexdigest())
+    rewrite(folder, weights_sha256=hashlib.sha256(data).hexdigest())
 
 
 # --- the whole ----------------------------------------------------------------------------------
@@ -128,6 +129,40 @@ def test_the_model_id_names_what_decides_a_prediction(folder: Path) -> None:
     ]
     assert len({made.model_id, *(other.model_id for other in others)}) == 5
     assert replace(made, training={}, versions={}).model_id == made.model_id
+
+
+CALIBRATION = {
+    "split": "validation", "dataset_sha256": "0" * 64,
+    "threshold": {"value": 0.5, "rule": "youden", "reached": True, "n": 9, "note": "Chosen."},
+    "temperature": {"value": 1.0, "n": 9, "note": "Fitted."},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"threshold": 0.4}, "has the model_id cnn1-"),
+        ({"model_id": "cnn1-000000000000"}, "has the model_id cnn1-000000000000"),
+        ({"calibration": {**CALIBRATION, "threshold": None}}, "does not say how"),
+        ({"calibration": {**CALIBRATION, "dataset_sha256": ...}}, "does not say how"),
+        ({"calibration": {"threshold": "high"}}, "does not say how"),
+        ({"calibration": {**CALIBRATION, "threshold": {**CALIBRATION["threshold"], "value": 0.4}}},
+         "has another threshold"),
+        ({"calibration": {**CALIBRATION, "temperature": {**CALIBRATION["temperature"], "n": "9"}}},
+         "does not say how"),
+    ],
+)  # fmt: skip
+def test_a_bundle_that_contradicts_itself_is_refused(
+    folder: Path, changes: dict[str, Any], words: str
+) -> None:
+    """Reports tell how the threshold was chosen, and name the model by its id: both must be true."""
+    _edit(folder, calibration=CALIBRATION)
+    assert load(folder).calibration == CALIBRATION
+    if "calibration" in changes:
+        changes = {"calibration": {k: v for k, v in changes["calibration"].items() if v is not ...}}
+    _edit(folder, **changes)
+    with pytest.raises(InputError, match=words):
+        load(folder)
 
 
 def test_the_weights_file_is_float32_and_holds_weights_alone(bundles: Path) -> None:
@@ -191,10 +226,10 @@ def test_a_weight_of_another_shape(folder: Path, shape: tuple[int, ...]) -> None
 
 
 def test_weights_of_another_network_or_size(folder: Path, bundles: Path) -> None:
-    _edit(folder, architecture="cnn2")
+    rewrite(folder, architecture="cnn2")
     with pytest.raises(InputError, match="misses weight"):
         load_network(folder, load(folder))
-    _edit(folder, architecture="cnn1", preprocessing=Preprocessing(size=64).to_dict())
+    rewrite(folder, architecture="cnn1", preprocessing=Preprocessing(size=64))
     with pytest.raises(InputError, match="has shape"):
         load_network(folder, load(folder))
 

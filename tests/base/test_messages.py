@@ -5,6 +5,7 @@ import logging
 import os
 import pickle  # noqa: TID251 - as multiprocessing uses it
 import pty
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -133,3 +134,40 @@ def test_on_a_terminal_a_bar_and_with_quiet_nothing(
     else:
         assert text == "|end"
     assert caplog.records == []
+
+
+SAYS = """
+import sys
+import click
+from tumorbatch.console import Output
+from tumorbatch.session import session
+console = Output(80)
+with session(False, ""):
+    for _ in range(20_000):  # more than a pipe holds
+        {print}
+    sys.stdout.flush()
+print("went on", file=sys.stderr)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("by", ["click.echo('a line')", "console.print('a line')"])
+@pytest.mark.parametrize("target", ["full", "closed"])
+def test_a_standard_output_that_takes_nothing_is_no_bug(by: str, target: str) -> None:
+    """A full disk is an error of output; a reader that has seen enough (`| head`) is none."""
+    command = [sys.executable, "-c", SAYS.format(print=by)]
+    if target == "full":
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert (done.returncode, "standard output cannot be written" in done.stderr) == (73, True)
+        assert "Traceback" not in done.stderr
+    else:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as reader:
+            assert reader.stdout is not None
+            assert reader.stderr is not None
+            reader.stdout.readline()
+            reader.stdout.close()
+            told = reader.stderr.read()
+        assert (reader.returncode, told) == (3, "went on\n")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from tests.bundles import rewrite
 from tumorbatch import bundle, records, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import find_files
@@ -472,8 +473,7 @@ def test_a_rerun_renews_and_another_model_is_refused(
     )
 
     other = Path(shutil.copytree(model, tmp_path / "other"))
-    value = json.loads((other / "model.json").read_text()) | {"threshold": 0.25}
-    (other / "model.json").write_text(json.dumps(value))
+    rewrite(other, threshold=0.25, calibration={})
     before = _content(out.parent)
     code, output = invoke(*command, "--model", other)
     assert code == ExitCode.USAGE

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.bundles import rewrite
 from tumorbatch.errors import ExitCode, TryAgainError
 from tumorbatch.infer import parts, stage
 from tumorbatch.infer.assemble import flags
@@ -179,8 +180,7 @@ def test_another_plan_is_refused_and_overwrite_starts_anew(
     with pytest.raises(TryAgainError):
         stage.run(images, out, model, Config(workers=1, max_runtime=1e-9))
     other = Path(shutil.copytree(model, tmp_path / "other"))
-    value = json.loads((other / "model.json").read_text()) | {"threshold": 0.25}
-    (other / "model.json").write_text(json.dumps(value))
+    rewrite(other, threshold=0.25, calibration={})
     command = ("infer", images, out, "--model", other, "--workers", 1, "--quiet")
     code, output = invoke(*command)
     assert (code, "interrupted run that was about something else" in output) == (ExitCode.USAGE, True)
@@ -300,8 +300,7 @@ def test_incremental_with_another_model_is_refused_unless_overwrite(
     out = tmp_path / "out.parquet"
     _incremental(few, model, out)
     other = Path(shutil.copytree(model, tmp_path / "other"))
-    value = json.loads((other / "model.json").read_text()) | {"temperature": 2.0}
-    (other / "model.json").write_text(json.dumps(value))
+    rewrite(other, temperature=2.0, calibration={})
     command = ("infer", few, out, "--incremental", "--workers", 1)
     code, output = invoke(*command, "--model", other)
     assert (code, "--overwrite" in output) == (ExitCode.USAGE, True)

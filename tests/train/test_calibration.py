@@ -230,20 +230,25 @@ def test_predictive_values_are_the_published_ones() -> None:
     prevalence of that study, 0.75, and 0.45 and 0.95 at 0.25.
     """
     sensitivity, specificity = proportion(231, 258), proportion(54, 86)
-    drawn = {"sensitivity": np.full(10, 231 / 258), "specificity": np.full(10, 54 / 86)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tumorbatch.train.calibration.PREVALENCES", (0.75, 0.25))
-        study, rare = predictive_values(sensitivity, specificity, drawn)
+        study, rare = predictive_values(sensitivity, specificity)
     assert study["ppv"]["value"] == pytest.approx(231 / 263, abs=1e-9)
     assert study["npv"]["value"] == pytest.approx(54 / 81, abs=1e-9)
     assert (round(rare["ppv"]["value"], 2), round(rare["npv"]["value"], 2)) == (0.45, 0.95)
-    assert rare["ppv"]["low"] == pytest.approx(rare["ppv"]["value"])
 
 
-def test_their_intervals_come_from_the_replicates() -> None:
-    rng = np.random.default_rng(0)
-    drawn = {"sensitivity": rng.uniform(0.8, 0.9, 500), "specificity": rng.uniform(0.9, 0.95, 500)}
-    rows = predictive_values(proportion(85, 100), proportion(92, 100), drawn)
+def test_their_intervals_are_made_of_the_ends_of_both() -> None:
+    """By hand, at a prevalence of 10 %; the wider of Wilson's ends and the bootstrap's."""
+    by_group = np.r_[np.full(50, 0.5), np.full(50, 0.9)]  # sensitivity: 0.5 to 0.9, wider than Wilson's
+    sensitivity, specificity = proportion(85, 100, by_group), proportion(92, 100)
+    rows = predictive_values(sensitivity, specificity)
+    spec = specificity.low, specificity.high
+    low = 0.5 * 0.1 / (0.5 * 0.1 + (1 - spec[0]) * 0.9)
+    sens = max(sensitivity.high, 0.9)
+    high = sens * 0.1 / (sens * 0.1 + (1 - spec[1]) * 0.9)
+    assert (rows[1]["ppv"]["low"], rows[1]["ppv"]["high"]) == pytest.approx((low, high))
+    assert rows[1]["npv"]["low"] == pytest.approx(spec[0] * 0.9 / (spec[0] * 0.9 + 0.5 * 0.1))
     assert [row["prevalence"] for row in rows] == [0.5, 0.1, 0.01, 0.001]
     for row in rows:
         for figure in (row["ppv"], row["npv"]):
@@ -254,7 +259,13 @@ def test_their_intervals_come_from_the_replicates() -> None:
 
 
 def test_a_test_that_calls_nobody_has_no_ppv() -> None:
-    drawn = {"sensitivity": np.zeros(9), "specificity": np.ones(9)}
-    row = predictive_values(proportion(0, 5), proportion(5, 5), drawn)[0]
-    assert row["ppv"]["value"] is None
+    row = predictive_values(proportion(0, 5), proportion(5, 5))[0]
+    assert (row["ppv"]["value"], row["ppv"]["low"], row["ppv"]["high"]) == (None, None, None)
     assert row["npv"]["value"] == 0.5
+
+
+def test_a_perfect_split_leaves_predictive_values_a_width() -> None:
+    """Six of six Healthy are right; where tumours are rare that says little of a positive answer."""
+    row = predictive_values(proportion(6, 6), proportion(6, 6))[-1]
+    assert row["ppv"]["value"] == row["ppv"]["high"] == 1
+    assert row["ppv"]["low"] < 0.01

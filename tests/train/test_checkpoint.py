@@ -138,7 +138,9 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 # --- real processes, real signals -------------------------------------------------------------------
 
 TRAIN = (
-    "--arch", "cnn1", "--epochs", "4", "--batch-size", "8", "--device", "cpu", "--deterministic",
+    # So many that none of the kills comes behind the end.
+    "--arch", "cnn1", "--epochs", "30", "--patience", "30", "--batch-size", "8", "--device", "cpu",
+    "--deterministic",
     "--checkpoint-minutes", "0.001", "--threads", "1", "--onednn", "off",
 )  # fmt: skip
 

@@ -2,17 +2,21 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from tests.bundles import rewrite
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
+from tumorbatch.statistics import Figure
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +148,96 @@ def test_without_its_shard_set_a_model_is_named_or_told_without_baselines(
 
 
 def test_a_changed_threshold_is_evaluated_anew(work: Path, invoke: Any) -> None:
-    path = work / "models" / "cnn1" / "model.json"
-    value = json.loads(path.read_text()) | {"threshold": 0.125}
-    value["calibration"]["threshold"]["value"] = 0.125
-    path.write_text(json.dumps(value))
+    rewrite(work / "models" / "cnn1", threshold=0.125, calibration={})
     code, _ = invoke("compare", "models/cnn1", "--device", "cpu", "--quiet")
     assert code == ExitCode.OK
     row = _rows(work)[-1]
     assert (row["name"], float(row["threshold"])) == ("cnn1", 0.125)
+
+
+def test_what_was_not_frozen_is_not_what_is_compared(work: Path, invoke: Any) -> None:
+    """`infer` decides by the bundle's threshold, so that one is told; the other answer stays."""
+    asked = ("evaluate", "cnn1", "--threshold", "0.999", "--no-freeze", "--device", "cpu", "--quiet")
+    assert invoke(*asked)[0] == ExitCode.OK
+    before = (work / "results/cnn1/metrics.json").read_bytes()
+    code, _ = invoke("compare", "models/cnn1", "--device", "cpu", "--quiet")
+    assert code == ExitCode.OK
+    row, of = _rows(work)[-1], bundle.load(work / "models/cnn1")
+    assert (row["model_id"], float(row["threshold"])) == (of.model_id, of.threshold)
+    assert (work / "results/cnn1/metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["edited", "cut", "gone"])
+def test_predictions_that_are_not_those_of_the_figures_are_made_anew(
+    damage: str, work: Path, invoke: Any
+) -> None:
+    path = work / "results/cnn1/predictions.parquet"
+    before, rows = path.read_bytes(), _rows(work)
+    if damage == "edited":
+        table = pq.read_table(path)
+        pq.write_table(pa.concat_tables([table, table]), path)
+    elif damage == "cut":
+        path.write_bytes(before[:-100])
+    else:
+        path.unlink()
+    assert invoke("compare", "--device", "cpu", "--quiet")[0] == ExitCode.OK
+    assert path.read_bytes() == before
+    assert _rows(work) == rows
+
+
+def test_a_damaged_shard_set_leaves_the_models_without_baselines(work: Path, invoke: Any) -> None:
+    next((work / "tfrecords").glob("train-*")).unlink()
+    code, output = invoke("compare", "--device", "cpu")
+    assert code == ExitCode.SOME_ERRORS
+    assert [row["name"] for row in _rows(work)] == ["cnn1", "cnn2"]
+    assert "WITHOUT BASELINES: cnn1, cnn2:" in output
+    value = json.loads((work / "results/compare/compare.json").read_text())
+    assert list(value["without_baselines"]) == ["cnn1, cnn2"]
+    page = (work / "results/compare/compare.html").read_text()
+    assert "No baselines stand beside these models" in page
+    assert "beside baselines that know nothing" not in page
+
+
+def test_what_is_no_fault_of_a_model_ends_the_comparison(work: Path, invoke: Any) -> None:
+    shutil.rmtree(work / "results" / "cnn2")
+    (work / "file").write_text("")
+    code, output = invoke("compare", "--results", "file", "--out", "out", "--device", "cpu")
+    assert (code, "Cannot write" in output) == (ExitCode.CANNOT_WRITE, True)
+    code, output = invoke("compare", "--tfrecords", "nosuch")
+    assert (code, "nosuch is not there" in output) == (ExitCode.NO_INPUT, True)
+    (work / ".out.parquet.tmp-4242").write_text("another run's")
+    code, output = invoke("compare", "--out", ".", "--device", "cpu")
+    assert (code, "holds what is not from this command" in output) == (ExitCode.USAGE, True)
+    assert (work / ".out.parquet.tmp-4242").exists()
+
+
+def test_names_are_harmless_in_tables(work: Path, invoke: Any) -> None:
+    for name in ("=cmd|calc!A0", "\x1b[31mred", os.fsdecode(b"\xff\xe9")):
+        shutil.copytree(work / "models" / "cnn1", work / "models" / name)
+    code, output = invoke("compare", "--device", "cpu")
+    assert code == ExitCode.OK
+    assert [row["name"] for row in _rows(work)][3:] == [
+        "'=cmd|calc!A0", r"\u001b[31mred", r"\xff\xe9", "cnn1", "cnn2",
+    ]  # fmt: skip
+    assert "\x1b[31m" not in output
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+def test_no_interval_is_cut_off_on_a_narrow_terminal(
+    columns: int, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tumorbatch.train import compare, judged, tables
+
+    monkeypatch.setattr(tables, "_WIDTH", columns)
+    one = judged.of_model("cnn1", bundle.load(work / "models/cnn1"), work / "results/cnn1")
+    found = compare.compare([one], {}, replicates=100)
+    tables.comparison_table(found)
+    output = capsys.readouterr().out
+    for figure in found.rows[0].figures.values():
+        ends = [f"{end:.3f}" for end in (figure.value, figure.low, figure.high) if end is not None]
+        assert all(end in output for end in ends)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in output
+    assert max(map(len, output.splitlines())) <= columns
 
 
 def test_results_of_another_model_of_that_name_stay(work: Path, invoke: Any) -> None:
@@ -194,7 +280,7 @@ def protocols(trained: Path, sample: Path, tmp_path_factory: pytest.TempPathFact
 
     folder = tmp_path_factory.mktemp("protocols") / "work"
     shutil.copytree(trained, folder)
-    how = EvaluationConfig(device="cpu", gallery=0, replicates=100)
+    how = EvaluationConfig(device="cpu", gallery=0)
     config = Config(how, source=sample, workers=2, yes=True)
     run(folder / "models/cnn1", folder / "tfrecords", folder / "results/protocols/cnn1", config)
     return folder
@@ -207,7 +293,7 @@ def again(protocols: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return folder
 
 
-PROTOCOLS = ("evaluate", "cnn1", "--protocols", "--device", "cpu", "--replicates", "100")
+PROTOCOLS = ("evaluate", "cnn1", "--protocols", "--device", "cpu")
 
 
 def _protocol_rows(folder: Path) -> list[dict[str, Any]]:
@@ -252,8 +338,7 @@ def test_the_page_names_each_protocol_in_words(protocols: Path) -> None:
         assert words in html
     assert "copies and near copies of test images were trained on" in html
     for row in _protocol_rows(protocols):
-        figure = row["figures"]["auc"]
-        assert f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" in html
+        assert Figure.from_dict(row["figures"]["auc"]).told() in html
     assert (folder / "protocols.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "protocols.csv").read_text().splitlines()) == 13
 
@@ -316,7 +401,7 @@ def test_what_does_not_fit_is_refused(what: str, again: Path, sample: Path, invo
         shutil.copytree(sample, less)
         next(path for path in sorted(less.rglob("*.png"))).unlink()
         options = ["--src", less, "--yes"]
-        named = "do not hold the same images"
+        named = "1 of its files are gone or have another size, 0 are new"
     else:
         (again / "tfrecords").rename(again / "mine")
         shutil.copytree(again / "tfrecords-file", again / "tfrecords")
@@ -325,6 +410,44 @@ def test_what_does_not_fit_is_refused(what: str, again: Path, sample: Path, invo
     code, output = invoke(*PROTOCOLS, *options)
     assert (code, named in output) == (expected, True), output
     assert _protocol_rows(again) == before
+
+
+def test_a_source_of_the_same_sizes_and_other_content_blocks_nothing(
+    again: Path, sample: Path, invoke: Any
+) -> None:
+    """It is seen when the shards are made; the set that was made of it does not stay in the way."""
+    shutil.rmtree(again / "tfrecords-file")
+    shutil.rmtree(again / "results/protocols/cnn1/cnn1-file")
+    other = Path(shutil.copytree(sample, again / "other"))
+    path = next(path for path in sorted(other.rglob("*.png")) if path.stat().st_size > 100)
+    data = path.read_bytes()
+    path.write_bytes(data[:-40] + bytes(40))
+    code, output = invoke(*PROTOCOLS, "--src", other, "--yes")
+    assert code == ExitCode.USAGE
+    assert "do not hold the same images" in output
+    assert not (again / "tfrecords-file").exists()
+    path.write_bytes(data)
+    assert invoke(*PROTOCOLS, "--src", other, "--yes", "--quiet")[0] == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--weights", "nosuch.h5"), ExitCode.USAGE, "cnn1 starts from no weights"),
+        (
+            ("--groups", "nosuch.csv"),
+            ExitCode.NO_INPUT,
+            "nosuch.csv, given with --groups",
+        ),
+        (("--reuse", "nosuch"), ExitCode.NO_INPUT, "nosuch, given with --reuse, is no folder"),
+        (("--out", "models"), ExitCode.USAGE, "holds what is not from this command (cnn1, cnn2)"),
+    ],
+)
+def test_what_is_named_must_be_there(
+    options: tuple[str, ...], code: int, words: str, again: Path, invoke: Any
+) -> None:
+    found, output = invoke(*PROTOCOLS, *options)
+    assert (found, words in output) == (code, True), output
 
 
 @pytest.mark.parametrize(

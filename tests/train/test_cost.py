@@ -65,3 +65,9 @@ def test_without_a_terminal_it_says_what_to_give(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(ConfigError, match=r"This makes 1 training: .* give --yes to start it"):
         confirmed("1 training", Cost(90, 90, 1, 1), yes=False)
+
+
+def test_a_closed_standard_input_is_no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
+    with pytest.raises(ConfigError, match="give --yes"):
+        confirmed("1 training", Cost(90, 90, 1, 1), yes=False)

@@ -92,12 +92,22 @@ def test_the_page_holds_every_seed_and_warns_of_few(seeds: int) -> None:
     found = compare(FIRST[:seeds], SECOND[:seeds], LABELS, GROUPS, replicates=50)
     png = figures.png(experiment_page.draw(found, "with", "without"))
     html = experiment_page.page(
-        "A <title>", found, "with", "without", [("source", "<b>x</b>")], N, 30, 50, png
+        "A <title>",
+        found,
+        "with",
+        "without",
+        "held-out shapes",
+        [("source", "<b>x</b>")],
+        N,
+        30,
+        50,
+        png,
     )
     html = html.replace("\N{NO-BREAK SPACE}", " ")
     assert ("hardly known" in html) == (seeds < 3)
     assert "<b>x" not in html
     assert "A &lt;title&gt;" in html
+    assert "Protocol: held-out shapes." in html
     for of in found:
         for pair in of.pairs:
             assert signed(pair.difference) in html

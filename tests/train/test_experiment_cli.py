@@ -153,7 +153,7 @@ def test_another_experiment_in_its_place_is_refused(copy: Path, sample: Path, in
 
 
 def test_arms_with_other_splits_are_refused(done: Path, tmp_path: Path) -> None:
-    from tumorbatch.chain_commands import refuse_other_images
+    from tumorbatch.chain_checks import refuse_other_images
     from tumorbatch.errors import ConfigError
 
     first = done / "tfrecords-clahe"

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
 from tumorbatch.statistics import difference, resampled
-from tumorbatch.train.measures import Measures, Ranks, auc_statistic, auc_within, ece_edges
+from tumorbatch.train.measures import Measures, ece_edges
+from tumorbatch.train.ranking import Ranks, auc_difference, auc_figure, auc_statistic, auc_within
 from tumorbatch.train.recalibration import Recalibration
 
 
@@ -130,18 +131,17 @@ def test_equal_mass_bins_hold_as_many_images_each() -> None:
 def test_figures_have_their_own_n_and_an_interval() -> None:
     logits, labels = _drawn(1, 200, 6)
     measures = Measures(logits, labels, 0.5, 1.0)
-    figures = measures.figures(measures.bootstrap(np.arange(200), 300))
+    figures = measures.figures(measures.bootstrap(np.arange(200), 300), np.arange(200))
     counts = measures.confusion
     assert tuple(figures) == Measures.NAMES
     assert figures["sensitivity"].n == counts["tp"] + counts["fn"] == labels.sum()
     assert figures["precision"].n == counts["tp"] + counts["fp"]
     for name, figure in figures.items():
-        assert figure.method == ("wilson" if name in Measures.PROPORTIONS else "bootstrap")
+        other = "bootstrap, mirrored" if name.startswith("ece") else "bootstrap"
+        assert figure.method == ("wilson" if name in Measures.PROPORTIONS else other)
         assert figure.low is not None
         assert figure.high is not None
-        assert figure.low < figure.high
-        if not name.startswith("ece"):  # whose replicates lean upwards
-            assert figure.low < figure.value < figure.high
+        assert figure.low < figure.value < figure.high
     for name in Measures.PROPORTIONS:  # the two ways agree where nothing is duplicated
         figure = figures[name]
         assert figure.low_by_group == pytest.approx(figure.low, abs=0.03)
@@ -150,7 +150,7 @@ def test_figures_have_their_own_n_and_an_interval() -> None:
 def test_one_class_has_no_auc_and_never_tumor_no_precision() -> None:
     logits = np.float32([-1, -2, -3])
     only_healthy = Measures(logits, np.zeros(3, int), 0.5, 1.0)
-    figures = only_healthy.figures(only_healthy.bootstrap(np.arange(3), 50))
+    figures = only_healthy.figures(only_healthy.bootstrap(np.arange(3), 50), np.arange(3))
     for name in ("auc", "average_precision", "sensitivity", "precision", "f1"):
         assert figures[name].value is None, name
     assert figures["specificity"].value == 1
@@ -166,6 +166,42 @@ def test_a_paired_difference_of_auc() -> None:
     )
     assert got.value == pytest.approx(expected)
     assert 0 < got.low < got.value < got.high
+
+
+def test_a_perfect_auc_is_not_certain() -> None:
+    """Six disjoint pairs of groups, all won: Clopper and Pearson's bound of 6 of 6, by scipy."""
+    from scipy.stats import binomtest
+
+    labels, groups = np.repeat([0, 1], [6, 20]), np.r_[np.arange(6), np.arange(20) // 2 + 6]
+    replicates = np.ones(100)
+    exact = binomtest(6, 6).proportion_ci(method="exact")
+    found = auc_figure(1.0, labels, groups, replicates)
+    assert (found.low, found.high) == pytest.approx((exact.low, 1.0))
+    assert found.method == "exact"
+    worst = auc_figure(0.0, labels, groups, np.zeros(100))
+    assert (worst.low, worst.high) == pytest.approx((0.0, 1 - exact.low))
+    mixed = auc_figure(1.0, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), replicates)
+    assert mixed.low == pytest.approx(0.025)  # two groups give one pair, whatever they hold
+    assert auc_figure(1.0, np.array([0, 1]), np.array([0, 0]), replicates).low is None
+    assert auc_figure(0.9, labels, groups, np.full(100, 0.9)).low is None  # not perfect: no bound
+    # Beside what says the same of every image, the difference is that AUC less one half.
+    scores = np.r_[np.zeros(6), np.ones(20)]
+    difference_to_majority = auc_difference(scores, np.full(26, 0.3), labels, groups, 100)
+    assert difference_to_majority.value == 0.5
+    assert difference_to_majority.low == pytest.approx(exact.low - 0.5)
+    assert auc_difference(scores, scores, labels, groups, 100).low is None
+
+
+def test_the_interval_of_a_calibration_error_holds_the_error() -> None:
+    """Perfectly calibrated answers: the replicates lean upwards, and alone would miss it."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 2, 600).astype(np.float32)
+    labels = (rng.random(600) < 1 / (1 + np.exp(-logits))).astype(np.int64)
+    measures = Measures(logits, labels, 0.5, 1.0)
+    drawn = measures.bootstrap(np.arange(600), 500)
+    figure = measures.figures(drawn, np.arange(600))["ece"]
+    assert np.percentile(drawn["ece"], 2.5) > 0.5 * figure.value
+    assert 0 <= figure.low < figure.value < figure.high
 
 
 # ------------------------------------------------------------------------------------- edge cases

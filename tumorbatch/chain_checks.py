@@ -1,0 +1,104 @@
+"""What commands of several stages refuse before they start: other images, other folders."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorbatch import bundle, shardset
+from tumorbatch.errors import ConfigError
+from tumorbatch.files import printable
+from tumorbatch.shardset import DATASET, Dataset
+
+if TYPE_CHECKING:
+    from tumorbatch.preprocess.classes import SourceFile
+
+
+def columns(folder: Path, *names: str) -> list[list[Any]]:
+    """Columns of a shard set's manifest, one list each."""
+    return [column.to_pylist() for column in shardset.manifest(folder, *names).itercolumns()]
+
+
+def refuse_foreign(out: Path, own: Collection[str]) -> None:
+    """Raise `ConfigError` where a folder of results holds files that are none of `own`."""
+    strangers = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
+    strangers = [name for name in strangers if name not in own]
+    if strangers:
+        raise ConfigError(
+            f"{out} holds what is not from this command ({printable(', '.join(strangers[:5]))}). Give "
+            "another folder with --out."
+        )
+
+
+def refuse_changed_source(tfrecords: Path, source: Path, files: "Sequence[SourceFile]") -> None:
+    """Raise `ConfigError` where a folder of images is not what a shard set was made of.
+
+    By names and sizes alone, before anything costs time; `refuse_other_images` looks at the content.
+
+    Args:
+        tfrecords: The shard set.
+        source: The folder.
+        files: In it.
+    """
+    there = dict(zip(*columns(tfrecords, "path", "file_size"), strict=True))
+    here = {of.file.name: os.stat(of.file.path).st_size for of in files if not of.file.problem}
+    # Of a file that could not be read no size is known.
+    changed = sum(size is not None and here.get(path) != size for path, size in there.items())
+    new = len(here.keys() - there.keys())
+    if changed or new:
+        raise ConfigError(
+            f"{source} is not what {tfrecords} was made of: {changed:,} of its files are gone or have "
+            f"another size, {new:,} are new. The protocols must be compared on the same images: bring "
+            "them back, or make the shard set anew with `tumorbatch shard` and train the model again."
+        )
+
+
+def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
+    """Raise `ConfigError` unless two shard sets hold the same files.
+
+    Args:
+        first: A shard set.
+        second: Another, which can be made anew.
+        same_split: Whether each file must also be in the same split of both.
+    """
+    rows: list[Mapping[str, tuple[str, str]]] = []
+    for folder in (first, second):
+        names, *about = columns(folder, "path", "sha256", "split")
+        pairs = zip(names, zip(*about, strict=True), strict=True)
+        rows.append({name: row for name, row in pairs if row[1]})
+    one, other = ({name: sha256 for name, (sha256, _) in row.items()} for row in rows)
+    if one != other:
+        raise ConfigError(
+            f"{first} and {second} do not hold the same images: the source has changed since one of "
+            f"them was made. Bring the images of {first} back and delete {second}, or make both again."
+        )
+    if same_split and rows[0] != rows[1]:
+        raise ConfigError(
+            f"{first} and {second} hold the same images in other splits. Delete {second}, and it is "
+            "made anew."
+        )
+
+
+def shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
+    """{sha256 of dataset.json: folder}, of those that are finished shard sets."""
+    return {
+        shardset.file_sha256(folder / DATASET): folder
+        for folder in folders
+        if (folder / DATASET).is_file()
+    }
+
+
+def load_own(tfrecords: Path, of: bundle.Bundle, model: Path) -> Dataset:
+    """The shard set that a bundle was trained on.
+
+    Raises:
+        ConfigError: It is another one.
+        InputError: It is missing or damaged.
+    """
+    dataset = shardset.load(tfrecords)
+    if shardset.file_sha256(tfrecords / DATASET) != of.training.get("dataset_sha256"):
+        raise ConfigError(
+            f"{model} was trained on another shard set than {tfrecords}. Give the one that it was "
+            "trained on."
+        )
+    return dataset
