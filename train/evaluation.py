@@ -18,7 +18,7 @@ from tumorbatch.lock import output_lock
 from tumorbatch.runtime import resolve, versions
 from tumorbatch.scoring import scorer
 from tumorbatch.shardset import DATASET, Dataset
-from tumorbatch.train.beside import Baseline, stand_beside, verdict
+from tumorbatch.train.beside import Baseline, beyond_metadata, stand_beside, verdict
 from tumorbatch.train.calibration import DEFAULT_RULE, Rule, calibrate
 from tumorbatch.train.card import model_card, protocol
 from tumorbatch.train.errors_gallery import errors_gallery
@@ -110,6 +110,7 @@ def run(
             "baselines": rows,
             "beats_baselines": all(row["beaten"] for row in rows) if rows else None,
             "verdict": verdict(rows),
+            "beyond_metadata": beyond_metadata(metrics["test"]["within_file_kinds"]) if rows else "",
             "runtime": runtime.reason,
             "versions": versions("keras", "tensorflow", "numpy", "scipy", "scikit-learn"),
         }

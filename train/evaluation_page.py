@@ -9,7 +9,6 @@ from tumorbatch.page import MISSING, Code, Column, Page, Strong
 from tumorbatch.scoring import probability
 from tumorbatch.statistics import Figure
 from tumorbatch.train import evaluation_figures as draw_one
-from tumorbatch.train.beside import beyond_metadata
 from tumorbatch.train.card import LIMITS
 from tumorbatch.train.errors_gallery import GalleryPicture, tell_errors
 from tumorbatch.train.evaluation_probabilities import (
@@ -239,7 +238,7 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
         "same height, width and format.",
     )  # fmt: skip
     page.paragraph(about["verdict"])
-    page.paragraph(beyond_metadata(within))
+    page.paragraph(about["beyond_metadata"])
 
 
 def _told(value: Mapping[str, Any]) -> str | None:

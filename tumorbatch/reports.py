@@ -231,8 +231,11 @@ def evaluation_report(report: "evaluation_config.Report", out: Path) -> str:
     lines.append("In brackets: 95 % intervals.")
     if leaky:
         lines.append("LEAKY: these figures are too good to be true for new images.")
+    if "overlap" in report.metrics:
+        lines.append(_overlap(report.metrics["overlap"]))
     if report.metrics["verdict"]:
         lines.append(report.metrics["verdict"])
+        lines.append(report.metrics["beyond_metadata"])
     how = "frozen in the bundle" if model["frozen"] else "NOT frozen: `infer` does not use them"
     lines.append(
         f"Threshold {model['threshold']:g} and temperature {model['temperature']:g} are {how}; "
@@ -240,6 +243,15 @@ def evaluation_report(report: "evaluation_config.Report", out: Path) -> str:
     )
     lines.append(f"{report.seconds:.1f} s. Look at it: {_name(out / 'report.html')}")
     return "\n".join(lines)
+
+
+def _overlap(overlap: dict[str, Any] | None) -> str:
+    if overlap is None:
+        return (
+            "The model's own shard set was not at hand (--trained-on): copies of what it was trained "
+            "on may be among these images."
+        )
+    return f"Left out, as the model was trained or tuned on a copy: {overlap['left_out']:,} images."
 
 
 def _figure(value: dict[str, Any]) -> str:

@@ -339,6 +339,7 @@ def test_another_shard_set_is_refused_unless_it_is_external(
     assert (about["protocol"], about["model"]["threshold"]) == ("external", bundle.load(copy).threshold)
     assert "external set" in (out / "report.html").read_text()
     assert about["overlap"] is None  # its own shard set is not here
+    assert "may be among these images" in " ".join(output.split())
     assert "may be among these" in (out / "report.html").read_text()
     # All of it was judged, and the same figures come from the same rows.
     assert "validation" not in about
@@ -373,6 +374,7 @@ def test_copies_of_what_was_trained_on_are_left_out_of_an_external_set(
     assert about["test"]["n"] == sum(counts["test"].values())
     known = sum(sum(counts[split].values()) for split in ("train", "validation"))
     assert about["overlap"] == {"left_out": known, "byte-identical": known}
+    assert f"trained or tuned on a copy: {known} images." in output
     assert f"{known} images ({known} byte-identical)" in (out / "report.html").read_text()
     # The same images, the same baselines: those that learned from the training split.
     invoke("evaluate", copy, shard_set, "--out", tmp_path / "own", "--no-freeze")
