@@ -58,23 +58,30 @@ def find_sources(source: Path, given: Mapping[str, str]) -> list[SourceFile]:
     return sorted(found, key=lambda entry: entry.file.name)
 
 
-def refuse_inside(out: Path, source: Path, files: Sequence[SourceFile]) -> None:
+def refuse_inside(
+    out: Path, source: Path, files: Sequence[SourceFile], given: Mapping[str, str]
+) -> None:
     """Raise `ConfigError` where an output would lie among the images, and be read by the next run.
+
+    Hidden folders are not read, nor is anything beside the class folders where both are given by name.
 
     Args:
         out: The output.
         source: Of the images.
         files: In it; a class folder may be a link to somewhere else.
+        given: As for `find_sources`.
     """
     tops = {str(source / of.file.name.split("/", 1)[0]) for of in files}
     parents = {os.path.dirname(of.file.path) for of in files}
-    inputs = {os.path.realpath(folder) for folder in {str(source), *tops, *parents}}
+    whole = set() if len(given) == len(CLASS_NAMES) else {str(source)}
     place = Path(os.path.realpath(out))
-    if any(str(folder) in inputs for folder in (place, *place.parents)):
-        raise ConfigError(
-            f"{out} lies among the images in {source}: it would be taken for images by the next run. "
-            "Give another folder."
-        )
+    for folder in {os.path.realpath(of) for of in whole | tops | parents}:
+        inside = place.relative_to(folder).parts if place.is_relative_to(folder) else None
+        if inside is not None and not any(part.startswith(".") for part in inside):
+            raise ConfigError(
+                f"{out} lies among the images in {source}: it would be taken for images by the next "
+                "run. Give another folder."
+            )
 
 
 def _class_folders(source: Path, given: Mapping[str, str]) -> list[str]:

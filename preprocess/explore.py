@@ -30,7 +30,7 @@ from tumorbatch.atomic import (
     write_json,
 )
 from tumorbatch.errors import ConfigError, InputError, cannot_write
-from tumorbatch.files import printable
+from tumorbatch.files import is_litter, printable
 from tumorbatch.limits import check_seed, check_workers, differences, told
 from tumorbatch.lock import output_lock
 from tumorbatch.pool import SECONDS
@@ -116,7 +116,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
     if out.name in ("", ".."):
         raise ConfigError(f"{out} cannot be replaced. Give the result a folder of its own with --out.")
     files, out = find_sources(source, config.classes), real_folder(out)
-    refuse_inside(out, source, files)
+    refuse_inside(out, source, files, config.classes)
     splits = read_splits(config.tfrecords) if config.tfrecords is not None else None
     settings = _settings(source, config)
     make_folder(out.parent)
@@ -179,7 +179,7 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
         old = dict(before["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         own, old = set(), {}
-    foreign = [name for name in there if name not in own]
+    foreign = [name for name in there if name not in own and not is_litter(name)]
     if foreign:
         raise ConfigError(
             f"{out} holds {printable(foreign[0])!r}, which is not from this command. Give a new or an "

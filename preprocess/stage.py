@@ -142,7 +142,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
     """
     started = time.monotonic()
     files = find_sources(source, config.classes)
-    refuse_inside(out, source, files)
+    refuse_inside(out, source, files, config.classes)
     names = {entry.file.name for entry in files}
     patients = read_patients(config.patients, names) if config.patients is not None else {}
     make_folder(out)

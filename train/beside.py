@@ -137,6 +137,10 @@ def beyond_metadata(within: Mapping[str, Any]) -> str:
         f"the model's AUC is {auc.told()} (n = {auc.n:,}: {within['pairs']:,} pairs of "
         f"{within['healthy']:,} Healthy and {within['tumor']:,} Tumor images)"
     )
-    if auc.low is None or auc.low <= 0.5:
-        return f"{told}: too few to show that it is more than chance."
+    if auc.low is None:
+        return f"{told}: too few independent ones for an interval."
+    if (auc.high or 1.0) < 0.5:
+        return f"{told}: it orders them the wrong way round."
+    if auc.low <= 0.5:
+        return f"{told}: not shown to be more than chance."
     return f"{told}: it knows more than the file's metadata."

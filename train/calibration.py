@@ -119,11 +119,11 @@ class Rule:
         return cls(kind, target)
 
     def __str__(self) -> str:
-        return self.kind if self.target is None else f"{self.kind}={self.target:g}"
+        return self.kind if self.target is None else f"{self.kind}={self.target:.12g}"
 
     def told(self) -> str:
         """In words."""
-        share = "" if self.target is None else f"{self.target:g}"
+        share = "" if self.target is None else f"{self.target:.12g}"
         return {
             "sensitivity": f"the largest specificity with a sensitivity of at least {share}",
             "specificity": f"the largest sensitivity with a specificity of at least {share}",
@@ -181,7 +181,7 @@ def choose_threshold(
         return Threshold(value, str(rule), reached, len(labels), sensitivity, specificity, note)
 
     if rule.kind == "value" and rule.target is not None:
-        return made(rule.target, True, f"Given, not chosen: {rule.target:g}.")
+        return made(rule.target, True, f"Given, not chosen: {rule.target:.12g}.")
     if not (tumors and healthies):
         return made(0.5, False, "0.5, for want of a choice: the validation split has one class only.")
     values, tp, fp = _candidates(probabilities, labels)

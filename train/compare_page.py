@@ -111,7 +111,8 @@ def signed(figure: Figure) -> str:
     """A difference with its sign and interval."""
     if figure.value is None or figure.low is None or figure.high is None:
         return figure.told()
-    return f"{figure.value:+.3f} ({figure.low:+.3f} to {figure.high:+.3f})"
+    value, low, high = (round(end, 3) + 0.0 for end in (figure.value, figure.low, figure.high))  # no -0
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def reported(row: Row) -> str | None:

@@ -32,7 +32,7 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
         return
     threshold, temperature = calibration["threshold"], calibration["temperature"]
     given = threshold["rule"].startswith("value=")
-    where = "" if given else f" On {threshold['n']:,} validation images."
+    chosen_on = "" if given else f" Validation images: {threshold['n']:,}."
     of = about.get("validation")  # of an external set there is none
     reached = (
         " On validation it gives a sensitivity of {} and a specificity of {}.".format(
@@ -54,8 +54,8 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
     page.listing(
         [
             [Strong(f"Threshold {model['threshold']:g}. "),
-             f"{threshold['note']}{where}{reached} A calibrated probability of at least this is called "
-             "Tumor."],
+             f"{threshold['note']}{chosen_on}{reached} A calibrated probability of at least this is "
+             "called Tumor."],
             [Strong(f"Temperature {model['temperature']:g}. "),
              f"{temperature['note']} Fitted on {temperature['n']:,} validation images.{losses} Logits "
              "are divided by it; it changes neither their order nor the AUC."],
@@ -74,7 +74,9 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
 
 def _with_n(value: Mapping[str, Any]) -> str:
     figure = Figure.from_dict(value)
-    return f"{figure.told()}, n = {figure.n:,},"
+    if figure.low is None:
+        return f"{figure.told()} (n = {figure.n:,})"
+    return f"{figure.value:.3f} ({figure.interval()}; n = {figure.n:,})"
 
 
 def tell_calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:

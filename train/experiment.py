@@ -1,5 +1,6 @@
 """Two ways of training side by side: same images, splits and seeds, and one thing different."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,10 +107,10 @@ class Compared:
             f"{self.pairs[0].first.n:,}: {arms}; difference {spread.mean:+.3f} "
             f"({spread.interval('+')}); 95 % intervals"
         )
+        if spread.mean == 0 and spread.standard_error == 0:
+            return f"{start}. Both arms are equal on every sample: these images cannot tell them apart."
         if spread.low is None or spread.high is None:
             return f"{start}. Without an interval nothing is shown."
-        if spread.low == spread.high == 0:
-            return f"{start}. Both arms are equal on every sample: these images cannot tell them apart."
         if spread.low <= 0 <= spread.high:
             return f"{start}. The interval holds 0: no difference was shown."
         better, worse = (first, second) if spread.mean > 0 else (second, first)
@@ -212,18 +213,19 @@ def compare(
         for number, of in enumerate(seeds):
             one, other = (drawn[f"{arm} {number} {name}"] for arm in (0, 1))
             figures = arms[0][number].figure(name, one), arms[1][number].figure(name, other)
-            point = (figures[0].value or 0.0) - (figures[1].value or 0.0)
-            pairs.append(Pair(of, *figures, bootstrapped(point, len(labels), one - other)))
+            values = [math.nan if figure.value is None else figure.value for figure in figures]
+            difference = bootstrapped(values[0] - values[1], figures[0].n, one - other)
+            pairs.append(Pair(of, *figures, difference))
             columns[0].append(one)
             columns[1].append(other)
-        values = np.array([[pair.first.value, pair.second.value] for pair in pairs], np.float64).T
+        means = np.array([[pair.first.value, pair.second.value] for pair in pairs], np.float64).T
         of_arms = [np.stack(of, axis=1) for of in columns]
-        points = values[0] - values[1]
+        points = means[0] - means[1]
         made = Compared(
             name,
             tuple(pairs),
-            first=over_seeds_and_images(values[0], of_arms[0]),
-            second=over_seeds_and_images(values[1], of_arms[1]),
+            first=over_seeds_and_images(means[0], of_arms[0], (0.0, 1.0)),
+            second=over_seeds_and_images(means[1], of_arms[1], (0.0, 1.0)),
             overall=over_seeds_and_images(points, of_arms[0] - of_arms[1]),
             over_seeds=over_seeds(points),
         )

@@ -23,6 +23,7 @@ from tumorbatch.statistics import (
 from tumorbatch.train.ranking import Ranks, auc_figure, ratio
 
 ECE_BINS = 15
+_DRAWN = 100  # draws of labels at a time
 BINNINGS = ("equal-width", "equal-mass")
 
 
@@ -66,10 +67,28 @@ class _CalibrationError:
     ) -> None:
         surprise = labels - probabilities.astype(np.float64)
         bins = np.digitize(probabilities, edges, right=True)
-        self._columns = surprise[:, np.newaxis] * (bins[:, np.newaxis] == np.arange(len(edges) + 1))
+        self._probabilities = probabilities.astype(np.float64)
+        self._inside = (bins[:, np.newaxis] == np.arange(len(edges) + 1)).astype(np.float64)
+        self._columns = surprise[:, np.newaxis] * self._inside
 
     def __call__(self, weights: Weights) -> NDArray[np.float64]:
         return ratio(np.abs(weights @ self._columns).sum(axis=1), weights.sum(axis=1))
+
+    def by_chance(self, groups: ArrayLike, replicates: int, seed: int) -> NDArray[np.float64]:
+        """What it would be if every probability meant what it says, float64 [replicates].
+
+        Labels are drawn by the probabilities themselves, for the copies of a group together
+        (consistency resampling; J. Broecker, L. A. Smith, "Increasing the reliability of reliability
+        diagrams", Weather and Forecasting 22 (2007), 651-661).
+        """
+        _, group = np.unique(np.asarray(groups), return_inverse=True)
+        rng = np.random.default_rng(seed)
+        found = []
+        for start in range(0, replicates, _DRAWN):
+            drawn = rng.random((min(_DRAWN, replicates - start), int(group.max()) + 1))
+            surprise = (drawn[:, group] < self._probabilities) - self._probabilities
+            found.append(np.abs(surprise @ self._inside).sum(axis=1) / len(group))
+        return np.concatenate(found)
 
 
 def pointwise_log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -165,13 +184,14 @@ class Measures:
         }
 
     def figures(
-        self, replicates: Mapping[str, NDArray[np.float64]], groups: ArrayLike
+        self, replicates: Mapping[str, NDArray[np.float64]], groups: ArrayLike, seed: int = 0
     ) -> dict[str, Figure]:
         """Each name's value, n and 95 % interval.
 
         Args:
             replicates: Of this object, from `statistics.bootstrap`.
             groups: [n], what they were resampled over.
+            seed: Of what chance alone would give as a calibration error.
         """
         counts = self.confusion
         tn, fp, fn, tp = (counts[name] for name in ("tn", "fp", "fn", "tp"))
@@ -191,7 +211,9 @@ class Measures:
             elif name == "auc":
                 found[name] = auc_figure(values[name], self._labels, groups, drawn)
             elif name in ("ece", "ece_equal_mass"):
-                found[name] = mirrored(values[name], self.n, drawn)
+                error = self._ece if name == "ece" else self._ece_mass
+                chance = error.by_chance(groups, len(drawn), seed)
+                found[name] = mirrored(values[name], self.n, drawn, chance)
             else:
                 found[name] = bootstrapped(values[name], self.n, drawn)
         return found

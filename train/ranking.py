@@ -120,11 +120,37 @@ def auc_within(
     return statistic
 
 
+def disjoint_pairs(
+    labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
+) -> int:
+    """Pairs of a group with Tumor and a group with Healthy, no group in two of them.
+
+    Args:
+        labels: int64 [n].
+        groups: [n].
+        strata: int64 [n], or None. Both images of a pair are of one stratum then, and a group that lies
+            in several strata serves one of them only.
+    """
+    of = np.asarray(groups)
+    parts = np.zeros(len(of), np.int64) if strata is None else strata
+    used: set[object] = set()
+    pairs = 0
+    for part in np.unique(parts):
+        tumor, healthy = (
+            set(of[(labels == label) & (parts == part)].tolist()) - used for label in (1, 0)
+        )
+        pairs += min(len(tumor), len(healthy), len(tumor | healthy) // 2)
+        if tumor and healthy:
+            used |= tumor | healthy
+    return pairs
+
+
 def auc_figure(
     value: float,
     labels: NDArray[np.int64],
     groups: ArrayLike,
     replicates: NDArray[np.float64],
+    strata: NDArray[np.int64] | None = None,
 ) -> Figure:
     """An AUC with its interval.
 
@@ -138,6 +164,7 @@ def auc_figure(
         labels: int64 [n].
         groups: [n], duplicate groups.
         replicates: float64 [replicates], of the bootstrap over `groups`.
+        strata: int64 [n], of an AUC within strata.
 
     References:
         C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case
@@ -146,9 +173,7 @@ def auc_figure(
     figure = bootstrapped(value, len(labels), replicates)
     if figure.low is not None or value not in (0.0, 1.0):
         return figure
-    of = np.asarray(groups)
-    tumor, healthy = (np.unique(of[labels == label]) for label in (1, 0))
-    pairs = min(len(tumor), len(healthy), len(np.union1d(tumor, healthy)) // 2)
+    pairs = disjoint_pairs(labels, groups, strata)
     if not pairs:
         return figure
     bound = _TAIL ** (1 / pairs)

@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from tumorbatch.statistics import Weights
 
-_STEPS = 40  # of Newton's method; it takes about eight where there is a minimum
+_STEPS = 60  # of Newton's method, or of halving; it takes about eight where all goes well
 _CLOSE = 1e-8  # change of a coefficient, relative to the spread of the logits
-_LONGEST = 2.0  # step in the intercept: without a bound the flat ends of the sigmoid throw it far away
 
 
 class Recalibration:
@@ -75,17 +74,27 @@ class Recalibration:
         return np.where(last <= _CLOSE, b / self._spread, np.nan)
 
     def _in_the_large(self, weights: Weights) -> NDArray[np.float64]:
-        a = np.zeros(len(weights))
-        last = np.full(len(weights), np.inf)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            for _ in range(_STEPS):
-                p = _sigmoid(a[:, np.newaxis] + self._logits)
-                gradient = (weights * (self._labels - p)).sum(axis=1)
-                step = np.clip(gradient / (weights * p * (1 - p)).sum(axis=1), -_LONGEST, _LONGEST)
-                a, last = a + step, np.abs(step)
-                if (~(last > _CLOSE)).all():
-                    break
-        return np.where(last <= _CLOSE, a, np.nan)
+        # The mean of sigmoid(a + x) rises with a. At the odds of the share of Tumor less the largest
+        # x it lies below that share, less the smallest x above: the one root is in between.
+        share = (weights @ self._labels) / weights.sum(axis=1)
+        odds = np.log(share / (1 - share))
+        low, high = odds - self._logits.max(), odds - self._logits.min()
+        a = np.clip(np.zeros(len(weights)), low, high)
+        for _ in range(_STEPS):
+            p = _sigmoid(a[:, np.newaxis] + self._logits)
+            excess = (weights * (p - self._labels)).sum(axis=1)
+            slope = (weights * p * (1 - p)).sum(axis=1)
+            low, high = np.where(excess < 0, a, low), np.where(excess > 0, a, high)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                newton = a - excess / slope
+            # Where Newton's step leaves the bracket, as it does on the sigmoid's flat ends: halve it.
+            after = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+            after = np.where(excess == 0, a, after)
+            done = np.abs(after - a) <= _CLOSE
+            a = after
+            if done.all():
+                break
+        return a
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from tumorbatch.statistics import DEFINED
 
 LEVEL = 0.95
 MIN_SEEDS = 3  # for an interval over seeds alone: two have one degree of freedom, and say nothing
+_SAME = 1e-12  # standard error that is one of rounding alone
 _NORMAL = 1e6  # degrees of freedom from which on Student's t is the normal distribution
 
 
@@ -51,11 +52,14 @@ class Spread:
         return f"{self.low:{sign}.3f} to {self.high:{sign}.3f}"
 
 
-def over_seeds(differences: NDArray[np.float64]) -> Spread | None:
+def over_seeds(
+    differences: NDArray[np.float64], bounds: tuple[float, float] = (-1.0, 1.0)
+) -> Spread | None:
     """Student's t interval of the mean over seeds: what the next seeds bring, on these very images.
 
     Args:
         differences: float64 [seeds].
+        bounds: What a value can be at the least and at the most; no interval goes beyond.
 
     Returns:
         None with fewer than `MIN_SEEDS` seeds.
@@ -65,12 +69,16 @@ def over_seeds(differences: NDArray[np.float64]) -> Spread | None:
         return None
     error = float(differences.std(ddof=1)) / math.sqrt(seeds)
     return _spread(
-        float(differences.mean()), error, seeds - 1.0,
+        float(differences.mean()), error, seeds - 1.0, bounds,
         f"Student's t over {seeds} seeds; the test images are taken as given",
     )  # fmt: skip
 
 
-def over_seeds_and_images(differences: NDArray[np.float64], resampled: NDArray[np.float64]) -> Spread:
+def over_seeds_and_images(
+    differences: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    bounds: tuple[float, float] = (-1.0, 1.0),
+) -> Spread:
     """Interval of a mean over seeds (of differences, say) for other seeds and other images.
 
     Obuchowski and Rockette's model with both factors random, and Hillis' degrees of freedom. For two
@@ -87,7 +95,9 @@ def over_seeds_and_images(differences: NDArray[np.float64], resampled: NDArray[n
     Args:
         differences: float64 [seeds]; or any figure, one value a seed.
         resampled: float64 [rounds, seeds], the same on each bootstrap sample of groups; nan where a
-            sample has no such figure. With more than 5 % of such samples there is no interval.
+            sample has no such figure. With more than 5 % of such samples there is no interval, nor
+            where nothing varies.
+        bounds: What a value can be at the least and at the most; no interval goes beyond.
 
     References:
         N. A. Obuchowski, H. E. Rockette, "Hypothesis testing of diagnostic accuracy for multiple
@@ -105,7 +115,7 @@ def over_seeds_and_images(differences: NDArray[np.float64], resampled: NDArray[n
     covariance = np.atleast_2d(np.cov(resampled[whole], rowvar=False))
     if seeds == 1:
         return _spread(
-            mean, math.sqrt(covariance[0, 0]), None,
+            mean, math.sqrt(covariance[0, 0]), None, bounds,
             "bootstrap standard error over groups of images; one seed says nothing of other seeds",
         )  # fmt: skip
     between = float(covariance[~np.eye(seeds, dtype=bool)].mean())
@@ -113,14 +123,19 @@ def over_seeds_and_images(differences: NDArray[np.float64], resampled: NDArray[n
     variance = own + max(between, 0.0)
     freedom = (seeds - 1) * (variance / own) ** 2 if own > 0 else math.inf
     return _spread(
-        mean, math.sqrt(variance), freedom if freedom < _NORMAL else None,
+        mean, math.sqrt(variance), freedom if freedom < _NORMAL else None, bounds,
         f"Obuchowski-Rockette over {seeds} seeds and the groups of images, both random; Hillis' "
         "degrees of freedom",
     )  # fmt: skip
 
 
-def _spread(mean: float, error: float, freedom: float | None, method: str) -> Spread:
+def _spread(
+    mean: float, error: float, freedom: float | None, bounds: tuple[float, float], method: str
+) -> Spread:
+    if error <= _SAME:
+        return Spread(mean, None, None, 0.0, None, "none: it is the same for every seed and sample")
     at = (1 + LEVEL) / 2
     quantile = float(stats.norm.ppf(at) if freedom is None else stats.t.ppf(at, freedom))
     half = quantile * error
-    return Spread(mean, mean - half, mean + half, error, freedom, method)
+    low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
+    return Spread(mean, low, high, error, freedom, method)

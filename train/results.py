@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tumorbatch.atomic import atomic_path, make_folder, replace_folder, write_bytes, write_json
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError
-from tumorbatch.files import printable
+from tumorbatch.files import is_litter, printable
 from tumorbatch.scoring import probability
 from tumorbatch.shardset import file_sha256
 from tumorbatch.train import evaluation_page as page
@@ -59,7 +59,8 @@ def refuse_foreign(out: Path, used: Bundle, dataset_sha256: str, overwrite: bool
         return
     if not out.is_dir():
         raise ConfigError(f"{out} is a file. Give the results another folder with --out.")
-    strangers = sorted({path.name for path in out.iterdir()} - _FILES)
+    names = {path.name for path in out.iterdir() if not is_litter(path.name)}
+    strangers = sorted(names - _FILES)
     if strangers:
         raise ConfigError(
             f"{out} holds files that are no results of an evaluation "

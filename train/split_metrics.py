@@ -12,7 +12,7 @@ from tumorbatch.progress import Progress
 from tumorbatch.statistics import REPLICATES, Figure, Weights, bootstrap, bootstrapped
 from tumorbatch.train.calibration import predictive_values, reliability
 from tumorbatch.train.measures import BINNINGS, Measures
-from tumorbatch.train.ranking import auc_within
+from tumorbatch.train.ranking import auc_figure, auc_within
 from tumorbatch.train.recalibration import Recalibration
 from tumorbatch.train.scored import Scored
 
@@ -34,7 +34,8 @@ METHOD = {
     "validation split, would choose is in no interval",
     "ece": "expected calibration error of the probability of Tumor: 15 bins of equal width (ece), or "
     "of as many images each (ece_equal_mass); it leans upwards on few images, and so do "
-    "its replicates: the percentile interval is joined with its mirror image about the figure",
+    "its replicates: the percentile interval is joined with its mirror image about the figure, and "
+    "reaches to 0 where chance alone gives as much",
     "log_loss": "nats",
     "calibration_slope": "of the logistic regression of the class on the logit; 1 is right, below 1 "
     "the probabilities are too extreme",
@@ -90,7 +91,9 @@ def split_metrics(
         for divisor in (temperature, 1.0)
     )
     drawn, of_plain, of_raw = _drawn((chosen, plain, raw), (after, before), scored, replicates, seed)
-    figures, of_before = (of.figures(by, scored.groups) for of, by in ((chosen, drawn), (raw, of_raw)))
+    figures, of_before = (
+        of.figures(by, scored.groups, seed) for of, by in ((chosen, drawn), (raw, of_raw))
+    )
     values = {
         "n": scored.n,
         "healthy": int((scored.labels == HEALTHY).sum()),
@@ -98,7 +101,7 @@ def split_metrics(
         "groups": scored.group_count,
         "bootstrap": {"replicates": replicates, "seed": seed},
         **_told(chosen, threshold, figures),
-        "at_0.5": _told(plain, PLAIN_THRESHOLD, plain.figures(of_plain, scored.groups)),
+        "at_0.5": _told(plain, PLAIN_THRESHOLD, plain.figures(of_plain, scored.groups, seed)),
         "recalibration": _lines(after, drawn, scored.n),
         "uncalibrated": {
             **{
@@ -188,7 +191,8 @@ def within_file_kinds(
         ""
     ]
     value = float(auc(np.ones((1, int(inside.sum()))))[0])
-    return {"auc": bootstrapped(value, int(inside.sum()), drawn).to_dict(), **about}
+    figure = auc_figure(value, labels[inside], scored.groups[inside], drawn, kinds[inside])
+    return {"auc": figure.to_dict(), **about}
 
 
 def _told(measures: Measures, threshold: float, figures: Mapping[str, Figure]) -> dict[str, Any]:
@@ -252,7 +256,7 @@ def parts(
             continue
         labels, groups = scored.labels[inside], scored.groups[inside]
         measures = Measures(scored.logits[inside], labels, threshold, temperature)
-        figures = measures.figures(measures.bootstrap(groups, replicates, seed), groups)
+        figures = measures.figures(measures.bootstrap(groups, replicates, seed), groups, seed)
         found.append(
             {
                 "name": name,

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tumorbatch.console import Output
+from tumorbatch.console import output
 from tumorbatch.statistics import Figure
 from tumorbatch.train.compare import FIGURES, PROTOCOLS, Comparison, Row
 from tumorbatch.train.compare_page import denominators, p_value, signed, warnings
@@ -23,7 +23,7 @@ def _two_lines(figure: Figure, reported: float | None = None) -> str:
         return "undefined"
     beside = "" if reported is None else f" | {reported:.2f}"
     if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}{beside}"
+        return f"{figure.value:.3f}{beside}\nno interval"
     return f"{figure.value:.3f}{beside}\n{figure.low:.3f}-{figure.high:.3f}"
 
 
@@ -33,7 +33,7 @@ def comparison_table(found: Comparison) -> None:
     A row a model where there is room for it; on narrow terminals a row a figure, so that no interval is
     cut off.
     """
-    console = Output(_WIDTH)
+    console = output(_WIDTH)
     for dataset, of in groupby(found.rows, key=lambda row: row.judged.dataset):
         rows = list(of)
         console.print(escape(_title(rows)), style="bold")
@@ -116,7 +116,7 @@ def _pairs(console: Console, found: Comparison, dataset: str) -> None:
 def protocols_table(name: str, protocols: Protocols) -> None:
     """Print the model `name` and the baselines under every protocol, side by side."""
     found = protocols.comparison
-    console = Output(_WIDTH)
+    console = output(_WIDTH)
     for _, of in groupby(found.rows, key=lambda row: row.judged.dataset):
         console.print(_title(list(of)), markup=False)
     table = Table(title=f"{escape(name)}, side by side (95 % interval)", title_justify="left")

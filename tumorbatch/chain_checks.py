@@ -40,17 +40,22 @@ def refuse_changed_source(tfrecords: Path, source: Path, files: "Sequence[Source
         source: The folder.
         files: In it.
     """
-    there = dict(zip(*columns(tfrecords, "path", "file_size"), strict=True))
-    here = {of.file.name: os.stat(of.file.path).st_size for of in files if not of.file.problem}
-    # Of a file that could not be read no size is known.
-    changed = sum(size is not None and here.get(path) != size for path, size in there.items())
-    new = len(here.keys() - there.keys())
-    if changed or new:
+    rows = zip(*columns(tfrecords, "path", "file_size", "split"), strict=True)
+    places = {of.file.name: of.file.path for of in files}
+    changed = sum(_size(places.get(path)) != size for path, size, split in rows if split)
+    if changed:
         raise ConfigError(
-            f"{source} is not what {tfrecords} was made of: {changed:,} of its files are gone or have "
-            f"another size, {new:,} are new. The protocols must be compared on the same images: bring "
-            "them back, or make the shard set anew with `tumorbatch shard` and train the model again."
+            f"{source} is not what {tfrecords} was made of: {changed:,} of its images are gone or have "
+            "another size. The protocols must be compared on the same images: bring them back, or make "
+            "the shard set anew with `tumorbatch shard` and train the model again."
         )
+
+
+def _size(path: str | None) -> int | None:
+    try:
+        return None if path is None else os.stat(path).st_size
+    except OSError:  # a link to nowhere
+        return None
 
 
 def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
@@ -70,7 +75,7 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
     if one != other:
         raise ConfigError(
             f"{first} and {second} do not hold the same images: the source has changed since one of "
-            f"them was made. Bring the images of {first} back and delete {second}, or make both again."
+            f"them was made. Bring the images of {first} back and make {second} again, or both."
         )
     if same_split and rows[0] != rows[1]:
         raise ConfigError(

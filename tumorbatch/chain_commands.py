@@ -266,7 +266,7 @@ def make_training(part: TrainingPart) -> bundle.Bundle:
 
 
 def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
-    """Where a bundle's evaluation is, or shall be: by its name; where that is taken, by weights too.
+    """Where a bundle's evaluation is, or shall be: by its name; where that is taken, by its id too.
 
     Results of another model of that name, on an external shard set, or at a threshold that the bundle
     does not have, stay as they are.
@@ -277,16 +277,15 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
     folder = results / model.resolve().name
     try:
         about = json.loads((folder / METRICS).read_bytes())
-        outdated = about["model"]["weights_sha256"] == of.weights_sha256
-        # One that was asked for at another threshold, and not frozen, is somebody's answer too.
-        outdated &= about["protocol"] != "external" and about["model"]["frozen"]
+        # At another threshold it is somebody's answer too, or another bundle's of the same weights.
+        outdated = about["model"]["model_id"] == of.model_id and about["protocol"] != "external"
     except FileNotFoundError:
         outdated = True
     except (OSError, ValueError, KeyError, TypeError):
         outdated = False
     if outdated or fits(folder, of):
         return folder
-    return results / f"{model.resolve().name}-{of.weights_sha256[:12]}"
+    return results / f"{model.resolve().name}-{of.model_id.rsplit('-', 1)[1]}"
 
 
 def make_evaluation(

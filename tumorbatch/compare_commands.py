@@ -14,6 +14,7 @@ from tumorbatch import chain_checks as checks
 from tumorbatch import chain_commands as chain
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
+from tumorbatch.console import say
 from tumorbatch.errors import ConfigError, ExitCode, InputError
 from tumorbatch.files import printable
 from tumorbatch.lock import output_lock
@@ -90,7 +91,7 @@ def compare(
             from tumorbatch.train.tables import comparison_table
 
             comparison_table(found)
-            click.echo(f"{printable(str(out / PAGE))} has the details, {MODELS_CSV} the numbers.")
+            say(f"{printable(str(out / PAGE))} has the details, {MODELS_CSV} the numbers.")
     incomplete = found.missing or found.alone
     sys.exit(ExitCode.SOME_ERRORS if incomplete else ExitCode.OK)
 

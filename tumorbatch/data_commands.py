@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from tumorbatch import options
+from tumorbatch.console import say
 from tumorbatch.errors import ExitCode
 from tumorbatch.session import session
 
@@ -33,12 +34,12 @@ def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> N
 
         report = stage.run(out, stage.SampleConfig(images=images, seed=seed, overwrite=overwrite))
         if not quiet:
-            click.echo(
+            say(
                 f"Wrote {report.healthy} Healthy and {report.tumor} Tumor phantoms "
                 f"({report.exact_duplicates} exact and {report.near_duplicates} near duplicates) "
                 f"and {report.broken} broken files to {out} in {report.seconds:.1f} s."
             )
-            click.echo(f"Next: tumorbatch shard {'' if out == Path('data/raw') else out}".rstrip())
+            say(f"Next: tumorbatch shard {'' if out == Path('data/raw') else out}".rstrip())
 
 
 def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
@@ -169,7 +170,7 @@ def shard(
         if not quiet:
             from tumorbatch.reports import shard_report
 
-            click.echo(shard_report(report, out))
+            say(shard_report(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)
 
 
@@ -207,7 +208,7 @@ def verify(table: Path, quiet: bool) -> None:
         for problem in problems:
             click.echo(f"Error: {problem}", err=True)
         if not quiet:
-            click.echo(text)
+            say(text)
     sys.exit(ExitCode.NO_INPUT if problems else ExitCode.OK)
 
 
@@ -265,5 +266,5 @@ def equalize(
         if not quiet:
             from tumorbatch.reports import equalize_report
 
-            click.echo(equalize_report(report, dst))
+            say(equalize_report(report, dst))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)

@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from tumorbatch import options, protocol_commands
+from tumorbatch.console import say
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 from tumorbatch.session import session
@@ -171,9 +172,9 @@ def evaluate(
             beside, copies = baselines.evaluate(tfrecords, seed), None
         report = evaluation.run(folder, tfrecords, out, config, beside, copies)
         if as_json:
-            click.echo(json.dumps(report.summary() | {"out": printable(str(out))}))
+            say(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:
-            click.echo(evaluation_report(report, out))
+            say(evaluation_report(report, out))
 
 
 def _external(
@@ -217,9 +218,9 @@ def _protocols(
 ) -> None:
     found = protocol_commands.run(model, tfrecords, out, config)
     if as_json:
-        click.echo(json.dumps({"out": printable(str(out)), **found.to_dict()}))
+        say(json.dumps({"out": printable(str(out)), **found.to_dict()}))
     elif not quiet:
         from tumorbatch.train.tables import protocols_table
 
         protocols_table(printable(model.resolve().name), found)
-        click.echo(f"{printable(str(out / protocol_commands.PAGE))} has the details.")
+        say(f"{printable(str(out / protocol_commands.PAGE))} has the details.")

@@ -15,6 +15,7 @@ from tumorbatch import options, shardset
 from tumorbatch.architectures import ARCHITECTURES
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.chain_commands import Parts, ShardsPart, TrainingPart
+from tumorbatch.console import say
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import printable
 from tumorbatch.lock import output_lock
@@ -159,10 +160,10 @@ def clahe(
         found = run(src, out, config)
         if not quiet:
             for one in found:
-                click.echo(one.told(_FIRST, _SECOND))
+                say(one.told(_FIRST, _SECOND))
             if split_by == "file":
-                click.echo("LEAKY: copies of test images were trained on; the figures are too good.")
-            click.echo(f"{printable(str(out / PAGE))} has the details.")
+                say("LEAKY: copies of test images were trained on; the figures are too good.")
+            say(f"{printable(str(out / PAGE))} has the details.")
     sys.exit(ExitCode.OK)
 
 

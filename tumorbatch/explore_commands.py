@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from tumorbatch import options
+from tumorbatch.console import say
 from tumorbatch.errors import ExitCode
 from tumorbatch.session import session
 
@@ -82,5 +83,5 @@ def explore(
         if not quiet:
             from tumorbatch.reports import explore_report
 
-            click.echo(explore_report(report, out))
+            say(explore_report(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors else ExitCode.OK)

@@ -49,6 +49,11 @@ def printable(path: str) -> str:
     return data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file was left by a file manager or a network file system, and is nobody's."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith(("._", ".nfs"))
+
+
 def is_dicom(data: bytes) -> bool:
     """Whether a file's bytes are those of a DICOM file (PS3.10 7.1), which may name a patient."""
     return data[128:132] == b"DICM"

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from tumorbatch import options
+from tumorbatch.console import say
 from tumorbatch.errors import ExitCode
 from tumorbatch.session import session
 
@@ -157,9 +158,9 @@ def infer(
         from tumorbatch.reports import infer_json, infer_report
 
         if as_json:
-            click.echo(infer_json(report, Path(out)))
+            say(infer_json(report, Path(out)))
         elif not quiet:
-            click.echo(infer_report(report, Path(out)))
+            say(infer_report(report, Path(out)))
     sys.exit(metrics.code)
 
 

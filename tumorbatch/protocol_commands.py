@@ -1,6 +1,7 @@
 """`evaluate --protocols`: one model's training under every protocol, and the figures side by side."""
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -166,11 +167,13 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trai
         chain.confirmed(parts.missing, _cost(parts, of, own), config.yes)
     for part in shards.values():
         if part.missing:
+            new = not os.path.lexists(part.out)
             chain.make_shards(part)
             try:
                 _refuse_other(part, own, tfrecords)
             except ConfigError:
-                shutil.rmtree(part.out)  # made here and now, and in the way of the next try
+                if new:  # made here and now: it would only be in the way of the next try
+                    shutil.rmtree(part.out)
                 raise
     for split_by, wanted in trainings.items():
         if wanted.missing:

@@ -338,13 +338,13 @@ def predictions_table(file: Path, rows: int, errors: bool) -> None:
     """
     from rich.table import Table
 
-    from tumorbatch.console import Output
+    from tumorbatch.console import output
     from tumorbatch.infer.predictions import iterate_rows, read_metadata
 
     metadata = read_metadata(file)
     if "model_id" not in metadata:
         raise InputError(f"{_name(file)} is no predictions file of tumorbatch.")
-    console = Output(120)
+    console = output(120)
     for name in ("model_id", "threshold", "statuses", "labels", "finished"):
         console.print(f"{name}: {metadata[name]}", markup=False, highlight=False)
     table = Table("path", "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")

@@ -4,17 +4,16 @@ import contextlib
 import datetime
 import json
 import logging
-import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import click
 
-from tumorbatch.errors import ExitCode, TumorBatchError
+from tumorbatch import console
+from tumorbatch.errors import ExitCode, OutputError, TumorBatchError
 from tumorbatch.page import visible
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -110,15 +109,6 @@ def _tell(sentence: str, code: ExitCode, log_format: str) -> None:
         click.echo(_harmless(sentence), err=True)
 
 
-def _of_printing(error: OSError) -> bool:
-    """Whether it comes from what is printed, by click or rich, and not from a file."""
-    printers = {("click", "echo"), ("rich", "print"), ("rich", "_write_buffer")}
-    return any(
-        (os.path.basename(os.path.dirname(frame.filename)), frame.name) in printers
-        for frame in traceback.extract_tb(error.__traceback__)
-    )
-
-
 @contextlib.contextmanager
 def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Iterator[None]:
     """Turn signals and errors into a sentence on standard error and the right exit code.
@@ -131,19 +121,18 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
     _set_up_logging(quiet, log_format)
     for number in _SIGNALS:
         signal.signal(number, _interrupt)
+    console.failure()  # of an earlier session in this process
     try:
         yield
+        lost = console.failure()
+        if lost is not None:
+            raise OutputError(
+                f"standard output could not be written: {lost.strerror}. All else was done; what was "
+                "to be printed is lost."
+            )
     except TumorBatchError as error:
         _tell(f"Error: {error}", error.exit_code, log_format)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if not _of_printing(error):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not missed
-        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no error
-            why = f"Error: standard output cannot be written: {error.strerror}. The results are there."
-            _tell(why, ExitCode.CANNOT_WRITE, log_format)
-            sys.exit(ExitCode.CANNOT_WRITE)
     except KeyboardInterrupt as interruption:
         _tell(f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format)
         sys.exit(ExitCode.TRY_AGAIN)

@@ -21,6 +21,7 @@ _CELLS = 1 << 17  # weights at once: 1 MiB, which stays in a core's cache
 _EXACT_BELOW = 25  # discordant pairs; fewer, and the chi-square approximation is poor (see `mcnemar`)
 # An interval of replicates that are mostly undefined would be one of the lucky ones.
 DEFINED = 0.95
+_SAME = 1e-12  # relative: replicates that differ by rounding alone are the same
 
 Weights = NDArray[np.float64]
 Statistic = Callable[[Weights], NDArray[np.float64]]
@@ -114,7 +115,11 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
         make the figure certain.
     """
     defined = values[~np.isnan(values)]
-    if not len(values) or len(defined) < DEFINED * len(values) or np.ptp(defined) == 0:
+    if (
+        not len(values)
+        or len(defined) < DEFINED * len(values)
+        or np.ptp(defined) <= _SAME * np.abs(defined).max()
+    ):
         return None
     low, high = np.percentile(defined, _TAILS)
     return float(low), float(high)
@@ -192,12 +197,20 @@ def bootstrapped(value: float, n: int, replicates: NDArray[np.float64]) -> Figur
     return Figure(value, n, low, high, "bootstrap")
 
 
-def mirrored(value: float, n: int, replicates: NDArray[np.float64]) -> Figure:
-    """A figure of at least 0 whose replicates lean upwards, as those of a calibration error do.
+def mirrored(
+    value: float, n: int, replicates: NDArray[np.float64], by_chance: NDArray[np.float64]
+) -> Figure:
+    """A figure of at least 0 that leans upwards, and its replicates more so: a calibration error.
 
     Their percentile interval can lie above the figure itself. Here it is joined with its mirror image
-    about the figure (the "basic" bootstrap interval), and so holds the figure and what lies on either
-    side of it; rather too wide.
+    about the figure (the "basic" bootstrap interval). And where the figure is no larger than what
+    chance alone gives, 0 is in the interval.
+
+    Args:
+        value: The figure.
+        n: Images.
+        replicates: float64 [replicates], of the bootstrap.
+        by_chance: float64 [replicates], the figure where its true value is 0.
 
     References:
         A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application", Cambridge 1997,
@@ -206,9 +219,11 @@ def mirrored(value: float, n: int, replicates: NDArray[np.float64]) -> Figure:
     found = bootstrapped(value, n, replicates)
     if found.value is None or found.low is None or found.high is None:
         return found
-    low = min(found.low, 2 * value - found.high)
+    low = max(0.0, min(found.low, 2 * value - found.high))
     high = max(found.high, 2 * value - found.low)
-    return Figure(value, n, max(0.0, low), high, "bootstrap, mirrored")
+    if value <= np.percentile(by_chance, _TAILS[1]):
+        low = 0.0
+    return Figure(value, n, low, high, "bootstrap, mirrored")
 
 
 def difference(

@@ -8,6 +8,7 @@ import click
 
 from tumorbatch import options
 from tumorbatch.architectures import ARCHITECTURES, PRETRAINED
+from tumorbatch.console import say
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import printable
 from tumorbatch.session import session
@@ -222,7 +223,7 @@ def train(
             out = out or Path("models") / arch
             report = stage.run(tfrecords, out, config(arch, seed))
             if not quiet:
-                click.echo(train_report(report, out))
+                say(train_report(report, out))
             return
         names = ARCHITECTURES if arch == _EVERY else (arch,)
         trainings = {
@@ -234,9 +235,9 @@ def train(
         for outcome in series.run(tfrecords, out or Path("models"), trainings):
             outcomes.append(outcome)
             if isinstance(outcome.result, stage.Report) and not quiet:
-                click.echo(f"{outcome.name}:\n{train_report(outcome.result, outcome.out)}\n")
+                say(f"{outcome.name}:\n{train_report(outcome.result, outcome.out)}\n")
         if not quiet:
-            click.echo(series_report(outcomes))
+            say(series_report(outcomes))
         code = series.exit_code(outcomes)
     sys.exit(code)
 
@@ -273,7 +274,7 @@ def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: boo
         out = out or model.with_name(f"{model.name}.{kind}")
         exporting.run(model, out, kind, overwrite)
         if not quiet:
-            click.echo(f"{printable(str(out))}, and what it expects in {printable(out.name)}.json.")
+            say(f"{printable(str(out))}, and what it expects in {printable(out.name)}.json.")
 
 
 @click.command()
@@ -292,5 +293,5 @@ def doctor() -> None:
         from tumorbatch import doctor as examination
 
         findings = examination.run(Path())
-        click.echo(examination.told(findings))
+        say(examination.told(findings))
     sys.exit(ExitCode.SOME_ERRORS if any(not found.well for found in findings) else ExitCode.OK)

@@ -193,11 +193,16 @@ def test_an_output_among_the_images_is_refused(tmp_path: Path) -> None:
         (folder / "a.png").write_bytes(b"x")
     (tmp_path / "link").symlink_to(elsewhere / "out")
     files = find_sources(source, {})
-    refuse_inside(tmp_path / "out", source, files)
-    refuse_inside(tmp_path / "raw-out", source, files)
+    refuse_inside(tmp_path / "out", source, files, {})
+    refuse_inside(tmp_path / "raw-out", source, files, {})
+    refuse_inside(source / ".hidden" / "out", source, files, {})
+    both = {"Healthy": "Healthy", "Tumor": "Tumor"}
+    refuse_inside(source / "out", source, files, both)
     for out in (source / "out", source, elsewhere / "a" / "out", tmp_path / "link"):
         with pytest.raises(ConfigError, match="lies among the images"):
-            refuse_inside(out, source, files)
+            refuse_inside(out, source, files, {})
+    with pytest.raises(ConfigError, match="lies among the images"):
+        refuse_inside(source / "Tumor" / "out", source, files, both)
 
 
 def test_a_source_that_cannot_be_read(tmp_path: Path) -> None:

@@ -165,6 +165,14 @@ def test_what_was_not_frozen_is_not_what_is_compared(work: Path, invoke: Any) ->
     row, of = _rows(work)[-1], bundle.load(work / "models/cnn1")
     assert (row["model_id"], float(row["threshold"])) == (of.model_id, of.threshold)
     assert (work / "results/cnn1/metrics.json").read_bytes() == before
+    # Nor is it overwritten by a bundle of the same weights and name with another threshold.
+    shutil.copytree(work / "models/cnn1", work / "m3/cnn1")
+    rewrite(work / "m3/cnn1", threshold=0.77, calibration={})
+    for _ in range(2):
+        code, _ = invoke("compare", "models/cnn1", "m3", "--device", "cpu", "--quiet")
+        assert code == ExitCode.OK
+        assert [row["threshold"] for row in _rows(work)][3:] == ["0.77", str(of.threshold)]
+    assert (work / "results/cnn1/metrics.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["edited", "cut", "gone"])
@@ -401,7 +409,7 @@ def test_what_does_not_fit_is_refused(what: str, again: Path, sample: Path, invo
         shutil.copytree(sample, less)
         next(path for path in sorted(less.rglob("*.png"))).unlink()
         options = ["--src", less, "--yes"]
-        named = "1 of its files are gone or have another size, 0 are new"
+        named = "1 of its images are gone or have another size"
     else:
         (again / "tfrecords").rename(again / "mine")
         shutil.copytree(again / "tfrecords-file", again / "tfrecords")
@@ -426,7 +434,14 @@ def test_a_source_of_the_same_sizes_and_other_content_blocks_nothing(
     assert code == ExitCode.USAGE
     assert "do not hold the same images" in output
     assert not (again / "tfrecords-file").exists()
+    (again / "tfrecords-file").mkdir()
+    (again / "tfrecords-file" / "notes.txt").write_text("mine")
+    assert invoke(*PROTOCOLS, "--src", other, "--yes")[0] == ExitCode.USAGE
+    assert (again / "tfrecords-file" / "notes.txt").read_text() == "mine"
+    shutil.rmtree(again / "tfrecords-file")
     path.write_bytes(data)
+    (path.parent / "dangling.png").symlink_to("nowhere")  # no image that was in a split
+    (path.parent / "Thumbs.db").write_bytes(b"new")
     assert invoke(*PROTOCOLS, "--src", other, "--yes", "--quiet")[0] == ExitCode.OK
 
 

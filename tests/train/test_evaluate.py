@@ -671,7 +671,11 @@ def test_what_metadata_cannot_tell_is_told_apart_from_what_it_can() -> None:
     assert {name: found[name] for name in ("kinds", "healthy", "tumor", "pairs")} == {
         "kinds": 1, "healthy": 3, "tumor": 3, "pairs": 9,
     }  # fmt: skip
-    assert "too few" in beyond_metadata(found)  # seven pairs of nine
+    assert "too few independent ones" in beyond_metadata(found)  # often a class is not drawn
+    doubtful = {**found, "auc": {**found["auc"], "low": 0.4, "high": 1.0}}
+    assert "not shown to be more than chance" in beyond_metadata(doubtful)
+    wrong = {**found, "auc": {**found["auc"], "value": 0.2, "low": 0.1, "high": 0.3}}
+    assert "the wrong way round" in beyond_metadata(wrong)
     surer = {**found, "auc": {**found["auc"], "low": 0.6}}
     assert "it knows more than the file's metadata" in beyond_metadata(surer)
     other = within_file_kinds(replace(test, formats=tuple("abcdefghi")), test.logits, 200)

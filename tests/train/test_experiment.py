@@ -1,5 +1,7 @@
 """Two arms side by side: every number against an independent computation, and the words that follow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -43,7 +45,7 @@ def test_every_figure_and_difference_is_scikit_learns() -> None:
             first, second = _value(of.name, one, everything), _value(of.name, other, everything)
             assert (pair.first.value, pair.second.value) == pytest.approx((first, second))
             assert pair.difference.value == pytest.approx(first - second)
-            assert pair.difference.n == N
+            assert pair.difference.n == pair.first.n
         assert of.overall.mean == pytest.approx(np.mean([pair.difference.value for pair in of.pairs]))
 
 
@@ -69,7 +71,7 @@ def test_intervals_are_those_of_images_drawn_by_group(name: str) -> None:
 
 def test_an_arm_against_itself_is_no_difference() -> None:
     for of in compare(FIRST, FIRST, LABELS, GROUPS, replicates=50):
-        assert (of.overall.mean, of.overall.low, of.overall.high) == (0, 0, 0)
+        assert (of.overall.mean, of.overall.low, of.overall.high) == (0, None, None)
         assert of.told("with", "without").endswith("these images cannot tell them apart.")
 
 
@@ -85,6 +87,17 @@ def test_the_words_name_the_better_arm() -> None:
 def test_other_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="same seeds"):
         compare(FIRST, SECOND[:2], LABELS, GROUPS)
+
+
+def test_no_interval_goes_beyond_what_can_be_or_is_without_a_width() -> None:
+    perfect = [replace(one, scores=LABELS * 1.0, called=LABELS == 1) for one in FIRST]
+    for of in compare(perfect, SECOND, LABELS, GROUPS, replicates=100):
+        assert (of.first.mean, of.first.low, of.first.high) == (1, None, None)
+        for spread, least in ((of.second, 0), (of.overall, -1), (of.over_seeds, -1)):
+            assert spread is not None
+            if spread.low is not None:
+                assert least <= spread.low < spread.high <= 1
+        assert "1.000 (no interval) with" in of.told("with", "without")
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -9,7 +9,14 @@ from sklearn import metrics as sklearn_metrics
 
 from tumorbatch.statistics import difference, resampled
 from tumorbatch.train.measures import Measures, ece_edges
-from tumorbatch.train.ranking import Ranks, auc_difference, auc_figure, auc_statistic, auc_within
+from tumorbatch.train.ranking import (
+    Ranks,
+    auc_difference,
+    auc_figure,
+    auc_statistic,
+    auc_within,
+    disjoint_pairs,
+)
 from tumorbatch.train.recalibration import Recalibration
 
 
@@ -183,6 +190,12 @@ def test_a_perfect_auc_is_not_certain() -> None:
     mixed = auc_figure(1.0, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), replicates)
     assert mixed.low == pytest.approx(0.025)  # two groups give one pair, whatever they hold
     assert auc_figure(1.0, np.array([0, 1]), np.array([0, 0]), replicates).low is None
+    # Within strata both of a pair lie in one, and a group serves one of them.
+    strata = np.repeat([0, 1], 13)
+    within = auc_figure(1.0, np.arange(26) % 2, np.arange(26), replicates, strata)
+    assert within.low == pytest.approx(0.025 ** (1 / 12))
+    assert disjoint_pairs(np.array([0, 1, 0, 1]), np.array([5, 6, 5, 6]), np.array([0, 0, 1, 1])) == 1
+    assert disjoint_pairs(np.array([0, 0, 1, 1]), np.arange(4), np.array([0, 0, 1, 1])) == 0
     assert auc_figure(0.9, labels, groups, np.full(100, 0.9)).low is None  # not perfect: no bound
     # Beside what says the same of every image, the difference is that AUC less one half.
     scores = np.r_[np.zeros(6), np.ones(20)]
@@ -193,15 +206,26 @@ def test_a_perfect_auc_is_not_certain() -> None:
 
 
 def test_the_interval_of_a_calibration_error_holds_the_error() -> None:
-    """Perfectly calibrated answers: the replicates lean upwards, and alone would miss it."""
+    """Perfectly calibrated answers: the replicates lean upwards, and alone would miss the truth, 0."""
     rng = np.random.default_rng(2)
     logits = rng.normal(0, 2, 600).astype(np.float32)
     labels = (rng.random(600) < 1 / (1 + np.exp(-logits))).astype(np.int64)
-    measures = Measures(logits, labels, 0.5, 1.0)
-    drawn = measures.bootstrap(np.arange(600), 500)
-    figure = measures.figures(drawn, np.arange(600))["ece"]
-    assert np.percentile(drawn["ece"], 2.5) > 0.5 * figure.value
-    assert 0 <= figure.low < figure.value < figure.high
+    for scale in (1, 4):  # four times too sure: no chance gives that
+        measures = Measures(scale * logits, labels, 0.5, 1.0)
+        drawn = measures.bootstrap(np.arange(600), 500)
+        figure = measures.figures(drawn, np.arange(600))["ece"]
+        assert np.percentile(drawn["ece"], 2.5) > 0.5 * figure.value
+        assert figure.low < figure.value < figure.high
+        assert (figure.low == 0) == (scale == 1)
+
+
+def test_chance_alone_gives_a_calibration_error_that_copies_make_larger() -> None:
+    """One bin: the mean of n fair coins' distance from one half; with copies there are fewer coins."""
+    measures = Measures(np.zeros(400, np.float32), np.arange(400) % 2, 0.5, 1.0)
+    for groups, coins in ((np.arange(400), 400), (np.arange(400) // 10, 40)):
+        found = measures._ece.by_chance(groups, 3000, seed=0)
+        expected = math.sqrt(2 / math.pi) * 0.5 / math.sqrt(coins)  # mean of a half-normal
+        assert found.mean() == pytest.approx(expected, rel=0.05)
 
 
 # ------------------------------------------------------------------------------------- edge cases
@@ -304,6 +328,19 @@ def test_calibration_in_the_large_makes_the_mean_probability_the_share() -> None
     _, large = _line(8 * logits + 3, labels)
     shifted = 1 / (1 + np.exp(-(8 * logits + 3 + large)))
     assert shifted.mean() == pytest.approx(labels.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 60, 1000])
+def test_in_the_large_has_a_root_however_extreme_the_logits(scale: float) -> None:
+    """Against scipy's bracketing root finder."""
+    from scipy.optimize import brentq
+
+    rng = np.random.default_rng(3)
+    logits = (scale * rng.normal(0.5, 1, 80)).astype(np.float32)
+    labels = rng.integers(0, 2, 80)
+    x = logits.astype(float)
+    root = brentq(lambda a: (0.5 * (1 + np.tanh((a + x) / 2)) - labels).sum(), -5e4, 5e4, xtol=1e-9)
+    assert _line(logits, labels)[1] == pytest.approx(root, abs=1e-4)
 
 
 def test_recalibration_of_two_by_two_tables_by_hand() -> None:
