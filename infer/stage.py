@@ -50,6 +50,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
     """
     started = time.monotonic()
     target = Target.choose(out, config.format)
+    out = target.path
     used = bundle.load(model)
     make_folder(out.parent)
     with output_lock(out, out.with_name(f".{out.name}.lock")):

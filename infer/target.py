@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tumorbatch.atomic import real_folder
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
 from tumorbatch.infer.predictions import (
@@ -26,7 +27,8 @@ class Target:
     """The output of a run.
 
     Attributes:
-        path: A file, or a folder that holds the table and nothing else.
+        path: A file, or a folder that holds the table and nothing else. Never a link to a folder, but
+            the folder: two runs that come to it by different names meet at one lock.
         format: "parquet", "dataset", "csv" or "jsonl".
     """
 
@@ -39,6 +41,7 @@ class Target:
 
         Raises:
             ConfigError: `path` is a folder with other files in it, a device, a pipe, or has no name.
+            OutputError: It is a link in a circle.
         """
         if format == "auto":
             format = "dataset" if path.is_dir() else _SUFFIXES.get(path.suffix.lower(), "parquet")
@@ -60,7 +63,7 @@ class Target:
             raise ConfigError(f"{path} is not a regular file. Give another name.")
         elif path.exists() and format == "dataset":
             raise ConfigError(f"{path} is a file, and the table is to be a folder. Give another name.")
-        return cls(path, format)
+        return cls(real_folder(path) if format == "dataset" else path, format)
 
     def before(self) -> dict[str, str] | None:
         """What made the table that is there, {name: text}; None where there is no table.

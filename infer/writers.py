@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tumorbatch.atomic import atomic_path, make_folder, real_folder, replace_folder, write_json
+from tumorbatch.atomic import atomic_path, make_folder, replace_folder, write_json
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     PRIVATE,
@@ -126,12 +126,12 @@ class DatasetWriter:
     The folder is made beside `path` and takes its place when it is complete.
 
     Args:
-        path: The folder.
+        path: The folder; no symbolic link.
         metadata: What is known at the beginning: goes into each file's footer.
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
-        self._path = real_folder(path)
+        self._path = path
         self._new = self._path.with_name(f".{self._path.name}.new")
         self._static = metadata
         self._metadata: dict[str, Any] = {}

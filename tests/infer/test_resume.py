@@ -153,6 +153,25 @@ def test_a_second_run_ends_at_once_and_names_the_first(
     assert time.monotonic() - started < 5
 
 
+def test_two_names_of_one_folder_are_one_table(
+    quick: Any, images: Path, model: Path, tmp_path: Path, invoke: Any
+) -> None:
+    real, link = tmp_path / "disk" / "table", tmp_path / "link"
+    real.mkdir(parents=True)
+    link.symlink_to(real)
+    process = quick("infer", images, real, "--model", model, "--workers", 1, pause=1)
+    _wait_for(real.parent, ".table.partial", process)
+    code, output = invoke("infer", images, link, "--model", model)
+    assert (code, f"process {process.pid}" in output) == (ExitCode.TRY_AGAIN, True)
+    process.terminate()
+    assert _end(process)[0] == ExitCode.TRY_AGAIN
+    assert invoke("infer", images, link, "--model", model, "--quiet")[0] == ExitCode.SOME_ERRORS
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+    assert [path.name for path in real.parent.iterdir()] == ["table"]
+    assert (real / "_SUCCESS").is_file()
+
+
 def test_a_time_limit_ends_in_time_and_the_same_command_goes_on(
     images: Path, model: Path, tmp_path: Path, whole: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
