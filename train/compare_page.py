@@ -108,11 +108,11 @@ def p_value(p: float) -> str:
 
 
 def signed(figure: Figure) -> str:
-    """A difference with its sign and interval."""
+    """A difference with its sign and interval. An end told as -0.000 lies below 0, as +0.000 not."""
     if figure.value is None or figure.low is None or figure.high is None:
         return figure.told()
-    value, low, high = (round(end, 3) + 0.0 for end in (figure.value, figure.low, figure.high))  # no -0
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+    value = round(figure.value, 3) + 0.0  # no -0
+    return f"{value:+.3f} ({figure.low + 0.0:+.3f} to {figure.high + 0.0:+.3f})"
 
 
 def reported(row: Row) -> str | None:

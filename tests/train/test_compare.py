@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from tumorbatch.statistics import Figure
 from tumorbatch.train import compare_page, protocols_page
 from tumorbatch.train.compare import (
     FIGURES,
@@ -156,6 +157,15 @@ def test_what_beats_no_baseline_is_told_in_words(found: Comparison) -> None:
     (sentence,) = compare_page.not_beaten(few.pairs, {"majority"})
     assert sentence.startswith("coin is not shown to be better than: majority (AUC ")
     assert sentence in _plain(compare_page.page(few))
+
+
+def test_an_interval_that_ends_below_zero_shows_it() -> None:
+    def told(value: float, low: float, high: float) -> str:
+        return compare_page.signed(Figure(value, 9, low, high, "bootstrap"))
+
+    assert told(0.007, -0.00004, 0.016) == "+0.007 (-0.000 to +0.016)"
+    assert told(-0.0002, -0.004, 0.0001) == "+0.000 (-0.004 to +0.000)"
+    assert told(0.0, -0.0, 0.0) == "+0.000 (+0.000 to +0.000)"
 
 
 def test_what_a_stricter_protocol_takes_away_is_the_difference_of_its_rows() -> None:
