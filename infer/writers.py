@@ -132,7 +132,7 @@ class DatasetWriter:
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
         self._path = path
-        self._new = self._path.with_name(f".{self._path.name}.new")
+        self._new = path.with_name(f".{path.name}.new")
         self._static = metadata
         self._metadata: dict[str, Any] = {}
         self._part: PredictionsWriter | None = None

@@ -4,6 +4,7 @@ A random forest that never sees a pixel. Where it tells the classes apart, a net
 same road: by where an image comes from, and not by what it shows.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,16 @@ def _accuracy(right: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) ->
         "interval_95": list(wilson(int(right.sum()), len(right))),
         "group_interval_95": list(drawn),
     }
+
+
+def interval_to_tell(of: Mapping[str, Any]) -> list[float]:
+    """The one 95 % interval of an accuracy: over groups, or Wilson's where no resample holds an error.
+
+    Args:
+        of: With `interval_95` and `group_interval_95`, as in `metadata_baseline`.
+    """
+    over_groups: list[float] = of["group_interval_95"]
+    return over_groups if over_groups[0] is not None else list(of["interval_95"])
 
 
 def _choose(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

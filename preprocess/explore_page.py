@@ -6,6 +6,7 @@ from typing import Any
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.page import Cell, Code, Column, Page, Text
 from tumorbatch.preprocess import explore_pictures as pictures
+from tumorbatch.preprocess.explore_metadata import interval_to_tell
 from tumorbatch.preprocess.explore_page_statistics import (
     STAGE_NAMES,
     STATISTICS,
@@ -74,11 +75,9 @@ def _headline(found: Mapping[str, Any]) -> str:
     of, grouped = found["duplicates"], found["metadata"]["grouped"]
     text = f"{of['images_with_a_copy']:,} images are at least nearly a copy of another."
     if grouped:
-        over_groups = grouped["group_interval_95"]
-        interval = grouped["interval_95"] if over_groups[0] is None else over_groups
         text += (
             f" Height, width and file format alone tell the class of {percent(grouped['accuracy'])} of "
-            f"the images (95 % interval {percent_range(interval)}); always "
+            f"the images (95 % interval {percent_range(interval_to_tell(grouped))}); always "
             f"answering with the more frequent class, "
             f"{percent(found['metadata']['majority']['accuracy'])}."
         )

@@ -1,11 +1,12 @@
 """The sections of explore's page that hold statistics, and how their numbers are written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.page import MISSING, Cell, Code, Column, Page, Strong
 from tumorbatch.preprocess import explore_pictures as pictures
+from tumorbatch.preprocess.explore_metadata import interval_to_tell
 from tumorbatch.preprocess.explore_stats import ALPHA, RESAMPLES, SHAPIRO_MOST
 from tumorbatch.preprocess.survey import STAGES
 
@@ -49,7 +50,7 @@ def _range(interval: list[float | None], digits: int = 3) -> str | None:
     return None if low is None or high is None else signed(f"{low:.{digits}f} to {high:.{digits}f}")
 
 
-def percent_range(interval: list[float | None]) -> str | None:
+def percent_range(interval: Sequence[float | None]) -> str | None:
     """A 95 % interval of a share as percentages, or None where there is none."""
     low, high = interval
     return None if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
@@ -139,12 +140,6 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
         made.paragraph(_EXPLAINED[name])
 
 
-def _low(of: Mapping[str, Any]) -> float:
-    """Lower end over groups; Wilson's where no resample holds an error."""
-    low = of["group_interval_95"][0]
-    return float(of["interval_95"][0] if low is None else low)
-
-
 def metadata(made: Page, found: Mapping[str, Any]) -> None:
     """The section on what size and format give away."""
     of = found["metadata"]
@@ -190,7 +185,7 @@ def metadata(made: Page, found: Mapping[str, Any]) -> None:
     grouped = of["grouped"]
     if grouped is None:
         made.note("Too few groups of images for a cross-validation.")
-    elif _low(grouped) > of["majority"]["accuracy"]:
+    elif interval_to_tell(grouped)[0] > of["majority"]["accuracy"]:
         made.warning(
             "The files give their class away by size and format. A network sees the size as blur and "
             "as proportions, and may recognise where an image comes from rather than a tumour: read "

@@ -283,12 +283,14 @@ def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
         "recall": (tp, tp + fn),
         "specificity": (tn, tn + fp),
     }
-    auc = auc_figure(float(ones["auc"][0]), of.labels, of.groups, drawn["auc"])
-    figures = {name: proportion(*shares[name], drawn[name]) for name in FIGURES if name in shares} | {
-        "f1": bootstrapped(float(ones["f1"][0]), n, drawn["f1"]),
-        "auc": auc,
-    }
-    figures = {name: figures[name] for name in FIGURES}
+    figures = {}
+    for name in FIGURES:
+        if name in shares:
+            figures[name] = proportion(*shares[name], drawn[name])
+        elif name == "auc":
+            figures[name] = auc_figure(float(ones[name][0]), of.labels, of.groups, drawn[name])
+        else:
+            figures[name] = bootstrapped(float(ones[name][0]), n, drawn[name])
     return Row(of, figures, proportion(int(right_at_half.sum()), n, drawn["at half"]))
 
 

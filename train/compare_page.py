@@ -108,11 +108,11 @@ def p_value(p: float) -> str:
 
 
 def signed(figure: Figure) -> str:
-    """A difference with its sign and interval. An end told as -0.000 lies below 0, as +0.000 not."""
-    if figure.value is None or figure.low is None or figure.high is None:
+    """A difference with its sign and interval."""
+    if figure.value is None or figure.low is None:
         return figure.told()
     value = round(figure.value, 3) + 0.0  # no -0
-    return f"{value:+.3f} ({figure.low + 0.0:+.3f} to {figure.high + 0.0:+.3f})"
+    return f"{value:+.3f} ({figure.interval(sign='+')})"
 
 
 def reported(row: Row) -> str | None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.bundle import Bundle
+from tumorbatch.files import visible
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
-from tumorbatch.page import Page, Picture, visible
+from tumorbatch.page import Page, Picture
 from tumorbatch.scoring import probability
 from tumorbatch.train.gradcam import GradCam, overlay
 from tumorbatch.train.scored import Scored, read_images

@@ -171,14 +171,19 @@ def auc_figure(
         of the binomial", Biometrika 26 (1934), 404-413.
     """
     figure = bootstrapped(value, len(labels), replicates)
-    if figure.low is not None or value not in (0.0, 1.0):
-        return figure
-    pairs = disjoint_pairs(labels, groups, strata)
+    ends = None if figure.low is not None else _exact_ends(value, labels, groups, strata)
+    return figure if ends is None else Figure(value, len(labels), *ends, "exact")
+
+
+def _exact_ends(
+    value: float, labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
+) -> tuple[float, float] | None:
+    """Of an AUC of 0 or 1, see `auc_figure`; None for any other, and where there is no pair."""
+    pairs = disjoint_pairs(labels, groups, strata) if value in (0.0, 1.0) else 0
     if not pairs:
-        return figure
+        return None
     bound = _TAIL ** (1 / pairs)
-    low, high = (bound, 1.0) if value else (0.0, 1 - bound)
-    return Figure(value, len(labels), low, high, "exact")
+    return (bound, 1.0) if value else (0.0, 1 - bound)
 
 
 def auc_difference(
@@ -204,8 +209,9 @@ def auc_difference(
     """
     ours, theirs = auc_statistic(first, labels), auc_statistic(second, labels)
     found = difference(ours, theirs, groups, replicates, seed)
-    if found.low is None and found.value is not None and len(np.unique(second)) == 1:
-        own = auc_figure(found.value + 0.5, labels, groups, np.full(replicates, found.value + 0.5))
-        if own.low is not None and own.high is not None:
-            return Figure(found.value, found.n, own.low - 0.5, own.high - 0.5, own.method)
-    return found
+    if found.low is not None or found.value is None or len(np.unique(second)) > 1:
+        return found
+    ends = _exact_ends(found.value + 0.5, labels, groups)
+    if ends is None:
+        return found
+    return Figure(found.value, found.n, ends[0] - 0.5, ends[1] - 0.5, "exact")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tumorbatch.statistics import DEFINED
+from tumorbatch.statistics import DEFINED, interval
 
 LEVEL = 0.95
 MIN_SEEDS = 3  # for an interval over seeds alone: two have one degree of freedom, and say nothing
@@ -47,9 +47,7 @@ class Spread:
 
     def interval(self, sign: str = "") -> str:
         """`0.893 to 0.937`, or that there is none; `sign` "+": each end with its sign."""
-        if self.low is None or self.high is None:
-            return "no interval"
-        return f"{self.low:{sign}.3f} to {self.high:{sign}.3f}"
+        return interval(self.low, self.high, sign=sign)
 
 
 def over_seeds(

@@ -34,15 +34,11 @@ CURVES = "curves.png"
 METRICS = "metrics.json"
 CARD = "model_card.md"
 MAX_WEIGHTS_BYTES = 2 << 30  # 2 GiB, twenty times the largest of the architectures
-
-
-# (part of `Bundle.calibration`, name): type; what reports tell of it.
-_TOLD = {
-    ("threshold", "rule"): str,
-    ("threshold", "n"): int,
-    ("threshold", "note"): str,
-    ("temperature", "n"): int,
-    ("temperature", "note"): str,
+# What reports tell of `Bundle.calibration`, {part ("": itself): {name: type}}.
+_TOLD: dict[str, dict[str, type]] = {
+    "": {"split": str, "dataset_sha256": str},
+    "threshold": {"reached": bool, "rule": str, "n": int, "note": str},
+    "temperature": {"n": int, "note": str},
 }
 
 
@@ -157,18 +153,17 @@ def _contradiction(bundle: Bundle, model_id: Any) -> str:
     if not calibration:
         return ""
     try:
-        told = (
-            calibration["threshold"]["value"],
-            calibration["temperature"]["value"],
-            type(calibration["threshold"]["reached"]),
-            *(type(calibration[name]) for name in ("split", "dataset_sha256")),
-            *(type(calibration[of][name]) for of, name in _TOLD),
+        chosen = tuple(calibration[part]["value"] for part in ("threshold", "temperature"))
+        whole = all(
+            type((calibration[part] if part else calibration)[name]) is kind
+            for part, names in _TOLD.items()
+            for name, kind in names.items()
         )
     except (KeyError, TypeError):
+        whole = False
+    if not whole:
         return "does not say how its threshold and temperature were chosen"
-    if told[2:] != (bool, str, str, *_TOLD.values()):
-        return "does not say how its threshold and temperature were chosen"
-    if told[:2] != (bundle.threshold, bundle.temperature):
+    if chosen != (bundle.threshold, bundle.temperature):
         return "has another threshold or temperature than those that it says were chosen"
     return ""
 

@@ -16,9 +16,8 @@ from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, writ
 from tumorbatch.bundle import Bundle
 from tumorbatch.console import say
 from tumorbatch.errors import ConfigError, ExitCode, InputError
-from tumorbatch.files import printable
+from tumorbatch.files import printable, visible
 from tumorbatch.lock import output_lock
-from tumorbatch.page import visible
 from tumorbatch.runtime import resolve
 from tumorbatch.session import session
 

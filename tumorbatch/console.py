@@ -49,6 +49,7 @@ def output(width: int) -> "Console":
 
 
 def _print_no_more(error: OSError) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):
         _failures.append(error)

@@ -36,7 +36,6 @@ FIGURE = "difference.png"
 PAGE = "report.html"
 MODELS = "models"
 SCHEMA_VERSION = 1
-REPLICATES = 2000
 _FIRST, _SECOND = "with CLAHE", "without CLAHE"
 _ARMS = {_FIRST: "clahe", _SECOND: "plain"}  # name in words, name of files
 
@@ -209,6 +208,7 @@ def run(source: Path, out: Path, config: Config) -> "list[Compared]":
             another experiment, or where the arms would not have the same split.
     """
     from tumorbatch.preprocess.classes import find_sources
+    from tumorbatch.statistics import REPLICATES
     from tumorbatch.train import experiment as analysis
 
     files = find_sources(source, config.shards.classes)
@@ -275,6 +275,8 @@ def _result(
     groups: int,
 ) -> dict[str, Any]:
     """The content of result.json."""
+    from tumorbatch.statistics import REPLICATES
+
     training = config.training
     return {
         "schema_version": SCHEMA_VERSION,
@@ -333,7 +335,16 @@ def _publish(
     title = f"Does CLAHE help {config.training.architecture}?"
     title += " (LEAKY split)" if value["leaky"] else ""
     html = experiment_page.page(
-        title, found, _FIRST, _SECOND, split, setup, n, value["groups_in_test"], REPLICATES, png
+        title,
+        found,
+        _FIRST,
+        _SECOND,
+        split,
+        setup,
+        n,
+        value["groups_in_test"],
+        value["replicates"],
+        png,
     )
     write_bytes(out / FIGURE, png)
     write_bytes(out / PAGE, html.encode())

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tumorbatch.files import visible
 from tumorbatch.labels import HEALTHY, TUMOR
-from tumorbatch.page import visible
 
 BLACK = "#000000"
 ORANGE = "#E69F00"

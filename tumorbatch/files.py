@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,13 @@ from pathlib import Path
 
 from tumorbatch.errors import InputError
 from tumorbatch.status import FileError, Status
+
+# Explicit bidirectional controls: a name with one of them can show itself, and what follows it, in
+# another order than it is. Unicode Standard Annex 9, table 4, and the marks of its section 2.6.
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+# What must not stand in a page or on a terminal (controls, non-characters, lone surrogates), or
+# cannot be seen.
+_UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 
 MAX_BYTES = 512 << 20  # 512 MiB; no 2-D image that is read here comes near
 
@@ -47,6 +55,14 @@ def printable(path: str) -> str:
         if "\\x" not in text:
             return text
     return data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def visible(text: str) -> str:
+    """`text` with controls, bidirectional controls and lone surrogates written as `\\uNNNN`.
+
+    Tabs and line ends too: in a file name they are no space between words.
+    """
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def is_litter(name: str) -> bool:

@@ -11,23 +11,11 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tumorbatch.files import visible
+
 MISSING = "\N{EN DASH}"
 _LONG_CELL = 50  # characters
 _NARROW = 0.62  # of a figure's pixels, on narrow screens: letters of 9 points are 9 pixels high then
-
-# Explicit bidirectional controls: a name with one of them can show itself, and what follows it, in
-# another order than it is. Unicode Standard Annex 9, table 4, and the marks of its section 2.6.
-_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-# What must not stand in HTML text (controls, non-characters, lone surrogates), or cannot be seen.
-_UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
-
-
-def visible(text: str) -> str:
-    """`text` with controls, bidirectional controls and lone surrogates written as `\\uNNNN`.
-
-    Tabs and line ends too: in a file name they are no space between words.
-    """
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def escaped(text: str) -> str:

@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from tumorbatch.lock import output_lock
 from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
 
 if TYPE_CHECKING:
+    from tumorbatch.preprocess.classes import SourceFile
     from tumorbatch.train.compare import Judged
     from tumorbatch.train.config import Config as TrainConfig
     from tumorbatch.train.evaluation_config import Config as EvaluationConfig
@@ -160,11 +161,12 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trai
         for split_by, part in shards.items()
     }
     parts = Parts(list(shards.values()), list(trainings.values()))
-    if any(part.missing for part in parts.shards):
-        files = find_sources(config.source, shards[next(iter(shards))].config.classes)
+    missing_sets = [part for part in parts.shards if part.missing]
+    files = find_sources(config.source, missing_sets[0].config.classes) if missing_sets else []
+    if missing_sets:
         checks.refuse_changed_source(tfrecords, config.source, files)
     if parts.missing:
-        chain.confirmed(parts.missing, _cost(parts, of, own), config.yes)
+        chain.confirmed(parts.missing, _cost(parts, files, of, own), config.yes)
     for part in shards.values():
         if part.missing:
             new = not os.path.lexists(part.out)
@@ -301,15 +303,13 @@ def _deciding(training: Mapping[str, Any]) -> dict[str, Any]:
     return {name: training.get(name) for name in names}
 
 
-def _cost(parts: Parts, of: Bundle, own: Dataset) -> Any:
+def _cost(parts: Parts, files: "Sequence[SourceFile]", of: Bundle, own: Dataset) -> Any:
     """Of all that is missing."""
-    from tumorbatch.preprocess.classes import find_sources
     from tumorbatch.train import cost as costs
 
     total = costs.Cost()
     for shards in parts.shards:
         if shards.missing:
-            files = find_sources(shards.source, shards.config.classes)
             total += chain.shards_cost(files, own.preprocessing, shards.config.workers)
     missing = [part for part in parts.trainings if part.missing]
     if missing:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch.errors import InputError
-from tumorbatch.files import printable
-from tumorbatch.page import visible
+from tumorbatch.files import printable, visible
+from tumorbatch.statistics import Figure
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ def explore_report(report: "explore_stage.Report", out: Path) -> str:
 def _metadata(of: dict[str, Any]) -> list[str]:
     if of["grouped"] is None:
         return []
-    over_groups = of["grouped"]["group_interval_95"]
-    low, high = of["grouped"]["interval_95"] if over_groups[0] is None else over_groups
+    from tumorbatch.preprocess.explore_metadata import interval_to_tell
+
+    low, high = interval_to_tell(of["grouped"])
     interval = f" (95 % interval {low:.1%} to {high:.1%}, n = {of['n']:,})"
     return [
         f"Height, width and format alone tell the class of {of['grouped']['accuracy']:.1%} of the "
@@ -255,11 +256,7 @@ def _overlap(overlap: dict[str, Any] | None) -> str:
 
 
 def _figure(value: dict[str, Any]) -> str:
-    if value["value"] is None:
-        return "undefined"
-    if value["low"] is None:
-        return f"{value['value']:.3f} (no interval)"
-    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    return Figure.from_dict(value).told()
 
 
 def infer_report(report: "InferReport", out: Path) -> str:

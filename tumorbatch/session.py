@@ -14,7 +14,7 @@ import click
 
 from tumorbatch import console
 from tumorbatch.errors import ExitCode, OutputError, TumorBatchError
-from tumorbatch.page import visible
+from tumorbatch.files import visible
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 

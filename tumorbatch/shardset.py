@@ -226,12 +226,12 @@ def shapes(folder: Path, split: str) -> list[str]:
     Raises:
         InputError: The manifest is missing or damaged.
     """
-    rows = zip(
-        *(column.to_pylist() for column in manifest(folder, "width", "height", "split").itercolumns()),
-        strict=True,
-    )
-    pairs = {(width, height) for width, height, of in rows if of == split}
-    return [f"{width}x{height}" for width, height in sorted(pairs)]
+    import pyarrow.compute as pc
+
+    table = manifest(folder, "width", "height", "split")
+    rows = table.filter(pc.equal(table["split"], split))
+    pairs = zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True)
+    return [f"{width}x{height}" for width, height in sorted(set(pairs))]
 
 
 def manifest(folder: Path, *columns: str) -> "pa.Table":

@@ -166,11 +166,16 @@ class Figure:
             return "undefined"
         return f"{self.value:.{digits}f} ({self.interval(digits)})"
 
-    def interval(self, digits: int = 3) -> str:
-        """`0.893 to 0.937`, or that there is none."""
-        if self.low is None or self.high is None:
-            return "no interval"
-        return f"{self.low:.{digits}f} to {self.high:.{digits}f}"
+    def interval(self, digits: int = 3, sign: str = "") -> str:
+        """`0.893 to 0.937`, or that there is none; `sign` "+": each end with its sign."""
+        return interval(self.low, self.high, digits, sign)
+
+
+def interval(low: float | None, high: float | None, digits: int = 3, sign: str = "") -> str:
+    """As `Figure.interval` tells it. An end told as -0.000 lies below 0, as +0.000 not."""
+    if low is None or high is None:
+        return "no interval"
+    return f"{low + 0.0:{sign}.{digits}f} to {high + 0.0:{sign}.{digits}f}"  # + 0.0: no -0
 
 
 def proportion(successes: int, n: int, by_group: NDArray[np.float64] | None = None) -> Figure:

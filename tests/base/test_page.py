@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tumorbatch.page import Code, Column, Page, Picture, Strong, escaped, visible
+from tumorbatch.files import visible
+from tumorbatch.page import Code, Column, Page, Picture, Strong, escaped
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IHDR" + (300).to_bytes(4, "big") + (200).to_bytes(4, "big")
 VOID = {"meta", "img", "br", "link"}
