@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import classification_report
 
 from tumorbatch import bundle, drawing, figures, plots
@@ -201,6 +202,10 @@ def test_confusion_matrix_has_scikit_learns_report() -> None:
     report = classification_report(truth, predicted, target_names=names, digits=3)
     assert report.rstrip() in texts(figure)
     assert "cnn1, test (n = 50 images)" in texts(figure)
+    right = int((truth == predicted).sum())
+    ends = stats.binomtest(right, 50).proportion_ci(method="wilson")
+    told = f"accuracy, 95 % interval: {right / 50:.3f} ({ends.low:.3f} to {ends.high:.3f}), n = 50"
+    assert told in texts(figure)
     for row in (0, 1):
         for column in (0, 1):
             count = int(((truth == row) & (predicted == column)).sum())

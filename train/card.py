@@ -166,11 +166,17 @@ def _choices(bundle: Bundle, test: Mapping[str, Any]) -> list[str]:
 
 
 def _baselines(baselines: Sequence[Mapping[str, Any]], test: Mapping[str, Any]) -> list[str]:
+    head = ["## Beside simple baselines", ""]
     if not baselines:
-        return []
+        return [
+            *head,
+            "None stand here yet: what the majority class, a random forest on the file's height, width "
+            "and format, and the nearest thumbnail reach on the same images is not known. `tumorbatch "
+            "evaluate` says it, and whether this model is better.",
+            "",
+        ]
     lines = [
-        "## Beside simple baselines",
-        "",
+        *head,
         "| baseline | its AUC on test | AUC of the model minus its | |",
         "|---|---|---|---|",
     ]

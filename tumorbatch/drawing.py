@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tumorbatch import figures
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
+from tumorbatch.statistics import proportion
 
 _WIDTH = 7.0  # inches
 _GAP = 0.12  # inches between the titles of neighbours
@@ -232,7 +233,8 @@ def _ends(phases: Mapping[str, int]) -> list[int]:
 def confusion_matrix(
     truth: NDArray[np.int64], predicted: NDArray[np.int64], title: str = "Confusion matrix"
 ) -> Any:
-    """Counts and shares of each truth and prediction, above scikit-learn's classification report.
+    """Counts and shares of each truth and prediction, above scikit-learn's classification report and
+    the accuracy with its 95 % interval (Wilson).
 
     Args:
         truth: int64 [n], labels.
@@ -259,8 +261,10 @@ def confusion_matrix(
     report = classification_report(
         truth, predicted, labels=labels, target_names=CLASS_NAMES, digits=3, zero_division=0.0
     )
+    accuracy = proportion(int(np.trace(counts)), len(truth))
+    told = f"{report.rstrip()}\n\naccuracy, 95 % interval: {accuracy.told()}, n = {accuracy.n:,}"
     below.text(
-        0.5, 1, report.rstrip(), ha="center", va="top", family="DejaVu Sans Mono", fontsize=8,
+        0.5, 1, told, ha="center", va="top", family="DejaVu Sans Mono", fontsize=8,
         transform=below.transAxes,
     )  # fmt: skip
     return figure

@@ -218,6 +218,8 @@ def confusion_matrix(
 ) -> Any:
     """Counts of each truth and prediction, with scikit-learn's classification report.
 
+    Below it the accuracy with its 95 % interval (Wilson).
+
     Args:
         truth: n labels, 0 Healthy and 1 Tumor, or n of these names.
         predicted: The same, of the predictions.

@@ -143,8 +143,8 @@ def _metadata(of: dict[str, Any]) -> list[str]:
     ]
 
 
-def train_report(report: "train_stage.Report", out: Path) -> str:
-    """Figures on validation and test with intervals, speed, and the next command."""
+def train_report(report: "train_stage.Report", out: Path, tfrecords: Path) -> str:
+    """Figures on validation and test with intervals, speed, and the next commands."""
     lines = []
     if report.unchanged:
         lines.append(f"{_name(out)} already holds exactly this training: nothing to do.")
@@ -157,7 +157,10 @@ def train_report(report: "train_stage.Report", out: Path) -> str:
     if report.fitted is not None:
         lines.append(f"{report.epochs} epochs in {report.seconds:.0f} s: {report.fitted.told()}.")
     lines.append(f"Model {report.bundle.model_id} in {_name(out)}.")
-    model = "" if out.parent == Path("models") else f" --model {_name(out)}"
+    usual = out.parent == Path("models")
+    name, model = (out.name, "") if usual else (_name(out), f" --model {_name(out)}")
+    shards = "" if tfrecords == Path("tfrecords") else f" {_name(tfrecords)}"
+    lines.append(f"Do simple baselines reach as much? tumorbatch evaluate {name}{shards}")
     lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
     return "\n".join(lines)
 

@@ -223,7 +223,7 @@ def train(
             out = out or Path("models") / arch
             report = stage.run(tfrecords, out, config(arch, seed))
             if not quiet:
-                say(train_report(report, out))
+                say(train_report(report, out, tfrecords))
             return
         names = ARCHITECTURES if arch == _EVERY else (arch,)
         trainings = {
@@ -235,7 +235,7 @@ def train(
         for outcome in series.run(tfrecords, out or Path("models"), trainings):
             outcomes.append(outcome)
             if isinstance(outcome.result, stage.Report) and not quiet:
-                say(f"{outcome.name}:\n{train_report(outcome.result, outcome.out)}\n")
+                say(f"{outcome.name}:\n{train_report(outcome.result, outcome.out, tfrecords)}\n")
         if not quiet:
             say(series_report(outcomes))
         code = series.exit_code(outcomes)

@@ -193,6 +193,8 @@ def test_another_rule_is_frozen_and_makes_another_model(
     assert _json(copy / "metrics.json")["test"] == about["test"]  # the bundle's figures follow
     assert card.startswith(f"# cnn1 ({new.model_id})\n")
     assert "threshold 0.37 (frozen)" in card
+    assert "| metadata forest |" in card
+    assert "None stand here yet" not in card
     for name in ("weights.safetensors", "history.json", "history.csv", "curves.png"):
         assert (copy / name).read_bytes() == (model / name).read_bytes()
     assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in model.iterdir())

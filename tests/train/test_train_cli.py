@@ -359,6 +359,7 @@ def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
     assert loaded.calibration["threshold"]["note"] in card
     assert "Grouped:" in card
+    assert "None stand here yet" in card  # until `evaluate`
     assert "Leaky" not in card
     assert "Not a medical device" in card
 
@@ -418,6 +419,7 @@ def test_overwrite_replaces_the_bundle_by_the_one_that_the_seed_decides(
     code, output = invoke("train", shard_set, *SHORT, "--out", copy, "--overwrite")
     assert code == ExitCode.OK
     assert "Next: tumorbatch infer" in output
+    assert f"Do simple baselines reach as much? tumorbatch evaluate {copy} {shard_set}\n" in output
     assert [path.name for path in copy.parent.iterdir()] == ["cnn1"]
     # The same training as in the process of `fresh`, bit by bit.
     assert bundle.load(copy).model_id == bundle.load(fresh).model_id
