@@ -11,8 +11,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tumorbatch.statistics import Figure
-from tumorbatch.train import stage
+from tumorbatch.statistics.intervals import Figure
+from tumorbatch.train import training
 from tumorbatch.train.config import Augmentation, Config, schedule
 
 REPORT = {"shear": 0.2, "zoom": 0.2}
@@ -51,7 +51,7 @@ def main() -> None:
                 None if augmentation is None else Augmentation(**augmentation),  # type: ignore[arg-type]
                 weights=options.weights,
             )
-            report = stage.run(options.tfrecords, Path(folder) / str(number), config)
+            report = training.run(options.tfrecords, Path(folder) / str(number), config)
             figures = report.metrics["validation"]["figures"]
             told = " | ".join(
                 Figure.from_dict(figures[of]).told() for of in ("auc", "accuracy", "log_loss")

@@ -17,7 +17,7 @@ from common import compare
 from tumorbatch import bundle
 from tumorbatch.files import find_files
 from tumorbatch.infer.config import Config
-from tumorbatch.infer.stage import run
+from tumorbatch.infer.inference import run
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.runtime import available_cores, resolve
 from tumorbatch.scoring import scorer

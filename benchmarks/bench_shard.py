@@ -16,7 +16,7 @@ import numpy as np
 from common import compare
 
 from tumorbatch.preprocess.classes import find_sources
-from tumorbatch.preprocess.stage import Config, run
+from tumorbatch.preprocess.shard import Config, run
 from tumorbatch.runtime import available_cores
 
 

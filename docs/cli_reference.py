@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tumorbatch.cli import main
+from tumorbatch.cli.main import main
 
 WIDTH = 96
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from tumorbatch import bundle
 from tumorbatch.files import FoundFile, printable
-from tumorbatch.infer.assemble import Duplicates
+from tumorbatch.infer.batching import predict_files
 from tumorbatch.infer.config import Config, Timings
-from tumorbatch.infer.engine import predict_files
 from tumorbatch.infer.listing import found_file, list_files
 from tumorbatch.infer.network import Network
 from tumorbatch.infer.predictions import SCHEMA, footer
+from tumorbatch.infer.table import Duplicates
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass, field
 
+from tumorbatch.checks import check_error_rate, check_workers
 from tumorbatch.errors import ConfigError
 from tumorbatch.infer.listing import Selection
-from tumorbatch.limits import check_error_rate, check_workers
-from tumorbatch.pool import SECONDS
 from tumorbatch.runtime import available_cores
 from tumorbatch.status import Status
+from tumorbatch.workers import SECONDS
 
 FORMATS = ("auto", "parquet", "dataset", "csv", "jsonl")
 PATH_MODES = ("relative", "hash")

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.files import FoundFile, is_dicom, read_file
-from tumorbatch.infer import sharing
-from tumorbatch.infer.sharing import Place
-from tumorbatch.pool import SECONDS, limited, restart_clock
+from tumorbatch.infer import shared_memory
+from tumorbatch.infer.shared_memory import Place
 from tumorbatch.preprocess.pixels import Processed, process
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
+from tumorbatch.workers import SECONDS, limited, restart_clock
 
 Row = dict[str, Any]
 
@@ -91,7 +91,7 @@ def _decode_file(task: Task, preprocessing: Preprocessing, seconds: float) -> De
                 rows.append(row | _described(done))
                 pixels.append(done.pixels)
                 if frame == 0 and task.place is not None:
-                    sharing.write(task.place, done.pixels)
+                    shared_memory.write(task.place, done.pixels)
                     pixels[0] = task.place
             frame += 1
             if frame < frames:

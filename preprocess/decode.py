@@ -16,21 +16,19 @@ row, but for colour):
                  maximum would leave 12-bit data in 16-bit files with 16 grey levels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.files import is_dicom
-from tumorbatch.preprocess.headers import Header, read_header, tiff_page
+from tumorbatch.preprocess.headers import read_header, tiff_page
+from tumorbatch.preprocess.image import MIN_SIDE, Decoded, window
 from tumorbatch.status import FileError, Status
 
 MAX_PIXELS = 64_000_000
-MIN_SIDE = 16
-WINDOW_PERCENTILES = (0.5, 99.5)
 _TIFF = (b"II*\0", b"MM\0*")
-_FLOAT32 = np.finfo(np.float32)
 
 # One thread a worker process: the processes already fill the cores.
 cv2.setNumThreads(1)
@@ -39,21 +37,6 @@ if hasattr(cv2, "setLogLevel"):  # OpenCV 4
     cv2.setLogLevel(0)
 else:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A decoded image.
-
-    Attributes:
-        grey: uint8 [height, width], 0 (black) to 255, at the file's own resolution, upright.
-        header: What the file says of itself.
-        flags: Rules that were applied, sorted.
-    """
-
-    grey: NDArray[np.uint8]
-    header: Header
-    flags: tuple[str, ...]
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> Decoded:
@@ -71,7 +54,9 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) 
     if not data:
         raise FileError(Status.EMPTY, "the file has no bytes")
     if is_dicom(data):  # before the others: a DICOM file's preamble may be a TIFF header
-        from tumorbatch.preprocess.dicom import decode_dicom  # pydicom only where it is needed
+        from tumorbatch.preprocess.dicom.decode import (
+            decode_dicom,  # pydicom only where it is needed
+        )
 
         return decode_dicom(data, max_pixels, frame)
     pages = None
@@ -132,26 +117,3 @@ def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     down = -1 if orientation in (3, 4, 7, 8) else 1
     right = -1 if orientation in (2, 3, 6, 7) else 1
     return image[::down, ::right]
-
-
-def window(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Stretch the values between `WINDOW_PERCENTILES` over 0..255, and clip the rest.
-
-    Args:
-        image: Any numbers [height, width].
-
-    Raises:
-        FileError: Some are infinite or not numbers.
-    """
-    values = image.astype(np.float64)
-    least, most = values.min(), values.max()
-    # Beyond float32's range lies no measurement, but overflow. Not a number compares as false.
-    if not (-_FLOAT32.max <= least and most <= _FLOAT32.max):
-        raise FileError(Status.DECODE_ERROR, "some pixel values are infinite or not numbers")
-    low, high = np.percentile(values, WINDOW_PERCENTILES)
-    if high <= low:  # nearly constant: the extremes are all there is to show
-        low, high = least, most
-    if high - low < _FLOAT32.smallest_subnormal:
-        return np.zeros(image.shape, np.uint8)
-    scaled = (np.clip(values, low, high) - low) * (255.0 / (high - low))
-    return np.asarray(np.rint(scaled), np.uint8)

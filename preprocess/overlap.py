@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
-from tumorbatch.preprocess.groups import near_pairs
+from tumorbatch.preprocess.duplicates import near_pairs
 from tumorbatch.shardset import SPLITS
 
 BYTES, PIXELS, NEAR = "byte-identical", "pixel-identical", "nearly identical"

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.preprocess.decode import MAX_PIXELS, Decoded, decode
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocess.decode import MAX_PIXELS, decode
+from tumorbatch.preprocess.image import Decoded
+from tumorbatch.preprocessing_config import Preprocessing
 
 _INTERPOLATION = {"area": cv2.INTER_AREA}
 

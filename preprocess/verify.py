@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from tumorbatch import records, shardset
+from tumorbatch import shardset
+from tumorbatch import tfrecord as records
 from tumorbatch.errors import InputError
-from tumorbatch.preprocess.shards import count_shared
+from tumorbatch.preprocess.shard_writer import count_shared
 from tumorbatch.preprocess.verify_index import (
     MAKE_AGAIN,
     Findings,
@@ -37,8 +38,8 @@ from tumorbatch.preprocess.verify_index import (
     read_manifest,
 )
 from tumorbatch.progress import Progress
-from tumorbatch.records import ImageRecord
 from tumorbatch.shardset import DATASET, MANIFEST, Dataset, Shard
+from tumorbatch.tfrecord import ImageRecord
 
 _MOVE_AWAY = "Move it to another folder: programs that read *.tfrecord would take it for a part."
 _SHA256 = re.compile("[0-9a-f]{64}")

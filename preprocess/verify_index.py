@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tumorbatch import shardset
 from tumorbatch.errors import TumorBatchError
-from tumorbatch.preprocess import groups as grouping
-from tumorbatch.preprocess.schema import MANIFEST_SCHEMA
+from tumorbatch.preprocess import duplicates as grouping
+from tumorbatch.preprocess.manifest_schema import MANIFEST_SCHEMA
 from tumorbatch.shardset import DATASET, MANIFEST, SCHEMA_VERSION, SPLIT_BY, SPLITS, Dataset
 from tumorbatch.status import Status
 

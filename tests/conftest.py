@@ -21,7 +21,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set of 96 readable images and a few broken files. Do not change it."""
-    from tumorbatch.sample import SampleConfig, run
+    from tumorbatch.synthetic import SampleConfig, run
 
     folder = tmp_path_factory.mktemp("sample") / "raw"
     run(folder, SampleConfig(images=96))
@@ -31,8 +31,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shard_set(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shard set of `sample`, 32 x 32 pixels, several train shards. Do not change it."""
-    from tumorbatch.preprocess.stage import Config, run
-    from tumorbatch.preprocessing import Preprocessing
+    from tumorbatch.preprocess.shard import Config, run
+    from tumorbatch.preprocessing_config import Preprocessing
 
     folder = tmp_path_factory.mktemp("shards") / "tfrecords"
     run(sample, folder, Config(Preprocessing(size=SIZE), shard_bytes=20_000, workers=2))
@@ -46,7 +46,7 @@ def model(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     load_tensorflow()
     from tumorbatch.train.config import Config, Schedule
-    from tumorbatch.train.stage import run
+    from tumorbatch.train.training import run
 
     folder = tmp_path_factory.mktemp("models") / "cnn1"
     run(shard_set, folder, Config("cnn1", Schedule(epochs=2, batch_size=8)))
@@ -78,7 +78,7 @@ def invoke() -> Iterator[Invoke]:
     For what does not hang on the process boundary: a process of its own spends seconds on loading
     TensorFlow. A traceback reaches the test.
     """
-    from tumorbatch.cli import main
+    from tumorbatch.cli.main import main
 
     logger = logging.getLogger("tumorbatch")
     before = (logger.handlers, logger.level, logger.propagate)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tumorbatch.cli import main
+from tumorbatch.cli.experiment import experiment
+from tumorbatch.cli.main import main
 from tumorbatch.errors import ExitCode
-from tumorbatch.experiment_commands import experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,14 +12,15 @@ import pytest
 from scipy import stats
 from sklearn.metrics import classification_report
 
-from tumorbatch import bundle, drawing, figures, plots
+from tumorbatch import bundle, plots
 from tumorbatch.errors import InputError
+from tumorbatch.imaging import random_image
 from tumorbatch.preprocess.decode import decode
-from tumorbatch.preprocess.imaging import random_image
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.report import charts, style
 
 if TYPE_CHECKING:
-    from tumorbatch.preprocess.survey import Survey
+    from tumorbatch.preprocess.explore.survey import Survey
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -184,7 +185,7 @@ def test_training_history_is_the_bundles(trained: Path) -> None:
         assert drawn == [history[name] for name in names]
         assert "kept: epoch 4" in texts(figure)
         assert "fine-tuning" in texts(figure)
-    assert figures.png(figure)[:4] == b"\x89PNG"
+    assert style.png(figure)[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize("damage", ["{", "{}", '{"loss": [1]}'])
@@ -225,10 +226,10 @@ def test_confusion_matrix_of_one_class_and_of_none() -> None:
 
 def test_names_are_no_formulas() -> None:
     grey = np.zeros((16, 16), np.uint8)
-    figure = drawing.image_grid(
+    figure = charts.image_grid(
         [grey], ["$\\frac{1}{0$ and a very long name indeed.png"] * 1, title="$x^"
     )
-    assert figures.png(figure)[:4] == b"\x89PNG"
+    assert style.png(figure)[:4] == b"\x89PNG"
 
 
 def test_no_window_and_no_setting_is_touched(formats: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tumorbatch import records, shardset
+from tumorbatch import shardset, tfrecord
 from tumorbatch.files import find_files
-from tumorbatch.preprocess.stage import Config, run
+from tumorbatch.preprocess.shard import Config, run
 
 DATASET = os.environ.get("TUMORBATCH_DATASET", "")
 
@@ -28,7 +28,7 @@ def test_every_file_becomes_a_record_and_no_duplicate_crosses(tmp_path: Path) ->
     assert set(report.dataset.shared.values()) == {0}
     written: collections.Counter[str] = collections.Counter()
     for shard in shardset.load(tmp_path / "out").shards:
-        for data in records.read(tmp_path / "out" / shard.name):
-            written[Path(records.ImageRecord.decode(data).filename).suffix.lower()] += 1
+        for data in tfrecord.read(tmp_path / "out" / shard.name):
+            written[Path(tfrecord.ImageRecord.decode(data).filename).suffix.lower()] += 1
     assert written == collections.Counter(Path(file.path).suffix.lower() for file in files)
     assert written[".tif"] > 0

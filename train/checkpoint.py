@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tumorbatch.atomic import write_bytes
 from tumorbatch.bundle import MAX_WEIGHTS_BYTES
+from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.limits import differences
 
 _MAX_BYTES = 5 * MAX_WEIGHTS_BYTES  # weights, Adam's two moments, the best weights, and some room
 _DIGEST = 32

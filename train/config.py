@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import architectures
+from tumorbatch.checks import check_seed
 from tumorbatch.errors import ConfigError
-from tumorbatch.limits import check_seed
 
 MAX_BATCH = 4096  # images; the last batch is padded to this size, so it costs memory
 THRESHOLD = 0.5  # on the probability of Tumor

@@ -15,16 +15,17 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
-from tumorbatch.session import deferred
-from tumorbatch.statistics import proportion
+from tumorbatch.shard_reader import damaged_shard
+from tumorbatch.signals import deferred
+from tumorbatch.statistics.classification import Measures
+from tumorbatch.statistics.intervals import proportion
+from tumorbatch.train.callbacks import Steps
 from tumorbatch.train.checkpoint import Checkpoint, Position
 from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Augmentation, DivergedError, Schedule
-from tumorbatch.train.feed import Images, damaged_shard
-from tumorbatch.train.measures import Measures
+from tumorbatch.train.feed import Images
+from tumorbatch.train.input_wait import Waiting
 from tumorbatch.train.phases import Phase, class_weights, phases, prepare
-from tumorbatch.train.steps import Steps
 from tumorbatch.train.stream import Shards
-from tumorbatch.train.waiting import Waiting
 
 log = logging.getLogger(__name__)
 

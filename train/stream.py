@@ -13,20 +13,10 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.labels import CLASS_NAMES, TUMOR
 from tumorbatch.runtime import free_memory
 from tumorbatch.scoring import Scorer
+from tumorbatch.shard_reader import READ_BUFFER, READERS, parse, score_split
 from tumorbatch.shardset import SPLITS, Dataset
 from tumorbatch.train.config import Augmentation
-from tumorbatch.train.feed import (
-    READ_BATCH,
-    READ_BUFFER,
-    READERS,
-    Images,
-    batch_seed,
-    damage,
-    finished,
-    load_split,
-    parse,
-    steps,
-)
+from tumorbatch.train.feed import Images, batch_seed, finished, load_split, steps
 
 _SHUFFLE_BYTES = 256 << 20  # of records that wait to be drawn from
 _MEMORY_SHARE = 0.6  # of what is free: the rest is for the network's activations
@@ -64,19 +54,7 @@ class Shards:
 
     def scored(self, score: Scorer) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Logits, float32 [n], and labels, int64 [n]."""
-        names = [os.fspath(self.folder / shard.name) for shard in self.dataset.split(self.split)]
-        size = self.dataset.preprocessing.size
-        data = tf.data.TFRecordDataset(names, buffer_size=READ_BUFFER)
-        data = data.apply(tf.data.experimental.assert_cardinality(self.count))
-        data = data.batch(READ_BATCH).map(lambda serialized: parse(serialized, size))
-        logits, labels = [], []
-        try:
-            for pixels, classes in data.prefetch(2).as_numpy_iterator():
-                logits.append(score(pixels))
-                labels.append(classes)
-        except (tf.errors.OpError, ValueError) as error:
-            raise damage(self.folder, self.dataset, self.split, error) from error
-        return np.concatenate(logits), np.concatenate(labels)
+        return score_split(self.folder, self.dataset, self.split, score)
 
 
 class StreamFeed:

@@ -1,6 +1,6 @@
 """`python -m tumorbatch`: the same as the `tumorbatch` command."""
 
-from tumorbatch.cli import main
+from tumorbatch.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -22,7 +22,7 @@ from typing import Any
 from tumorbatch import architectures
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.shardset import file_sha256
 
 SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ take a folder, or what `survey` saw in it, so that several figures need one look
     plots.pixel_intensity(seen)
 
 In a script, put calls with a folder under `if __name__ == "__main__":`, since worker processes start.
-This module is for users: nothing in the package imports it. Drawing itself is `tumorbatch.drawing`.
+This module is for users: nothing in the package imports it. `tumorbatch.report.charts` draws.
 """
 
 import json
@@ -26,17 +26,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch import bundle, drawing, shardset
+from tumorbatch import bundle, shardset
 from tumorbatch.errors import InputError
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.pool import SECONDS
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.report import charts
 from tumorbatch.runtime import available_cores
 from tumorbatch.status import FileError
+from tumorbatch.workers import SECONDS
 
 if TYPE_CHECKING:
     from tumorbatch.files import FoundFile
-    from tumorbatch.preprocess.survey import Survey
+    from tumorbatch.preprocess.explore.survey import Survey
 
 Folder = str | os.PathLike[str]
 
@@ -60,8 +61,8 @@ def survey(
         InputError: There are no files, or none that can be read.
         ConfigError: Unknown class folders.
     """
-    from tumorbatch.preprocess import survey as stage
     from tumorbatch.preprocess.classes import find_sources
+    from tumorbatch.preprocess.explore import survey as stage
 
     files = find_sources(Path(folder), classes or {})
     preprocessing = preprocessing or Preprocessing()
@@ -84,7 +85,7 @@ def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
                 "An image is an array uint8 [height, width]. Received: "
                 f"{shown.dtype} {list(shown.shape)}."
             )
-        return drawing.image_grid([shown], title=title)
+        return charts.image_grid([shown], title=title)
     from tumorbatch.files import FoundFile, printable, read_file
     from tumorbatch.preprocess.decode import decode
 
@@ -93,7 +94,7 @@ def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
         grey = decode(read_file(FoundFile(str(path), path.name))[0]).grey
     except FileError as error:
         raise InputError(f"{path} cannot be shown: {error.message}.") from error
-    return drawing.image_grid([grey], title=title or printable(path.name))
+    return charts.image_grid([grey], title=title or printable(path.name))
 
 
 def random_image(folder: Folder, class_name: str | None = None, seed: int | None = None) -> Any:
@@ -131,7 +132,7 @@ def image_grid(
         ValueError: Another class name, or no image that can be read.
         InputError: `folder` is missing.
     """
-    from tumorbatch.preprocess.imaging import sample_images
+    from tumorbatch.imaging import sample_images
 
     if count < 1 or columns < 1:
         raise ValueError(f"At least one image and one column are needed. Received: {count}, {columns}.")
@@ -142,7 +143,7 @@ def image_grid(
     title = CLASS_NAMES[_label(class_name)] if class_name else ""
     if count == 1:
         title, names = f"{title}: {names[0]}".removeprefix(": "), []
-    return drawing.image_grid([grey for _, grey in shown], names, columns, title)
+    return charts.image_grid([grey for _, grey in shown], names, columns, title)
 
 
 def _files(folder: Path, class_name: str | None) -> "Sequence[FoundFile]":
@@ -166,30 +167,30 @@ def class_distribution(source: "Folder | Survey") -> Any:
     if folder is not None and (folder / shardset.DATASET).is_file():
         counts = shardset.load(folder).counts
         every = {name: sum(of[name] for of in counts.values()) for name in CLASS_NAMES}
-        return drawing.class_counts({"all": every, **counts})
+        return charts.class_counts({"all": every, **counts})
     labels = _seen(source).labels
     counted = np.bincount(labels, minlength=len(CLASS_NAMES)).tolist()
-    return drawing.class_counts({"all": dict(zip(CLASS_NAMES, counted, strict=True))})
+    return charts.class_counts({"all": dict(zip(CLASS_NAMES, counted, strict=True))})
 
 
 def image_properties(source: "Folder | Survey") -> Any:
     """Width and height of the images of each class, from a folder or what `survey` saw."""
     seen = _seen(source)
     heights, widths = (np.array(seen.column(name), np.int64) for name in ("height", "width"))
-    return drawing.image_sizes(heights, widths, seen.labels)
+    return charts.image_sizes(heights, widths, seen.labels)
 
 
 def pixel_intensity(source: "Folder | Survey") -> Any:
     """Histogram of the grey values of each class before and after CLAHE, from a folder or a survey."""
     before, after = _seen(source).histograms.transpose(1, 0, 2)
-    return drawing.pixel_intensity({"Before CLAHE": before, "After CLAHE": after})
+    return charts.pixel_intensity({"Before CLAHE": before, "After CLAHE": after})
 
 
 def mean_intensity(source: "Folder | Survey") -> Any:
     """How the images' mean grey values are spread in each class, from a folder or a survey."""
     seen = _seen(source)
     before, after = seen.means
-    return drawing.image_means({"Before CLAHE": before, "After CLAHE": after}, seen.labels)
+    return charts.image_means({"Before CLAHE": before, "After CLAHE": after}, seen.labels)
 
 
 def training_history(folder: Folder) -> Any:
@@ -204,7 +205,7 @@ def training_history(folder: Folder) -> Any:
     try:
         history = json.loads(path.read_bytes())
         phases, best = made.training["phases"], made.training["best_epoch"]
-        return drawing.training_history(history, phases, best, made.model_id)
+        return charts.training_history(history, phases, best, made.model_id)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is missing or damaged ({type(error).__name__}: {error}). Train the model again."
@@ -232,7 +233,7 @@ def confusion_matrix(
         raise ValueError(
             f"There must be one prediction for each truth. Received: {len(predicted)} for {len(truth)}."
         )
-    return drawing.confusion_matrix(_labels(truth), _labels(predicted), title)
+    return charts.confusion_matrix(_labels(truth), _labels(predicted), title)
 
 
 def _labels(values: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 
 if TYPE_CHECKING:
     import pyarrow as pa

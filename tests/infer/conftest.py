@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICK = """
 import sys, time
 import numpy as np
-from tumorbatch.cli import main
+from tumorbatch.cli.main import main
 from tumorbatch.infer import network, parts
 
 def load(self):

@@ -7,14 +7,14 @@ import pytest
 
 import tumorbatch.infer
 from tumorbatch.errors import InputError
-from tumorbatch.infer import stage
+from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.predictions import SCHEMA, iterate_rows
 
 
 def test_a_folder_gives_the_rows_of_the_command(sample: Path, model: Path, tmp_path: Path) -> None:
     table = tumorbatch.infer.predict(sample, model, Config(workers=1))
-    stage.run(sample, tmp_path / "out.parquet", model, Config(workers=2))
+    inference.run(sample, tmp_path / "out.parquet", model, Config(workers=2))
     expected = [{**row, "run_id": ""} for row in iterate_rows(tmp_path / "out.parquet")]
     assert [{**row, "run_id": ""} for row in table.to_pylist()] == expected
     assert table.schema.equals(SCHEMA)

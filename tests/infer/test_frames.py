@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from tests.preprocess.conftest import Build
-from tests.preprocess.test_dicom import make
+from tests.preprocess.dicom.test_decode import make
 from tumorbatch import bundle
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import find_files
-from tumorbatch.infer import stage
+from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.decoding import Task, decode_files
 from tumorbatch.infer.predictions import iterate_rows
-from tumorbatch.infer.sharing import Ring
+from tumorbatch.infer.shared_memory import Ring
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.status import FileError, Status
 
@@ -91,7 +91,7 @@ def test_a_later_page_that_is_broken_costs_itself_alone(
             data[where + 8 : where + 10] = (4000).to_bytes(2, "little")
     (folder / "pages.tif").write_bytes(data)
     out = tmp_path / "out.parquet"
-    report = stage.run(folder, out, model, Config(workers=1))
+    report = inference.run(folder, out, model, Config(workers=1))
     assert (report.files, report.errors, report.rows) == (4, 1, 11)
     statuses = [row["status"] for row in iterate_rows(out) if row["path"] == "pages.tif"]
     assert statuses[:2] == ["ok", "ok"]
@@ -104,10 +104,10 @@ def test_frames_are_kept_together_when_the_run_goes_on(
 ) -> None:
     out = tmp_path / "out.parquet"
     config = Config(workers=1, incremental=True)
-    stage.run(folder, out, model, config)
+    inference.run(folder, out, model, config)
     before = list(iterate_rows(out))
     (folder / "b.png").write_bytes(Build.encode(".png", PAGES[3]))
-    report = stage.run(folder, out, model, config)
+    report = inference.run(folder, out, model, config)
     assert (report.kept, report.rows) == (4, 12)
     assert [row for row in iterate_rows(out) if row["path"] != "b.png"] == before
 
@@ -150,14 +150,14 @@ def test_without_shared_memory_pixels_go_through_the_pipe(
     folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container with a small /dev/shm."""
-    from tumorbatch.infer import sharing
+    from tumorbatch.infer import shared_memory
 
     def full(_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    stage.run(folder, tmp_path / "a.parquet", model, Config(workers=1))
-    monkeypatch.setattr(sharing, "_reserve", full)
-    stage.run(folder, tmp_path / "b.parquet", model, Config(workers=1))
+    inference.run(folder, tmp_path / "a.parquet", model, Config(workers=1))
+    monkeypatch.setattr(shared_memory, "_reserve", full)
+    inference.run(folder, tmp_path / "b.parquet", model, Config(workers=1))
     first, second = (
         [{**row, "run_id": ""} for row in iterate_rows(tmp_path / f"{name}.parquet")] for name in "ab"
     )

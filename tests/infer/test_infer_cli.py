@@ -20,16 +20,16 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.bundles import rewrite
-from tumorbatch import bundle, records, shardset
+from tumorbatch import bundle, shardset, tfrecord
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import find_files
-from tumorbatch.infer import stage
+from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.decoding import Task, decode_files, lost
 from tumorbatch.infer.predictions import SCHEMA, iterate_rows, read_metadata
 from tumorbatch.preprocess.pixels import process
-from tumorbatch.records import ImageRecord
 from tumorbatch.status import FileError, Status
+from tumorbatch.tfrecord import ImageRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 Process = subprocess.Popen[str]
@@ -226,7 +226,7 @@ def small(model: Path, sample: Path, tmp_path_factory: pytest.TempPathFactory) -
     (images / "[red]empty[.png").touch()
     (images / "text.jpg").write_text("no picture")
     out = folder / "out" / "out.parquet"
-    report = stage.run(images, out, model, Config(workers=1))
+    report = inference.run(images, out, model, Config(workers=1))
     assert (report.files, report.errors) == (7, 2)
     return out
 
@@ -332,7 +332,7 @@ def test_tensors_are_those_of_the_shards(sample: Path, shard_set: Path) -> None:
     dataset = shardset.load(shard_set)
     trained_on = {}
     for shard in dataset.shards:
-        for data in records.read(shard_set / shard.name):
+        for data in tfrecord.read(shard_set / shard.name):
             record = ImageRecord.decode(data)
             trained_on[record.filename] = record
     size = dataset.preprocessing.size

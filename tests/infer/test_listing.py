@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.preprocess.conftest import Build
-from tests.preprocess.test_dicom import make
+from tests.preprocess.dicom.test_decode import make
 from tumorbatch.errors import ExitCode, InputError
 from tumorbatch.files import printable
-from tumorbatch.infer import stage
+from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Selection, hashed, list_files
 from tumorbatch.infer.predictions import iterate_rows
@@ -141,7 +141,7 @@ def test_hidden_paths(tree: Path, model: Path, tmp_path: Path, invoke: Any) -> N
     written = out.read_bytes() + (tmp_path / "out.parquet.json").read_bytes()
     assert not any(name.encode() in written for name in IMAGES)
     # The same names in the next run: rows are found again.
-    report = stage.run(tree, out, model, Config(workers=1, incremental=True, path_mode="hash"))
+    report = inference.run(tree, out, model, Config(workers=1, incremental=True, path_mode="hash"))
     assert report.kept == sum(row["status"] == "ok" for row in rows.values())
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import click
 import pytest
 
-from tumorbatch.cli import main
+from tumorbatch.cli.main import main
+from tumorbatch.cli.prometheus import Metrics, render
 from tumorbatch.errors import ExitCode
-from tumorbatch.metrics_file import Metrics, render
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = (ROOT / "docs" / "operations.md").read_text()

@@ -15,12 +15,12 @@ import pytest
 
 from tests.bundles import rewrite
 from tumorbatch.errors import ExitCode, TryAgainError
-from tumorbatch.infer import parts, stage
-from tumorbatch.infer.assemble import flags
+from tumorbatch.infer import inference, work_area
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Selection
-from tumorbatch.infer.parts import aligned, by_file
 from tumorbatch.infer.predictions import iterate_rows, read_metadata
+from tumorbatch.infer.table import flags
+from tumorbatch.infer.work_area import aligned, by_file
 
 Rows = dict[str, dict[str, Any]]
 Process = subprocess.Popen[str]
@@ -62,7 +62,7 @@ def images(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(images: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """The undisturbed run, with the real network."""
     out = tmp_path_factory.mktemp("whole") / "out.parquet"
-    stage.run(images, out, model, Config(workers=1))
+    inference.run(images, out, model, Config(workers=1))
     return _rows(out)
 
 
@@ -176,18 +176,18 @@ def test_a_time_limit_ends_in_time_and_the_same_command_goes_on(
     images: Path, model: Path, tmp_path: Path, whole: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.parquet"
-    monkeypatch.setattr(parts, "PART_ROWS", 1)
+    monkeypatch.setattr(work_area, "PART_ROWS", 1)
     attempts = 0
     while not out.exists():
         try:
-            stage.run(images, out, model, Config(workers=1, max_runtime=1e-9))
+            inference.run(images, out, model, Config(workers=1, max_runtime=1e-9))
         except TryAgainError as error:
             assert f"of {len(whole)} files are done" in str(error)  # noqa: PT017
             attempts += 1
             kept = sum(1 for _ in (tmp_path / ".out.parquet.partial").glob("*.parquet"))
             assert kept == attempts  # each got on by a file
         if attempts == 3:
-            report = stage.run(images, out, model, Config(workers=1))
+            report = inference.run(images, out, model, Config(workers=1))
             assert report.kept == 3
     assert _without_run(_rows(out)) == _without_run(whole)
 
@@ -197,7 +197,7 @@ def test_another_plan_is_refused_and_overwrite_starts_anew(
 ) -> None:
     out = tmp_path / "out.parquet"
     with pytest.raises(TryAgainError):
-        stage.run(images, out, model, Config(workers=1, max_runtime=1e-9))
+        inference.run(images, out, model, Config(workers=1, max_runtime=1e-9))
     other = Path(shutil.copytree(model, tmp_path / "other"))
     rewrite(other, threshold=0.25, calibration={})
     command = ("infer", images, out, "--model", other, "--workers", 1, "--quiet")
@@ -212,10 +212,10 @@ def test_a_damaged_part_is_computed_again(
 ) -> None:
     out = tmp_path / "out.parquet"
     with pytest.raises(TryAgainError):
-        stage.run(images, out, model, Config(workers=1, max_runtime=1e-9))
+        inference.run(images, out, model, Config(workers=1, max_runtime=1e-9))
     (part,) = (tmp_path / ".out.parquet.partial").glob("*.parquet")
     part.write_bytes(part.read_bytes()[:-3])
-    report = stage.run(images, out, model, Config(workers=1))
+    report = inference.run(images, out, model, Config(workers=1))
     assert report.kept == 0
     assert "computed again" in caplog.text
     assert _without_run(_rows(out)) == _without_run(whole)
@@ -235,8 +235,8 @@ def few(images: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def _incremental(few: Path, model: Path, out: Path, **more: Any) -> "stage.Report":
-    return stage.run(few, out, model, Config(workers=1, incremental=True, **more))
+def _incremental(few: Path, model: Path, out: Path, **more: Any) -> "inference.Report":
+    return inference.run(few, out, model, Config(workers=1, incremental=True, **more))
 
 
 def test_incremental_computes_only_what_is_new(few: Path, model: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tumorbatch.errors import ConfigError, ExitCode, InputError
-from tumorbatch.infer import check, writers
+from tumorbatch.infer import verify, writers
 from tumorbatch.infer.predictions import SCHEMA, iterate_rows, read_metadata, sidecar_path, table_files
 from tumorbatch.infer.target import Target
 
@@ -165,7 +165,7 @@ def test_a_folder_of_parts_is_one_table(tmp_path: Path, monkeypatch: pytest.Monk
     assert pq.read_table(target.path).num_rows == 25  # `_SUCCESS` is passed over
     assert pl.read_parquet(target.path / "part-*.parquet").height == 25
     assert read_metadata(parts[1])["model_id"] == read_metadata(target.path)["model_id"] == "cnn1-0123"
-    assert check.run(target.path).problems == ()
+    assert verify.run(target.path).problems == ()
 
     _write(Target.choose(target.path, "auto"), rows[:5])  # fewer parts: no old one stays
     assert len(table_files(target.path)) == 1
@@ -201,7 +201,7 @@ def test_verify_finds_a_bit_a_cut_a_missing_part_and_wrong_counts(
     monkeypatch.setattr(writers, "PART_ROWS", 10)
     rows = _rows(25)
     path = _write(Target.choose(tmp_path / "out.parquet", "auto"), rows).path
-    assert check.run(path).problems == ()
+    assert verify.run(path).problems == ()
     code, output = invoke("verify", path)
     assert (code, "is sound" in output) == (ExitCode.OK, True)
 
@@ -218,18 +218,18 @@ def test_verify_finds_a_bit_a_cut_a_missing_part_and_wrong_counts(
     assert "checksum" in output.lower()
     # Without the sidecar the page's own checksum still tells.
     sidecar_path(path).unlink()
-    assert len(check.run(path).problems) == 2
+    assert len(verify.run(path).problems) == 2
     path.write_bytes(data[:-10])
     with pytest.raises(InputError, match="not a whole Parquet file"):
-        check.run(path)
+        verify.run(path)
 
     folder = _write(Target.choose(tmp_path / "out", "dataset"), rows).path
     (folder / "part-00001.parquet").unlink()
-    assert any("part-00001.parquet is missing" in problem for problem in check.run(folder).problems)
+    assert any("part-00001.parquet is missing" in problem for problem in verify.run(folder).problems)
 
     twice = _write(Target.choose(tmp_path / "twice.parquet", "auto"), rows[:3] + rows[2:]).path
-    assert any("not behind" in problem for problem in check.run(twice).problems)
+    assert any("not behind" in problem for problem in verify.run(twice).problems)
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pq.read_table(twice).replace_schema_metadata({}), foreign)
     with pytest.raises(InputError, match="no predictions file"):
-        check.run(foreign)
+        verify.run(foreign)

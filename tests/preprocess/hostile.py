@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tests.preprocess.dicom.test_decode import make
 from tests.preprocess.test_bmp_webp import bmp, chunk, extended, webp
-from tests.preprocess.test_dicom import make
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 Maker = Callable[[Path], None]
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tumorbatch.preprocess.stage import Config
-from tumorbatch.preprocessing import Preprocessing
-from tumorbatch.records import ImageRecord, read
+from tumorbatch.preprocess.shard import Config
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.shardset import MANIFEST, Dataset
+from tumorbatch.tfrecord import ImageRecord, read
 
 if TYPE_CHECKING:
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 SIZE = 32
 

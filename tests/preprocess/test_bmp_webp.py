@@ -14,7 +14,7 @@ from tumorbatch.preprocess.headers import read_header
 from tumorbatch.status import FileError, Status
 
 if TYPE_CHECKING:
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 Array = NDArray[Any]
 LUMA = (0.299, 0.587, 0.114)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tumorbatch.preprocess.decode import MAX_PIXELS, MIN_SIDE, Decoded, decode
+from tumorbatch.preprocess.decode import MAX_PIXELS, decode
+from tumorbatch.preprocess.image import MIN_SIDE, Decoded
 from tumorbatch.status import FileError, Status
 
 if TYPE_CHECKING:
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 HEIGHT, WIDTH = 40, 56
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601

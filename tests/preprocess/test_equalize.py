@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from tumorbatch.errors import ConfigError, InputError, OutputError, TryAgainError
 from tumorbatch.lock import output_lock
-from tumorbatch.preprocess import equalize as module
+from tumorbatch.preprocess import equalize_folder as module
 from tumorbatch.preprocess.decode import decode
-from tumorbatch.preprocess.equalize import Config, run
+from tumorbatch.preprocess.equalize_folder import Config, run
 from tumorbatch.preprocess.pixels import equalize, process, resize
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,7 +231,8 @@ def test_a_killed_run_is_finished_by_the_same_command(
     for seed in range(60):
         save(source / f"{seed % 3}" / f"{seed}.png", noise(seed, 300, 300))
     code = (
-        "import sys; from pathlib import Path; from tumorbatch.preprocess.equalize import Config, run; "
+        "import sys; from pathlib import Path; "
+        "from tumorbatch.preprocess.equalize_folder import Config, run; "
         "run(Path(sys.argv[1]), Path(sys.argv[2]), Config(workers=1))"
     )
     command = [sys.executable, "-c", code, source, target]

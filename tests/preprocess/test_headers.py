@@ -13,7 +13,7 @@ from tumorbatch.preprocess.headers import Header, read_header
 from tumorbatch.status import FileError, Status
 
 if TYPE_CHECKING:
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 HEIGHT, WIDTH = 40, 56
 

@@ -16,8 +16,7 @@ from tumorbatch.status import Status
 
 if TYPE_CHECKING:
     from tests.conftest import Cli
-
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 
 @pytest.fixture(scope="module")

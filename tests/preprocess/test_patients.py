@@ -8,17 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.preprocess.dicom.test_decode import IMAGE, make
 from tests.preprocess.sets import SIZE, by_path, content_of, image_files, small_config, write_file
-from tests.preprocess.test_dicom import IMAGE, make
 from tumorbatch.errors import ConfigError, ExitCode, InputError
-from tumorbatch.preprocess import verify, work
+from tumorbatch.preprocess import first_pass, verify
 from tumorbatch.preprocess.patients import digest, read_patients
-from tumorbatch.preprocess.stage import run
+from tumorbatch.preprocess.shard import run
 
 if TYPE_CHECKING:
     from tests.conftest import Cli
-
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 NAMES = ["Healthy/1.png", "Healthy/2, 3.png", "Tumor/ü.png"]
 
@@ -155,7 +154,7 @@ def test_the_key_is_private_and_goes_with_the_work_area(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(work, "ordered_map", stop)
+        patch.setattr(first_pass, "ordered_map", stop)
         with pytest.raises(KeyboardInterrupt):
             run(raw, tmp_path / "out", small_config())
     run(raw, tmp_path / "out", small_config())

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.pixels import equalize, perceptual_hash, pixel_hash, process, resize
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
 
 if TYPE_CHECKING:
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 Array = NDArray[Any]
 

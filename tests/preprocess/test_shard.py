@@ -35,15 +35,14 @@ from tumorbatch import shardset
 from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError, TooManyErrorsError
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.pixels import process
+from tumorbatch.preprocess.shard import Report, run
 from tumorbatch.preprocess.splits import Fractions
-from tumorbatch.preprocess.stage import Report, run
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.shardset import DATASET, MANIFEST, SPLITS
 
 if TYPE_CHECKING:
     from tests.conftest import Cli
-
-    from .conftest import Build
+    from tests.preprocess.conftest import Build
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("--size", SIZE, "--workers", 2)  # of the command line, as `_config` has them
@@ -82,7 +81,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def in_order(function: Callable[..., Any], chunks: Any, *_: Any) -> Iterator[Any]:
         return map(function, chunks)
 
-    monkeypatch.setattr("tumorbatch.preprocess.work.ordered_map", in_order)
+    monkeypatch.setattr("tumorbatch.preprocess.first_pass.ordered_map", in_order)
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -595,7 +594,7 @@ def test_a_work_area_cut_anywhere_is_taken_up(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a crash of the machine may leave: journal and spool of any length."""
-    monkeypatch.setattr("tumorbatch.preprocess.work.CHUNK", 10)
+    monkeypatch.setattr("tumorbatch.preprocess.first_pass.CHUNK", 10)
     _interrupted(small, tmp_path / "cut")
     config = small_config(max_error_rate=1)
     run(small, tmp_path / "whole", config)
@@ -627,7 +626,7 @@ from pathlib import Path
 from tumorbatch import shardset
 from tumorbatch.errors import OutputError
 from tumorbatch.preprocess import stage, work
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 
 work.ordered_map = lambda function, chunks, *_: map(function, chunks)
 work.CHUNK = 6

@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tumorbatch import records
+from tumorbatch import tfrecord
 from tumorbatch.errors import InputError
-from tumorbatch.preprocess import shards, stage
+from tumorbatch.preprocess import shard as stage
+from tumorbatch.preprocess import shard_writer
 from tumorbatch.preprocess.verify import Report, run
-from tumorbatch.preprocessing import Preprocessing
-from tumorbatch.records import ImageRecord, frame
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.tfrecord import ImageRecord, frame
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 32  # of the fixture `shard_set`
@@ -68,7 +69,7 @@ def forge(folder: Path) -> None:
 
 def rewrite(path: Path, change: Change) -> None:
     """Change the records of a shard, with checksums that fit."""
-    changed = change([ImageRecord.decode(data) for data in records.read(path)])
+    changed = change([ImageRecord.decode(data) for data in tfrecord.read(path)])
     encoded = (one if isinstance(one, bytes) else one.encode() for one in changed)
     path.write_bytes(b"".join(map(frame, encoded)))
 
@@ -83,7 +84,7 @@ def rewrite_manifest(folder: Path, **columns: Callable[[list[Any]], None]) -> No
         table = table.set_column(
             at, table.schema.field(at), pa.array(values, table.schema.field(at).type)
         )
-    shards.write_manifest(folder / "manifest.parquet", table)
+    shard_writer.write_manifest(folder / "manifest.parquet", table)
 
 
 def place(folder: Path, shard: Path, position: int) -> int:
@@ -105,7 +106,7 @@ def cut(path: Path, length: int) -> None:
 
 def frame_ends(path: Path) -> list[int]:
     ends = [0]
-    for data in records.read(path):
+    for data in tfrecord.read(path):
         ends.append(ends[-1] + len(frame(data)))
     return ends
 
@@ -141,8 +142,8 @@ def test_nothing_is_written(folder: Path) -> None:
 
 def test_tensorflow_is_not_loaded() -> None:
     code = (
-        "import sys, tumorbatch.preprocess.verify, tumorbatch.preprocess.equalize, "
-        "tumorbatch.preprocess.imaging; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+        "import sys, tumorbatch.preprocess.verify, tumorbatch.preprocess.equalize_folder, "
+        "tumorbatch.imaging; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
@@ -359,7 +360,7 @@ def test_a_dropped_row_is_found(folder: Path) -> None:
     path = folder / "manifest.parquet"
     row = place(folder, first_shard(folder), 1)
     table = pq.read_table(path)
-    shards.write_manifest(path, table.filter(pc.not_equal(pa.array(range(len(table))), row)))
+    shard_writer.write_manifest(path, table.filter(pc.not_equal(pa.array(range(len(table))), row)))
     forge(folder)
     report = run(folder)
     assert "on the existence of 1 record (position 1)" in told(report, path)

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tumorbatch import records, shardset
+from tumorbatch import shardset, tfrecord
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.records import ImageRecord
 from tumorbatch.shardset import SPLITS, Dataset
+from tumorbatch.tfrecord import ImageRecord
 from tumorbatch.train.augment import augment
 from tumorbatch.train.config import Augmentation
 from tumorbatch.train.feed import Images, TrainingFeed, load_split
@@ -25,7 +25,7 @@ from tumorbatch.train.feed import Images, TrainingFeed, load_split
 
 def _records(folder: Path, dataset: Dataset, split: str) -> list[ImageRecord]:
     names = [folder / shard.name for shard in dataset.split(split)]
-    return [ImageRecord.decode(data) for name in names for data in records.read(name)]
+    return [ImageRecord.decode(data) for name in names for data in tfrecord.read(name)]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -52,7 +52,7 @@ def test_load_split_gives_the_same_order_each_time(shard_set: Path) -> None:
 
 def _last_record(path: Path) -> int:
     """Where the last record begins."""
-    lengths = [records.FRAME_BYTES + len(data) for data in records.read(path)]
+    lengths = [tfrecord.FRAME_BYTES + len(data) for data in tfrecord.read(path)]
     return sum(lengths[:-1])
 
 
@@ -127,9 +127,9 @@ def test_an_image_of_another_size_is_refused(copy: Path) -> None:
     """Checksums and counts fit, but one image has too few bytes; it must not be padded."""
     dataset = shardset.load(copy)
     path = copy / dataset.split("test")[0].name
-    found = [ImageRecord.decode(data) for data in records.read(path)]
+    found = [ImageRecord.decode(data) for data in tfrecord.read(path)]
     found[3] = dataclasses.replace(found[3], pixels=found[3].pixels[:-32], height=31)
-    path.write_bytes(b"".join(records.frame(record.encode()) for record in found))
+    path.write_bytes(b"".join(tfrecord.frame(record.encode()) for record in found))
     with pytest.raises(InputError, match="test shards"):
         load_split(copy, dataset, "test")
 

@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score
 from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
+from tumorbatch.statistics.classification import pointwise_log_loss
 from tumorbatch.train.config import Augmentation, DivergedError, Schedule
 from tumorbatch.train.feed import Images
 from tumorbatch.train.fit import Fitted, fit
-from tumorbatch.train.measures import pointwise_log_loss
 
 _CPU = Runtime("cpu", "float32", False, 1, "for a test")
 _XLA = Runtime("cpu", "float32", True, 1, "for a test")

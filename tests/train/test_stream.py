@@ -82,10 +82,10 @@ def test_it_is_shuffled_through_all_shards(shards: Shards) -> None:
 
 
 def _pixels(shards: Shards, name: str) -> list[bytes]:
-    from tumorbatch import records
-    from tumorbatch.records import ImageRecord
+    from tumorbatch import tfrecord
+    from tumorbatch.tfrecord import ImageRecord
 
-    found = [ImageRecord.decode(data) for data in records.read(shards.folder / name)]
+    found = [ImageRecord.decode(data) for data in tfrecord.read(shards.folder / name)]
     return [np.frombuffer(record.pixels, np.uint8) for record in found]  # type: ignore[misc]
 
 

@@ -21,14 +21,14 @@ import pytest
 
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
-from tumorbatch.preprocessing import Preprocessing
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
-from tumorbatch.statistics import Figure
-from tumorbatch.train.calibration import Rule, calibrate
+from tumorbatch.statistics.calibration import Rule, calibrate
+from tumorbatch.statistics.classification import Measures
+from tumorbatch.statistics.intervals import Figure
 from tumorbatch.train.feed import load_split
 from tumorbatch.train.fit import Fitted
-from tumorbatch.train.measures import Measures
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {

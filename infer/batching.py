@@ -1,0 +1,136 @@
+"""Files to finished rows: worker processes decode while the network computes on full batches."""
+
+import collections
+import contextlib
+import functools
+import time
+from collections.abc import Generator, Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.bundle import Bundle
+from tumorbatch.files import FoundFile
+from tumorbatch.infer.config import Timings
+from tumorbatch.infer.decoding import Decoded, Row, Task, decode_files, lost
+from tumorbatch.infer.shared_memory import Place, Ring
+from tumorbatch.scoring import Scorer, probability
+from tumorbatch.status import Status
+from tumorbatch.workers import ordered_map
+
+_CHUNK = 64  # files a task
+_CHUNK_BYTES = 64 << 20  # of its files: what a few large ones hold must not pile up
+_CHUNKS = 3  # a worker, see `ordered_map`
+
+Wanted = tuple[FoundFile, tuple[Row, ...]]
+
+
+def predict_files(
+    files: Iterable[Wanted],
+    used: Bundle,
+    score: Scorer,
+    batch_size: int,
+    workers: int,
+    seconds: float,
+    timings: Timings,
+) -> Generator[list[Row]]:
+    """Yield the finished rows of each file, one a frame, in the order of `files`.
+
+    Memory does not grow with the number of files: at most three chunks a worker are under way.
+
+    Args:
+        files: Each with the rows to keep if its content is still theirs, mostly none.
+        used: Gives preprocessing, threshold, temperature and the shapes seen in training.
+        score: uint8 [n, size, size] -> logits.
+        batch_size: Images a forward pass; the last one of all may have fewer.
+        workers: Decoding processes.
+        seconds: Limit for one frame.
+        timings: Is added to.
+    """
+    size = used.preprocessing.size
+    batches = _Batches(used, score, batch_size, timings)
+    decode = functools.partial(decode_files, preprocessing=used.preprocessing, seconds=seconds)
+    # One chunk more than `ordered_map` has under way: the one that is being consumed.
+    with contextlib.ExitStack() as stack:
+        ring = stack.enter_context(Ring((_CHUNKS * workers + 1) * _CHUNK, size))
+        results = ordered_map(decode, _chunks(files, ring), workers, lost, seconds)
+        stack.enter_context(contextlib.closing(results))
+        while True:
+            asked = time.monotonic()
+            decoded = next(results, None)
+            timings.waiting += time.monotonic() - asked
+            if decoded is None:
+                break
+            for entry in decoded:
+                timings.decoding += entry.seconds
+                batches.add(entry, ring)
+            yield from batches.finished()
+        batches.score()
+        yield from batches.finished()
+
+
+def _chunks(files: Iterable[Wanted], ring: Ring) -> Iterator[list[Task]]:
+    tasks: list[Task] = []
+    total = first = 0
+    for file, known in files:
+        tasks.append(Task(file, ring.place(first + len(tasks)), known))
+        total += file.size
+        if len(tasks) == _CHUNK or total >= _CHUNK_BYTES:
+            yield tasks
+            tasks, total = [], 0
+            first += _CHUNK
+    if tasks:
+        yield tasks
+
+
+class _Batches:
+    """Rows that wait for their logit, and the images that give it."""
+
+    def __init__(self, used: Bundle, score: Scorer, batch_size: int, timings: Timings) -> None:
+        self._used = used
+        self._score = score
+        self._timings = timings
+        size = used.preprocessing.size
+        self._images: NDArray[np.uint8] = np.empty((batch_size, size, size), np.uint8)
+        self._owners: list[Row] = []
+        self._waiting: collections.deque[list[Row]] = collections.deque()
+        shapes = used.training.get("shapes")
+        self._shapes = frozenset(shapes) if isinstance(shapes, list) else None
+
+    def add(self, entry: Decoded, ring: Ring) -> None:
+        """Take a file; where the batch is full, score it."""
+        self._waiting.append(entry.rows)
+        for row, pixels in zip(entry.rows, entry.pixels, strict=True):
+            if pixels is None:
+                continue
+            self._flag(row)
+            image = ring.read(pixels) if isinstance(pixels, Place) else pixels
+            self._images[len(self._owners)] = image
+            self._owners.append(row)
+            if len(self._owners) == len(self._images):
+                self.score()
+
+    def _flag(self, row: Row) -> None:
+        if self._shapes is not None and f"{row['width']}x{row['height']}" not in self._shapes:
+            row["flags"] = ",".join(sorted([*filter(None, row["flags"].split(",")), "unseen-shape"]))
+
+    def score(self) -> None:
+        """Give the rows that wait their predictions."""
+        if not self._owners:
+            return
+        started = time.monotonic()
+        logits = self._score(self._images[: len(self._owners)])
+        self._timings.model += time.monotonic() - started
+        used = self._used
+        probabilities = probability(logits, used.temperature)
+        for row, logit, prob in zip(self._owners, logits, probabilities, strict=True):
+            row["logit"], row["prob_tumor"] = float(logit), float(prob)
+            row["label"] = used.classes[int(prob >= np.float32(used.threshold))]
+        self._owners.clear()
+
+    def finished(self) -> Iterator[list[Row]]:
+        """The files at the front whose rows are all finished."""
+        while self._waiting and all(
+            row["status"] != Status.OK or "logit" in row for row in self._waiting[0]
+        ):
+            yield self._waiting.popleft()

@@ -1,0 +1,286 @@
+"""Stage 3: a folder of images and a model bundle to one table of predictions."""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import logging
+import os
+import secrets
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tumorbatch import bundle
+from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes
+from tumorbatch.bundle import Bundle
+from tumorbatch.checks import refuse_too_many_errors
+from tumorbatch.errors import InputError, OutputError, TryAgainError
+from tumorbatch.files import printable
+from tumorbatch.infer.batching import Wanted, predict_files
+from tumorbatch.infer.config import Config, Report, Timings
+from tumorbatch.infer.listing import Listing, list_files
+from tumorbatch.infer.network import Network
+from tumorbatch.infer.predictions import PRIVATE, iterate_rows, sidecar_path
+from tumorbatch.infer.table import ABSENT, Counts, flags, write_table
+from tumorbatch.infer.target import Target
+from tumorbatch.infer.work_area import Entry, FileRows, WorkArea, aligned, by_file, matches
+from tumorbatch.lock import output_lock
+from tumorbatch.progress import Progress
+from tumorbatch.runtime import versions
+from tumorbatch.status import Status
+
+log = logging.getLogger(__name__)
+
+
+def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
+    """Predict every image file below `folder` and write the table to `out`.
+
+    An interrupted run left its finished rows beside `out`, and this one goes on from there.
+
+    Raises:
+        InputError: `folder` is missing or empty, or the bundle is missing or damaged.
+        ConfigError: `out` holds something else; no GPU where one was asked for.
+        OutputError: `out` cannot be written.
+        TooManyErrorsError: See `Config.max_error_rate`; what was there before is untouched.
+        TryAgainError: Another process is writing `out`; or `Config.max_runtime` is over.
+    """
+    started = time.monotonic()
+    target = Target.choose(out, config.format)
+    out = target.path
+    used = bundle.load(model)
+    make_folder(out.parent)
+    with output_lock(out, out.with_name(f".{out.name}.lock")):
+        remove_temporaries(out.parent, out.name, sidecar_path(out).name)
+        before = None if config.overwrite else target.refuse_foreign(used.model_id)
+        key = _path_key(out) if config.path_mode == "hash" else None
+        settings = {
+            "preprocessing_fingerprint": used.preprocessing.fingerprint,
+            "path_mode": config.path_mode,
+            "path_key": hashlib.sha256(key).hexdigest()[:12] if key else "",
+        }
+        if config.incremental and before is not None:
+            target.refuse_no_base(before, settings)
+        own = frozenset(map(os.path.realpath, target.outputs()))
+        listing = list_files(folder, config.selection, own, key)
+        log.info("model %s from %s", used.model_id, printable(str(model)))
+        if listing.young:
+            log.info("%d files younger than --min-age are left for the next run", listing.young)
+        plan = {"model_id": used.model_id, **settings, "folder": printable(os.path.realpath(folder))}
+        area = WorkArea(out.with_name(f".{out.name}.partial"), plan, config.overwrite)
+        task = _Run(target, used, config, listing, area, config.incremental and before is not None)
+        network = Network(model, used, config)
+        task.predict(network, started)
+        if task.nothing_new() and before is not None:
+            area.remove()
+            return task.report(_counts_of(before), started, unchanged=True)
+        counts = task.publish({**_static(used, model), **settings}, network)
+        area.remove()
+    return task.report(counts, started)
+
+
+class _Run:
+    """What one attempt does, from the list of files to the table."""
+
+    def __init__(
+        self,
+        target: Target,
+        used: Bundle,
+        config: Config,
+        listing: Listing,
+        area: WorkArea,
+        incremental: bool,
+    ) -> None:
+        self._target = target
+        self._used = used
+        self._config = config
+        self._listing = listing
+        self._area = area
+        self._incremental = incremental
+        self._run_id = uuid.uuid4().hex
+        self._began = datetime.datetime.now(datetime.UTC)
+        self._timings = Timings()
+        self._kept = 0
+        self._changes = 0  # of rows that are kept: their flags, or that they go
+
+    def _earlier(self) -> list[Iterator[FileRows]]:
+        """Rows that may be kept: of interrupted attempts, newest first, and of the last table."""
+        base = [by_file(iterate_rows(self._target.path))] if self._incremental else []
+        return [*self._area.earlier(), *base]
+
+    def _kept_rows(self, entry: Entry) -> FileRows:
+        """The rows that still hold for a file by its size and time; []: it must be read."""
+        if entry.file is None or self._config.content:
+            return []
+        attempts = len(entry.rows) - self._incremental
+        for number, rows in enumerate(entry.rows):
+            if matches(entry.file, rows, also_errors=number < attempts):
+                return rows
+        return []
+
+    def predict(self, network: Network, started: float) -> None:
+        """Compute the rows that nothing else gives, and keep them in the work area."""
+        config, area = self._config, self._area
+        limit = None if config.max_runtime is None else started + 60 * config.max_runtime
+        made = {"model_id": self._used.model_id, "run_id": self._run_id}
+        began = time.monotonic()
+        with Progress("infer", "images", len(self._listing.files)) as progress:
+            results = predict_files(
+                self._wanted(progress), self._used, network, config.batch_size, config.workers,
+                config.seconds, self._timings,
+            )  # fmt: skip
+            done = 0
+            try:
+                with contextlib.closing(results):
+                    for rows in results:
+                        area.add([{**made, **row} for row in rows])
+                        progress.advance()
+                        done += 1
+                        if limit is not None and time.monotonic() >= limit:
+                            raise _out_of_time(self._kept + done, len(self._listing.files))
+            except BaseException:
+                with contextlib.suppress(OutputError):  # what ended the run is the news
+                    area.flush()
+                raise
+            area.flush()
+        self._timings.loading = network.loading
+        self._timings.model -= network.loading
+        self._timings.processing = time.monotonic() - began
+
+    def _wanted(self, progress: Progress) -> Iterator[Wanted]:
+        for entry in aligned(self._listing.files, self._earlier()):
+            there = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)
+            if entry.file is None:
+                self._changes += self._config.prune or not there
+            elif self._kept_rows(entry):
+                self._kept += 1
+                self._changes += there
+                progress.advance()
+            else:
+                known = next((rows for rows in entry.rows if rows), []) if self._config.content else []
+                good = all(row["status"] == Status.OK for row in known)
+                yield entry.file, tuple(known if good else [])
+
+    def nothing_new(self) -> bool:
+        """Whether the last table says all that there is to say."""
+        return (
+            self._incremental
+            and self._kept == len(self._listing.files)
+            and not self._changes
+            and not self._area.has_earlier()
+        )
+
+    def publish(self, static: Mapping[str, Any], network: Network) -> Counts:
+        """Write the table.
+
+        Args:
+            static: Metadata that is known already.
+            network: Tells what the run was made on.
+        """
+        writer = self._target.writer(static)
+        with writer:
+            counts = write_table(writer, self._chosen(), self._used.classes)
+            refuse_too_many_errors(
+                counts.statuses,
+                self._config.max_error_rate,
+                f"{self._target.path} was not written; what was computed is kept for the next run.",
+            )
+            finished = datetime.datetime.now(datetime.UTC)
+            writer.finish(
+                {
+                    **static,
+                    "run_id": self._run_id,
+                    "files": sum(counts.statuses.values()),
+                    "rows": counts.rows,
+                    "kept_files": self._kept,
+                    "absent_files": counts.absent,
+                    "duplicate_files": counts.duplicates,
+                    "statuses": dict(sorted(counts.row_statuses.items())),
+                    "labels": dict(counts.labels),
+                    "started": self._began.isoformat(timespec="seconds"),
+                    "finished": finished.isoformat(timespec="seconds"),
+                    "runtime": network.reason,
+                    "batch_size": self._config.batch_size,
+                    "place_in_batch_matters": network.place_matters,
+                }
+            )
+        return counts
+
+    def _chosen(self) -> Iterator[tuple[Entry, FileRows]]:
+        base = int(self._incremental)
+        streams = [self._area.current(), *self._earlier()]
+        for found in aligned(self._listing.files, streams):
+            entry = found._replace(rows=found.rows[1:])
+            if entry.file is not None:
+                yield entry, found.rows[0] or self._kept_rows(entry)
+            elif base and entry.rows[-1] and not self._config.prune:
+                yield entry, entry.rows[-1]
+
+    def report(self, counts: Counts, started: float, unchanged: bool = False) -> Report:
+        """The receipt."""
+        return Report(
+            model_id=self._used.model_id,
+            files=len(self._listing.files),
+            statuses=dict(counts.statuses),
+            labels=dict(counts.labels),
+            rows=counts.rows,
+            kept=self._kept,
+            absent=counts.absent,
+            young=self._listing.young,
+            others=self._listing.others,
+            seconds=time.monotonic() - started,
+            timings=dataclasses.replace(self._timings),
+            bytes=self._target.bytes(),
+            unchanged=unchanged,
+        )
+
+
+def _out_of_time(done: int, files: int) -> TryAgainError:
+    return TryAgainError(
+        f"--max-runtime is over: {done:,} of {files:,} files are done and kept. "
+        "The same command goes on."
+    )
+
+
+def _static(used: Bundle, model: Path) -> dict[str, Any]:
+    """What decides the predictions."""
+    return {
+        "model_id": used.model_id,
+        "model": printable(model.name),
+        "architecture": used.architecture,
+        "weights_sha256": used.weights_sha256,
+        "preprocessing": used.preprocessing.to_dict(),
+        "classes": list(used.classes),
+        "threshold": used.threshold,
+        "temperature": used.temperature,
+        "trained_on_leaky_split": bool(used.training.get("leaky")),
+        "training_shapes_known": "shapes" in used.training,
+        "versions": versions("tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow"),
+    }
+
+
+def _counts_of(metadata: Mapping[str, str]) -> Counts:
+    """The counts of a table that is left as it is: every row there is `ok`."""
+    try:
+        rows, files = int(metadata["rows"]), int(metadata["files"])
+        absent, labels = int(metadata["absent_files"]), json.loads(metadata["labels"])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"The table's metadata is damaged ({error}): use --overwrite.") from error
+    counts = Counts(rows=rows, absent=absent)
+    counts.statuses[Status.OK.value] = files
+    counts.labels.update(labels)
+    return counts
+
+
+def _path_key(out: Path) -> bytes:
+    """The secret that hides the paths of this table, the same in every run."""
+    path = out.with_name(f".{out.name}.key")
+    if not path.exists():
+        write_bytes(path, secrets.token_bytes(32), PRIVATE)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}, which hides the paths, cannot be read: {error.strerror}.") from error

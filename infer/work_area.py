@@ -1,0 +1,193 @@
+"""What an unfinished run has done: rows in small files, each whole or absent.
+
+    .out.parquet.partial/plan.json            what the run is about
+    .out.parquet.partial/00001-00003.parquet  fourth part of the first attempt
+
+The rows of one attempt are sorted by path over its parts. A killed run goes on in a new attempt, which
+leaves out the files whose rows an earlier one has.
+"""
+
+import datetime
+import heapq
+import itertools
+import json
+import logging
+import operator
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tumorbatch.atomic import make_folder, remove_temporaries, write_json
+from tumorbatch.checks import differences
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import FoundFile
+from tumorbatch.infer.decoding import Row, to_time
+from tumorbatch.infer.predictions import PRIVATE, PredictionsWriter, iterate_file
+from tumorbatch.signals import deferred
+from tumorbatch.status import Status
+
+log = logging.getLogger(__name__)
+
+PART_ROWS = 4096
+PART_SECONDS = 60.0
+_PLAN = "plan.json"
+# A file with the same size and time would end in the same way; the other errors may pass.
+_FINAL = frozenset(
+    {
+        Status.OK, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
+        Status.TOO_LARGE, Status.TOO_SMALL,
+    }
+)  # fmt: skip
+
+FileRows = list[Row]
+
+
+class WorkArea:
+    """The folder of an unfinished run.
+
+    Args:
+        folder: Made when it is not there.
+        plan: What the run is about, as JSON values; it decides whether a killed run may go on.
+        overwrite: Start anew where the folder belongs to a run with another plan.
+
+    Raises:
+        ConfigError: The folder belongs to a run with another plan, and `overwrite` is not set.
+        OutputError: It cannot be written.
+    """
+
+    def __init__(self, folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None:
+        self.folder = folder
+        try:
+            before = json.loads((folder / _PLAN).read_bytes())
+        except (OSError, ValueError):
+            before = None
+        if before != plan:
+            if isinstance(before, dict) and not overwrite:
+                changes = "; ".join(
+                    f"{name}: {then} then, {now} now" for name, then, now in differences(before, plan)
+                )
+                raise ConfigError(
+                    f"{folder.name} holds an interrupted run that was about something else "
+                    f"({changes}). Repeat that command to finish it, or start anew with --overwrite."
+                )
+            self.remove()
+            make_folder(folder)
+            folder.chmod(0o700)  # the rows may be those of DICOM files
+            write_json(folder / _PLAN, dict(plan), PRIVATE)
+        remove_temporaries(folder)
+        self._earlier = self._sound_parts()
+        self._attempt = max((int(name) for name in self._earlier), default=0) + 1
+        self._written: list[Path] = []
+        self._rows: list[Row] = []
+        self._since = time.monotonic()
+
+    def _sound_parts(self) -> dict[str, list[Path]]:
+        attempts: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.glob("*-*.parquet")):
+            try:
+                for _ in iterate_file(path):
+                    pass
+            except InputError as error:
+                log.warning("%s It is computed again.", error)
+                path.unlink()
+                continue
+            attempts.setdefault(path.name.partition("-")[0], []).append(path)
+        return attempts
+
+    def earlier(self) -> list[Iterator[FileRows]]:
+        """The rows of each earlier attempt, newest first."""
+        return [by_file(_rows(paths)) for _, paths in sorted(self._earlier.items(), reverse=True)]
+
+    def current(self) -> Iterator[FileRows]:
+        """The rows of this attempt."""
+        return by_file(_rows(self._written))
+
+    def has_earlier(self) -> bool:
+        """Whether an interrupted attempt has left rows."""
+        return bool(self._earlier)
+
+    def add(self, rows: FileRows) -> None:
+        """Keep a file's rows; now and then they are written."""
+        self._rows += rows
+        if len(self._rows) >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._rows:
+            return
+        path = self.folder / f"{self._attempt:05d}-{len(self._written):05d}.parquet"
+        with deferred():  # it takes milliseconds, and a signal waits for it
+            with PredictionsWriter(path, sidecar=False) as writer:
+                writer.write(self._rows)
+            self._written.append(path)
+            self._rows = []
+        self._since = time.monotonic()
+
+    def remove(self) -> None:
+        """Delete the work area; its content has been published."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _rows(paths: Sequence[Path]) -> Iterator[Row]:
+    return itertools.chain.from_iterable(map(iterate_file, paths))
+
+
+def by_file(rows: Iterable[Row]) -> Iterator[FileRows]:
+    """Rows that follow each other and have one path, together."""
+    for _, group in itertools.groupby(rows, operator.itemgetter("path")):
+        yield list(group)
+
+
+class Entry(NamedTuple):
+    """What is known of one path.
+
+    Attributes:
+        name: The path.
+        file: The file that is there now, or None.
+        rows: Of each stream; [] where it has none.
+    """
+
+    name: str
+    file: FoundFile | None
+    rows: list[FileRows]
+
+
+def aligned(files: Iterable[FoundFile], streams: Sequence[Iterable[FileRows]]) -> Iterator[Entry]:
+    """Files and rows by path, all of them sorted by it; memory holds one path."""
+    sources: list[Iterator[tuple[str, int, Any]]] = [((file.name, 0, file) for file in files)]
+    sources += [_numbered(number, stream) for number, stream in enumerate(streams, 1)]
+    merged = heapq.merge(*sources, key=operator.itemgetter(0))
+    for name, group in itertools.groupby(merged, operator.itemgetter(0)):
+        file: FoundFile | None = None
+        rows: list[FileRows] = [[] for _ in streams]
+        for _, number, value in group:
+            if number:
+                rows[number - 1] = value
+            else:
+                file = value
+        yield Entry(name, file, rows)
+
+
+def _numbered(number: int, stream: Iterable[FileRows]) -> Iterator[tuple[str, int, FileRows]]:
+    return ((rows[0]["path"], number, rows) for rows in stream)
+
+
+def matches(file: FoundFile, rows: FileRows, also_errors: bool) -> bool:
+    """Whether the rows still hold for the file, by its size and time of change.
+
+    Args:
+        file: As it is now.
+        rows: Of an earlier run, or [].
+        also_errors: Whether errors that lie in the file's content count as its rows.
+    """
+    allowed = _FINAL if also_errors else {Status.OK}
+    return (
+        bool(rows)
+        and all(row["status"] in allowed for row in rows)
+        and rows[0]["file_size"] == file.size
+        and isinstance(rows[0]["mtime"], datetime.datetime)
+        and rows[0]["mtime"] == to_time(file.mtime_ns)
+    )

@@ -1,0 +1,1 @@
+"""DICOM files: header, stored values, transforms to a grey image."""

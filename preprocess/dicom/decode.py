@@ -1,0 +1,147 @@
+"""A DICOM file's bytes to a grey uint8 image, and to a keyed hash of its patient.
+
+Read are Part 10 files (with `DICM` at byte 128) in these transfer syntaxes: uncompressed, deflated (up
+to the limit on a file's bytes), RLE; with the extra `dicom` (python-gdcm) JPEG, JPEG-LS, JPEG 2000.
+Each has one decoder, so that the pixels do not depend on what else is installed.
+
+A file is an error, and never gives pixels, where
+    - its last element does not end where the file ends (zero bytes behind it are padding);
+    - it has no PixelData (reports, DICOMDIR, float maps), or it is no picture (segmentation, dose);
+    - its pixel description contradicts itself, or is not one of these: 8 <= BitsStored <= 16, HighBit =
+      BitsStored - 1, BitsAllocated 8 or 16; one sample (MONOCHROME1, MONOCHROME2) or three unsigned
+      ones (RGB, YBR). PALETTE COLOR is refused: its colours are a drawing, not an intensity;
+    - uncompressed pixels are not exactly as long as the header says, but for the byte that makes the
+      length even; or compressed ones have another number of frames, another size, no end mark, or are
+      corrupt by their codec's own words.
+
+Order (PS3.4 N.2): stored values -> modality LUT, or slope and intercept (PS3.3 C.11.1) -> VOI LUT, or
+the first window (C.11.2), or without either the percentiles of `decode` -> uint8 -> inverted for
+MONOCHROME1. An enhanced image has slope and window in its functional groups. Colour becomes luma; no
+LUT applies to it. pydicom's LUT functions are not used: in them 8-bit tables of more than 256 entries,
+and signed values that lie more than 32,767 above the first one mapped, wrap around.
+
+Flags: 16-bit (BitsStored > 8), colour, inverted, multi-frame (the middle one is used), voi-window (the
+file's own window or LUT).
+
+Messages hold no value of the file but sizes, counts and names from closed lists. What pydicom warns and
+logs, and what codecs print, may hold others, and is dropped.
+"""
+
+import hashlib
+import hmac
+
+import cv2
+import numpy as np
+
+from tumorbatch.preprocess.dicom.header import (
+    broken,
+    check_content,
+    description,
+    quiet_pydicom,
+    read_part10,
+    text_of,
+)
+from tumorbatch.preprocess.dicom.stored_values import stored_values
+from tumorbatch.preprocess.dicom.transforms import modality_transform, voi_transform
+from tumorbatch.preprocess.headers import Header
+from tumorbatch.preprocess.image import MIN_SIDE, Decoded, window
+from tumorbatch.status import FileError, Status
+
+_ISSUER = 0x00100021  # the last element that `patient_key` needs
+
+
+def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Decoded:
+    """Decode one frame of a DICOM file.
+
+    Args:
+        data: Content of a Part 10 file.
+        max_pixels: Frames of more pixels are refused by their header.
+        frame: Index of the frame, from 0; by default the middle one, n // 2 of n.
+
+    Returns:
+        Grey uint8 [Rows, Columns]; the header with format "dicom", BitsStored as depth,
+        SamplesPerPixel as channels and NumberOfFrames as pages.
+
+    Raises:
+        FileError: `truncated`, `decode_error`, `too_large`, `too_small`, or `unsupported`, which a
+            compressed file is where python-gdcm is missing.
+    """
+    try:
+        return _decode(data, max_pixels, frame)
+    except MemoryError:
+        raise FileError(Status.TOO_LARGE, "there is not enough memory to decode it") from None
+
+
+def patient_key(data: bytes, secret: bytes) -> str | None:
+    """A keyed hash of PatientID (0010,0020) and, where it is given, IssuerOfPatientID (0010,0021).
+
+    Equal IDs give equal keys, whatever else stands in the file, and only who has the secret can find
+    the ID by trying all of them. An ID that an archive gave to all its patients makes them one.
+
+    Args:
+        data: Content of a Part 10 file; it is read up to these elements.
+        secret: The site's key.
+
+    Returns:
+        HMAC-SHA256, 64 hexadecimal digits, or None without a PatientID.
+
+    Raises:
+        FileError: The header cannot be read.
+        ValueError: `secret` is empty.
+    """
+    if not secret:
+        raise ValueError("The secret must not be empty. Make one with secrets.token_bytes(32).")
+    with quiet_pydicom():
+        dataset, *_ = read_part10(data, stop_behind=_ISSUER)
+        patient, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
+    # A backslash separates values in DICOM: neither of the two can hold one.
+    text = f"{issuer}\\{patient}".encode("utf-8", "surrogatepass")
+    return hmac.new(secret, text, hashlib.sha256).hexdigest() if patient else None
+
+
+def _decode(data: bytes, max_pixels: int, frame: int | None) -> Decoded:
+    with quiet_pydicom():
+        dataset, syntax, kind = read_part10(data)
+        check_content(dataset, kind)
+        image = description(dataset)
+        size = f"{image.columns} x {image.rows} pixels"
+        if image.rows * image.columns > max_pixels:
+            raise FileError(Status.TOO_LARGE, f"{size}; the limit is {max_pixels:,} pixels")
+        if min(image.rows, image.columns) < MIN_SIDE:
+            raise FileError(Status.TOO_SMALL, f"{size}; the least is {MIN_SIDE} a side")
+        index = image.number_of_frames // 2 if frame is None else frame
+        if not 0 <= index < image.number_of_frames:
+            raise broken(f"there is no frame {index}, counted from 0, in {image.number_of_frames}")
+        colour = image.samples_per_pixel == 3
+        modality = None if colour else modality_transform(dataset, image, index)
+        voi = None if colour else voi_transform(dataset, image, index)
+        stored = stored_values(dataset, syntax, image, index)
+    if colour:
+        stored = np.asarray(cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY), stored.dtype)
+    if colour and image.bits_stored == 8:
+        grey = stored.astype(np.uint8)
+    else:
+        values = stored.astype(np.float64)
+        with np.errstate(over="ignore"):  # far outside a narrow window
+            values = modality(values) if modality else values
+            grey = np.rint(255 * voi(values)).astype(np.uint8) if voi else window(values)
+    inverted = image.photometric_interpretation == "MONOCHROME1"
+    flags = {
+        "16-bit": image.bits_stored > 8,
+        "colour": colour,
+        "inverted": inverted,
+        "multi-frame": image.number_of_frames > 1,
+        "voi-window": voi is not None,
+    }
+    return Decoded(
+        np.ascontiguousarray(255 - grey if inverted else grey),
+        Header(
+            "dicom",
+            image.columns,
+            image.rows,
+            image.bits_stored,
+            image.samples_per_pixel,
+            pages=image.number_of_frames,
+        ),
+        tuple(name for name, applied in flags.items() if applied),
+    )

@@ -1,0 +1,101 @@
+"""From stored DICOM values to what is to be seen: modality and VOI transforms.
+
+Part of `dicom`, where the rules stand.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from tumorbatch.preprocess.dicom.header import LARGEST, DicomImage, broken, text_of
+from tumorbatch.status import FileError, Status
+
+Values = NDArray[np.float64]
+Transform = Callable[[Values], Values]
+
+
+def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
+    """Where a frame's attributes stand: in its functional group, the shared one, or at the top."""
+    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        items = dataset.get(groups)
+        found = items[frame if groups.startswith("Per") else 0].get(keyword) if items else None
+        if found:
+            return cast(Dataset, found[0])
+    return dataset
+
+
+def _pair(dataset: Dataset, *keywords: str) -> list[float] | None:
+    """The first value of each of two attributes that only count together; None without both."""
+    given = [value for value in map(dataset.get, keywords) if value not in (None, "")]
+    if not given:
+        return None
+    numbers = [float(np.atleast_1d(np.asarray(value, np.float64))[0]) for value in given]
+    if len(numbers) != len(keywords) or not max(map(abs, numbers)) < LARGEST:
+        raise broken(f"{' and '.join(keywords)} are not two usable numbers")
+    return numbers
+
+
+def modality_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform | None:
+    """Stored to modality values: PS3.3 C.11.1, for a frame C.7.6.16.2.9."""
+    if tables := dataset.get("ModalityLUTSequence"):
+        entries, first, _ = _table(dataset, tables[0], image)
+        return lambda values: _look_up(values, entries, first)
+    rescale = _pair(
+        _macro(dataset, frame, "PixelValueTransformationSequence"), "RescaleSlope", "RescaleIntercept"
+    )
+    if rescale is None:
+        return None
+    slope, intercept = rescale
+    if slope == 0:
+        raise broken("RescaleSlope is 0")
+    return lambda values: values * slope + intercept
+
+
+def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform | None:
+    """Modality values to 0..1: PS3.3 C.11.2, for a frame C.7.6.16.2.10."""
+    if tables := dataset.get("VOILUTSequence"):
+        entries, first, bits = _table(dataset, tables[0], image)
+        return lambda values: _look_up(values, entries, first) / (2**bits - 1)
+    source = _macro(dataset, frame, "FrameVOILUTSequence")
+    window = _pair(source, "WindowCenter", "WindowWidth")
+    if window is None:
+        return None
+    center, width = window
+    function = text_of(source, "VOILUTFunction") or "LINEAR"
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise FileError(Status.UNSUPPORTED, "a VOI LUT function that is not known")
+    if width < 1 if function == "LINEAR" else width <= 0:
+        raise broken("WindowWidth is too small")
+    if function == "SIGMOID":
+        return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    if function == "LINEAR":  # C.11.2.1.2.1: the window reaches from one pixel value to another
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return lambda values: np.asarray(values > center, np.float64)
+    return lambda values: np.clip((values - center) / width + 0.5, 0, 1)
+
+
+def _table(dataset: Dataset, item: Dataset, image: DicomImage) -> tuple[Values, int, int]:
+    """Entries [count], first value mapped and bits of a LUT: PS3.3 C.11.1.1, C.11.2.1.1."""
+    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    count = count % 0x10000 or 0x10000
+    if image.pixel_representation and first > 0x7FFF:  # a negative one, written as unsigned
+        first -= 0x10000
+    if isinstance(item.LUTData, bytes):
+        order = "<u2" if dataset.original_encoding[1] else ">u2"
+        entries = np.frombuffer(item.LUTData, order).astype("<u2")
+        if bits == 8 and entries.nbytes == count + count % 2:  # two entries a word
+            entries = entries.view(np.uint8)[:count]
+    else:
+        entries = np.atleast_1d(np.asarray(item.LUTData, np.uint16))
+    if not 8 <= bits <= 16 or entries.size != count or entries.max() >> bits:
+        raise broken("a lookup table is not what its descriptor says")
+    return entries.astype(np.float64), first, bits
+
+
+def _look_up(values: Values, entries: Values, first: int) -> Values:
+    index = np.clip(np.rint(values) - first, 0, entries.size - 1).astype(np.intp)
+    return np.asarray(entries[index])

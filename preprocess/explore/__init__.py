@@ -1,0 +1,1 @@
+"""Look at a folder of images before anything is made of it."""

@@ -1,0 +1,213 @@
+"""A look at a folder of images before anything is made of it: `run` writes a page, figures and numbers.
+
+    OUT/explore.html    everything, in one file that opens offline
+    OUT/explore.json    every number in it, and the histograms
+    OUT/*.png           the figures
+
+The folder appears whole, in the place of an earlier one. Its bytes depend on the files, the settings
+and the versions of the libraries only.
+"""
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from tumorbatch.atomic import (
+    make_folder,
+    real_folder,
+    recover_folder,
+    replace_folder,
+    sync_folder,
+    write_bytes,
+    write_json,
+)
+from tumorbatch.checks import check_seed, check_workers, differences, told
+from tumorbatch.errors import ConfigError, InputError, cannot_write
+from tumorbatch.files import is_litter, printable
+from tumorbatch.lock import output_lock
+from tumorbatch.preprocess.classes import find_sources, refuse_inside
+from tumorbatch.preprocess.explore.figures import draw
+from tumorbatch.preprocess.explore.findings import findings, read_splits
+from tumorbatch.preprocess.explore.page import page
+from tumorbatch.preprocess.explore.survey import survey
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.progress import Progress
+from tumorbatch.runtime import available_cores, versions
+from tumorbatch.status import Status
+from tumorbatch.workers import SECONDS
+
+log = logging.getLogger(__name__)
+
+PAGE = "explore.html"
+RESULT = "explore.json"
+SCHEMA_VERSION = 1
+_SETTINGS = ("clahe", "clahe_clip", "clahe_grid", "decode_version")  # what decides the pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to look at a folder.
+
+    Attributes:
+        preprocessing: Its CLAHE settings count; nothing is resized.
+        classes: {class name: folder name}; empty: match folders by their known spellings.
+        tfrecords: A shard set whose splits are told, or None.
+        seed: Of the samples, folds, trees and resamples.
+        workers: Processes; default: the cores that this process may use.
+        timeout: Seconds after which a file that is still being decoded becomes an error row.
+        overwrite: Replace what was made with other settings.
+    """
+
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: Mapping[str, str] = field(default_factory=dict)
+    tfrecords: Path | None = None
+    seed: int = 0
+    workers: int = field(default_factory=available_cores)
+    timeout: float = SECONDS
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The receipt of a run.
+
+    Attributes:
+        findings: The content of explore.json.
+        seconds: Wall time.
+    """
+
+    findings: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def found(self) -> int:
+        """Files found, good and bad."""
+        return int(self.findings["files"]["found"])
+
+    @property
+    def errors(self) -> int:
+        """Files that cannot be read."""
+        return self.found - int(self.findings["files"].get(Status.OK.value, 0))
+
+
+def run(source: Path, out: Path, config: Config) -> Report:
+    """Look at every image in the class folders of `source`, and write what is found to `out`.
+
+    Raises:
+        InputError: `source` is missing or empty, no image in it can be read, or the shard set is
+            missing or damaged.
+        ConfigError: Unknown class folders; `out` was made with other settings, or is not this stage's.
+        OutputError: `out` cannot be written.
+        TryAgainError: Another process is writing `out`.
+    """
+    started = time.monotonic()
+    if out.name in ("", ".."):
+        raise ConfigError(f"{out} cannot be replaced. Give the result a folder of its own with --out.")
+    files, out = find_sources(source, config.classes), real_folder(out)
+    refuse_inside(out, source, files, config.classes)
+    splits = read_splits(config.tfrecords) if config.tfrecords is not None else None
+    settings = _settings(source, config)
+    make_folder(out.parent)
+    with output_lock(out, out.with_name(f".{out.name}.lock")):
+        recover_folder(out)
+        _refuse_other(out, settings, config.overwrite)
+        with Progress("explore", "images", len(files)) as progress:
+            seen = survey(files, config.preprocessing, config.workers, config.timeout, progress.advance)
+        if not len(seen.index):
+            statuses = seen.rows["status"].value_counts().to_pylist()
+            counts = {entry["values"]: entry["counts"] for entry in statuses}
+            raise InputError(
+                f"None of the {len(files)} files in {source} can be read ({told(counts)})."
+            )
+        log.info("explore: tests, intervals and figures")
+        found = findings(seen, splits, config.seed, config.workers)
+        pictures = draw(
+            seen, found, files, config.preprocessing, config.seed, config.workers, config.timeout
+        )
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "settings": settings,
+            **found,
+            "samples": pictures.samples,
+            "figures": list(pictures.png),
+            "versions": versions(
+                "matplotlib", "numpy", "opencv-python-headless", "scikit-learn", "scipy"
+            ),
+        }
+        made = {**pictures.png, PAGE: page(content, pictures.png).encode()}
+        # Pixels and paths of DICOM files may tell of patients: they are for the owner alone.
+        dicom = pc.any(pc.equal(seen.rows["format"], "dicom")).as_py()
+        mode = 0o600 if dicom else None
+        _publish(out, made, content, mode)
+    return Report(content, time.monotonic() - started)
+
+
+def _settings(source: Path, config: Config) -> dict[str, Any]:
+    return {
+        "source": printable(str(source)),
+        "preprocessing": {name: config.preprocessing.to_dict()[name] for name in _SETTINGS},
+        "seed": config.seed,
+    }
+
+
+def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    """Raise `ConfigError` unless `out` is free, or holds nothing but an earlier result.
+
+    With other settings, `overwrite` is needed. What is not this stage's is never replaced.
+    """
+    try:
+        there = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    if not there:
+        return
+    try:
+        before = json.loads((out / RESULT).read_bytes())
+        own = {RESULT, PAGE, *before["figures"]}
+        old = dict(before["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        own, old = set(), {}
+    foreign = [name for name in there if name not in own and not is_litter(name)]
+    if foreign:
+        raise ConfigError(
+            f"{out} holds {printable(foreign[0])!r}, which is not from this command. Give a new or an "
+            "empty folder with --out."
+        )
+    # The same folder may be given by another path.
+    if os.path.realpath(str(old.get("source"))) == os.path.realpath(str(settings["source"])):
+        old["source"] = settings["source"]
+    changes = [f"{name}: {then} there, {now} now" for name, then, now in differences(old, settings)]
+    if changes and not overwrite:
+        raise ConfigError(
+            f"{out} was made with other settings ({'; '.join(changes)}). Give another folder with "
+            "--out, or --overwrite to replace it."
+        )
+
+
+def _publish(
+    out: Path, files: Mapping[str, bytes], content: Mapping[str, Any], mode: int | None
+) -> None:
+    """Write everything into a folder beside `out`, then swap it in."""
+    folder = out.with_name(f".{out.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
+    try:
+        make_folder(folder)
+        for name, data in files.items():
+            write_bytes(folder / name, data, mode)
+        write_json(folder / RESULT, content, mode)
+        sync_folder(folder)
+        replace_folder(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

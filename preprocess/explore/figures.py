@@ -1,0 +1,137 @@
+"""The figures of `explore`, and the sample images in them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.preprocess.classes import SourceFile
+from tumorbatch.preprocess.explore.survey import STAGES, Survey, thumbnails
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.report import charts, style
+
+CLASSES, SIZES, GREY, MEANS = (
+    "class_counts.png",
+    "image_sizes.png",
+    "grey_values.png",
+    "image_means.png",
+)
+SAMPLES = tuple(f"samples_{name.lower()}.png" for name in CLASS_NAMES)
+CLAHE, DUPLICATES = "clahe.png", "duplicates.png"
+TITLES = ("Before CLAHE", "After CLAHE")
+
+_SAMPLES = 18  # of each class: three rows of six
+_PAIRS = 3  # of each class, before and after CLAHE
+_COPIES = 12  # of the largest group
+_SIDE = 300  # pixels of an image in a figure
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What was drawn.
+
+    Attributes:
+        png: {file name: PNG file}.
+        samples: {what: paths of the images that are shown, in their order}.
+    """
+
+    png: dict[str, bytes]
+    samples: dict[str, list[str]]
+
+
+def draw(
+    survey: Survey,
+    found: Mapping[str, Any],
+    files: Sequence[SourceFile],
+    preprocessing: Preprocessing,
+    seed: int,
+    workers: int,
+    seconds: float,
+) -> Pictures:
+    """All figures; the small images in them are made by worker processes.
+
+    Args:
+        survey: Of `files`.
+        found: From `findings`.
+        files: As they were surveyed.
+        preprocessing: Its CLAHE settings count.
+        seed: Of the choice of samples.
+        workers: Processes.
+        seconds: Limit for one file.
+    """
+    samples = [_choose(survey, label, seed) for label in range(len(CLASS_NAMES))]
+    copies = _example_group(survey)
+    wanted = [*samples, copies]
+    small = thumbnails(
+        [files[survey.index[image]] for of in wanted for image in of],
+        preprocessing,
+        _SIDE,
+        workers,
+        seconds,
+    )
+    # A file that was changed meanwhile gives none: it is left out.
+    paths = survey.column("path")
+    shown = []
+    for of in wanted:
+        made, small = small[: len(of)], small[len(of) :]
+        shown.append(
+            [(paths[image], two) for image, two in zip(of, made, strict=True) if two is not None]
+        )
+    histograms = {title: survey.histograms[:, at] for at, title in enumerate(TITLES)}
+    means = {title: survey.means[at] for at, title in enumerate(TITLES)}
+    heights, widths = (np.array(survey.column(name), np.int64) for name in ("height", "width"))
+    drawn: dict[str, Any] = {
+        CLASSES: charts.class_counts(class_counts(found)),
+        SIZES: charts.image_sizes(heights, widths, survey.labels),
+    }
+    for label, name in enumerate(SAMPLES):
+        if shown[label]:
+            drawn[name] = _grid(shown[label], CLASS_NAMES[label])
+    drawn[GREY] = charts.pixel_intensity(histograms)
+    drawn[MEANS] = charts.image_means(means, survey.labels)
+    both = [(name, two) for label, name in enumerate(CLASS_NAMES) for _, two in shown[label][:_PAIRS]]
+    if both:
+        drawn[CLAHE] = _before_and_after(both)
+    if shown[-1]:
+        size = int(np.bincount(survey.duplicates).max())
+        drawn[DUPLICATES] = _grid(shown[-1], f"{len(shown[-1])} of {size} images of the largest group")
+    names = [*(name.lower() for name in CLASS_NAMES), "largest_group"]
+    return Pictures(
+        {name: style.png(figure) for name, figure in drawn.items()},
+        {name: [path for path, _ in of] for name, of in zip(names, shown, strict=True)},
+    )
+
+
+def class_counts(found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """{"all" or a split: {class name: images}}, of these images; no splits where none is in the set."""
+    splits = found["splits"]
+    known = splits is not None and splits["source_images_in_it"]
+    return {"all": found["classes"], **(splits["counts"] if known else {})}
+
+
+def _choose(survey: Survey, label: int, seed: int) -> NDArray[np.int64]:
+    """Up to `_SAMPLES` images of a class, each with the same chance."""
+    here = np.flatnonzero(survey.labels == label)
+    return np.random.default_rng([seed, label]).permutation(here)[:_SAMPLES]
+
+
+def _example_group(survey: Survey) -> NDArray[np.int64]:
+    """The first images of the largest duplicate group; none where no image has a copy."""
+    sizes = np.bincount(survey.duplicates)
+    if sizes.max() < 2:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(survey.duplicates == sizes.argmax())[:_COPIES]
+
+
+def _grid(shown: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Any:
+    images = [two[STAGES.index("before")] for _, two in shown]
+    return charts.image_grid(images, [path.rsplit("/", 1)[-1] for path, _ in shown], title=title)
+
+
+def _before_and_after(pairs: Sequence[tuple[str, NDArray[np.uint8]]]) -> Any:
+    images = [two[at] for at in range(len(STAGES)) for _, two in pairs]
+    titles = [f"{name}, {stage}" for stage in STAGES for name, _ in pairs]
+    return charts.image_grid(images, titles, len(pairs), "Above: before CLAHE. Below: after CLAHE.")

@@ -1,0 +1,130 @@
+"""What a file's size and format alone give away of its class.
+
+A random forest that never sees a pixel. Where it tells the classes apart, a network may do so by the
+same road: by where an image comes from, and not by what it shows.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.labels import TUMOR
+from tumorbatch.preprocess.duplicates import renumber, unite
+from tumorbatch.preprocess.explore.statistics import Superiority, bootstrap
+from tumorbatch.statistics.intervals import wilson
+
+FOLDS = 5
+TREES = 100
+MOST = 20_000  # images; of larger sets, whole groups are drawn until there are so many
+
+
+def metadata_baseline(
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+    formats: list[str],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    seed: int,
+    workers: int,
+) -> dict[str, Any]:
+    """Cross-validated accuracy of a random forest on height, width and format, beside the majority.
+
+    Args:
+        heights: int64 [n], pixels.
+        widths: int64 [n], pixels.
+        formats: n names.
+        labels: int64 [n].
+        groups: int64 [n]; no group lies in two folds.
+        seed: Of folds, trees, and the choice of images where there are more than `MOST`.
+        workers: Threads.
+
+    Returns:
+        features, trees; n, of (of how many images); majority {accuracy, interval_95 (Wilson),
+        group_interval_95 (bootstrap over groups)}; grouped and shapes_held_out: the same with folds,
+        groups (or shapes), auc and auc_interval_95 (bootstrap over groups). In the second, all images
+        of one height and width lie in one fold too. They are None where a class has fewer than two
+        groups.
+    """
+    kept = _choose(groups, seed)
+    labels, groups = labels[kept], renumber(groups[kept])
+    heights, widths = heights[kept], widths[kept]
+    names = np.array(formats)[kept]
+    kinds = np.unique(names)
+    features = np.column_stack([heights, widths, *(names == kind for kind in kinds)]).astype(np.float32)
+    common = int(np.bincount(labels).argmax())
+    shapes = unite(groups, heights << 32 | widths)
+    return {
+        "features": ["height", "width", "format"],
+        "trees": TREES,
+        "n": len(labels),
+        "of": len(formats),
+        "majority": _accuracy(labels == common, groups, seed),
+        "grouped": _cross_validated(features, labels, groups, seed, workers),
+        "shapes_held_out": _cross_validated(features, labels, shapes, seed, workers),
+    }
+
+
+def _accuracy(right: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    """Share of True in bool [n], with Wilson's interval, for which copies are independent images, and
+    with one over groups.
+    """
+    drawn = bootstrap(groups, lambda weights: float(right @ weights / weights.sum()), seed)
+    return {
+        "accuracy": float(right.mean()),
+        "interval_95": list(wilson(int(right.sum()), len(right))),
+        "group_interval_95": list(drawn),
+    }
+
+
+def interval_to_tell(of: Mapping[str, Any]) -> list[float]:
+    """The one 95 % interval of an accuracy: over groups, or Wilson's where no resample holds an error.
+
+    Args:
+        of: With `interval_95` and `group_interval_95`, as in `metadata_baseline`.
+    """
+    over_groups: list[float] = of["group_interval_95"]
+    return over_groups if over_groups[0] is not None else list(of["interval_95"])
+
+
+def _choose(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Indices of all images, or of those of drawn groups, about `MOST` in all."""
+    if len(groups) <= MOST:
+        return np.arange(len(groups))
+    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
+    total = np.cumsum(np.bincount(groups)[order])
+    return np.flatnonzero(np.isin(groups, order[: np.searchsorted(total, MOST) + 1]))
+
+
+def _cross_validated(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    seed: int,
+    workers: int,
+) -> dict[str, Any] | None:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fewest = min(len(np.unique(groups[labels == label])) for label in (0, 1))
+    folds = min(FOLDS, fewest)
+    if folds < 2:
+        return None
+    scores = np.full(len(labels), np.nan)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for train, test in splitter.split(features, labels, groups):
+        if len(np.unique(labels[train])) < 2:
+            return None
+        forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=workers)
+        forest.fit(features[train], labels[train])
+        forest.set_params(n_jobs=1)  # threads add the trees up in any order: the last bit would differ
+        scores[test] = forest.predict_proba(features[test])[:, 1]
+    ranked = Superiority(scores, labels)
+    return {
+        "folds": folds,
+        "groups": len(np.unique(groups)),
+        **_accuracy((scores >= 0.5) == (labels == TUMOR), groups, seed),
+        "auc": ranked(),
+        "auc_interval_95": list(bootstrap(groups, ranked, seed)),
+    }

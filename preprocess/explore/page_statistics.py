@@ -1,0 +1,203 @@
+"""The sections of explore's page that hold statistics, and how their numbers are written."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.preprocess.explore import figures as pictures
+from tumorbatch.preprocess.explore.metadata import interval_to_tell
+from tumorbatch.preprocess.explore.statistics import ALPHA, RESAMPLES, SHAPIRO_MOST
+from tumorbatch.preprocess.explore.survey import STAGES
+from tumorbatch.report.html import MISSING, Cell, Code, Column, Page, Strong
+
+STAGE_NAMES = {"before": "before CLAHE", "after": "after CLAHE"}
+STATISTICS = ("mean", "median", "standard_deviation", "minimum", "maximum")
+_TESTS = {"welch_t": "Welch's t", "mann_whitney_u": "Mann-Whitney U"}
+_EFFECTS = {"cohens_d": "Cohen's d", "rank_biserial": "rank-biserial correlation"}
+_EXPLAINED = {
+    "cohens_d": "Cohen's d is the difference of the two means in units of their pooled standard "
+    "deviation.",
+    "rank_biserial": "The rank-biserial correlation runs from -1 to 1: twice the chance that a Tumor "
+    "image is brighter than a Healthy one (ties count half), less 1. Its interval is over groups of "
+    "copies and may hold 0 though the test, which takes images for independent, has a small p.",
+}
+
+
+def number(value: float | None, digits: int = 1) -> str | None:
+    """With thousands separators and so many digits; None stays None."""
+    return None if value is None else f"{value:,.{digits}f}"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with one digit."""
+    return f"{100 * value:.1f} %"
+
+
+def p_value(value: float) -> str:
+    """Three digits, or the power of ten where it is smaller."""
+    if value >= 0.001:
+        return f"{value:.3f}"
+    return signed(f"{value:.1e}" if value > 1e-300 else "below 1e-300")
+
+
+def signed(text: str) -> str:
+    """With a minus sign in place of each hyphen: a line may break behind a hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _range(interval: list[float | None], digits: int = 3) -> str | None:
+    low, high = interval
+    return None if low is None or high is None else signed(f"{low:.{digits}f} to {high:.{digits}f}")
+
+
+def percent_range(interval: Sequence[float | None]) -> str | None:
+    """A 95 % interval of a share as percentages, or None where there is none."""
+    low, high = interval
+    return None if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def statistics(of: Mapping[str, Any]) -> list[str | None]:
+    """The cells of `STATISTICS`."""
+    return [number(of[name], 0 if isinstance(of[name], int) else 1) for name in STATISTICS]
+
+
+def statistics_columns(unit: str) -> list[Column]:
+    """Heads for `STATISTICS`, with their unit."""
+    return [Column(f"{name.replace('_', ' ')} ({unit})", True) for name in STATISTICS]
+
+
+def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
+    """The section on the images\' mean grey values."""
+    made.section("Are the classes of different brightness?")
+    made.figure(
+        png[pictures.MEANS],
+        "Histograms of the images' mean grey values, by class, before and after CLAHE",
+    )
+    means = found["image_means"]
+    made.table(
+        ["class", "when", Column("images", True), *statistics_columns("grey level")],
+        [
+            [name, STAGE_NAMES[stage], means[stage][name]["n"], *statistics(means[stage][name])]
+            for stage in STAGES
+            for name in CLASS_NAMES
+        ],
+        "Mean grey value of each image. The standard deviation is that of a sample (n - 1).",
+    )
+    made.paragraph(
+        "The rule, as in the report this project follows: Shapiro-Wilk in each class; where neither "
+        f"rejects normality (p at least {ALPHA}), Welch's t-test, else Mann-Whitney U; two-sided. "
+        f"Of more than {SHAPIRO_MOST:,} values, Shapiro-Wilk sees {SHAPIRO_MOST:,} drawn by chance: "
+        "beyond, SciPy's p-value may be inaccurate. An effect above 0 means that Tumor is brighter."
+    )
+    made.paragraph(
+        "Both tests take images for independent, and copies are not. So the test stands here twice: "
+        "over all images, as the report did it, and with one value for each group of copies or DICOM "
+        "files of one patient (the mean over the group). ",
+        Strong("Where the two differ, believe the second."),
+        f" Intervals come from {RESAMPLES:,} resamples of whole groups.",
+    )
+    rows: list[list[Cell]] = []
+    reasons, effects_shown = set(), set()
+    for stage in STAGES:
+        for key, what in (("all_images", "all images"), ("one_value_a_group", "one value a group")):
+            test = means[stage][key]
+            of = [test["shapiro_wilk"][name.lower()] for name in CLASS_NAMES]
+            row: list[Cell] = [STAGE_NAMES[stage], what, " + ".join(f"{one['n']:,}" for one in of)]
+            normal = (one["p_value"] for one in of)
+            row.append(" and ".join(MISSING if p is None else p_value(p) for p in normal))
+            if test["test"] is None:
+                reasons.add(test["reason"])
+                rows.append([*row, None, None, None, None])
+                continue
+            effect = test["effect"]
+            effects_shown.add(effect["name"])
+            told = f"{_EFFECTS[effect['name']]} {signed(format(effect['value'], '+.3f'))}"
+            row += [_TESTS[test["test"]], p_value(test["p_value"]), told, _range(effect["interval_95"])]
+            rows.append(row)
+    made.table(
+        [
+            "when", "over", Column("n, Healthy + Tumor", True),
+            Column("Shapiro-Wilk p, Healthy and Tumor", True), "test", Column("p", True), "effect",
+            Column("95 % interval", True),
+        ],
+        rows,
+        "Tests on the images' mean grey values.",
+    )  # fmt: skip
+    opposite = []
+    for stage in STAGES:
+        effects = [of["effect"]["value"] for of in means[stage].values() if of.get("test")]
+        if len(effects) == 2 and effects[0] * effects[1] < 0:
+            opposite.append(STAGE_NAMES[stage])
+    if opposite:
+        where = f"both {' and '.join(opposite)}" if len(opposite) > 1 else opposite[0]
+        made.note(
+            f"Copies decide: {where}, the effect over all images and the one with one value a group "
+            "point in opposite directions."
+        )
+    for reason in sorted(reasons):
+        made.note(f"Not tested where {reason}.")
+    for name in sorted(effects_shown):
+        made.paragraph(_EXPLAINED[name])
+
+
+def metadata(made: Page, found: Mapping[str, Any]) -> None:
+    """The section on what size and format give away."""
+    of = found["metadata"]
+    made.section("What size and format alone give away")
+    made.paragraph(
+        f"A random forest of {of['trees']} trees that sees the height, width and format of a file, and "
+        "no pixel, cross-validated. Copies are never in two folds; in the last row, nor are images of "
+        "one height and width: as if the new images came from elsewhere."
+        + (
+            f" On {of['n']:,} of {of['of']:,} images, drawn by whole groups."
+            if of["n"] < of["of"]
+            else ""
+        )
+    )
+    names = {
+        "majority": "always the more frequent class",
+        "grouped": "height, width, format",
+        "shapes_held_out": "the same, whole sizes held out",
+    }
+    rows: list[list[Cell]] = []
+    for key, told in names.items():
+        row = of[key]
+        if row is None:
+            rows.append([told, of["n"], *[None] * 6])
+            continue
+        rows.append(
+            [
+                told, of["n"], row.get("folds"), percent(row["accuracy"]),
+                percent_range(row["interval_95"]), percent_range(row["group_interval_95"]),
+                number(row.get("auc"), 3), _range(row.get("auc_interval_95", [None, None])),
+            ]
+        )  # fmt: skip
+    made.table(
+        [
+            "what answers", Column("n (images)", True), Column("folds", True), Column("accuracy", True),
+            Column("95 % interval, were images independent (Wilson)", True),
+            Column("95 % interval over groups (bootstrap)", True), Column("AUC", True),
+            Column("95 % interval over groups", True),
+        ],
+        rows,
+        "Accuracy without a look at the pixels.",
+    )  # fmt: skip
+    grouped = of["grouped"]
+    if grouped is None:
+        made.note("Too few groups of images for a cross-validation.")
+    elif interval_to_tell(grouped)[0] > of["majority"]["accuracy"]:
+        made.warning(
+            "The files give their class away by size and format. A network sees the size as blur and "
+            "as proportions, and may recognise where an image comes from rather than a tumour: read "
+            "its accuracy beside this one, and hold out whole sizes (",
+            Code("tumorbatch shard --split-by shape"),
+            ").",
+        )
+    elif grouped["accuracy"] < of["majority"]["accuracy"]:
+        made.paragraph(
+            "Size and format tell no more than the majority does. That the forest is right less often "
+            "than the majority comes from the cross-validation: what is rarer in a fold is more "
+            "frequent in the others, from which the forest learns."
+        )
+    else:
+        made.paragraph("Size and format tell no more than the majority does.")

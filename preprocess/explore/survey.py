@@ -1,0 +1,233 @@
+"""One pass over a folder of images: what each one is, and the grey values of each class.
+
+For looking at data before anything is made of it. Every file is read, checked, decoded and equalised
+by the very code that `shard` uses, in worker processes. What is kept of an image is one row; its
+histograms are added to those of its class and forgotten, so memory hardly grows with the images.
+"""
+
+import functools
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tumorbatch.files import is_dicom, read_file
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.preprocess import duplicates as grouping
+from tumorbatch.preprocess.classes import SourceFile
+from tumorbatch.preprocess.decode import decode
+from tumorbatch.preprocess.first_pass import CHUNK, describe, patient, read_source
+from tumorbatch.preprocess.pixels import equalize
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.status import FileError, Status
+from tumorbatch.workers import limited, ordered_map
+
+LEVELS = 256  # grey values of a uint8 image
+STAGES = ("before", "after")  # CLAHE; index = axis `stage` of the histograms
+_EXACT = 1 << 24  # pixels up to which OpenCV's float32 counts are exact
+_VALUES = np.arange(LEVELS, dtype=np.int64)
+
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("label", pa.int8()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("sha256", pa.string()),
+        ("pixel_hash", pa.string()),
+        ("perceptual_hash", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("bit_depth", pa.int16()),
+        ("channels", pa.int16()),
+        ("flags", pa.string()),
+        ("mean_before", pa.float64()),
+        ("mean_after", pa.float64()),
+    ]
+)
+# The keyed hash of a DICOM file's patient joins images into groups, and goes nowhere else.
+_ROWS = SCHEMA.append(pa.field("patient", pa.string()))
+
+
+class _Seen(NamedTuple):
+    """What a worker sends back for one file; histograms: int64 [stage, level], None for bad files."""
+
+    row: dict[str, Any]
+    histograms: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was seen; `n` images of the files could be read.
+
+    Attributes:
+        rows: `SCHEMA`, one row a file, good or bad, in the order of the files.
+        index: int64 [n], the row of each readable image.
+        labels: int64 [n], index into `CLASS_NAMES`.
+        means: float64 [stage, n], mean grey value of each image before and after CLAHE, 0 to 255.
+        histograms: int64 [class, stage, level], pixels of each grey value, over all images.
+        duplicates: int64 [n], group of byte-identical, pixel-identical and near-identical images.
+        groups: int64 [n], the same with all DICOM files of one patient in one group.
+    """
+
+    rows: pa.Table
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    means: NDArray[np.float64]
+    histograms: NDArray[np.int64]
+    duplicates: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+    def column(self, name: str) -> list[Any]:
+        """A column of the readable images, n values."""
+        values: list[Any] = self.rows[name].take(pa.array(self.index)).to_pylist()
+        return values
+
+
+def survey(
+    files: Sequence[SourceFile],
+    preprocessing: Preprocessing,
+    workers: int,
+    seconds: float,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Survey:
+    """Look at every file once. The result does not depend on the number of workers.
+
+    Args:
+        files: From `find_sources`.
+        preprocessing: Its CLAHE settings count.
+        workers: Processes.
+        seconds: After so many a file that is still being decoded becomes an error row.
+        advance: Called with the number of files that are done since the last call.
+
+    Raises:
+        TryAgainError: Worker processes cannot start.
+    """
+    work = functools.partial(
+        look_at_files,
+        preprocessing=preprocessing,
+        secret=secrets.token_bytes(32),
+        seconds=seconds,
+    )
+    chunks = (files[at : at + CHUNK] for at in range(0, len(files), CHUNK))
+    histograms = np.zeros((len(CLASS_NAMES), len(STAGES), LEVELS), np.int64)
+    batches = []
+    for seen in ordered_map(work, chunks, workers, _lost, seconds):
+        for one in seen:
+            if one.histograms is not None:
+                histograms[one.row["label"]] += one.histograms
+        batches.append(pa.RecordBatch.from_pylist([one.row for one in seen], _ROWS))
+        advance(len(seen))
+    return _survey(pa.Table.from_batches(batches, _ROWS).combine_chunks(), histograms)
+
+
+def _survey(rows: pa.Table, histograms: NDArray[np.int64]) -> Survey:
+    index = np.flatnonzero(pc.equal(rows["status"], Status.OK.value).to_numpy()).astype(np.int64)
+    good = rows.take(pa.array(index))
+    perceptual = [int(text, 16) for text in good["perceptual_hash"].to_pylist()]
+    duplicates = grouping.join(
+        good["sha256"].to_pylist(), good["pixel_hash"].to_pylist(), np.array(perceptual, np.uint64)
+    )
+    return Survey(
+        rows=rows.drop_columns(["patient"]),
+        index=index,
+        labels=good["label"].to_numpy().astype(np.int64),
+        means=np.stack([good[f"mean_{stage}"].to_numpy() for stage in STAGES]),
+        histograms=histograms,
+        duplicates=duplicates,
+        groups=grouping.unite(duplicates, good["patient"].to_pylist()),
+    )
+
+
+def look_at_files(
+    sources: Sequence[SourceFile], preprocessing: Preprocessing, secret: bytes, seconds: float
+) -> list[_Seen]:
+    """The work of one chunk, in a worker process; a file that takes longer is its end."""
+    return [_look_at_file(source, preprocessing, secret) for source in limited(sources, seconds)]
+
+
+def _look_at_file(source: SourceFile, preprocessing: Preprocessing, secret: bytes) -> _Seen:
+    row: dict[str, Any] = {"path": source.file.name, "label": source.label}
+    try:
+        data, content = read_source(source)
+        row["format"] = "dicom" if is_dicom(data) else None  # known of broken ones too
+        decoded = decode(data)
+    except FileError as error:
+        return _Seen({**row, "status": error.status.value, "error": error.message}, None)
+    after = equalize(decoded.grey, preprocessing)
+    histograms = np.stack([histogram(decoded.grey), histogram(after)])
+    means = (histograms @ _VALUES) / after.size
+    row |= content | describe(decoded) | dict(zip(("mean_before", "mean_after"), means, strict=True))
+    row |= {"status": Status.OK.value, "flags": ",".join(decoded.flags)}
+    return _Seen({**row, "patient": patient(data, secret)}, histograms)
+
+
+def _lost(source: SourceFile, error: FileError) -> _Seen:
+    row = {"path": source.file.name, "label": source.label}
+    return _Seen({**row, "status": error.status.value, "error": error.message}, None)
+
+
+def histogram(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 [256]: how many pixels of uint8 [height, width] have each grey value."""
+    total = np.zeros(LEVELS, np.int64)
+    flat = grey.reshape(1, -1)
+    for at in range(0, grey.size, _EXACT):
+        part = cv2.calcHist([flat[:, at : at + _EXACT]], [0], None, [LEVELS], [0, LEVELS])
+        total += part.ravel().astype(np.int64)
+    return total
+
+
+def thumbnails(
+    sources: Sequence[SourceFile],
+    preprocessing: Preprocessing,
+    side: int,
+    workers: int,
+    seconds: float,
+) -> list[NDArray[np.uint8] | None]:
+    """Small copies of a few images, before and after CLAHE, made by worker processes.
+
+    Args:
+        sources: The files.
+        preprocessing: Its CLAHE settings count.
+        side: The longer side is made this long, in pixels, where it is longer.
+        workers: Processes.
+        seconds: Limit for one file.
+
+    Returns:
+        For each file uint8 [stage, height, width], or None where it cannot be read (any more).
+    """
+    work = functools.partial(make_thumbnails, preprocessing=preprocessing, side=side, seconds=seconds)
+    chunks = (sources[at : at + 8] for at in range(0, len(sources), 8))
+    made = ordered_map(work, chunks, workers, lambda *_: None, seconds)
+    return [one for some in made for one in some]
+
+
+def make_thumbnails(
+    sources: Sequence[SourceFile], preprocessing: Preprocessing, side: int, seconds: float
+) -> list[NDArray[np.uint8] | None]:
+    """The work of one chunk of `thumbnails`, in a worker process."""
+    return [_thumbnail(source, preprocessing, side) for source in limited(sources, seconds)]
+
+
+def _thumbnail(source: SourceFile, preprocessing: Preprocessing, side: int) -> NDArray[np.uint8] | None:
+    try:
+        grey = decode(read_file(source.file)[0]).grey
+    except FileError:
+        return None
+    return np.stack([shrunk(grey, side), shrunk(equalize(grey, preprocessing), side)])
+
+
+def shrunk(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """uint8 [height, width] with its longer side at most `side` pixels, its proportions kept."""
+    scale = side / max(grey.shape)
+    if scale >= 1:
+        return grey
+    height, width = (max(1, round(scale * length)) for length in grey.shape)
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,345 @@
+"""The first pass of `shard`: every file read once, decoded, hashed, and its record spooled.
+
+Where a finished set is to grow, a file whose bytes it knows is read and hashed, and no more: row and
+record are in the base.
+
+The parent appends the finished records to one spool file and, after an fsync, one line a chunk to a
+journal. A killed run goes on behind the journal's last whole line; nothing else needs repair.
+"""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from tumorbatch.atomic import make_folder, write_bytes, write_json
+from tumorbatch.checks import differences
+from tumorbatch.errors import ConfigError, InputError, cannot_write
+from tumorbatch.files import is_dicom, read_file
+from tumorbatch.preprocess.classes import SourceFile
+from tumorbatch.preprocess.image import Decoded
+from tumorbatch.preprocess.manifest_schema import ROW_SCHEMA
+from tumorbatch.preprocess.pixels import perceptual_hash, pixel_hash, process
+from tumorbatch.preprocess.previous_set import Base
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.status import FileError, Status
+from tumorbatch.tfrecord import ImageRecord, frame
+from tumorbatch.workers import limited, ordered_map
+
+_PLAN = "plan.json"
+_KEY = "patients.key"
+_BASE = "base"
+CHUNK = 64  # files a task: 0.15 s of work, 1.5 MB of records
+
+# The keyed hash of a DICOM file's patient joins files into groups. It leaves the work area only as the
+# number of a group.
+_JOURNAL_SCHEMA = ROW_SCHEMA.append(pa.field("patient", pa.string()))
+_IN_BASE = -1  # offset of a record that is in the base, not in the spool
+
+
+class Task(NamedTuple):
+    """One file of a chunk.
+
+    Attributes:
+        source: The file.
+        known: sha256 that its bytes have if the base's row and record are still right, or None.
+    """
+
+    source: SourceFile
+    known: str | None = None
+
+
+class FileResult(NamedTuple):
+    """What a worker sends back for one file.
+
+    Attributes:
+        row: Values for the journal, without path and class.
+        record: The framed TFRecord, or None when there are no pixels, or the base has them.
+        in_base: The file is as the base knows it.
+    """
+
+    row: dict[str, Any]
+    record: bytes | None
+    in_base: bool = False
+
+
+def process_files(
+    tasks: Sequence[Task], preprocessing: Preprocessing, secret: bytes, seconds: float
+) -> list[FileResult]:
+    """The work of one chunk, in a worker process; a file that takes longer is its end."""
+    return [_process_file(task, preprocessing, secret) for task in limited(tasks, seconds)]
+
+
+def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> FileResult:
+    source = task.source
+    row: dict[str, Any] = {"status": Status.OK.value}
+    try:
+        data, content = read_source(source)
+        row |= content
+        if row["sha256"] == task.known:
+            return FileResult({"patient": patient(data, secret)}, None, in_base=True)
+        done = process(data, preprocessing)
+    except FileError as error:
+        return FileResult(row | {"status": error.status.value, "error": error.message}, None)
+    row |= describe(done.decoded) | {"flags": ",".join(done.flags), "patient": patient(data, secret)}
+    height, width = done.pixels.shape
+    record = ImageRecord(
+        done.pixels.tobytes(), height, width, source.label, source.file.name, row["sha256"]
+    )
+    return FileResult(row, frame(record.encode()))
+
+
+def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
+    """A file's bytes, and what the manifest says of them.
+
+    Raises:
+        FileError: See `read_file`.
+    """
+    data, info = read_file(source.file)
+    return data, {"file_size": info.st_size, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def describe(decoded: Decoded) -> dict[str, Any]:
+    """What the manifest says of a decoded image: its hashes, and what it is like."""
+    grey, header = decoded.grey, decoded.header
+    return {
+        "pixel_hash": pixel_hash(grey),
+        "perceptual_hash": f"{perceptual_hash(grey):016x}",
+        "width": grey.shape[1],
+        "height": grey.shape[0],
+        "format": header.format,
+        "bit_depth": header.bit_depth,
+        "channels": header.channels,
+    }
+
+
+def patient(data: bytes, secret: bytes) -> str | None:
+    """A DICOM file's patient as a keyed hash; None for other files, and where none is named."""
+    if not is_dicom(data):
+        return None
+    from tumorbatch.preprocess.dicom.decode import patient_key  # pydicom only where it is needed
+
+    with contextlib.suppress(FileError):  # of a file that gave no pixels either
+        return patient_key(data, secret)
+    return None
+
+
+def _lost(task: Task, error: FileError) -> FileResult:
+    row = {"status": error.status.value, "error": error.message}
+    with contextlib.suppress(FileError):  # a later run must know the file again
+        row |= read_source(task.source)[1]
+    return FileResult(row, None)
+
+
+class WorkArea:
+    """The folder of an unfinished run: plan, spool, journal, the patients' secret, and the base.
+
+    Args:
+        folder: Made when it is not there.
+        plan: What the run is about, as JSON values; it decides whether a killed run may go on.
+        overwrite: Start anew where the folder belongs to a run with another plan.
+        keep_base: Called with the base's folder when a new run starts; None: there is no base.
+
+    Raises:
+        ConfigError: The folder belongs to a run with another plan, and `overwrite` is not set.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Mapping[str, Any],
+        overwrite: bool,
+        keep_base: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.base_folder = folder / _BASE
+        self._spool = folder / "records"
+        self._journal = folder / "journal.jsonl"
+        before = read_plan(folder)
+        if before != plan:
+            if before is not None and not overwrite:
+                _refuse_other_plan(folder, before, plan)
+            self.remove()  # without a plan, it is what a run left that was killed at its start
+            make_folder(folder)
+            if keep_base is not None:
+                keep_base(self.base_folder)
+            write_bytes(folder / _KEY, secrets.token_bytes(32), mode=0o600)
+            write_json(folder / _PLAN, dict(plan))
+
+    def run(
+        self,
+        files: Sequence[SourceFile],
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        workers: int,
+        seconds: float,
+        base: Base | None,
+        advance: Callable[[int], None],
+    ) -> tuple[pa.Table, "list[tuple[int, int]]", int]:
+        """Process what is not in the journal yet.
+
+        Returns:
+            The rows (`ROW_SCHEMA` and `patient`, in the order of `files`); for each row the offset and
+            length of its record, for `record_reader` (length 0: no record, or in the base); and how
+            many files were taken over from an interrupted run.
+        """
+        batches: list[pa.RecordBatch] = []
+        places: list[tuple[int, int]] = []
+        for line in self._finished_lines():
+            batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
+            places += map(tuple, line["places"])
+        taken_over = len(places)
+        if taken_over:
+            advance(taken_over)
+        tasks = (
+            Task(source, base.sha256(source.file.name, classes[source.label]) if base else None)
+            for source in files[taken_over:]
+        )
+        chunks = iter(lambda: list(itertools.islice(tasks, CHUNK)), [])
+        work = functools.partial(
+            process_files,
+            preprocessing=preprocessing,
+            secret=(self.folder / _KEY).read_bytes(),
+            seconds=seconds,
+        )
+        try:
+            with self._spool.open("ab") as spool, self._journal.open("ab") as journal:
+                for results in ordered_map(work, chunks, workers, _lost, seconds):
+                    here = files[len(places) : len(places) + len(results)]
+                    rows = _rows(here, results, classes, base)
+                    new = [_spooled(spool, result) for result in results]
+                    spool.flush()
+                    os.fsync(spool.fileno())
+                    journal.write(json.dumps({"rows": rows, "places": new}).encode() + b"\n")
+                    journal.flush()
+                    os.fsync(journal.fileno())
+                    batches.append(pa.RecordBatch.from_pylist(rows, _JOURNAL_SCHEMA))
+                    places += new
+                    advance(len(results))
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        return pa.Table.from_batches(batches, _JOURNAL_SCHEMA), places, taken_over
+
+    def _finished_lines(self) -> Iterator[dict[str, Any]]:
+        """The journal's whole lines; cuts journal and spool off behind them."""
+        if not self._journal.exists():
+            self._spool.unlink(missing_ok=True)
+            return
+        spooled = self._spool.stat().st_size if self._spool.exists() else 0
+        good = end = 0
+        with self._journal.open("rb+") as journal:
+            for line in journal:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break
+                new_end = max([end, *(at + length for at, length in entry["places"])])
+                if not line.endswith(b"\n") or new_end > spooled:
+                    break
+                good, end = good + len(line), new_end
+                yield entry
+            journal.truncate(good)
+        if spooled:
+            os.truncate(self._spool, end)
+
+    def record_reader(self, base: Base | None) -> "RecordReader":
+        """Random access to the records in spool and base."""
+        return RecordReader(self._spool, base)
+
+    def remove(self) -> None:
+        """Delete the work area; its content has been published."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def in_base(place: tuple[int, int]) -> bool:
+    """Whether a file was as the base knows it."""
+    return place[0] == _IN_BASE
+
+
+def _rows(
+    files: Sequence[SourceFile],
+    results: Sequence[FileResult],
+    classes: Sequence[str],
+    base: Base | None,
+) -> list[dict[str, Any]]:
+    rows = [
+        {"path": source.file.name, "class": classes[source.label], **result.row}
+        for source, result in zip(files, results, strict=True)
+    ]
+    known = [row for row, result in zip(rows, results, strict=True) if result.in_base]
+    if base is not None:
+        for row, before in zip(known, base.rows([row["path"] for row in known]), strict=True):
+            row.update({name: before[name] for name in ROW_SCHEMA.names})
+    return rows
+
+
+def _spooled(spool: BinaryIO, result: FileResult) -> tuple[int, int]:
+    if result.in_base:
+        return _IN_BASE, 0
+    at = spool.tell()
+    spool.write(result.record or b"")
+    return at, len(result.record or b"")
+
+
+class RecordReader:
+    """Reads framed records from the spool or the base, as a context manager."""
+
+    def __init__(self, spool: Path, base: Base | None) -> None:
+        self._path = spool
+        self._base = base
+
+    def __enter__(self) -> "RecordReader":
+        self._file = self._path.open("rb")
+        return self
+
+    def length(self, place: tuple[int, int], path: str) -> int:
+        """Bytes of the framed record of the file `path`."""
+        return self._base.length(path) if in_base(place) and self._base is not None else place[1]
+
+    def __call__(self, place: tuple[int, int], path: str) -> bytes:
+        """The framed record of the file `path` at (offset, length)."""
+        if in_base(place) and self._base is not None:
+            return self._base.record(path)
+        data = os.pread(self._file.fileno(), place[1], place[0])
+        if len(data) != place[1]:
+            raise InputError(
+                f"{self._path} was changed during the run. Run the same command with --overwrite."
+            )
+        return data
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def read_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan of the interrupted run in `folder`, or None."""
+    try:
+        plan: dict[str, Any] = json.loads((folder / _PLAN).read_bytes())
+        return plan
+    except (OSError, ValueError):
+        return None
+
+
+def _refuse_other_plan(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    told = {
+        "inputs": "other input files",
+        "patients": "another table of patients",
+        "base": "it was to replace another set",
+    }
+    changes = "; ".join(
+        told.get(name, f"{name}: {then} then, {wanted} now")
+        for name, then, wanted in differences(before, now)
+    )
+    raise ConfigError(
+        f"{folder.parent} holds an interrupted run that was about something else ({changes}). "
+        "Repeat that command to finish it, or start anew with --overwrite."
+    )

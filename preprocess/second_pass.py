@@ -1,0 +1,252 @@
+"""The second half of `shard`: rows and records of the first pass into groups, splits and shards."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tumorbatch import shardset
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.preprocess import duplicates as grouping
+from tumorbatch.preprocess import shard_writer as writing
+from tumorbatch.preprocess.classes import SourceFile
+from tumorbatch.preprocess.first_pass import WorkArea
+from tumorbatch.preprocess.manifest_schema import MANIFEST_SCHEMA
+from tumorbatch.preprocess.patients import digest
+from tumorbatch.preprocess.previous_set import Base
+from tumorbatch.preprocess.splits import Fractions, assign
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.runtime import versions
+from tumorbatch.shardset import MANIFEST, SPLITS, Dataset
+from tumorbatch.status import Status
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 3  # groups that the report names
+
+
+class FirstPass(NamedTuple):
+    """What is known of the source after the first pass.
+
+    Attributes:
+        rows: From `WorkArea.run`, in the order of `files`.
+        places: Of the records, from `WorkArea.run`.
+        files: What was found.
+        patients: {path: patient}, of a table.
+        base: The finished set that is brought up to date, or None.
+    """
+
+    rows: pa.Table
+    places: Sequence[tuple[int, int]]
+    files: Sequence[SourceFile]
+    patients: Mapping[str, str]
+    base: Base | None
+
+
+class Assembled(NamedTuple):
+    """What was written into the work area.
+
+    Attributes:
+        dataset: Content of dataset.json, which is not written yet.
+        largest: (size, first path) of the largest groups of more than one image.
+        near_conflicts: (first Healthy path, first Tumor path) of each group of near duplicates that
+            holds both classes.
+    """
+
+    dataset: Dataset
+    largest: list[tuple[int, str]]
+    near_conflicts: list[tuple[str, str]]
+
+
+class _Images(NamedTuple):
+    """The files that gave pixels; `row`: int64 [n], their rows; the others n each."""
+
+    row: NDArray[np.int64]
+    paths: list[str]
+    labels: NDArray[np.int64]
+    sha256: list[str]
+    pixels: list[str]
+    perceptual: NDArray[np.uint64]
+    shapes: NDArray[np.int64]
+    patients: list[list[str | None]]
+
+
+def software() -> dict[str, str]:
+    """Versions of what decides the bytes of a shard set."""
+    return versions("numpy", "opencv-python-headless", "pyarrow", "scipy")
+
+
+def assemble(
+    work: WorkArea,
+    first_pass: FirstPass,
+    settings: Mapping[str, Any],
+    preprocessing: Preprocessing,
+) -> Assembled:
+    """Group, split and write everything but dataset.json into the work area.
+
+    Args:
+        work: With the records.
+        first_pass: What is known of the source.
+        settings: split_by, patient_id, fractions, seed and shard_bytes, as in dataset.json.
+        preprocessing: What was done to the pixels.
+
+    Raises:
+        ConfigError: A class has too few groups to put one into each split.
+        InputError: A record is not what was written.
+        OutputError: The disk is full or not writable.
+    """
+    rows, places, base = first_pass.rows, first_pass.places, first_pass.base
+    images = _images(first_pass, settings["patient_id"])
+    duplicates = grouping.join(images.sha256, images.pixels, images.perceptual)
+    groups = grouping.unite(duplicates, *images.patients)
+    conflict = grouping.under_both_labels(images.sha256, images.labels)
+    conflict |= grouping.under_both_labels(images.pixels, images.labels)
+    if conflict.any():
+        log.warning(
+            "%d files are left out: the same image lies under both classes (see %s)",
+            conflict.sum(), MANIFEST,
+        )  # fmt: skip
+    kept = np.flatnonzero(~conflict)
+    paths = [images.paths[index] for index in kept]
+    splits = assign(
+        _units(settings["split_by"], groups, images.shapes)[kept],
+        images.labels[kept],
+        paths,
+        Fractions(**settings["fractions"]),
+        settings["seed"],
+        base.splits(paths, [images.sha256[index] for index in kept]) if base else None,
+    )
+    place = [places[images.row[index]] for index in kept]
+    with work.record_reader(base) as read:
+
+        def record(index: int) -> bytes:
+            return read(place[index], paths[index])
+
+        lengths = np.array([read.length(*at) for at in zip(place, paths, strict=True)], np.int64)
+        layout = writing.lay_out(paths, splits, lengths, settings["shard_bytes"], settings["seed"])
+        shards = writing.write_shards(work.folder, layout, record)
+    manifest = _manifest(rows, images.row, groups, conflict, layout, kept)
+    writing.write_manifest(work.folder / MANIFEST, manifest)
+    counts = grouping.count(groups, duplicates, images.sha256, images.pixels)
+    dataset = Dataset(
+        preprocessing=preprocessing,
+        classes=CLASS_NAMES,
+        split_by=settings["split_by"],
+        patient_id=settings["patient_id"],
+        fractions=settings["fractions"],
+        seed=settings["seed"],
+        shard_bytes=settings["shard_bytes"],
+        counts=_counts(splits, images.labels[kept]),
+        files={"found": len(rows), **dict(sorted(Counter(manifest["status"].to_pylist()).items()))},
+        groups={**counts, "patients": _patients(images)},
+        shared=writing.count_shared(work.folder, shards, work.folder / MANIFEST, settings["split_by"]),
+        patients=digest(first_pass.patients),
+        updates=0 if base is None else base.dataset.updates + 1,
+        shards=shards,
+        manifest_sha256=shardset.file_sha256(work.folder / MANIFEST),
+        versions=software(),
+    )
+    return Assembled(
+        dataset,
+        _largest(groups, images.paths),
+        _near_conflicts(duplicates, images.labels, images.paths),
+    )
+
+
+def _images(first_pass: FirstPass, patient_id: bool) -> _Images:
+    row = np.flatnonzero(pc.equal(first_pass.rows["status"], Status.OK.value).to_numpy())
+    good = first_pass.rows.take(row)
+    paths = [str(path) for path in good["path"].to_pylist()]
+    height, width = (good[name].to_numpy().astype(np.int64) for name in ("height", "width"))
+    return _Images(
+        row=row,
+        paths=paths,
+        labels=np.array([first_pass.files[index].label for index in row.tolist()], np.int64),
+        sha256=good["sha256"].to_pylist(),
+        pixels=good["pixel_hash"].to_pylist(),
+        perceptual=np.array([int(text, 16) for text in good["perceptual_hash"].to_pylist()], np.uint64),
+        shapes=height << 32 | width,
+        patients=[
+            good["patient"].to_pylist() if patient_id else [None] * len(paths),
+            [first_pass.patients.get(path) for path in paths],
+        ],
+    )
+
+
+def _units(split_by: str, groups: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 [n]: what goes into one split as a whole."""
+    if split_by == "file":
+        return np.arange(len(groups))
+    return grouping.unite(groups, shapes) if split_by == "shape" else groups
+
+
+def _patients(images: _Images) -> int:
+    """How many patients are known, by their IDs or by the table."""
+    known = [any(key is not None for key in keys) for keys in zip(*images.patients, strict=True)]
+    return len(np.unique(grouping.unite(*images.patients)[known]))
+
+
+def _largest(groups: NDArray[np.int64], paths: Sequence[str]) -> list[tuple[int, str]]:
+    sizes = np.bincount(groups)
+    chosen = np.argsort(-sizes, kind="stable")[:_SHOWN]
+    return [
+        (int(sizes[group]), paths[int(np.argmax(groups == group))])
+        for group in chosen
+        if sizes[group] > 1
+    ]
+
+
+def _near_conflicts(
+    duplicates: NDArray[np.int64], labels: NDArray[np.int64], paths: Sequence[str]
+) -> list[tuple[str, str]]:
+    both = grouping.under_both_labels(duplicates.tolist(), labels)
+    found = []
+    for group in np.unique(duplicates[both]):
+        healthy, tumor = (
+            paths[int(np.argmax((duplicates == group) & (labels == label)))] for label in (0, 1)
+        )
+        found.append((healthy, tumor))
+    return found
+
+
+def _manifest(
+    rows: pa.Table,
+    good: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    conflict: NDArray[np.bool_],
+    layout: dict[str, list[int]],
+    kept: NDArray[np.intp],
+) -> pa.Table:
+    added: dict[str, list[Any]] = {
+        name: [None] * len(rows) for name in ("duplicate_group", "split", "shard", "position")
+    }
+    status, error = rows["status"].to_pylist(), rows["error"].to_pylist()
+    for index, row in enumerate(good):
+        added["duplicate_group"][row] = int(groups[index])
+        if conflict[index]:
+            status[row] = Status.LABEL_CONFLICT.value
+            error[row] = "the same image lies under both classes"
+    for shard, members in layout.items():
+        for position, index in enumerate(members):
+            row = good[kept[index]]
+            added["split"][row] = shard.split("-")[0]
+            added["shard"][row] = shard
+            added["position"][row] = position
+    columns = {name: rows[name] for name in rows.column_names if name in MANIFEST_SCHEMA.names}
+    columns |= {"status": status, "error": error, **added}
+    return pa.table(columns, schema=MANIFEST_SCHEMA)
+
+
+def _counts(splits: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+    return {
+        name: {
+            kind: int(((splits == split) & (labels == label)).sum())
+            for label, kind in enumerate(CLASS_NAMES)
+        }
+        for split, name in enumerate(SPLITS)
+    }

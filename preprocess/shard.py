@@ -1,0 +1,307 @@
+"""Stage 1: a folder of images to a shard set."""
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tumorbatch import shardset
+from tumorbatch.atomic import make_folder, remove_temporaries, sync_folder, write_json
+from tumorbatch.checks import (
+    check_error_rate,
+    check_seed,
+    check_workers,
+    differences,
+    refuse_too_many_errors,
+    told,
+)
+from tumorbatch.errors import ConfigError, InputError, cannot_write
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.lock import output_lock
+from tumorbatch.preprocess import previous_set as base_set
+from tumorbatch.preprocess import shard_writer as writing
+from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
+from tumorbatch.preprocess.first_pass import WorkArea, in_base, read_plan
+from tumorbatch.preprocess.patients import digest, read_patients
+from tumorbatch.preprocess.previous_set import Base
+from tumorbatch.preprocess.second_pass import FirstPass, assemble, software
+from tumorbatch.preprocess.splits import Fractions
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.progress import Progress
+from tumorbatch.runtime import available_cores
+from tumorbatch.shardset import DATASET, MANIFEST, SPLIT_BY, SPLITS, Dataset
+from tumorbatch.status import Status
+from tumorbatch.workers import SECONDS
+
+_WORK = ".partial"
+_DECIDE_PIXELS = ("numpy", "opencv-python-headless", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to make a shard set.
+
+    Attributes:
+        preprocessing: What is done to the pixels.
+        classes: {class name: folder name}; empty: match folders by their known spellings.
+        split_by: "group" keeps duplicates (and known patients) in one split; "shape" keeps images of
+            one height and width together as well; "file" reproduces a plain random split.
+        patient_id: Put DICOM files of one PatientID into one group.
+        patients: A table for `read_patients`: files of one patient go into one group.
+        fractions: Target share of each split.
+        seed: Of the split and of the order inside the shards.
+        workers: Processes; default: the cores that this process may use.
+        timeout: Seconds after which a file that is still being decoded becomes an error row.
+        shard_bytes: Wanted size of a shard.
+        max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
+        overwrite: Replace another shard set or another interrupted run.
+    """
+
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: Mapping[str, str] = field(default_factory=dict)
+    split_by: str = "group"
+    patient_id: bool = True
+    patients: Path | None = None
+    fractions: Fractions = field(default_factory=Fractions)
+    seed: int = 0
+    workers: int = field(default_factory=available_cores)
+    timeout: float = SECONDS
+    shard_bytes: int = 100 << 20
+    max_error_rate: float = 1.0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.split_by not in SPLIT_BY:
+            raise ConfigError(
+                f"--split-by must be one of {', '.join(SPLIT_BY)}. Received: {self.split_by}."
+            )
+        check_workers(self.workers)
+        check_seed(self.seed)
+        if self.shard_bytes < 1:
+            raise ConfigError(f"The shard size must be above 0. Received: {self.shard_bytes}.")
+        check_error_rate(self.max_error_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The receipt of a run.
+
+    Attributes:
+        dataset: What was written (or was already there).
+        unchanged: True when the finished set was already there and nothing was done.
+        taken_over: Files that an interrupted run had already processed.
+        changes: {"kept", "new", "changed", "gone": files}, where a finished set was brought up to
+            date; else empty.
+        bytes: Of all shards.
+        seconds: Wall time.
+        largest: The largest groups, as in `Assembled`.
+        near_conflicts: Groups of near duplicates that hold both classes, as in `Assembled`.
+    """
+
+    dataset: Dataset
+    unchanged: bool
+    taken_over: int
+    changes: Mapping[str, int]
+    bytes: int
+    seconds: float
+    largest: Sequence[tuple[int, str]] = ()
+    near_conflicts: Sequence[tuple[str, str]] = ()
+
+    @property
+    def found(self) -> int:
+        """Files found, good and bad."""
+        return self.dataset.files["found"]
+
+    @property
+    def errors(self) -> int:
+        """Files that gave no record."""
+        return self.found - self.dataset.files.get(Status.OK.value, 0)
+
+
+def run(source: Path, out: Path, config: Config) -> Report:
+    """Make the shard set of `source` in `out`, go on with an interrupted run, or bring it up to date.
+
+    Where `out` holds a finished set with the same settings and the source has changed since, what is
+    new or changed is decoded, the rest is taken over, and each group stays in its split.
+
+    Raises:
+        InputError: `source` is missing or empty, no image in it can be read, or `out` is damaged.
+        ConfigError: Unknown class folders, one class only, or `out` holds something else.
+        OutputError: `out` cannot be written.
+        TooManyErrorsError: See `Config.max_error_rate`; what was there before is untouched.
+        TryAgainError: Another process is writing `out`.
+    """
+    started = time.monotonic()
+    files = find_sources(source, config.classes)
+    refuse_inside(out, source, files, config.classes)
+    names = {entry.file.name for entry in files}
+    patients = read_patients(config.patients, names) if config.patients is not None else {}
+    make_folder(out)
+    with output_lock(out, out / ".lock"):
+        remove_temporaries(out)
+        settings = _settings(config)
+        old = None if config.overwrite else _finished(out)
+        if old is not None:
+            _refuse_other(out, old, settings)
+        plan = _plan(out, old, settings, patients, files, config.overwrite)
+        keep_base = functools.partial(base_set.keep, old, out) if old is not None else None
+        work = WorkArea(out / _WORK, plan, config.overwrite, keep_base)
+        with contextlib.ExitStack() as stack:
+            base = stack.enter_context(Base(work.base_folder)) if plan["base"] else None
+            with Progress("shard", "images", len(files)) as progress:
+                rows, places, taken_over = work.run(
+                    files, CLASS_NAMES, config.preprocessing, config.workers, config.timeout, base,
+                    progress.advance,
+                )  # fmt: skip
+            changes = _changes(rows, places, base) if base is not None else {}
+            same_patients = base is None or base.dataset.patients == digest(patients)
+            if old is not None and same_patients and changes.keys() == {"kept"}:
+                work.remove()
+                size = sum(shard.bytes for shard in old.shards)
+                return Report(old, True, taken_over, {}, size, time.monotonic() - started)
+            try:
+                _refuse_other_software(base)
+                statuses = Counter(rows["status"].to_pylist())
+                if not statuses[Status.OK.value]:
+                    raise InputError(
+                        f"None of the {len(rows)} files in {source} can be read ({told(statuses)})."
+                    )
+                refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
+                first_pass = FirstPass(rows, places, files, patients, base)
+                done = assemble(work, first_pass, settings, config.preprocessing)
+            except (ConfigError, InputError):
+                work.remove()  # the same command would end here again, and must not be in another's way
+                raise
+        _commit(work, out, done.dataset)
+    return Report(
+        dataset=done.dataset,
+        unchanged=False,
+        taken_over=taken_over,
+        changes=changes,
+        bytes=sum(shard.bytes for shard in done.dataset.shards),
+        seconds=time.monotonic() - started,
+        largest=done.largest,
+        near_conflicts=done.near_conflicts,
+    )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    fractions = dict(zip(SPLITS, config.fractions.values(), strict=True))
+    return {
+        "preprocessing": config.preprocessing.to_dict(),
+        "split_by": config.split_by,
+        "patient_id": config.patient_id,
+        "fractions": fractions,
+        "seed": config.seed,
+        "shard_bytes": config.shard_bytes,
+    }
+
+
+def _fingerprint(files: Sequence[SourceFile]) -> str:
+    """sha256 over names, classes, sizes and times of change: what a resumed run must find again."""
+    digest = hashlib.sha256()
+    for source in files:
+        try:
+            info = Path(source.file.path).stat()
+            state = f"{info.st_size}|{info.st_mtime_ns}"
+        except OSError:
+            state = "unreadable"
+        digest.update(f"{source.label}|{state}|{source.file.name}\0".encode())
+    return digest.hexdigest()
+
+
+def _finished(out: Path) -> Dataset | None:
+    path = out / DATASET
+    if path.exists():
+        return shardset.read(path)
+    return None
+
+
+def _plan(
+    out: Path,
+    old: Dataset | None,
+    settings: Mapping[str, Any],
+    patients: Mapping[str, str],
+    files: Sequence[SourceFile],
+    overwrite: bool,
+) -> dict[str, Any]:
+    """What this run is about; `base` is the finished set that it starts from, by its manifest."""
+    plan = {
+        **settings,
+        "patients": digest(patients),
+        "files": len(files),
+        "inputs": _fingerprint(files),
+        "base": None if old is None else old.manifest_sha256,
+    }
+    before = read_plan(out / _WORK)
+    if before is not None and not overwrite:
+        if old is None:  # killed while it put its files into the place of the base's
+            plan["base"] = before.get("base")
+        elif {**before, "base": plan["base"]} == plan != before:
+            shutil.rmtree(out / _WORK, ignore_errors=True)  # killed right after its commit
+    return plan
+
+
+def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the finished set in `out` was made with these settings."""
+    changes = [
+        f"{name}: {before} there, {now} asked for"
+        for name, before, now in differences(old.config, settings)
+    ]
+    if changes:
+        raise ConfigError(
+            f"{out} already holds a shard set that was made differently ({'; '.join(changes)}). "
+            "Give another output folder, or --overwrite to replace it."
+        )
+    shardset.load(out)
+
+
+def _refuse_other_software(base: Base | None) -> None:
+    """Raise `ConfigError` where new records would come from other decoders than those there."""
+    deciding = {name: of for name, of in software().items() if name in _DECIDE_PIXELS}
+    changes = [] if base is None else list(differences(base.dataset.versions, deciding))
+    if changes:
+        told_changes = ", ".join(f"{name} {before}, now {now}" for name, before, now in changes)
+        raise ConfigError(
+            f"The source has changed, and the shard set was made with other versions ({told_changes}): "
+            "its records and new ones might differ. Give --overwrite to make all of them again, or "
+            "another output folder."
+        )
+
+
+def _changes(rows: pa.Table, places: Sequence[tuple[int, int]], base: Base) -> dict[str, int]:
+    """How many files were kept, new, changed and gone; without those that are 0."""
+    changes: Counter[str] = Counter()
+    columns = rows.select(["path", "class", "status", "sha256"]).to_pylist()
+    for row, place in zip(columns, places, strict=True):
+        if row["path"] not in base.paths:
+            changes["new"] += 1
+        else:
+            changes["kept" if in_base(place) or base.same_end(row) else "changed"] += 1
+    changes["gone"] = len(base.paths) - changes["kept"] - changes["changed"]
+    return {name: count for name, count in changes.items() if count}
+
+
+def _commit(work: WorkArea, out: Path, dataset: Dataset) -> None:
+    """Swap the finished files in: dataset.json goes first and comes back last."""
+    names = [*(shard.name for shard in dataset.shards), MANIFEST]
+    write_json(work.folder / DATASET, dataset.to_dict())  # a full disk must show before the swap
+    try:
+        (out / DATASET).unlink(missing_ok=True)
+        sync_folder(out)
+        writing.publish(work.folder, out, names)
+        sync_folder(out)
+        os.replace(work.folder / DATASET, out / DATASET)
+        sync_folder(out)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    work.remove()

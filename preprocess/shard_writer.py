@@ -1,0 +1,178 @@
+"""The second pass of `shard`: spooled records into TFRecord files, the manifest, and the proof."""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tumorbatch import tfrecord
+from tumorbatch.atomic import atomic_path
+from tumorbatch.errors import InputError
+from tumorbatch.runtime import available_cores
+from tumorbatch.shardset import SPLITS, Shard
+
+_SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.tfrecord")
+READERS = 8  # a split large enough for it gets a shard for each parallel reader of `train`
+MIN_SHARD_BYTES = 4 << 20  # below 4 MiB opening a file costs more than reading it in parallel saves
+
+
+class Place(NamedTuple):
+    """Where an image goes: shard file name and position inside it, from 0."""
+
+    shard: str
+    position: int
+
+
+def shard_count(split_bytes: int, shard_bytes: int) -> int:
+    """Number of shards for a split: by bytes, and one a reader where the split is large enough."""
+    by_size = -(-split_bytes // shard_bytes)
+    by_readers = min(READERS, split_bytes // MIN_SHARD_BYTES)
+    return max(1, by_size, by_readers)
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """`train-00000-of-00008.tfrecord`, the usual pattern of TFRecord files."""
+    return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+
+
+def lay_out(
+    paths: Sequence[str],
+    splits: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    shard_bytes: int,
+    seed: int,
+) -> dict[str, list[int]]:
+    """Decide which image goes into which shard, at which position.
+
+    The order is that of a keyed hash of the paths, so classes are mixed, and neither the number of
+    workers nor the order in which they finish can change it.
+
+    Args:
+        paths: The images' names, distinct.
+        splits: int64 [n], index into `SPLITS`.
+        lengths: int64 [n], bytes of each framed record.
+        shard_bytes: Wanted size of a shard.
+        seed: Another seed gives another order.
+
+    Returns:
+        {shard name: indices of its images, in their order}, shards in order.
+    """
+    layout: dict[str, list[int]] = {}
+    for split, name in enumerate(SPLITS):
+        members = [int(index) for index in np.flatnonzero(splits == split)]
+        members.sort(key=lambda index: hashlib.sha256(f"{seed}|{paths[index]}".encode()).digest())
+        count = shard_count(int(lengths[members].sum()), shard_bytes)
+        count = min(count, len(members))
+        for index in range(count):
+            start, stop = len(members) * index // count, len(members) * (index + 1) // count
+            layout[shard_name(name, index, count)] = members[start:stop]
+    return layout
+
+
+def write_shards(
+    folder: Path,
+    layout: dict[str, list[int]],
+    read_record: Callable[[int], bytes],
+) -> tuple[Shard, ...]:
+    """Write every shard atomically, several at a time: one waits for the disk, another is hashed.
+
+    Args:
+        folder: Where to.
+        layout: From `lay_out`.
+        read_record: Gives the framed record of an image; called from several threads.
+
+    Raises:
+        OutputError: The disk is full or not writable.
+    """
+
+    def write(name: str) -> Shard:
+        members = layout[name]
+        digest = hashlib.sha256()
+        size = 0
+        with atomic_path(folder / name) as temporary, temporary.open("wb", 1 << 20) as file:
+            for index in members:
+                record = read_record(index)
+                digest.update(record)
+                size += file.write(record)
+        return Shard(name, name.split("-")[0], len(members), size, digest.hexdigest())
+
+    with ThreadPoolExecutor(available_cores()) as threads:
+        return tuple(threads.map(write, layout))
+
+
+def write_manifest(path: Path, manifest: pa.Table) -> None:
+    """Write manifest.parquet atomically, with page checksums."""
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            manifest,
+            temporary,
+            compression="zstd",
+            row_group_size=65_536,
+            write_page_checksum=True,
+        )
+
+
+def count_shared(
+    folder: Path, shards: Sequence[Shard], manifest: Path, split_by: str
+) -> dict[str, int]:
+    """The proof: read back what was written and count what occurs in more than one split.
+
+    Args:
+        folder: Holds the shards.
+        shards: Which ones.
+        manifest: The manifest that was written; joins each record to its group and shape.
+        split_by: How they were split.
+
+    Returns:
+        {"sha256": file contents, "pixels": tensors, "groups": duplicate groups} that occur in more
+        than one split; for a split by shape also "shapes": (height, width) of the files.
+
+    Raises:
+        InputError: A shard does not hold what was to be written into it.
+    """
+    columns = ["path", "duplicate_group", "height", "width"]
+    table = pq.read_table(manifest, columns=columns, page_checksum_verification=True)
+    paths, *about = (table[name].to_pylist() for name in columns)
+    about_path = dict(zip(paths, zip(*about, strict=True), strict=True))
+    by_shape = ("shapes",) if split_by == "shape" else ()
+    seen: dict[str, dict[object, set[str]]] = {
+        key: defaultdict(set) for key in ("sha256", "pixels", "groups", *by_shape)
+    }
+    for shard in shards:
+        count = 0
+        for data in tfrecord.read(folder / shard.name):
+            record = tfrecord.ImageRecord.decode(data)
+            seen["sha256"][bytes.fromhex(record.sha256)].add(shard.split)
+            seen["pixels"][hashlib.sha256(record.pixels).digest()].add(shard.split)
+            group, *shape = about_path[record.filename]
+            seen["groups"][group].add(shard.split)
+            if by_shape:
+                seen["shapes"][tuple(shape)].add(shard.split)
+            count += 1
+        if count != shard.records:
+            raise InputError(f"{folder / shard.name} holds {count} records, not {shard.records}.")
+    return {key: sum(len(splits) > 1 for splits in of.values()) for key, of in seen.items()}
+
+
+def publish(source: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move finished files from `source` into `folder`, and delete the shards of any older set.
+
+    Raises:
+        OSError: The folder cannot be changed.
+    """
+    for path in folder.glob("*.tfrecord"):
+        if _SHARD_NAME.fullmatch(path.name) and path.name not in names:
+            path.unlink()
+    for name in names:
+        # One file system: a rename, no copy. A run killed in here has moved some already, and has
+        # made them anew when it comes by again.
+        os.replace(source / name, folder / name)

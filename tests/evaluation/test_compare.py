@@ -1,0 +1,191 @@
+"""Comparing models: figures against scikit-learn, pairs by hand, tables against both."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from tumorbatch.evaluation import compare_page, protocols_page
+from tumorbatch.evaluation.compare import (
+    FIGURES,
+    PROTOCOLS,
+    REPORT,
+    Comparison,
+    Judged,
+    compare,
+    holm,
+    row,
+)
+from tumorbatch.evaluation.protocols import side_by_side
+from tumorbatch.statistics.intervals import Figure
+
+N = 120
+GROUPS = np.arange(N) // 2
+
+
+def _judged(name: str, strength: float, architecture: str = "cnn1", **changes: object) -> Judged:
+    random = np.random.default_rng(sum(map(ord, name)))
+    labels = (np.arange(N) % 3 == 0).astype(np.int64)
+    scores = 1 / (1 + np.exp(-random.normal(size=N) - strength * (labels - 0.5)))
+    values = {
+        "name": name, "architecture": architecture, "model_id": f"{architecture}-0123456789ab",
+        "split_by": "group", "leaky": False, "dataset": "d" * 64, "threshold": 0.4,
+        "paths": tuple(f"{number:03}.png" for number in range(N)), "labels": labels,
+        "groups": GROUPS, "scores": scores, "called": scores >= 0.4, "called_at_half": scores >= 0.5,
+    }  # fmt: skip
+    return Judged(**(values | changes))  # type: ignore[arg-type]
+
+
+def _plain(html: str) -> str:
+    return html.replace("\N{NO-BREAK SPACE}", " ")
+
+
+STRONG, WEAK = _judged("strong", 6.0), _judged("weak", 0.5, "cnn2")
+DUMB = _judged("majority", 0.0, "", scores=np.full(N, 0.4), called=np.zeros(N, bool),
+               called_at_half=np.zeros(N, bool))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found() -> Comparison:
+    leaky = _judged("cnn1-file", 9.0, split_by="file", leaky=True, dataset="e" * 64)
+    return compare([WEAK, leaky, STRONG, DUMB], {"broken": "its model.json is damaged"}, replicates=300)
+
+
+def test_figures_are_scikit_learns() -> None:
+    of = row(WEAK, 200).figures
+    truth, called = WEAK.labels, WEAK.called.astype(int)
+    expected = {
+        "accuracy": metrics.accuracy_score(truth, called),
+        "precision": metrics.precision_score(truth, called),
+        "recall": metrics.recall_score(truth, called),
+        "f1": metrics.f1_score(truth, called),
+        "specificity": metrics.recall_score(truth, called, pos_label=0),
+        "auc": metrics.roc_auc_score(truth, WEAK.scores),
+    }
+    assert of.keys() == FIGURES.keys()
+    for name, value in expected.items():
+        assert of[name].value == pytest.approx(value), name
+        assert of[name].low is not None
+        assert of[name].low < value < of[name].high  # type: ignore[operator]
+    assert (of["recall"].n, of["specificity"].n) == (truth.sum(), (1 - truth).sum())
+
+
+def test_undefined_is_not_zero() -> None:
+    of = row(DUMB, 50)
+    assert of.figures["precision"].value is None  # nobody is called Tumor
+    assert of.figures["precision"].told() == "undefined"
+    assert of.figures["recall"].value == 0
+    assert of.figures["auc"].value == 0.5
+
+
+def test_rows_come_by_protocol_baselines_first(found: Comparison) -> None:
+    assert [row.judged.name for row in found.rows] == ["cnn1-file", "majority", "strong", "weak"]
+    assert [row.to_dict()["protocol"] for row in found.rows] == [
+        PROTOCOLS["file"], *[PROTOCOLS["group"]] * 3
+    ]  # fmt: skip
+
+
+def test_only_models_on_the_same_images_are_pairs(found: Comparison) -> None:
+    assert [(pair.first, pair.second) for pair in found.pairs] == [
+        ("strong", "majority"), ("weak", "majority"), ("weak", "strong")
+    ]  # fmt: skip
+    last = found.pairs[-1]
+    assert last.test.first_only == (WEAK.right & ~STRONG.right).sum()
+    assert last.auc.value == pytest.approx(
+        metrics.roc_auc_score(WEAK.labels, WEAK.scores)
+        - metrics.roc_auc_score(STRONG.labels, STRONG.scores)
+    )
+    assert last.accuracy.value == pytest.approx(WEAK.right.mean() - STRONG.right.mean())
+    assert last.auc.high is not None
+    assert last.auc.high < 0
+
+
+def test_holm_as_worked_by_hand() -> None:
+    # 0.01 * 4, max(that, 0.02 * 3), max(that, 0.03 * 2), max(that, 0.04 * 1)
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_reports_figures_stand_beside(found: Comparison) -> None:
+    by_name = {row.judged.name: row for row in found.rows}
+    assert by_name["weak"].report == {"accuracy": 0.87, "precision": 0.87, "recall": 0.86, "f1": 0.87}
+    assert by_name["majority"].report is None
+    assert set(REPORT) == {"cnn1", "cnn2", "resnet50", "mobilenetv2", "densenet121"}
+
+
+def test_csv_reads_back(found: Comparison) -> None:
+    lines = list(csv.DictReader(io.StringIO(compare_page.models_csv(found))))
+    assert [line["name"] for line in lines] == [row.judged.name for row in found.rows]
+    for line, of in zip(lines, found.rows, strict=True):
+        for name, figure in of.figures.items():
+            if figure.value is None:
+                assert line[name] == ""
+            else:
+                assert float(line[name]) == pytest.approx(figure.value, abs=1e-6)
+                ends = [line[f"{name}_{end}"] for end in ("low", "high")]
+                if figure.low is None:  # of an AUC that no resample can change
+                    assert ends == ["", ""]
+                else:
+                    assert float(ends[0]) <= float(line[name]) <= float(ends[1])
+                assert int(line[f"{name}_n"]) == figure.n
+            if figure.low_by_group is not None:
+                low = float(line[f"{name}_low_by_group"])
+                assert low == pytest.approx(figure.low_by_group, abs=1e-6)
+    pairs = list(csv.DictReader(io.StringIO(compare_page.pairs_csv(found))))
+    assert [float(line["mcnemar_p_holm"]) for line in pairs] == pytest.approx(
+        [pair.p_adjusted for pair in found.pairs], rel=1e-3
+    )
+
+
+def test_the_page_has_every_row_and_escapes_names() -> None:
+    nasty = _judged("<script>alert(1)</script>", 2.0)
+    html = _plain(compare_page.page(compare([nasty, DUMB], {"<b>": "gone"}, replicates=50)))
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "&lt;b&gt;: gone" in html
+    assert row(nasty, 50).figures["auc"].told() in html
+    assert "95 / 95 / 95 / 95" in html
+
+
+def test_what_beats_no_baseline_is_told_in_words(found: Comparison) -> None:
+    assert compare_page.not_beaten(found.pairs, {"majority"}) == []
+    coin = _judged("coin", 0.0)
+    few = compare([coin, DUMB], {}, replicates=200)
+    (sentence,) = compare_page.not_beaten(few.pairs, {"majority"})
+    assert sentence.startswith("coin is not shown to be better than: majority (AUC ")
+    assert sentence in _plain(compare_page.page(few))
+
+
+def test_an_interval_that_ends_below_zero_shows_it() -> None:
+    def told(value: float, low: float, high: float) -> str:
+        return compare_page.signed(Figure(value, 9, low, high, "bootstrap"))
+
+    assert told(0.007, -0.00004, 0.016) == "+0.007 (-0.000 to +0.016)"
+    assert told(-0.0002, -0.004, 0.0001) == "+0.000 (-0.004 to +0.000)"
+    assert told(0.0, -0.0, 0.0) == "+0.000 (+0.000 to +0.000)"
+
+
+def test_what_a_stricter_protocol_takes_away_is_the_difference_of_its_rows() -> None:
+    leaky = _judged("cnn1", 9.0, split_by="file", leaky=True, dataset="e" * 64)
+    grouped = _judged("cnn1", 3.0)
+    shapes = _judged("cnn1", 0.5, split_by="shape", dataset="f" * 64)
+    found = side_by_side([grouped, shapes, leaky, DUMB], 300)
+    rows = {row.judged.split_by: row for row in found.comparison.rows if row.judged.name == "cnn1"}
+    assert [(drop.name, drop.first, drop.second) for drop in found.drops] == [
+        ("cnn1", "file", "group"),
+        ("cnn1", "group", "shape"),
+    ]  # the baseline was judged under one protocol alone
+    for drop in found.drops:
+        first, second = rows[drop.first], rows[drop.second]
+        values = [row.figures["auc"].value or 0.0 for row in (first, second)]
+        assert drop.auc.value == pytest.approx(values[0] - values[1])
+        halves = [row.accuracy_at_half.value or 0.0 for row in (first, second)]
+        assert drop.accuracy.value == pytest.approx(halves[0] - halves[1])
+        assert drop.auc.n == 2 * N
+        assert drop.auc.low is not None
+        assert drop.auc.low <= drop.auc.value <= (drop.auc.high or 0.0)
+    html = _plain(protocols_page.page("cnn1", found))
+    assert compare_page.signed(found.drops[0].auc) in html

@@ -1,0 +1,697 @@
+"""`tumorbatch evaluate` as its users meet it: results, frozen choices, refusals, odd splits."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from tests.bundles import rewrite
+from tumorbatch import atomic, bundle, shardset
+from tumorbatch.errors import ExitCode
+from tumorbatch.evaluation.answers import Scored, score_split
+from tumorbatch.evaluation.baseline_tests import beyond_metadata, stand_beside, verdict
+from tumorbatch.evaluation.error_gallery import most_confident_errors
+from tumorbatch.evaluation.split_metrics import (
+    parts,
+    size_bucket,
+    size_buckets,
+    split_metrics,
+    within_file_kinds,
+)
+from tumorbatch.preprocess.shard import Config as ShardConfig
+from tumorbatch.preprocess.shard import run as shard
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.scoring import probability
+from tumorbatch.statistics.classification import Measures
+from tumorbatch.statistics.intervals import Figure, wilson
+
+PAGES = {"confusion.png", "scores.png", "reliability.png", "roc.png", "precision_recall.png"}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    model: Path, shard_set: Path, tmp_path_factory: pytest.TempPathFactory, cli: Any
+) -> tuple[Path, Path, str]:
+    """A copy of the bundle, its results, and what was printed; by the real command."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    copy = Path(shutil.copytree(model, folder / "models" / "cnn1"))
+    done = cli("evaluate", "cnn1", shard_set, cwd=folder)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert "Traceback" not in done.stderr
+    return copy, folder / "results" / "cnn1", done.stdout
+
+
+@pytest.fixture
+def copy(model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model, tmp_path / "models" / "cnn1"))
+
+
+# ----------------------------------------------------------------------------------------- results
+
+
+def test_the_results_are_complete(evaluated: tuple[Path, Path, str]) -> None:
+    _, out, printed = evaluated
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json", "predictions.parquet", "report.html", "figures",
+    }  # fmt: skip
+    drawn = {path.name for path in (out / "figures").iterdir()}
+    assert drawn >= PAGES
+    errors = _json(out / "metrics.json")["errors"]
+    assert drawn - PAGES == {f"error-{number:02}.png" for number in range(1, len(errors) + 1)}
+    assert [path.name for path in out.parent.iterdir()] == ["cnn1"]  # no lock, nothing half-written
+    assert "report.html" in printed
+
+
+def test_the_figures_are_those_of_the_predictions(evaluated: tuple[Path, Path, str]) -> None:
+    """Recomputed by scikit-learn from the table of logits."""
+    copy, out, printed = evaluated
+    about, used = _json(out / "metrics.json"), bundle.load(copy)
+    table = pq.read_table(out / "predictions.parquet")
+    footer = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert footer["tumorbatch.model_id"] == used.model_id == about["model"]["model_id"]
+    assert float(footer["tumorbatch.threshold"]) == used.threshold
+    for split in ("validation", "test"):
+        rows = [row for row in table.to_pylist() if row["split"] == split]
+        labels, logits, probs, called = (
+            np.array([row[name] for row in rows]) for name in ("label", "logit", "prob", "called")
+        )
+        assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+        assert probs == pytest.approx(1 / (1 + np.exp(-logits / used.temperature)), abs=1e-6)
+        assert (called == (np.float32(probs) >= np.float32(used.threshold))).all()
+        figures = {name: of["value"] for name, of in about[split]["figures"].items()}
+        recall, precision = (
+            function(labels, called, zero_division=np.nan)
+            for function in (sklearn_metrics.recall_score, sklearn_metrics.precision_score)
+        )
+        assert figures["sensitivity"] == pytest.approx(recall)
+        assert figures["precision"] == pytest.approx(precision)
+        assert figures["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(labels, logits))
+        assert figures["brier"] == pytest.approx(
+            sklearn_metrics.brier_score_loss(labels, probs), rel=1e-5
+        )
+        accuracy = about[split]["figures"]["accuracy"]
+        assert (accuracy["low"], accuracy["high"]) == pytest.approx(
+            wilson(int((called == labels).sum()), len(labels))
+        )
+        assert about[split]["groups"] == len({row["group"] for row in rows})
+    told = Figure.from_dict(about["test"]["figures"]["accuracy"]).told()
+    assert told in printed
+    assert (
+        f"<h1>cnn1: accuracy {told} on {about['test']['n']} test images"
+        in (out / "report.html").read_text()
+    )
+
+
+def test_every_figure_has_n_and_an_interval(evaluated: tuple[Path, Path, str]) -> None:
+    _, out, _ = evaluated
+    about = _json(out / "metrics.json")
+    found = 0
+    for split in ("validation", "test"):
+        for of in (about[split]["figures"], about[split]["at_0.5"]["figures"],
+                   about[split]["recalibration"], about[split]["uncalibrated"]):  # fmt: skip
+            for name, figure in of.items():
+                found += 1
+                if figure["value"] is None:
+                    # The precision of what nobody was called; the slope where classes do not overlap.
+                    assert (name, figure["n"]) in (("npv", 0), ("precision", 0)) or "slope" in name
+                    continue
+                assert figure["n"] > 0, name
+                if figure["low"] is None:  # what no resample of these 14 images can change
+                    assert figure["value"] in (0, 1), name
+                    continue
+                assert figure["low"] <= figure["value"] <= figure["high"], name
+    assert found == 2 * (12 + 12 + 2 + 6)
+
+
+def test_the_report_is_one_file_that_names_protocol_and_limits(
+    evaluated: tuple[Path, Path, str],
+) -> None:
+    _, out, _ = evaluated
+    text = (out / "report.html").read_text()
+    assert "grouped split" in text
+    assert "LEAKY" not in text
+    assert "Not a medical device" in text
+    assert "http" not in text.replace("http-equiv", "")  # loads and links nothing
+    assert text.count("<img") == len(list((out / "figures").iterdir()))
+    for heading in ("Calibration", "Predictive values", "By file format and size",
+                    "Most confident errors", "Limits"):  # fmt: skip
+        assert f"{heading}</h2>" in text
+
+
+def test_again_gives_the_same_bytes_and_leaves_the_bundle_alone(
+    evaluated: tuple[Path, Path, str], shard_set: Path, invoke: Any
+) -> None:
+    copy, out, _ = evaluated
+    before, times = _content(out), {path: path.stat().st_mtime_ns for path in copy.iterdir()}
+    code, _ = invoke("evaluate", copy, shard_set, "--out", out)
+    assert code == ExitCode.OK
+    assert _content(out) == before
+    assert {path: path.stat().st_mtime_ns for path in copy.iterdir()} == times
+
+
+# ------------------------------------------------------------------------------------------ frozen
+
+
+def test_another_rule_is_frozen_and_makes_another_model(
+    copy: Path, model: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    old = bundle.load(model)
+    out = tmp_path / "results"
+    code, output = invoke("evaluate", copy, shard_set, "--out", out, "--threshold", "0.37")
+    assert code == ExitCode.OK
+    new = bundle.load(copy)
+    assert (new.threshold, new.temperature) == (0.37, old.temperature)
+    assert new.calibration["threshold"]["rule"] == "value=0.37"
+    assert new.model_id != old.model_id
+    assert new.model_id in output
+    assert new.training == old.training
+    about, card = _json(out / "metrics.json"), (copy / "model_card.md").read_text()
+    assert about["model"]["model_id"] == new.model_id
+    assert about["test"]["threshold"] == 0.37
+    assert _json(copy / "metrics.json")["test"] == about["test"]  # the bundle's figures follow
+    assert card.startswith(f"# cnn1 ({new.model_id})\n")
+    assert "threshold 0.37 (frozen)" in card
+    assert "| metadata forest |" in card
+    assert "None stand here yet" not in card
+    for name in ("weights.safetensors", "history.json", "history.csv", "curves.png"):
+        assert (copy / name).read_bytes() == (model / name).read_bytes()
+    assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in model.iterdir())
+    assert [path.name for path in copy.parent.iterdir()] == ["cnn1"]
+    # Without a rule the bundle keeps the one it has; training again is still nothing to do.
+    code, _ = invoke("evaluate", copy, shard_set, "--out", out)
+    assert (code, bundle.load(copy).threshold) == (ExitCode.OK, 0.37)
+    same = ("--arch", "cnn1", "--epochs", 2, "--batch-size", 8)
+    code, output = invoke("train", shard_set, *same, "--out", copy)
+    assert (code, "nothing to do" in output) == (ExitCode.OK, True)
+
+
+def test_model_json_is_the_last_to_change(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, the bundle still loads and decides as before; the same command mends it."""
+    moved: list[str] = []
+
+    def killed(source: Any, target: Any) -> None:
+        if Path(target).parent == copy:
+            moved.append(Path(target).name)
+            if len(moved) == 2:
+                raise KeyboardInterrupt("SIGKILL")
+        replace_file(source, target)
+
+    before, replace_file = bundle.load(copy), os.replace
+    command = ("evaluate", copy, shard_set, "--out", tmp_path / "r", "--threshold", "0.37")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        assert invoke(*command)[0] == ExitCode.TRY_AGAIN
+    assert moved == ["metrics.json", "model_card.md"]
+    assert bundle.load(copy) == before
+    assert invoke(*command)[0] == ExitCode.OK
+    assert bundle.load(copy).threshold == 0.37
+    assert "0.37 (frozen)" in (copy / "model_card.md").read_text()
+    assert not list(copy.glob(".*"))
+
+
+def test_no_freeze_leaves_the_bundle_alone_and_says_so(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    before, out = _content(copy), tmp_path / "results"
+    code, output = invoke(
+        "evaluate", copy, shard_set, "--out", out, "--threshold", "0.37", "--no-freeze"
+    )
+    assert code == ExitCode.OK
+    assert "NOT frozen" in output
+    assert _content(copy) == before
+    model = _json(out / "metrics.json")["model"]
+    assert (model["threshold"], model["frozen"]) == (0.37, False)
+    assert model["bundle_model_id"] == bundle.load(copy).model_id != model["model_id"]
+    assert "NOT frozen" in (out / "report.html").read_text()
+
+
+def test_a_bundle_from_before_calibration_is_calibrated(
+    copy: Path, model: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    rewrite(copy, threshold=0.5, temperature=1.0, calibration={})
+    assert bundle.load(copy).calibration == {}
+    code, _ = invoke("evaluate", copy, shard_set, "--out", tmp_path / "results")
+    assert code == ExitCode.OK
+    old, new = bundle.load(model), bundle.load(copy)
+    assert new.temperature == pytest.approx(old.temperature, rel=1e-5)
+    assert new.threshold == pytest.approx(old.threshold, rel=1e-5)
+    assert new.model_id == bundle.load(copy).model_id
+
+
+def test_json_is_one_line(copy: Path, shard_set: Path, tmp_path: Path, invoke: Any) -> None:
+    code, output = invoke(
+        "evaluate", copy, shard_set, "--out", tmp_path / "results", "--json", "--quiet"
+    )
+    assert code == ExitCode.OK
+    (line,) = output.splitlines()
+    value = json.loads(line)
+    assert value["model_id"] == bundle.load(copy).model_id
+    assert value["protocol"] == "group"
+    assert {"value", "n", "low", "high"} <= value["accuracy"].keys()
+
+
+def test_a_bundle_that_cannot_be_written_is_as_it_was(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def full(path: Path) -> Any:
+        """The disk is full when the second file is written."""
+        with atomic.atomic_file(path) as file:
+            if path.name == "model_card.md":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            yield file
+
+    before = _content(copy)
+    monkeypatch.setattr("tumorbatch.evaluation.freeze.atomic_file", full)
+    code, output = invoke(
+        "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1"
+    )
+    assert code == ExitCode.CANNOT_WRITE
+    assert "disk is full" in output
+    assert "--no-freeze" in output
+    assert _content(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["cnn1"]
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_that_show_dicom_files_are_the_owners_alone(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dicom(*arguments: Any) -> Scored:
+        scored = score_split(*arguments)
+        return replace(scored, formats=("dicom", *scored.formats[1:]))
+
+    out = tmp_path / "results"
+    monkeypatch.setattr("tumorbatch.evaluation.evaluate.score_split", dicom)
+    assert invoke("evaluate", copy, shard_set, "--out", out)[0] == ExitCode.OK
+    modes = {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()}
+    assert modes == {0o600}
+
+
+# ---------------------------------------------------------------------------------------- refusals
+
+
+@pytest.fixture
+def other_set(shard_set: Path, tmp_path: Path) -> Path:
+    """The same shards under another dataset.json: another shard set, as far as one can tell."""
+    other = Path(shutil.copytree(shard_set, tmp_path / "other"))
+    value = _json(other / "dataset.json") | {"seed": 1}
+    (other / "dataset.json").write_text(json.dumps(value))
+    return other
+
+
+def test_another_shard_set_is_refused_unless_it_is_external(
+    copy: Path, other_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    before, out = _content(copy), tmp_path / "results"
+    code, output = invoke("evaluate", copy, other_set, "--out", out)
+    assert code == ExitCode.USAGE
+    assert "trained on another shard set" in output
+    assert "--external" in output
+    assert not out.exists()
+    code, output = invoke("evaluate", copy, other_set, "--out", out, "--external")
+    assert code == ExitCode.OK
+    assert "external" in output
+    assert _content(copy) == before  # nothing was chosen on it
+    about = _json(out / "metrics.json")
+    assert (about["protocol"], about["model"]["threshold"]) == ("external", bundle.load(copy).threshold)
+    assert "external set" in (out / "report.html").read_text()
+    assert about["overlap"] is None  # its own shard set is not here
+    assert "may be among these images" in " ".join(output.split())
+    assert "may be among these" in (out / "report.html").read_text()
+    # All of it was judged, and the same figures come from the same rows.
+    assert "validation" not in about
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert len(rows) == about["test"]["n"] == sum(
+        sum(of.values()) for of in shardset.load(other_set).counts.values()
+    )  # fmt: skip
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    manifest = {row["path"]: row for row in pq.read_table(other_set / "manifest.parquet").to_pylist()}
+    for row in rows:
+        there = manifest[row["path"]]
+        assert (row["label"], row["group"]) == (there["class"] == "Tumor", there["duplicate_group"])
+        assert (row["width"], row["format"]) == (there["width"], there["format"])
+    right = sum(row["called"] == row["label"] for row in rows) / len(rows)
+    assert about["test"]["figures"]["accuracy"]["value"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "found here"])
+def test_copies_of_what_was_trained_on_are_left_out_of_an_external_set(
+    given: bool, copy: Path, other_set: Path, shard_set: Path, tmp_path: Path, invoke: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out = tmp_path / "results"
+    options: list[object] = ["--trained-on", shard_set] if given else []
+    if not given:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "tfrecords-mine").symlink_to(shard_set)
+    code, output = invoke("evaluate", copy, other_set, "--out", out, "--external", *options)
+    assert code == ExitCode.OK, output
+    about, counts = _json(out / "metrics.json"), shardset.load(shard_set).counts
+    # The split was made by groups of copies, so what is new to the model is its test split.
+    assert about["test"]["n"] == sum(counts["test"].values())
+    known = sum(sum(counts[split].values()) for split in ("train", "validation"))
+    assert about["overlap"] == {"left_out": known, "byte-identical": known}
+    assert f"trained or tuned on a copy: {known} images." in output
+    assert f"{known} images ({known} byte-identical)" in (out / "report.html").read_text()
+    # The same images, the same baselines: those that learned from the training split.
+    invoke("evaluate", copy, shard_set, "--out", tmp_path / "own", "--no-freeze")
+    own = _json(tmp_path / "own" / "metrics.json")
+    assert about["baselines"] == own["baselines"]
+    assert about["test"]["figures"]["auc"] == own["test"]["figures"]["auc"]
+
+
+def test_an_external_set_of_known_images_alone_judges_nothing(
+    copy: Path, other_set: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    value = _json(other_set / "dataset.json")
+    value["shards"] = [one for one in value["shards"] if one["split"] != "test"]
+    (other_set / "dataset.json").write_text(json.dumps(value))
+    out = tmp_path / "results"
+    code, output = invoke(
+        "evaluate", copy, other_set, "--out", out, "--external", "--trained-on", shard_set
+    )
+    assert (code, "nothing is left" in output) == (ExitCode.NO_INPUT, True)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--trained-on", "x"), "--trained-on needs --external"),
+        (("--external",), "leave out --external"),
+        (("--external", "--threshold", "youden"), "leave out --threshold"),
+        (("--threshold", "sensitivity"), "Received: sensitivity"),
+        (("--replicates", 1999), "Received: 1999"),
+        (("--seed", 2**32), "4294967295"),
+        (("--gallery", -1), "Received: -1"),
+        (("--batch-size", 0), "Received: 0"),
+        (("--out", ".."), "cannot be replaced"),
+    ],
+)
+def test_what_makes_no_sense_is_a_sentence(
+    options: tuple[object, ...], words: str, copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    code, output = invoke("evaluate", copy, shard_set, "--out", tmp_path / "results", *options)
+    assert (code, words in output) == (ExitCode.USAGE, True), output
+    assert not (tmp_path / "results").exists()
+
+
+def test_other_pixels_are_refused(copy: Path, sample: Path, tmp_path: Path, invoke: Any) -> None:
+    tfrecords = tmp_path / "tfrecords"
+    shard(sample, tfrecords, ShardConfig(Preprocessing(size=32, clahe=False), workers=2))
+    code, output = invoke("evaluate", copy, tfrecords, "--external", "--out", tmp_path / "results")
+    assert code == ExitCode.USAGE
+    assert "clahe: True in the model, False in the shards" in output
+
+
+def test_no_model_is_a_sentence(shard_set: Path, tmp_path: Path, invoke: Any) -> None:
+    code, output = invoke("evaluate", tmp_path / "nothing", shard_set)
+    assert (code, "no model bundle" in output) == (ExitCode.NO_INPUT, True)
+
+
+def test_foreign_files_are_never_replaced(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "results"
+    out.mkdir()
+    (out / "thesis.doc").write_text("the only copy")
+    code, output = invoke("evaluate", copy, shard_set, "--out", out, "--overwrite")
+    assert (code, "thesis.doc" in output) == (ExitCode.USAGE, True)
+    assert os.listdir(out) == ["thesis.doc"]
+
+
+def test_results_of_another_model_are_replaced_on_request_only(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "results"
+    assert invoke("evaluate", copy, shard_set, "--out", out)[0] == ExitCode.OK
+    about = _json(out / "metrics.json")
+    about["model"]["weights_sha256"] = "another"
+    (out / "metrics.json").write_text(json.dumps(about))
+    code, output = invoke("evaluate", copy, shard_set, "--out", out)
+    assert (code, "results of another model" in output) == (ExitCode.USAGE, True)
+    assert invoke("evaluate", copy, shard_set, "--out", out, "--overwrite")[0] == ExitCode.OK
+    assert _json(out / "metrics.json")["model"]["weights_sha256"] != "another"
+
+
+def test_a_bundle_that_a_training_holds_is_left_alone(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    from tumorbatch.lock import output_lock
+
+    before = _content(copy)
+    with output_lock(copy, copy.with_name(f".{copy.name}.lock")):
+        code, output = invoke(
+            "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1"
+        )
+    assert (code, "in use" in output) == (ExitCode.TRY_AGAIN, True)
+    assert _content(copy) == before
+    assert not (tmp_path / "results").exists()
+
+
+# ---------------------------------------------------------------------------------- leaky, and odd
+
+
+def test_a_leaky_protocol_is_named_in_every_headline(
+    copy: Path, sample: Path, tmp_path: Path, invoke: Any
+) -> None:
+    tfrecords, out = tmp_path / "tfrecords", tmp_path / "results"
+    shard(sample, tfrecords, ShardConfig(Preprocessing(size=32), split_by="file", workers=2))
+    _trained_on(copy, tfrecords)
+    code, output = invoke("evaluate", copy, tfrecords, "--out", out)
+    assert code == ExitCode.OK
+    assert output.count("LEAKY") == 2
+    assert _json(out / "metrics.json")["protocol"] == "leaky"
+    text = (out / "report.html").read_text()
+    title, heading = text.split("<title>")[1].split("<")[0], text.split("<h1>")[1].split("<")[0]
+    assert "LEAKY" in title
+    assert "LEAKY" in heading
+    assert "LEAKY" in text.split('class="lead"')[1].split("</p>")[0]
+    assert "**Leaky.**" in (copy / "model_card.md").read_text()
+
+
+def _trained_on(folder: Path, tfrecords: Path) -> None:
+    """Let the bundle say that it was trained on this shard set."""
+    about = _json(folder / "model.json")
+    about["training"] |= {
+        "dataset_sha256": shardset.file_sha256(tfrecords / "dataset.json"),
+        "leaky": shardset.load(tfrecords).leaky,
+    }
+    (folder / "model.json").write_text(json.dumps(about))
+
+
+def test_an_empty_split_is_a_sentence(copy: Path, shard_set: Path, tmp_path: Path, invoke: Any) -> None:
+    other = Path(shutil.copytree(shard_set, tmp_path / "other"))
+    value = _json(other / "dataset.json")
+    value["shards"] = [one for one in value["shards"] if one["split"] != "test"]
+    (other / "dataset.json").write_text(json.dumps(value))
+    _trained_on(copy, other)
+    code, output = invoke("evaluate", copy, other, "--out", tmp_path / "results")
+    assert (code, "test split" in output, "no image" in output) == (ExitCode.NO_INPUT, True, True)
+
+
+def _scored(logits: list[float], labels: list[int], **changes: Any) -> Scored:
+    n = len(labels)
+    made = Scored(
+        split="test",
+        paths=tuple(f"{index:03}.png" for index in range(n)),
+        labels=np.array(labels, np.int64),
+        logits=np.array(logits, np.float32),
+        groups=np.arange(n),
+        widths=np.full(n, 100),
+        heights=np.full(n, 80),
+        formats=("png",) * n,
+        shards=("test-00000-of-00001.tfrecord",) * n,
+        positions=np.arange(n),
+    )
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        ([-2, -1, 1, 2, 3], [0, 0, 1, 1, 1]),  # five images, no error
+        ([2, 1, -1, -2, -3], [0, 0, 1, 1, 1]),  # all wrong
+        ([1, -1, 2], [1, 1, 1]),  # one class
+        ([1, -1, 2], [0, 0, 0]),
+        ([0.5], [1]),
+    ],
+)
+def test_a_page_of_a_handful_of_images(logits: list[float], labels: list[int]) -> None:
+    """Undefined figures, no curves, no gallery: still a page."""
+    from tumorbatch.evaluation import page
+
+    test = _scored(logits, labels)
+    of = split_metrics(test, 0.5, 1.0, replicates=100).values
+    sizes = [size_bucket(100, 80)] * test.n
+    about = {
+        "model": {
+            "name": "m<b>", "model_id": "m-1", "architecture": "cnn1", "weights_sha256": "0",
+            "threshold": 0.5, "temperature": 1.0, "calibration": {}, "frozen": True,
+            "bundle_model_id": "m-1", "parameters": 1, "epochs": 1, "seed": 0,
+            "trained_on_leaky_split": False,
+        },
+        "dataset": {
+            "name": "t", "sha256": "0", "split_by": "group", "leaky": False, "seed": 0, "counts": {},
+            "shared_between_splits": {}, "patients_known": 0,
+        },
+        "protocol": "group", "method": {"replicates": 100, "seed": 0}, "validation": of, "test": of,
+        "parts": {
+            "by_format": parts(test, test.formats, ["png"], 0.5, 1.0),
+            "by_size": parts(test, sizes, size_buckets(), 0.5, 1.0),
+        },
+        "baselines": [], "beats_baselines": None, "verdict": "", "runtime": "", "versions": {},
+    }  # fmt: skip
+    json.dumps(about, allow_nan=False)
+    drawn = page.draw(about, test)
+    both = len(set(labels)) == 2
+    assert ("roc" in drawn) == both
+    text = page.report(about, drawn, [])
+    assert ("one class only" in text) == (not both)
+    assert "m&lt;b&gt;" in text
+    assert "nan" not in text.replace("data:image/png;base64", "").split("<h2>")[1]
+    if labels == [0, 0, 1, 1, 1] and logits[0] < 0:
+        assert "There is no error on the 5 test images" in text
+
+
+# ------------------------------------------------------------------------- errors, parts, baselines
+
+
+def test_the_gallery_shows_both_kinds_and_no_copy_twice(model: Path) -> None:
+    logits = [5, 4, 3, 2, 1, -1, -2, -3, -9]
+    labels = [0, 0, 0, 0, 0, 1, 1, 1, 0]
+    used = replace(bundle.load(model), threshold=0.5, temperature=1.0)
+    test = _scored(logits, labels, groups=np.array([0, 0, 1, 2, 3, 4, 5, 5, 6]))
+    assert most_confident_errors(test, used, 4).tolist() == [7, 5, 0, 2]
+    assert most_confident_errors(test, used, 100).tolist() == [7, 5, 0, 2, 3, 4]
+    assert most_confident_errors(test, used, 3).tolist() == [7, 0, 2]
+    assert most_confident_errors(test, used, 0).tolist() == []
+    only_missed = _scored([-3, -2, -1], [1, 1, 1])
+    assert most_confident_errors(only_missed, used, 2).tolist() == [0, 1]
+
+
+def test_parts_are_the_figures_of_the_part() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    logits = rng.normal(labels, 1)
+    names = ["a"] * 20 + ["b"] * 30 + ["c"] * 10
+    labels[50:] = 1
+    test = _scored(logits.tolist(), labels.tolist())
+    rows = parts(test, names, ["c", "b", "a", "z"], 0.4, 1.0)
+    assert [(row["name"], row["n"]) for row in rows] == [("c", 10), ("b", 30), ("a", 20)]
+    measures = Measures(test.logits[20:50], test.labels[20:50], 0.4, 1.0)
+    counts = measures.confusion
+    assert rows[1]["figures"]["accuracy"]["value"] == (counts["tn"] + counts["tp"]) / 30
+    assert (rows[1]["Healthy"], rows[1]["Tumor"]) == (30 - labels[20:50].sum(), labels[20:50].sum())
+    assert rows[0]["figures"]["auc"]["value"] is None
+    assert rows[0]["figures"]["specificity"]["value"] is None
+
+
+def test_size_buckets_cover_every_size_once() -> None:
+    assert size_buckets() == ["up to 224", "225 to 256", "257 to 384", "385 to 512", "above 512"]
+    assert [size_bucket(*of) for of in ((1, 1), (224, 3), (3, 225), (512, 512), (9, 513))] == [
+        "up to 224", "up to 224", "225 to 256", "385 to 512", "above 512",
+    ]  # fmt: skip
+
+
+def _baseline(test: Scored, name: str, scores: Any) -> Any:
+    """In another order than the model's."""
+    order = np.random.default_rng(0).permutation(test.n)
+    return SimpleNamespace(
+        name=name, description=f"what {name} sees", test_scores=np.asarray(scores)[order],
+        test_labels=test.labels[order], test_paths=[test.paths[index] for index in order],
+    )  # fmt: skip
+
+
+def test_baselines_stand_beside_the_model_on_the_same_images() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.r_[0, 1, rng.integers(0, 2, 298)]
+    logits = rng.normal(1.5 * labels, 1)
+    test = _scored(logits.tolist(), labels.tolist())
+    same = probability(test.logits, 1.0).astype(np.float64)
+    noise = rng.random(300)
+    better = np.clip(labels + rng.normal(0, 0.3, 300), 0, 1)
+    made = [_baseline(test, *of) for of in (("same", same), ("noise", noise), ("better", better))]
+    rows = {row["name"]: row for row in stand_beside(test, made, replicates=300)}
+    assert {name: row["beaten"] for name, row in rows.items()} == {
+        "same": False, "noise": True, "better": False,
+    }  # fmt: skip
+    difference = rows["same"]["auc_difference"]
+    assert (difference["value"], difference["low"], difference["high"]) == (0, None, None)
+    for name, scores in (("noise", noise), ("better", better)):
+        expected = sklearn_metrics.roc_auc_score(labels, scores)
+        assert rows[name]["auc"]["value"] == pytest.approx(expected)
+        assert rows[name]["accuracy"]["value"] == pytest.approx(((scores >= 0.5) == labels).mean())
+        ours = sklearn_metrics.roc_auc_score(labels, logits)
+        assert rows[name]["auc_difference"]["value"] == pytest.approx(ours - expected, abs=1e-6)
+    assert rows["better"]["auc_difference"]["high"] < 0
+    words = verdict(list(rows.values()))
+    assert "does NOT beat same" in words
+    assert "better (AUC" in words
+    assert "noise" not in words
+    assert "beats every baseline" in verdict([rows["noise"]])
+    assert verdict([]) == ""
+
+
+def test_what_metadata_cannot_tell_is_told_apart_from_what_it_can() -> None:
+    """Two kinds of file: of one size both classes, of the other Tumor alone."""
+    labels = [0, 1, 0, 1, 0, 1, 1, 1, 1]
+    logits = [-3.0, 3, -2, 2, 1, -1, 5, 5, 5]
+    test = _scored(logits, labels, widths=np.array([100] * 6 + [200] * 3))
+    metadata = _baseline(test, "metadata", [0.5] * 6 + [1.0] * 3)
+    row = stand_beside(test, [metadata], replicates=200)[0]
+    assert row["auc"]["value"] == pytest.approx((3 * 3 * 0.5 + 3 * 3) / 18)
+    assert row["within_file_kinds"]["auc"]["value"] == 0.5
+    found = within_file_kinds(test, test.logits, 200)
+    assert found["auc"]["value"] == pytest.approx(sklearn_metrics.roc_auc_score(labels[:6], logits[:6]))
+    assert found["auc"]["n"] == 6
+    assert {name: found[name] for name in ("kinds", "healthy", "tumor", "pairs")} == {
+        "kinds": 1, "healthy": 3, "tumor": 3, "pairs": 9,
+    }  # fmt: skip
+    assert "too few independent ones" in beyond_metadata(found)  # often a class is not drawn
+    doubtful = {**found, "auc": {**found["auc"], "low": 0.4, "high": 1.0}}
+    assert "not shown to be more than chance" in beyond_metadata(doubtful)
+    wrong = {**found, "auc": {**found["auc"], "value": 0.2, "low": 0.1, "high": 0.3}}
+    assert "the wrong way round" in beyond_metadata(wrong)
+    surer = {**found, "auc": {**found["auc"], "low": 0.6}}
+    assert "it knows more than the file's metadata" in beyond_metadata(surer)
+    other = within_file_kinds(replace(test, formats=tuple("abcdefghi")), test.logits, 200)
+    assert (other["auc"]["value"], other["pairs"]) == (None, 0)
+    assert "cannot be seen" in beyond_metadata(other)
+
+
+def test_a_baseline_of_other_images_is_a_bug() -> None:
+    test = _scored([-1, 1], [0, 1])
+    one = _baseline(test, "one", [0.1, 0.9])
+    one.test_paths = ["000.png", "another.png"]
+    with pytest.raises(ValueError, match="other images"):
+        stand_beside(test, [one], 100)
+    one = _baseline(test, "one", [0.1, 0.9])
+    one.test_labels = 1 - one.test_labels
+    with pytest.raises(ValueError, match="other labels"):
+        stand_beside(test, [one], 100)

@@ -1,0 +1,97 @@
+"""What `export` writes loads in a process that knows nothing of tumorbatch, and predicts the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tumorbatch import architectures, bundle, export
+from tumorbatch.bundle import Bundle
+from tumorbatch.errors import ExitCode
+from tumorbatch.preprocessing_config import Preprocessing
+
+# Not even importable there: -I leaves out PYTHONPATH and the current folder.
+PLAIN = """
+import sys
+sys.modules["tumorbatch"] = None
+import numpy, os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+kind, path, images, out = sys.argv[1:]
+images = numpy.load(images)
+if kind == "savedmodel":
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    (logits,) = serve(tf.constant(images)).values()
+    logits = logits.numpy()
+else:
+    import keras
+    logits = keras.models.load_model(path, compile=False).predict(images, verbose=0)
+numpy.save(out, logits)
+"""
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mobilenetv2 bundle with random weights."""
+    import hashlib
+
+    folder = tmp_path_factory.mktemp("models") / "mobilenetv2"
+    folder.mkdir()
+    weights = bundle.serialize_weights(architectures.build("mobilenetv2", 32))
+    about = Bundle(
+        "mobilenetv2", Preprocessing(size=32), ("Healthy", "Tumor"), 0.5, 1.0,
+        hashlib.sha256(weights).hexdigest(), {}, {},
+    )  # fmt: skip
+    (folder / bundle.WEIGHTS).write_bytes(weights)
+    (folder / bundle.MODEL).write_text(json.dumps(about.to_dict()))
+    return folder
+
+
+@pytest.mark.parametrize("which", ["model", "pretrained"])
+@pytest.mark.parametrize("kind", export.KINDS)
+def test_plain_keras_and_tensorflow_predict_the_same(
+    kind: str, which: str, tmp_path: Path, request: pytest.FixtureRequest, invoke: Any
+) -> None:
+    folder: Path = request.getfixturevalue(which)
+    out = tmp_path / f"net.{kind}"
+    code, output = invoke("export", folder, "--format", kind, "--out", out)
+    assert (code, output.count(str(out))) == (ExitCode.OK, 1)
+    assert sorted(os.listdir(tmp_path)) == [out.name, f"{out.name}.json"]
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    files = (out, tmp_path / "images.npy", tmp_path / "logits.npy")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PLAIN, kind, *files],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    network = bundle.load_network(folder, bundle.load(folder))
+    expected = network(images, training=False).numpy()
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-6)
+    about = json.loads((tmp_path / f"{out.name}.json").read_text())
+    assert about["model_id"] == bundle.load(folder).model_id
+    assert about["input"]["shape"] == ["batch", 32, 32, 1]
+    assert "CLAHE" in about["not_inside"]
+
+
+def test_what_is_there_is_not_replaced(model: Path, tmp_path: Path, invoke: Any) -> None:
+    out = tmp_path / "net.keras"
+    out.write_text("mine")
+    code, output = invoke("export", model, "--format", "keras", "--out", out)
+    assert (code, "--overwrite" in output, out.read_text()) == (ExitCode.USAGE, True, "mine")
+    code, _ = invoke("export", model, "--format", "keras", "--out", out, "--overwrite", "--quiet")
+    assert (code, out.read_bytes()[:2]) == (ExitCode.OK, b"PK")
+
+
+def test_wrong_names_and_bundles_are_sentences(model: Path, tmp_path: Path, invoke: Any) -> None:
+    code, output = invoke("export", model, "--format", "h5", "--out", tmp_path / "net")
+    assert (code, "must end with .h5" in output) == (ExitCode.USAGE, True)
+    code, output = invoke("export", tmp_path, "--format", "h5")
+    assert (code, "no model bundle" in output) == (ExitCode.NO_INPUT, True)
+    assert os.listdir(tmp_path) == []

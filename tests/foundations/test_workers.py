@@ -1,0 +1,258 @@
+"""Worker processes that may be killed by what they work on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tumorbatch.lock import output_lock
+from tumorbatch.status import FileError, Status
+from tumorbatch.workers import limited, ordered_map
+
+CRASHED = Status.DECODER_CRASH
+_poisoned = False
+
+# --- what the workers do: imported by name in their processes -----------------------------------
+
+
+def square(items: Sequence[int]) -> list[Any]:
+    """Negative items kill the process."""
+    for item in items:
+        if item < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return [item * item for item in items]
+
+
+def slow_first(items: Sequence[int]) -> list[Any]:
+    time.sleep(0.3 if 0 in items else 0)
+    return list(items)
+
+
+def refuse_seven(items: Sequence[int]) -> list[Any]:
+    if 7 in items:
+        raise ValueError("seven")
+    return list(items)
+
+
+def poison(items: Sequence[str]) -> list[Any]:
+    """After "poison" the next item kills the process, as after a decoder that wrote out of bounds."""
+    global _poisoned
+    results = []
+    for item in items:
+        if _poisoned:
+            os.kill(os.getpid(), signal.SIGKILL)
+        _poisoned = item == "poison"
+        results.append(item)
+    return results
+
+
+def sleep(items: Sequence[str]) -> list[Any]:
+    """Writes its process id to the file that the item names."""
+    Path(items[0]).write_text(str(os.getpid()))
+    time.sleep(600)
+    return []
+
+
+def die_after_the_other(items: Sequence[tuple[str, str]]) -> list[Any]:
+    """("die", MARK) dies when ("live", MARK) has been done; the file MARK counts how often."""
+    ((what, mark),) = items
+    if what == "live":
+        with open(mark, "a") as file:
+            file.write("x")
+        return [what]
+    deadline = time.monotonic() + 20
+    while not os.path.exists(mark) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)  # the other's result travels back
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+def signal_handlers(items: Sequence[int]) -> list[Any]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    return [[signal.getsignal(number) for number in numbers] for _ in items]
+
+
+LIMIT = 3.0  # seconds; a fresh process takes one of them to start on a busy machine
+
+
+def hang_on_seven(items: Sequence[int]) -> list[Any]:
+    """Seven never ends, and lets no signal handler written in Python run."""
+    results = []
+    for item in limited(items, LIMIT):
+        if item == 7:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+            time.sleep(600)
+        results.append(item)
+    return results
+
+
+def on_loss(_: Any, error: FileError) -> Any:
+    return error.status
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_order_for_any_number_of_workers(workers: int) -> None:
+    chunks = _chunks(range(50), 7)  # the last one is shorter
+    results = list(ordered_map(square, iter(chunks), workers, on_loss))
+    assert results == [[item * item for item in chunk] for chunk in chunks]
+
+
+def test_a_slow_chunk_keeps_its_place() -> None:
+    chunks = [[0], [1], [2]]
+    assert list(ordered_map(slow_first, chunks, 2, on_loss)) == chunks
+
+
+def test_no_chunks_no_results() -> None:
+    assert list(ordered_map(square, [], 2, on_loss)) == []
+
+
+def test_an_item_that_kills_its_process_costs_itself_alone() -> None:
+    # The very first, two neighbours, and the very last, which is submitted after the first crash.
+    killers = {0, 14, 15, 35}
+    items = [-1 if index in killers else index for index in range(36)]
+    results = list(ordered_map(square, _chunks(items, 3), 2, on_loss))
+    assert [len(result) for result in results] == [3] * 12
+    flat = [value for result in results for value in result]
+    assert flat == [CRASHED if item < 0 else item * item for item in items]
+
+
+def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    chunks = [[("die", mark)], [("live", mark)]]
+    assert list(ordered_map(die_after_the_other, chunks, 2, on_loss)) == [[CRASHED], ["live"]]
+    assert Path(mark).read_text() == "x"
+
+
+def test_an_item_is_not_blamed_for_its_predecessors_damage() -> None:
+    chunk = ["good", "poison", "innocent", "good"]
+    assert list(ordered_map(poison, [chunk], 1, on_loss)) == [chunk]
+
+
+def test_an_item_that_hangs_costs_itself_alone() -> None:
+    chunks = _chunks(range(12), 3)
+    results = list(ordered_map(hang_on_seven, chunks, 2, on_loss, LIMIT))
+    assert [value for result in results for value in result] == [
+        Status.TIMEOUT if item == 7 else item for item in range(12)
+    ]
+
+
+def test_the_limit_is_each_items_own_and_ends_with_the_items() -> None:
+    taken = []
+    for item in limited(range(4), 0.4):  # in this process: SIGALRM would kill the test run
+        time.sleep(0.2)
+        taken.append(item)
+    assert taken == [0, 1, 2, 3]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_workers_that_cannot_start_are_not_the_items_fault(tmp_path: Path) -> None:
+    """As where memory is short, or a script calls without `if __name__ == "__main__"`."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tests.base.test_pool import on_loss, square\n"
+        "from tumorbatch.workers import ordered_map\n"
+        "print(list(ordered_map(square, [[1, 2]], 1, on_loss)))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "TryAgainError: Worker processes die as soon as they start." in done.stderr
+    assert "timeout" not in done.stdout
+
+
+def test_an_exception_in_the_function_propagates() -> None:
+    results = ordered_map(refuse_seven, _chunks(range(12), 2), 2, on_loss)
+    assert [next(results) for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(ValueError, match="seven"):
+        next(results)
+
+
+def test_chunks_are_taken_as_they_are_needed() -> None:
+    taken = 0
+
+    def chunks() -> Iterator[list[int]]:
+        nonlocal taken
+        for number in range(1000):
+            taken += 1
+            yield [number]
+
+    results = ordered_map(square, chunks(), 1, on_loss)
+    assert taken == 0
+    for done in range(1, 20):
+        next(results)
+        assert done <= taken <= done + 3
+    results.close()  # type: ignore[attr-defined]
+    assert taken < 30
+
+
+def test_workers_ignore_the_terminals_interrupt_and_nothing_else() -> None:
+    # Ctrl-C goes to all processes of the group; the parent alone decides what it means.
+    ((handlers,),) = ordered_map(signal_handlers, [[0]], 1, on_loss)
+    assert handlers == [signal.SIG_IGN, signal.SIG_DFL, signal.SIG_DFL]
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from tests.base.test_pool import on_loss, sleep
+from tumorbatch.lock import output_lock
+from tumorbatch.lock import output_lock
+from tumorbatch.workers import ordered_map
+folder = Path(sys.argv[1])
+with output_lock(folder / "out", folder / "lock"):
+    list(ordered_map(sleep, [[str(folder / f"{n}.pid")] for n in range(2)], 2, on_loss))
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # ended, and nobody has asked for its exit status
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_workers_end_when_the_parent_is_killed(tmp_path: Path, python: Any) -> None:
+    parent = python(PARENT, tmp_path)
+    marks = [tmp_path / f"{number}.pid" for number in range(2)]
+    _wait_until(lambda: all(mark.exists() and mark.read_text() for mark in marks), 30)
+    workers = [int(mark.read_text()) for mark in marks]
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert set(workers) <= {int(child) for child in children}  # and a helper of multiprocessing
+    assert all(map(_alive, workers))
+    parent.kill()
+    parent.wait()
+    # Though the workers may live on for a moment, they do not hold the lock.
+    try:
+        with output_lock(tmp_path / "out", tmp_path / "lock"):
+            _wait_until(lambda: not any(_alive(int(child)) for child in children), 10)
+    finally:
+        for worker in filter(_alive, workers):
+            os.kill(worker, signal.SIGKILL)

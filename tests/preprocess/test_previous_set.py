@@ -1,0 +1,325 @@
+"""`tumorbatch shard` where a finished set is there and the source has changed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.preprocess.sets import (
+    by_path,
+    content_of,
+    image_files,
+    records_of,
+    small_config,
+    write_file,
+)
+from tumorbatch import shardset
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.preprocess import first_pass, verify
+from tumorbatch.preprocess.shard import run
+from tumorbatch.shardset import MANIFEST
+from tumorbatch.status import FileError, Status
+
+if TYPE_CHECKING:
+    from tests.preprocess.conftest import Build
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker processes and no waiting for the disk."""
+    monkeypatch.setattr(first_pass, "ordered_map", lambda function, chunks, *_: map(function, chunks))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sizes of what is decoded from here on."""
+    seen: list[str] = []
+    real = first_pass.process
+
+    def process(data: bytes, preprocessing: Any) -> Any:
+        seen.append(data[:4].hex())
+        return real(data, preprocessing)
+
+    monkeypatch.setattr(first_pass, "process", process)
+    return seen
+
+
+@pytest.fixture
+def raw(build: "type[Build]", tmp_path: Path) -> Path:
+    """49 readable files and a broken one."""
+    for name, data in image_files(build, 24).items():
+        write_file(tmp_path / "raw" / name, data)
+    write_file(tmp_path / "raw" / "Healthy" / "broken.png", b"\x89PNG\r\n\x1a\n but no more")
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def out(raw: Path, tmp_path: Path) -> Path:
+    """The shard set of `raw`."""
+    run(raw, tmp_path / "tfrecords", small_config(shard_bytes=8_000))
+    return tmp_path / "tfrecords"
+
+
+def _update(raw: Path, out: Path, **changes: Any) -> Any:
+    return run(raw, out, small_config(shard_bytes=8_000, **changes))
+
+
+def _pixels(out: Path) -> dict[str, bytes]:
+    return {record.filename: record.pixels for _, _, record in records_of(out, shardset.load(out))}
+
+
+def _edit(path: Path) -> None:
+    """Another content of the same length and age."""
+    info, data = path.stat(), bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def _add(path: Path) -> None:
+    shutil.copy(path.with_name("001.png"), path.with_name("a copy.png"))
+
+
+def _move(path: Path) -> None:
+    path.rename(path.with_name("moved.png"))
+
+
+@pytest.mark.parametrize(
+    ("change", "changes", "decodes"),
+    [
+        (_add, {"kept": 50, "new": 1}, 1),
+        (_edit, {"kept": 49, "changed": 1}, 1),
+        (Path.unlink, {"kept": 49, "gone": 1}, 0),
+        (_move, {"kept": 49, "new": 1, "gone": 1}, 1),
+    ],
+)
+def test_what_changed_is_done_and_the_rest_is_kept(
+    raw: Path,
+    out: Path,
+    tmp_path: Path,
+    decoded: list[str],
+    change: Callable[[Path], None],
+    changes: dict[str, int],
+    decodes: int,
+) -> None:
+    before, pixels = by_path(out), _pixels(out)
+    change(raw / "Healthy" / "000.png")
+    report = _update(raw, out)
+    assert (report.changes, report.unchanged) == (changes, False)
+    assert len(decoded) == decodes
+    after = by_path(out)
+    run(raw, tmp_path / "fresh", small_config(shard_bytes=8_000))
+    fresh = by_path(tmp_path / "fresh")
+    assert after.keys() == fresh.keys()
+    free = ("split", "shard", "position")  # the rest of a row is what a fresh run writes
+    for path, row in after.items():
+        assert {**row, **dict.fromkeys(free)} == {**fresh[path], **dict.fromkeys(free)}
+        if path in before and path != "Healthy/000.png":
+            assert row["split"] == before[path]["split"]
+    assert _pixels(out) == _pixels(tmp_path / "fresh")
+    assert pixels.items() - _pixels(out).items() <= {("Healthy/000.png", pixels["Healthy/000.png"])}
+    assert verify.run(out).problems == ()
+    assert shardset.load(out).updates == 1
+    assert not (out / ".partial").exists()
+    again = content_of(out)
+    assert _update(raw, out).unchanged
+    assert content_of(out) == again
+
+
+def test_a_renamed_file_and_a_copy_stay_in_their_split(raw: Path, out: Path) -> None:
+    before = by_path(out)
+    for path, row in before.items():
+        if row["status"] == "ok" and path.endswith("0.png"):
+            (raw / path).rename((raw / path).with_name(f"new {Path(path).name}"))
+    _update(raw, out)
+    after = by_path(out)
+    moved = [path for path in after if "/new " in path]
+    assert len({before[path.replace("new ", "")]["split"] for path in moved}) > 1
+    for path in moved:
+        assert after[path]["split"] == before[path.replace("new ", "")]["split"]
+
+
+def test_many_new_files_fill_the_splits_by_their_shares(
+    raw: Path, out: Path, build: "type[Build]"
+) -> None:
+    before = by_path(out)
+    for k in range(200):
+        pixels = build.smooth(40, 48, 5000 + k)
+        write_file(raw / ("Healthy", "Brain Tumor")[k % 2] / f"late {k}.png", build.png(pixels))
+    dataset = _update(raw, out).dataset
+    total = sum(sum(of.values()) for of in dataset.counts.values())
+    for split, share in dataset.fractions.items():
+        assert sum(dataset.counts[split].values()) == pytest.approx(share * total, abs=4)
+    after = by_path(out)
+    assert all(after[path]["split"] == row["split"] for path, row in before.items())
+
+
+def test_linked_groups_go_to_train_first_then_validation(raw: Path, out: Path, tmp_path: Path) -> None:
+    of: dict[str, list[str]] = {}
+    before = by_path(out)
+    for path, row in before.items():
+        if row["status"] == "ok":
+            of.setdefault(row["split"], []).append(path)
+    table = tmp_path / "patients.csv"
+    lines = [f"{of['test'][0]},a", f"{of['train'][0]},a", f"{of['test'][-1]},b"]
+    lines += [f"{of['validation'][0]},b"]
+    table.write_text("path,patient\n" + "\n".join(lines) + "\n")
+    report = _update(raw, out, patients=table)
+    assert report.changes == {"kept": 50}  # no file has changed, and yet the set has
+    after = by_path(out)
+    assert {after[path]["split"] for path in (of["test"][0], of["train"][0])} == {"train"}
+    assert {after[path]["split"] for path in (of["test"][-1], of["validation"][0])} == {"validation"}
+    joined = {before[path]["duplicate_group"] for path in (of["test"][0], of["test"][-1])}
+    for path, row in before.items():
+        if row["duplicate_group"] not in joined:
+            assert after[path]["split"] == row["split"]
+    assert report.dataset.groups["patients"] == 2
+    assert verify.run(out).problems == ()
+    assert _update(raw, out, patients=table).unchanged
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = first_pass.read_file
+
+    def once(file: Any) -> Any:
+        if file.name == "Healthy/000.png":
+            raise FileError(Status.IO_ERROR, "cannot be read: Input/output error")
+        return real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first_pass, "read_file", once)
+        assert _update(raw, out).changes == {"kept": 49, "changed": 1}
+        assert by_path(out)["Healthy/000.png"]["status"] == "io_error"
+        assert _update(raw, out).unchanged
+    assert _update(raw, out).changes == {"kept": 49, "changed": 1}
+    assert by_path(out)["Healthy/000.png"]["status"] == "ok"
+
+
+def test_an_image_under_both_classes_is_no_change(raw: Path, out: Path) -> None:
+    shutil.copy(raw / "Healthy" / "000.png", raw / "Brain Tumor" / "same.png")
+    assert _update(raw, out).changes == {"kept": 50, "new": 1}
+    rows = by_path(out)
+    for path in ("Healthy/000.png", "Brain Tumor/same.png"):
+        assert rows[path]["status"] == "label_conflict"
+    assert _update(raw, out).unchanged
+    (raw / "Brain Tumor" / "same.png").unlink()
+    assert _update(raw, out).changes == {"kept": 50, "gone": 1}
+    assert by_path(out)["Healthy/000.png"]["status"] == "ok"
+
+
+def test_a_damaged_record_is_not_taken_over(raw: Path, out: Path) -> None:
+    shard = shardset.load(out).split("train")[0]
+    data = bytearray((out / shard.name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / shard.name).write_bytes(data)
+    _add(raw / "Healthy" / "000.png")
+    before = content_of(out)
+    with pytest.raises(InputError, match="is damaged at position") as caught:
+        _update(raw, out)
+    assert shard.name in str(caught.value)
+    assert "--overwrite" in str(caught.value)
+    assert content_of(out) == before
+    assert not _update(raw, out, overwrite=True).changes
+    assert verify.run(out).problems == ()
+
+
+def test_records_of_two_decoders_are_not_mixed(
+    raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = {**shardset.load(out).versions, "opencv-python-headless": "99.0", "python": "3.99"}
+    monkeypatch.setattr("tumorbatch.preprocess.shard.software", lambda: newer)
+    assert _update(raw, out).unchanged
+    _add(raw / "Healthy" / "000.png")
+    before = content_of(out)
+    with pytest.raises(ConfigError, match=r"opencv-python-headless .*, now 99\.0\)"):
+        _update(raw, out)
+    assert content_of(out) == before
+
+
+def test_without_hard_links(raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(out, out.with_name("other"))
+    _add(raw / "Healthy" / "000.png")
+
+    def link(*_: Any) -> None:
+        raise PermissionError("this file system has none")
+
+    _update(raw, out.with_name("other"))
+    monkeypatch.setattr(os, "link", link)
+    _update(raw, out)
+    assert content_of(out) == content_of(out.with_name("other"))
+
+
+def test_the_same_update_gives_the_same_bytes_from_any_history_of_kills(
+    raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped behind each chunk of the first pass."""
+    other = out.with_name("other")
+    shutil.copytree(out, other)
+    for k in range(3):
+        shutil.copy(raw / "Healthy" / f"00{k}.png", raw / "Healthy" / f"00{k} copy.png")
+    _update(raw, out)
+    monkeypatch.setattr(first_pass, "CHUNK", 6)
+
+    def one_chunk(function: Any, chunks: Any, *_: Any) -> Any:
+        yield function(next(iter(chunks)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first_pass, "ordered_map", one_chunk)
+        for _ in range(8):
+            with pytest.raises(KeyboardInterrupt):
+                _update(raw, other)
+    assert _update(raw, other).taken_over == 48
+    assert content_of(other) == content_of(out)
+
+
+def test_the_manifest_of_another_version_is_refused(raw: Path, out: Path) -> None:
+    (out / MANIFEST).write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="missing or was changed"):
+        _update(raw, out)
+
+
+def test_a_split_by_file_keeps_each_file_in_its_split(
+    raw: Path, tmp_path: Path, build: "type[Build]"
+) -> None:
+    out = tmp_path / "by file"
+    run(raw, out, small_config(split_by="file"))
+    before = by_path(out)
+    write_file(raw / "Healthy" / "late.png", build.png(build.smooth(40, 48, 4711)))
+    run(raw, out, small_config(split_by="file"))
+    after = by_path(out)
+    assert all(after[path]["split"] == row["split"] for path, row in before.items())
+    assert len({row["split"] for row in after.values()} - {None}) == 3
+
+
+def test_splits_of_shapes_share_nothing(tmp_path: Path, build: "type[Build]") -> None:
+    rng = np.random.default_rng(3)
+    for k in range(120):
+        height, width = 40 + int(rng.integers(0, 9)), 40 + int(rng.integers(0, 2))
+        pixels = build.smooth(height, width, k)
+        name = f"{('Healthy', 'Brain Tumor')[k % 2]}/{k:03}"
+        write_file(tmp_path / "raw" / f"{name}.png", build.png(pixels))
+        if k % 10 == 0:  # a near duplicate of another shape joins two shapes
+            write_file(tmp_path / "raw" / f"{name}.tif", build.tiff(pixels[:, :-1].copy()))
+    out = tmp_path / "out"
+    dataset = run(tmp_path / "raw", out, small_config(split_by="shape")).dataset
+    assert dataset.shared == {"sha256": 0, "pixels": 0, "groups": 0, "shapes": 0}
+    assert not dataset.leaky
+    of: dict[tuple[int, int], set[str]] = {}
+    groups: dict[int, set[str]] = {}
+    for row in by_path(out).values():
+        of.setdefault((row["height"], row["width"]), set()).add(row["split"])
+        groups.setdefault(row["duplicate_group"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in (*of.values(), *groups.values()))
+    assert {split for splits in of.values() for split in splits} == set(shardset.SPLITS)
+    assert len(of) > 9
+    assert verify.run(out).problems == ()

@@ -1,0 +1,55 @@
+"""The watch on the batches, with a feed and a consumer whose times are known."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tumorbatch.train.input_wait import Waiting
+
+
+def _slow(seconds: float, count: int = 8) -> Any:
+    def produce(number: Any) -> Any:
+        time.sleep(seconds)
+        return number
+
+    data = tf.data.Dataset.range(count)
+    data = data.map(lambda number: tf.ensure_shape(tf.numpy_function(produce, [number], tf.int64), []))
+    return data.map(lambda number: (number, tf.cast(number, tf.float32)))
+
+
+def test_the_batches_are_the_same() -> None:
+    got = [tuple(map(int, batch)) for batch in Waiting().measured(_slow(0)).as_numpy_iterator()]
+    assert got == [(number, number) for number in range(8)]
+
+
+def test_waiting_for_a_slow_feed_is_counted() -> None:
+    waiting = Waiting()
+    started = time.perf_counter()
+    list(waiting.measured(_slow(0.02)).as_numpy_iterator())
+    assert 7 * 0.02 <= waiting.seconds <= time.perf_counter() - started
+
+
+def test_what_a_slow_consumer_does_is_not() -> None:
+    """The feed reads ahead while the consumer works, so there is next to nothing to wait for."""
+    waiting = Waiting()
+    data = _slow(0.02).prefetch(4)
+    for number, _ in enumerate(waiting.measured(data)):
+        if number == 0:
+            first = waiting.seconds
+        time.sleep(0.06)
+    assert waiting.seconds - first < 0.5 * 7 * 0.02
+
+
+def test_it_works_inside_keras_with_several_steps_at_a_time() -> None:
+    import keras
+
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    network.compile("sgd", "mse", steps_per_execution=3)
+    data = _slow(0.01).map(lambda x, y: (tf.cast([[x]], tf.float32), [[y]]))
+    waiting = Waiting()
+    network.fit(waiting.measured(data), verbose=0, shuffle=False)
+    assert waiting.seconds == pytest.approx(0.08, abs=0.06)
+    assert np.isfinite(network.get_weights()[0]).all()

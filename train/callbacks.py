@@ -1,0 +1,116 @@
+"""What happens between two training steps: counting, timing, saving, ending when asked."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tumorbatch.progress import Progress
+from tumorbatch.train.checkpoint import Position
+from tumorbatch.train.input_wait import Waiting
+
+
+class Steps(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps a `Position` up to date while Keras trains an epoch.
+
+    The first execution of a process, which compiles, is not part of the position's seconds.
+
+    Args:
+        at: The position.
+        steps: Of an epoch.
+        images: Of an epoch.
+        batch_size: Images a step.
+        steps_per_execution: Steps between two calls.
+        seconds: Between two saves.
+        waiting: Watches the batches.
+
+    Attributes:
+        first: Seconds of the process' first execution; None before it.
+        first_steps: How many steps it had.
+        progress: Of the current epoch.
+        save: Makes a checkpoint.
+        end_if_asked: Raises where a signal waits.
+    """
+
+    def __init__(
+        self,
+        at: Position,
+        steps: int,
+        images: int,
+        batch_size: int,
+        steps_per_execution: int,
+        seconds: float,
+        waiting: Waiting,
+    ) -> None:
+        super().__init__()
+        self._at = at
+        self._steps = steps
+        self._images = images
+        self._batch_size = batch_size
+        self._stride = steps_per_execution
+        self._every = seconds
+        self._waiting = waiting
+        self._saved = time.monotonic()
+        self.first: float | None = None
+        self.first_steps = 0
+        self.compiles = True
+        self.progress: Progress
+        self.save: Callable[[], None]
+        self.end_if_asked: Callable[[], None]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remember where the epoch is taken up."""
+        self._last, self._waited = time.monotonic(), self._waiting.seconds
+        self._before = dict(self._at.partial)
+        self._start = self._at.step
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count what was done, and save where it is time to."""
+        now = time.monotonic()
+        at = self._at
+        done = min(at.step + self._stride, self._steps)
+        count = self._seen(done) - self._seen(at.step)
+        if self.compiles:
+            if self.first is None:
+                self.first, self.first_steps = now - self._last, done - at.step
+        else:
+            at.seconds += now - self._last
+            at.waited += self._waiting.seconds - self._waited
+            at.images += count
+            at.timed_steps += done - at.step
+        self.compiles = False
+        at.step = done
+        at.partial = self._merged(logs or {})
+        self.progress.advance(count, f"loss {at.partial['loss']:.4f}")
+        if at.step < self._steps:  # the end of the epoch saves as well, with what comes behind it
+            if now - self._saved >= self._every:
+                self.save()
+                self._saved = time.monotonic()
+            self._end_if_asked()
+        self._last, self._waited = time.monotonic(), self._waiting.seconds
+
+    def _end_if_asked(self) -> None:
+        try:
+            self.end_if_asked()
+        except KeyboardInterrupt:
+            self.save()
+            raise
+
+    def _seen(self, steps: int) -> int:
+        return min(steps * self._batch_size, self._images)
+
+    def _merged(self, logs: dict[str, float]) -> dict[str, float]:
+        """Means over the epoch: Keras' are over the steps since this process began or went on."""
+        before, total = self._seen(self._start), self._seen(self._at.step)
+        if not before:
+            return {name: float(value) for name, value in logs.items()}
+        share = before / total
+        return {
+            name: share * self._before[name] + (1 - share) * float(value)
+            for name, value in logs.items()
+        }
+
+    def figures(self) -> dict[str, float]:
+        """{name: mean over the epoch's images}."""
+        return dict(self._at.partial)

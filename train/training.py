@@ -1,0 +1,318 @@
+"""Stage 2: a shard set to a model bundle."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorbatch import architectures, bundle, shardset
+from tumorbatch.atomic import (
+    make_folder,
+    real_folder,
+    recover_folder,
+    replace_folder,
+    write_bytes,
+    write_json,
+)
+from tumorbatch.bundle import Bundle
+from tumorbatch.checks import differences
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.evaluation.model_card import model_card
+from tumorbatch.lock import output_lock
+from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
+from tumorbatch.scoring import scorer
+from tumorbatch.selftest import checked
+from tumorbatch.shardset import DATASET, Dataset
+from tumorbatch.train import history, pretrained
+from tumorbatch.train.checkpoint import Checkpoint
+from tumorbatch.train.config import Config, DivergedError
+
+if TYPE_CHECKING:
+    from tumorbatch.train.fit import Fitted
+
+log = logging.getLogger(__name__)
+
+_FILES = {
+    bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.HISTORY_CSV, bundle.CURVES, bundle.METRICS,
+    bundle.CARD,
+}  # fmt: skip
+# Steps between two returns to Python on a GPU, where one takes milliseconds; a signal waits for them.
+_GPU_STRIDE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The receipt of a run.
+
+    Attributes:
+        bundle: What was written (or was already there).
+        metrics: {"validation": ..., "test": ...}.
+        leaky: Whether the test figures come from a leaky split.
+        epochs: Trained (0 when nothing was done).
+        fitted: How it went, or None when nothing was done.
+        seconds: Wall time.
+        unchanged: True when the same training had already been done.
+    """
+
+    bundle: Bundle
+    metrics: dict[str, Any]
+    leaky: bool
+    epochs: int
+    fitted: "Fitted | None"
+    seconds: float
+    unchanged: bool = False
+
+
+def run(tfrecords: Path, out: Path, config: Config) -> Report:
+    """Train one network and write its bundle to `out`.
+
+    Raises:
+        InputError: The shard set is missing, unfinished or damaged, or the bundle in `out` is, or the
+            weights to start from are missing or do not fit.
+        ConfigError: `out` holds another bundle or other files; no GPU where one was asked for.
+        OutputError: `out` cannot be written.
+        TryAgainError: Another process is training into `out`.
+    """
+    started = time.monotonic()
+    dataset, out = shardset.load(tfrecords), real_folder(out)
+    if out.name in ("", ".."):
+        raise ConfigError(f"{out} cannot be replaced. Give the bundle a folder of its own with --out.")
+    if config.gpus > 1 and config.schedule.batch_size % config.gpus:
+        raise ConfigError(
+            f"--batch-size {config.schedule.batch_size} cannot be shared by {config.gpus} GPUs evenly."
+        )
+    make_folder(out.parent)
+    with output_lock(out, out.with_name(f".{out.name}.lock")):
+        recover_folder(out)
+        if config.start == "imagenet":  # Keras may have to download it, and brings TensorFlow with it
+            load_tensorflow(config.threads, config.onednn)
+        start = pretrained.find(config.start, config.architecture)
+        summary = _summary(config, shardset.file_sha256(tfrecords / DATASET), dataset, start)
+        if _already_done(out, summary, config.overwrite):
+            old, metrics = _read_finished(out)
+            return Report(old, metrics, dataset.leaky, 0, None, time.monotonic() - started, True)
+        checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint"), _plan(config, summary))
+        try:
+            checkpoint.check()
+        except (ConfigError, InputError):
+            if not config.overwrite:
+                raise
+            checkpoint.remove()
+        # Everything that can be refused without it has been: TensorFlow costs seconds.
+        try:
+            made, metrics, fitted = _train(tfrecords, out, config, dataset, summary, checkpoint, start)
+        except DivergedError:
+            checkpoint.remove()  # the same command would end here again
+            raise
+        checkpoint.remove()
+    epochs = len(fitted.history["loss"])
+    return Report(made, metrics, dataset.leaky, epochs, fitted, time.monotonic() - started)
+
+
+def _train(
+    tfrecords: Path,
+    out: Path,
+    config: Config,
+    dataset: Dataset,
+    summary: dict[str, Any],
+    checkpoint: Checkpoint,
+    start: "pretrained.Source | None",
+) -> "tuple[Bundle, dict[str, Any], Fitted]":
+    runtime = resolve(
+        config.device, config.precision, config.xla, config.gpus, config.threads, config.onednn
+    )
+    import keras
+
+    from tumorbatch.evaluation.answers import score_split
+    from tumorbatch.evaluation.freeze import frozen
+    from tumorbatch.evaluation.split_metrics import split_metrics
+    from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
+    from tumorbatch.train.distribute import refuse_several_nodes, strategy
+    from tumorbatch.train.fit import fit
+    from tumorbatch.train.phases import phases
+    from tumorbatch.train.stream import splits
+
+    refuse_several_nodes(os.environ)
+    if runtime.device == "gpu":
+        runtime = checked(runtime)
+    log.info("%s %s", config.architecture, runtime.reason)
+    if dataset.leaky:
+        log.warning(
+            "this split is leaky: copies of test images are trained on, and the test figures will be "
+            "too good"
+        )
+    schedule = config.schedule
+    keras.config.set_dtype_policy(runtime.precision)
+    keras.utils.set_random_seed(schedule.seed)
+    if config.deterministic:
+        load_tensorflow().config.experimental.enable_op_determinism()
+    data, feed = splits(tfrecords, dataset, config.feed)
+    log.info("feed: %s", "images in memory" if feed == "ram" else "shards read anew each epoch")
+    devices = [f"GPU:{index}" for index in range(config.gpus)]
+    spread = strategy(devices) if config.gpus > 1 else None
+    with spread.scope() if spread is not None else contextlib.nullcontext():
+        network = architectures.build(config.architecture, dataset.preprocessing.size, schedule.dropout)
+        if start is not None:
+            pretrained.load(start.path, network.get_layer(architectures.BASE))
+    stride = config.steps_per_execution or (_GPU_STRIDE if runtime.device == "gpu" else 1)
+    board = history.board(config.tensorboard / out.name) if config.tensorboard else None
+    fitted = fit(
+        network, data["train"], data["validation"], schedule, config.augmentation, runtime, checkpoint,
+        config.checkpoint_minutes,
+        parts=phases(config.architecture, start is not None, schedule),
+        steps_per_execution=stride, strategy=spread, epoch_done=board,
+    )  # fmt: skip
+    log.info("%s", fitted.told())
+    score = scorer(network, schedule.batch_size, runtime)
+    # From disk, whatever the feed: shard by shard, in the manifest's order.
+    scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}
+    of = scored["validation"]
+    temperature, threshold = calibrate(of.logits, of.labels, Rule.parse(DEFAULT_RULE))
+    log.info("temperature %g: %s", temperature.value, temperature.note)
+    log.info("threshold %g: %s", threshold.value, threshold.note)
+    metrics = {
+        name: split_metrics(of, threshold.value, temperature.value).values
+        for name, of in scored.items()
+    }
+    calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
+    shapes = shardset.shapes(tfrecords, "train")
+    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes)
+    return made, metrics, fitted
+
+
+def _summary(
+    config: Config, dataset_sha256: str, dataset: Dataset, start: "pretrained.Source | None"
+) -> dict[str, Any]:
+    """What decides the result: kept in model.json, and compared before a run."""
+    return {
+        "architecture": config.architecture,
+        "dataset_sha256": dataset_sha256,
+        "split_by": dataset.split_by,
+        "leaky": dataset.leaky,
+        "weights": None if start is None else start.to_dict(),
+        "schedule": asdict(config.schedule),
+        "augmentation": asdict(config.augmentation) if config.augmentation else None,
+    }
+
+
+def _plan(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
+    """What an interrupted training must share with the one that goes on."""
+    return {
+        **summary,
+        "feed": config.feed,
+        "device": config.device,
+        "precision": config.precision,
+        "xla": config.xla,
+        "threads": config.threads,
+        "onednn": config.onednn,
+        "gpus": config.gpus,
+        "deterministic": config.deterministic,
+        "versions": versions("keras", "tensorflow", "numpy"),
+    }
+
+
+def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
+    """Whether `out` holds the outcome of this very training.
+
+    Raises:
+        ConfigError: It holds something else, and may not be replaced.
+    """
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise ConfigError(f"{out} is a file. Give the bundle another folder with --out.")
+    strangers = sorted({path.name for path in out.iterdir()} - _FILES)
+    if strangers:
+        raise ConfigError(
+            f"{out} holds files that belong to no bundle ({', '.join(strangers[:5])}). "
+            "Give another folder with --out."
+        )
+    if overwrite or not any(out.iterdir()):
+        return False
+    before = bundle.load(out).training
+    changes = [
+        "another shard set"
+        if name == "dataset_sha256"
+        else f"{name}: {there} there, {wanted} asked for"
+        for name, there, wanted in differences(before, summary)
+    ]
+    if changes:
+        raise ConfigError(
+            f"{out} already holds a model that was trained differently ({'; '.join(changes)}). "
+            "Give another folder with --out, or --overwrite to replace it."
+        )
+    return True
+
+
+def _read_finished(out: Path) -> tuple[Bundle, dict[str, Any]]:
+    old = bundle.load(out)
+    try:
+        metrics = json.loads((out / bundle.METRICS).read_bytes())
+        if shardset.file_sha256(out / bundle.WEIGHTS) != old.weights_sha256:
+            raise ValueError(f"the sha256 of {bundle.WEIGHTS} is another one")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out} is damaged ({error}). Train it again with --overwrite.") from error
+    return old, metrics
+
+
+def _publish(
+    out: Path,
+    network: Any,
+    dataset: Dataset,
+    summary: dict[str, Any],
+    fitted: "Fitted",
+    runtime: Runtime,
+    feed: str,
+    metrics: dict[str, Any],
+    calibration: dict[str, Any],
+    shapes: list[str],
+) -> Bundle:
+    """Write the whole bundle beside `out`, then swap it in."""
+    weights = bundle.serialize_weights(network)
+    made = Bundle(
+        architecture=summary["architecture"],
+        preprocessing=dataset.preprocessing,
+        classes=dataset.classes,
+        threshold=calibration["threshold"]["value"],
+        temperature=calibration["temperature"]["value"],
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        training={
+            **summary,
+            "epochs": len(fitted.history["loss"]),
+            "best_epoch": fitted.best_epoch,
+            "parameters": network.count_params(),
+            "phases": fitted.phases,
+            "runtime": asdict(runtime),
+            "feed": feed,
+            "images_per_second": round(fitted.images_per_second, 1),
+            "waiting_share": fitted.waiting_share,
+            "compile_seconds": fitted.compiling,
+            "shapes": shapes,  # `infer` flags an image whose size is none of these
+        },
+        versions=versions("keras", "tensorflow", "numpy"),
+        calibration=calibration,
+    )
+    folder = out.with_name(f".{out.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
+    try:
+        make_folder(folder)
+        write_bytes(folder / bundle.WEIGHTS, weights)
+        write_json(folder / bundle.HISTORY, fitted.history)
+        write_bytes(folder / bundle.HISTORY_CSV, history.csv(fitted.history).encode())
+        write_bytes(
+            folder / bundle.CURVES,
+            history.png(fitted.history, fitted.phases, fitted.best_epoch, made.model_id),
+        )
+        write_json(folder / bundle.METRICS, metrics)
+        write_bytes(folder / bundle.CARD, model_card(made, dataset, metrics).encode())
+        write_json(folder / bundle.MODEL, made.to_dict())
+        replace_folder(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return made

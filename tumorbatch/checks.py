@@ -1,0 +1,69 @@
+"""Limits, and differences of settings, that several stages tell in the same words."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tumorbatch.errors import ConfigError, TooManyErrorsError
+from tumorbatch.status import Status
+
+MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
+
+
+def check_seed(seed: int) -> None:
+    """Refuse (`ConfigError`) a seed that the libraries do not take."""
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"The seed must lie between 0 and {MAX_SEED}. Received: {seed}.")
+
+
+def check_workers(workers: int) -> None:
+    """Refuse (`ConfigError`) fewer than one worker process."""
+    if workers < 1:
+        raise ConfigError(f"--workers must be at least 1. Received: {workers}.")
+
+
+def check_error_rate(rate: float) -> None:
+    """Refuse (`ConfigError`) a share that is none."""
+    if not 0 <= rate <= 1:
+        raise ConfigError(f"--max-error-rate must lie between 0 and 1. Received: {rate:g}.")
+
+
+def told(statuses: Mapping[str, int]) -> str:
+    """The statuses but `ok`, most frequent first: "3 truncated, 1 empty"."""
+    bad = Counter({name: count for name, count in statuses.items() if name != Status.OK})
+    return ", ".join(f"{count} {status}" for status, count in bad.most_common())
+
+
+def refuse_too_many_errors(statuses: Mapping[str, int], limit: float, consequence: str) -> None:
+    """Raise `TooManyErrorsError` where a larger share of files than `limit` is not `ok`.
+
+    Args:
+        statuses: {status: files}, at least one file.
+        limit: 0 to 1.
+        consequence: The sentence that ends the message.
+    """
+    total = sum(statuses.values())
+    bad = total - statuses.get(Status.OK.value, 0)
+    if bad / total > limit:  # not bad > limit * total: 0.29 * 100 is less than 29
+        raise TooManyErrorsError(
+            f"{bad} of {total} files cannot be read ({told(statuses)}); --max-error-rate allows "
+            f"{limit:.2%}. {consequence}"
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value before and value now of each setting in `now` that is another one in `before`.
+
+    Settings inside settings are compared one by one, so that the message names what was changed.
+    """
+    for name, value in now.items():
+        old = before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            yield from differences(old, value)
+        elif old != value:
+            yield name, old, value
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given; the others keep the config's own default."""
+    return {name: value for name, value in options.items() if value is not None}

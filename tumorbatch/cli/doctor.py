@@ -1,0 +1,30 @@
+"""The command `doctor`: say what this machine can do, and what is missing."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+from tumorbatch.errors import ExitCode
+
+
+@click.command()
+def doctor() -> None:
+    """Say what this machine can do, and what is missing.
+
+    Versions, processor, GPU, driver, CUDA's libraries, whether mixed precision and XLA give the right
+    numbers here, free memory and disk. Exit code 3 where something would fail or be slow.
+
+    \b
+    Examples:
+      tumorbatch doctor
+      tumorbatch doctor || mail -s "look at the GPU node" me
+    """
+    with session(False, "Nothing was changed."):
+        from tumorbatch import doctor as examination
+
+        findings = examination.run(Path())
+        say(examination.told(findings))
+    sys.exit(ExitCode.SOME_ERRORS if any(not found.well for found in findings) else ExitCode.OK)

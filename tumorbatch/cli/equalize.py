@@ -1,0 +1,70 @@
+"""The command `equalize`: equalise a folder of images into PNG files."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tumorbatch.checks import given
+from tumorbatch.cli import options
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+from tumorbatch.errors import ExitCode
+
+
+@click.command()
+@click.argument("src", type=options.PATH)
+@click.argument("dst", type=options.PATH)
+@click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
+@click.option(
+    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
+)
+@options.workers
+@options.timeout
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Delete all PNG files that an earlier run left in DST, and start anew.",
+)
+@options.quiet
+def equalize(
+    src: Path,
+    dst: Path,
+    clahe_clip: float,
+    clahe_grid: int,
+    workers: int | None,
+    timeout: float,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Equalise a folder of images (CLAHE) into DST, as grey PNG files.
+
+    Every image in SRC, at any depth, is decoded to grey and equalised at its own size: the pixels
+    that `shard` has before it resizes them. DST gets the same tree; .png is added to every name
+    (a.jpg becomes a.jpg.png), so that no two files get one name. DST/equalize.json, written last, says
+    what was done. Files that cannot be read are warned of by name; the exit code is then 3.
+
+    The same command again makes what is missing, and what changed in SRC, and keeps the rest. It
+    also finishes a run that was killed.
+
+    \b
+    Examples:
+      tumorbatch equalize data/raw data/processed
+      tumorbatch equalize scans/ equalised/ --clahe-clip 4 --workers 2
+    """
+    with session(quiet, "What is finished is kept: the same command does the rest."):
+        from tumorbatch.preprocess import equalize_folder as stage
+        from tumorbatch.preprocessing_config import Preprocessing
+
+        config = stage.Config(
+            preprocessing=Preprocessing(clahe_clip=clahe_clip, clahe_grid=clahe_grid),
+            timeout=timeout,
+            overwrite=overwrite,
+            **given(workers=workers),
+        )
+        report = stage.run(src, dst, config)
+        if not quiet:
+            from tumorbatch.cli.summaries import equalize_report
+
+            say(equalize_report(report, dst))
+    sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)

@@ -1,0 +1,88 @@
+"""The command that looks at data: explore."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tumorbatch.checks import given
+from tumorbatch.cli import options
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+from tumorbatch.errors import ExitCode
+
+_TFRECORDS = Path("tfrecords")
+
+
+@click.command()
+@click.argument("src", type=options.PATH, default=Path("data/raw"))
+@click.option(
+    "--out", type=options.PATH, default=Path("results/explore"), show_default=True,
+    help="Folder of the result; an earlier one with the same settings is replaced.",
+)  # fmt: skip
+@click.option(
+    "--tfrecords",
+    type=options.PATH,
+    help="Shard set whose splits are counted. Default: tfrecords, where that is one.",
+)
+@options.classes
+@click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
+@click.option(
+    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
+)
+@options.seed
+@options.workers
+@options.timeout
+@options.overwrite
+@options.quiet
+def explore(
+    src: Path,
+    out: Path,
+    tfrecords: Path | None,
+    classes: dict[str, str],
+    clahe_clip: float,
+    clahe_grid: int,
+    seed: int,
+    workers: int | None,
+    timeout: float,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Look at a folder of images before anything is made of it.
+
+    SRC (default data/raw) holds one folder for each class, as for `shard`. Writes explore.html, which
+    opens offline, its figures as PNG files, and explore.json with every number: classes and splits,
+    sizes and formats, grey values before and after CLAHE, whether the classes differ in brightness,
+    samples, duplicates, and what size and format alone give away of the class.
+
+    Files that cannot be read are listed; the exit code is then 3. Needs about as long as `shard`, and
+    hardly more memory for more images.
+
+    \b
+    Examples:
+      tumorbatch explore
+      tumorbatch explore scans/ --out results/scans --class Healthy=controls --class Tumor=patients
+      tumorbatch explore --tfrecords tfrecords-leaky --out results/leaky
+    """
+    with session(quiet, "Nothing was published: the same command starts again."):
+        from tumorbatch.preprocess.explore import explore as stage
+        from tumorbatch.preprocessing_config import Preprocessing
+        from tumorbatch.shardset import DATASET
+
+        if tfrecords is None and (_TFRECORDS / DATASET).is_file():
+            tfrecords = _TFRECORDS
+        config = stage.Config(
+            preprocessing=Preprocessing(clahe_clip=clahe_clip, clahe_grid=clahe_grid),
+            classes=classes,
+            tfrecords=tfrecords,
+            seed=seed,
+            timeout=timeout,
+            overwrite=overwrite,
+            **given(workers=workers),
+        )
+        report = stage.run(src, out, config)
+        if not quiet:
+            from tumorbatch.cli.summaries import explore_report
+
+            say(explore_report(report, out))
+    sys.exit(ExitCode.SOME_ERRORS if report.errors else ExitCode.OK)

@@ -1,0 +1,165 @@
+"""The command `infer`: predict every image in a folder into one table."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tumorbatch.checks import given
+from tumorbatch.cli import options
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+from tumorbatch.errors import ExitCode
+
+
+@click.command()
+@click.argument("folder", type=options.PATH)
+@click.argument("out", type=click.Path())
+@click.option(
+    "--model",
+    type=options.PATH,
+    help="Model bundle.  [default: the one under models/ with the best validation AUC]",
+)
+@click.option(
+    "--files", "listed", help="Only the files in this list, one a line, or `-` for standard input."
+)
+@click.option("--include", multiple=True, help="Only files that match, as '*.dcm'. Can be repeated.")
+@click.option("--exclude", multiple=True, help="No files that match. Can be repeated.")
+@click.option("--all-files", is_flag=True, help="A row also for files that are no images.")
+@click.option(
+    "--min-age",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Leave files changed less than so many seconds ago for the next run.  [default: 0]",
+)
+@click.option(
+    "--incremental",
+    is_flag=True,
+    help="Keep the rows of files whose size and time have not changed since OUT was written, and "
+    "compute the others.",
+)
+@click.option("--hash", "content", is_flag=True, help="With --incremental: compare the content.")
+@click.option("--prune", is_flag=True, help="With --incremental: drop rows of files that are gone.")
+@click.option(
+    "--max-runtime",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Save what is done and exit 75 after so many minutes.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["auto", "parquet", "dataset", "csv", "jsonl"]),
+    default="auto",
+    show_default=True,
+    help="`auto`: by OUT's suffix; `dataset`, or an OUT that ends in /, is a folder of Parquet files.",
+)
+@click.option(
+    "--path-mode",
+    type=click.Choice(["relative", "hash"]),
+    default="relative",
+    show_default=True,
+    help="`hash` hides paths: HMAC-SHA256 with a key that is kept beside OUT.",
+)
+@options.workers
+@click.option("--batch-size", type=int, default=32, show_default=True, help="Images a forward pass.")
+@options.device
+@options.precision
+@options.xla
+@options.threads
+@options.timeout
+@options.max_error_rate
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+@click.option(
+    "--metrics-file", type=options.PATH, help="Write figures for Prometheus to this file (.prom)."
+)
+@options.log_format
+@options.overwrite
+@options.quiet
+def infer(
+    folder: Path,
+    out: str,
+    model: Path | None,
+    listed: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    all_files: bool,
+    min_age: float,
+    incremental: bool,
+    content: bool,
+    prune: bool,
+    max_runtime: float | None,
+    format: str,
+    path_mode: str,
+    workers: int | None,
+    batch_size: int,
+    device: str,
+    precision: str,
+    xla: str,
+    threads: int | None,
+    timeout: float,
+    max_error_rate: float,
+    as_json: bool,
+    metrics_file: Path | None,
+    log_format: str,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Predict every image in FOLDER, recursively, into the table OUT.
+
+    One row for every file (for every frame of DICOM and TIFF), sorted by path: status, label,
+    probability of Tumor, logit, size, sha256, and more. Files that cannot be read get a row with the
+    reason; the exit code is then 3. OUT appears when it is complete, and never half-written; OUT.json
+    beside it says what made it.
+
+    Killed or interrupted, the same command goes on where it was and gives the same table.
+
+    \b
+    Examples:
+      tumorbatch infer scans/ out.parquet
+      tumorbatch infer scans/ out.parquet --model models/cnn1 --quiet
+      tumorbatch infer /pacs/export nightly.parquet --incremental --min-age 60 --max-runtime 360
+      find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
+      tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
+    """
+    kept = "What is done is kept: the same command goes on."
+    with session(quiet, kept, log_format):
+        from tumorbatch.cli.prometheus import recorded
+
+        with recorded(metrics_file) as metrics:
+            from tumorbatch import bundle
+            from tumorbatch.infer import inference
+            from tumorbatch.infer.config import Config
+            from tumorbatch.infer.listing import Selection
+
+            if format == "auto" and out.endswith("/"):
+                format = "dataset"
+            config = Config(
+                batch_size=batch_size,
+                device=device,
+                precision=precision,
+                xla=xla,
+                threads=threads,
+                seconds=timeout,
+                max_error_rate=max_error_rate,
+                overwrite=overwrite,
+                selection=Selection(include, exclude, all_files, min_age, listed),
+                incremental=incremental,
+                content=content,
+                prune=prune,
+                max_runtime=max_runtime,
+                format=format,
+                path_mode=path_mode,
+                **given(workers=workers),
+            )
+            used = model or bundle.best(Path("models"))
+            report = inference.run(folder, Path(out), used, config)
+            metrics.model_id, metrics.kept = report.model_id, report.kept
+            metrics.files, metrics.labels = report.statuses, report.labels
+            metrics.images_per_second = report.images_per_second
+            metrics.code = ExitCode.SOME_ERRORS if report.errors else ExitCode.OK
+        from tumorbatch.cli.summaries import infer_json, infer_report
+
+        if as_json:
+            say(infer_json(report, Path(out)))
+        elif not quiet:
+            say(infer_report(report, Path(out)))
+    sys.exit(metrics.code)

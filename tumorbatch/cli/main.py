@@ -1,0 +1,59 @@
+"""The command line: the group of all commands.
+
+Each command parses, builds the config, calls the stage's `run`, and prints its report. Stages are
+imported inside their commands, so that `--help` is instant and `shard` never loads TensorFlow.
+"""
+
+import click
+
+from tumorbatch import __version__
+from tumorbatch.cli.compare import compare
+from tumorbatch.cli.doctor import doctor
+from tumorbatch.cli.equalize import equalize
+from tumorbatch.cli.evaluate import evaluate
+from tumorbatch.cli.experiment import experiment
+from tumorbatch.cli.explore import explore
+from tumorbatch.cli.export import export
+from tumorbatch.cli.infer import infer
+from tumorbatch.cli.sample import sample
+from tumorbatch.cli.shard import shard
+from tumorbatch.cli.show import show
+from tumorbatch.cli.train import train
+from tumorbatch.cli.verify import verify
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="tumorbatch")
+def main() -> None:
+    """Classify brain images as Healthy or Tumor, whole folders at a time.
+
+    \b
+    From a working folder with images in data/raw/Healthy and data/raw/Tumor:
+      tumorbatch shard                      images -> CLAHE -> splits -> tfrecords/
+      tumorbatch train --arch cnn1          tfrecords/ -> models/cnn1/
+      tumorbatch evaluate cnn1              models/cnn1/ -> results/cnn1/report.html
+      tumorbatch infer folder/ out.parquet  any folder -> one row a file
+
+    \b
+    No images at hand? `tumorbatch sample data/raw` makes synthetic ones.
+
+    \b
+    Exit codes:
+      0   done, every file read; or nothing new to do
+      2   wrong usage, or it does not fit what is already there
+      3   done and published, but some files have error rows
+      4   more errors than --max-error-rate, nothing published
+      66  input missing, empty, unfinished or damaged
+      73  output cannot be written
+      75  try again later: in use by another run, or interrupted
+      1   a bug, with a traceback
+
+    Not a medical device; not for diagnosis.
+    """
+
+
+for command in (
+    sample, explore, shard, verify, equalize, train, evaluate, compare, experiment, infer, show, export,
+    doctor,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,0 +1,40 @@
+"""The command `sample`: make a synthetic data set."""
+
+from pathlib import Path
+
+import click
+
+from tumorbatch.cli import options
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+
+
+@click.command()
+@click.argument("out", type=options.PATH)
+@click.option("--images", type=int, default=320, show_default=True, help="Readable images in all.")
+@options.seed
+@options.overwrite
+@options.quiet
+def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> None:
+    """Make a synthetic data set in OUT, to try the other commands on.
+
+    Head phantoms with and without a lesion in OUT/Brain Tumor and OUT/Healthy: several sizes, JPEG,
+    PNG and TIFF, 8 and 16 bit, some exact and near duplicates, a few broken files. The same seed
+    gives the same files. Phantoms have no diagnostic value.
+
+    \b
+    Examples:
+      tumorbatch sample data/raw
+      tumorbatch sample /tmp/phantoms --images 1000 --seed 7
+    """
+    with session(quiet, "Nothing was published."):
+        from tumorbatch import synthetic as stage
+
+        report = stage.run(out, stage.SampleConfig(images=images, seed=seed, overwrite=overwrite))
+        if not quiet:
+            say(
+                f"Wrote {report.healthy} Healthy and {report.tumor} Tumor phantoms "
+                f"({report.exact_duplicates} exact and {report.near_duplicates} near duplicates) "
+                f"and {report.broken} broken files to {out} in {report.seconds:.1f} s."
+            )
+            say(f"Next: tumorbatch shard {'' if out == Path('data/raw') else out}".rstrip())

@@ -1,0 +1,94 @@
+"""One command's run as a good citizen of the shell: logging, signals, sentences, exit codes."""
+
+import contextlib
+import datetime
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+from tumorbatch.cli import console
+from tumorbatch.errors import ExitCode, OutputError, TumorBatchError
+from tumorbatch.files import visible
+from tumorbatch.signals import SIGNALS, interrupt
+
+
+def _harmless(text: str) -> str:
+    """Names in it may hold what commands a terminal."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+class _Formatter(logging.Formatter):
+    """Plain sentences on a terminal, time and level elsewhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _harmless(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.capitalize()}: {text}"
+        if sys.stderr.isatty():
+            return text
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line: ts (UTC), level, logger, message, and exit_code with the last one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        value: dict[str, object] = {
+            "ts": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        code = getattr(record, "exit_code", None)
+        return json.dumps(value if code is None else {**value, "exit_code": int(code)})
+
+
+def _set_up_logging(quiet: bool, log_format: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _Formatter())
+    logger = logging.getLogger("tumorbatch")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def _tell(sentence: str, code: ExitCode, log_format: str) -> None:
+    if log_format == "json":
+        logging.getLogger("tumorbatch").error("%s", sentence, extra={"exit_code": code})
+    else:
+        click.echo(_harmless(sentence), err=True)
+
+
+@contextlib.contextmanager
+def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Iterator[None]:
+    """Turn signals and errors into a sentence on standard error and the right exit code.
+
+    Args:
+        quiet: Log warnings and errors only.
+        when_interrupted: What became of the work, for the sentence that a signal ends with.
+        log_format: "text", or "json" for one object a line.
+    """
+    _set_up_logging(quiet, log_format)
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
+    console.failure()  # of an earlier session in this process
+    try:
+        yield
+        lost = console.failure()
+        if lost is not None:
+            raise OutputError(
+                f"standard output could not be written: {lost.strerror}. All else was done; what was "
+                "to be printed is lost."
+            )
+    except TumorBatchError as error:
+        _tell(f"Error: {error}", error.exit_code, log_format)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt as interruption:
+        _tell(f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format)
+        sys.exit(ExitCode.TRY_AGAIN)

@@ -1,0 +1,144 @@
+"""The command `shard`: make TFRecords from a folder of images."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tumorbatch.checks import given
+from tumorbatch.cli import options
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+from tumorbatch.errors import ExitCode
+
+
+def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
+    if value != value:
+        raise click.BadParameter("nan is not a number.")
+    return value
+
+
+def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[float, float, float]:
+    try:
+        train, validation, test = (float(part) for part in value.split("/"))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not of the form 70/15/15.") from error
+    return train / 100, validation / 100, test / 100
+
+
+@click.command()
+@click.argument("src", type=options.PATH, default=Path("data/raw"))
+@click.argument("out", type=options.PATH, default=Path("tfrecords"))
+@click.option("--size", type=int, default=150, show_default=True, help="Side of the result, pixels.")
+@click.option("--clahe/--no-clahe", default=True, show_default=True, help="Equalise or not.")
+@click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
+@click.option(
+    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
+)
+@options.classes
+@click.option(
+    "--split-by",
+    type=click.Choice(["group", "file", "shape"]),
+    default="group",
+    show_default=True,
+    help="`group` keeps duplicates in one split; `shape` also images of one height and width, a "
+    "stress test; `file` is a plain random split, and leaky.",
+)
+@options.patients
+@click.option(
+    "--patient-id/--no-patient-id",
+    default=True,
+    show_default=True,
+    help="DICOM files of one PatientID stay in one split.",
+)
+@click.option(
+    "--split",
+    "fractions",
+    default="70/15/15",
+    show_default=True,
+    callback=_parse_split,
+    help="Percent of train/validation/test.",
+)
+@click.option(
+    "--shard-mb",
+    type=click.FloatRange(0, 1 << 20, min_open=True),
+    default=100,
+    callback=_refuse_nan,
+    show_default=True,
+    help="Wanted size of a shard, MiB.",
+)
+@options.seed
+@options.workers
+@options.timeout
+@options.max_error_rate
+@options.overwrite
+@options.quiet
+def shard(
+    src: Path,
+    out: Path,
+    size: int,
+    clahe: bool,
+    clahe_clip: float,
+    clahe_grid: int,
+    classes: dict[str, str],
+    split_by: str,
+    patients: Path | None,
+    patient_id: bool,
+    fractions: tuple[float, float, float],
+    shard_mb: float,
+    seed: int,
+    workers: int | None,
+    timeout: float,
+    max_error_rate: float,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Make TFRecords from a folder of images.
+
+    SRC (default data/raw) holds one folder for each class, such as `Brain Tumor` and `Healthy`, with
+    JPEG, PNG, TIFF, BMP, WebP and DICOM files at any depth. Each image is decoded to grey, equalised
+    (CLAHE), resized, and written to OUT (default tfrecords): shards for train, validation and test, a
+    manifest with one row a file, good or bad, and dataset.json. Duplicates and near ones stay in one
+    split.
+
+    A run that was killed goes on where it stopped when the same command is given again. Files that
+    cannot be read are listed in the manifest with a reason; the exit code is then 3.
+
+    When SRC has changed since, the same command brings OUT up to date: it decodes what is new or
+    changed, drops what is gone, and leaves every group in its split. A new image that links groups of
+    two splits takes both to the first of train, validation, test.
+
+    \b
+    Examples:
+      tumorbatch shard
+      tumorbatch shard --groups patients.csv
+      tumorbatch shard scans/ tfrecords/ --class Healthy=controls --class Tumor=patients
+      tumorbatch shard --split-by file data/raw tfrecords-leaky
+    """
+    with session(quiet, "The work so far is kept: the same command goes on from there."):
+        from tumorbatch.preprocess import shard as stage
+        from tumorbatch.preprocess.splits import Fractions
+        from tumorbatch.preprocessing_config import Preprocessing
+
+        config = stage.Config(
+            preprocessing=Preprocessing(
+                size=size, clahe=clahe, clahe_clip=clahe_clip, clahe_grid=clahe_grid
+            ),
+            classes=classes,
+            split_by=split_by,
+            patients=patients,
+            patient_id=patient_id,
+            fractions=Fractions(*fractions),
+            seed=seed,
+            timeout=timeout,
+            shard_bytes=max(1, int(shard_mb * (1 << 20))),
+            max_error_rate=max_error_rate,
+            overwrite=overwrite,
+            **given(workers=workers),
+        )
+        report = stage.run(src, out, config)
+        if not quiet:
+            from tumorbatch.cli.summaries import shard_report
+
+            say(shard_report(report, out))
+    sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)

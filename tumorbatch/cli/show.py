@@ -1,0 +1,26 @@
+"""The command `show`: print a table of predictions."""
+
+from pathlib import Path
+
+import click
+
+from tumorbatch.cli import options
+from tumorbatch.cli.session import session
+
+
+@click.command()
+@click.argument("file", type=options.PATH)
+@click.option("--rows", type=click.IntRange(min=0), default=20, show_default=True, help="At most.")
+@click.option("--errors", is_flag=True, help="Only files without a prediction.")
+def show(file: Path, rows: int, errors: bool) -> None:
+    """Print a predictions table: what made it, and its first rows.
+
+    \b
+    Examples:
+      tumorbatch show out.parquet
+      tumorbatch show out.parquet --errors --rows 100
+    """
+    with session(False, ""):
+        from tumorbatch.cli.summaries import predictions_table
+
+        predictions_table(file, rows, errors)

@@ -1,0 +1,242 @@
+"""The command `train`: train a network on TFRecords."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tumorbatch.architectures import ARCHITECTURES, PRETRAINED
+from tumorbatch.checks import given
+from tumorbatch.cli import options
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+
+_EVERY = "all"
+
+
+@click.command()
+@click.argument("tfrecords", type=options.PATH, default=Path("tfrecords"))
+@click.option(
+    "--arch",
+    type=click.Choice([*ARCHITECTURES, _EVERY]),
+    required=True,
+    help="The network to train; `all`: one after another, whatever happens to one of them.",
+)
+@click.option(
+    "--out",
+    type=options.PATH,
+    help="Folder of the bundle.  [default: models/ARCH]  With --arch all or --seeds, the folder of the "
+    "bundles.  [default: models]",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Repeat with so many seeds, from --seed on, into ARCH-seed0, ARCH-seed1, ...",
+)
+@click.option(
+    "--weights",
+    metavar="imagenet|none|FILE",
+    help="Where the convolutions of resnet50, mobilenetv2 and densenet121 start: Keras' ImageNet "
+    "weights, downloaded once; random; or an HDF5 file.  [default: imagenet]",
+)
+@click.option("--epochs", type=int, default=40, show_default=True, help="At most this many.")
+@click.option(
+    "--patience",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Stop after so many epochs without a higher validation AUC.",
+)
+@click.option("--batch-size", type=int, default=32, show_default=True, help="Images a step.")
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam.")
+@click.option(
+    "--rate",
+    type=click.Choice(["constant", "cosine", "plateau"]),
+    help="The learning rate's course: `cosine` falls to 0 over all epochs, `plateau` to a third where "
+    "half the patience has passed.  [default: constant]",
+)
+@click.option(
+    "--finetune-epochs",
+    type=int,
+    help="With pretrained weights: at most so many more with the convolutions trained too; 0: none.  "
+    "[default: 20 for resnet50 and densenet121, 0 for mobilenetv2]",
+)
+@click.option("--finetune-learning-rate", type=float, help="Of these epochs.  [default: 1e-5]")
+@click.option(
+    "--finetune-batch-norm",
+    is_flag=True,
+    default=None,
+    help="Train the base's batch normalisation too; it stays as in inference otherwise.",
+)
+@click.option("--weight-decay", type=float, help="AdamW's, of kernels only.  [default: 0.05]")
+@click.option(
+    "--dropout", type=float, help="Of the last features, beside the network's own.  [default: 0]"
+)
+@click.option("--label-smoothing", type=float, help="Moves the labels to the middle.  [default: 0]")
+@click.option(
+    "--class-weights",
+    type=click.Choice(["none", "balanced"]),
+    help="`balanced`: both classes weigh the same in the loss.  [default: none]",
+)
+@click.option("--shear", type=float, default=0.2, show_default=True, help="Largest shear (tangent).")
+@click.option("--zoom", type=float, default=0.2, show_default=True, help="Largest zoom, relative.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the images.")
+@click.option("--rotation", type=float, default=0.0, show_default=True, help="Largest turn, degrees.")
+@click.option("--shift", type=float, default=0.0, show_default=True, help="Largest move, of the side.")
+@click.option(
+    "--contrast", type=float, default=0.0, show_default=True, help="Largest change, relative."
+)
+@click.option("--brightness", type=float, default=0.0, show_default=True, help="Largest, of white.")
+@click.option("--augment/--no-augment", default=True, show_default=True, help="All of these, or none.")
+@click.option(
+    "--feed",
+    type=click.Choice(["auto", "ram", "stream"]),
+    default="auto",
+    show_default=True,
+    help="Images in memory, shuffled as a whole; or shards read anew each epoch, for sets larger than "
+    "the memory; `auto`: in memory where they fit.",
+)
+@options.device
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs of this machine that share each batch; XLA is off with more than one.",
+)
+@options.precision
+@options.xla
+@options.threads
+@click.option(
+    "--onednn",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Intel's kernels on the CPU; `auto`: on, unless TF_ENABLE_ONEDNN_OPTS says otherwise.",
+)
+@click.option(
+    "--steps-per-execution",
+    type=click.IntRange(min=1),
+    help="Steps between two returns to Python; a checkpoint waits for so many.  [default: 8 on a GPU, "
+    "1 on a CPU]",
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same bits each time, on one machine and set of versions; slower.",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Time between checkpoints inside an epoch. Each epoch's end and each signal make one too.",
+)
+@click.option(
+    "--tensorboard", type=options.PATH, help="Write TensorBoard's event files to this folder."
+)
+@options.seed
+@options.overwrite
+@options.quiet
+def train(
+    tfrecords: Path,
+    arch: str,
+    out: Path | None,
+    seeds: int,
+    seed: int,
+    augment: bool,
+    shear: float,
+    zoom: float,
+    flip: bool,
+    rotation: float,
+    shift: float,
+    contrast: float,
+    brightness: float,
+    weights: str | None,
+    feed: str,
+    device: str,
+    gpus: int,
+    precision: str,
+    xla: str,
+    threads: int | None,
+    onednn: str,
+    steps_per_execution: int | None,
+    deterministic: bool,
+    checkpoint_minutes: float,
+    tensorboard: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    **schedule: Any,
+) -> None:
+    """Train a network on TFRecords.
+
+    Reads the shards in TFRECORDS (default tfrecords), trains until the validation AUC stops
+    rising, keeps the best weights, and writes a model bundle: weights, model.json, history and
+    curves, metrics on validation and test, and a model card.
+
+    A training that was killed or interrupted goes on where its last checkpoint stands when the same
+    command is given again; with --deterministic it ends with the very bits of one that was not.
+
+    \b
+    Examples:
+      tumorbatch train --arch cnn1
+      tumorbatch train --arch mobilenetv2 --weights mobilenet_v2.weights.h5
+      tumorbatch train --arch all --weights none --seeds 3
+      tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
+    """
+    with session(quiet, "Nothing was published: the same command goes on from the checkpoint."):
+        from tumorbatch.cli.summaries import series_report, train_report
+        from tumorbatch.train import training
+        from tumorbatch.train.config import Augmentation, Config
+        from tumorbatch.train.config import schedule as of
+        from tumorbatch.workflows import train_many
+
+        augmentation = Augmentation(shear, zoom, flip, rotation, shift, contrast, brightness)
+
+        def config(name: str, number: int) -> Config:
+            # With `all`, what concerns pretrained networks is not said to the others.
+            to_all = arch != _EVERY or name in PRETRAINED
+            told = {key: value for key, value in schedule.items() if to_all or "finetune" not in key}
+            return Config(
+                architecture=name,
+                schedule=of(name, weights, seed=number, **given(**told)),
+                augmentation=augmentation if augment else None,
+                weights=weights if to_all else None,
+                feed=feed,
+                device=device,
+                precision=precision,
+                xla=xla,
+                threads=threads,
+                onednn=onednn,
+                gpus=gpus,
+                steps_per_execution=steps_per_execution or 0,
+                deterministic=deterministic,
+                checkpoint_minutes=checkpoint_minutes,
+                overwrite=overwrite,
+                tensorboard=tensorboard,
+            )
+
+        if arch != _EVERY and seeds == 1:
+            out = out or Path("models") / arch
+            report = training.run(tfrecords, out, config(arch, seed))
+            if not quiet:
+                say(train_report(report, out, tfrecords))
+            return
+        names = ARCHITECTURES if arch == _EVERY else (arch,)
+        trainings = {
+            name if seeds == 1 else f"{name}-seed{number}": config(name, number)
+            for name in names
+            for number in range(seed, seed + seeds)
+        }
+        outcomes = []
+        for outcome in train_many.run(tfrecords, out or Path("models"), trainings):
+            outcomes.append(outcome)
+            if isinstance(outcome.result, training.Report) and not quiet:
+                say(f"{outcome.name}:\n{train_report(outcome.result, outcome.out, tfrecords)}\n")
+        if not quiet:
+            say(series_report(outcomes))
+        code = train_many.exit_code(outcomes)
+    sys.exit(code)

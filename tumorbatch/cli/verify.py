@@ -1,0 +1,49 @@
+"""The command `verify`: check that a shard set or a table is still what was written."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tumorbatch.cli import options
+from tumorbatch.cli.console import say
+from tumorbatch.cli.session import session
+from tumorbatch.errors import ExitCode
+
+
+@click.command()
+@click.argument("table", metavar="[TFRECORDS | TABLE]", type=options.PATH, default=Path("tfrecords"))
+@options.quiet
+def verify(table: Path, quiet: bool) -> None:
+    """Check that a shard set, or a table of predictions, is still what was written.
+
+    Reads everything in TFRECORDS (default tfrecords) and changes nothing: size, sha256, checksums and
+    number of the records of each shard, each record against its row of the manifest, the counts, and
+    the proof that no image lies in two splits. Of a table: page checksums, sha256, columns, order,
+    and counts. Every problem is told with the file that has it and what to do about it; the exit code
+    is then 66.
+
+    \b
+    Examples:
+      tumorbatch verify
+      tumorbatch verify /archive/tfrecords --quiet && tumorbatch train --arch cnn1 /archive/tfrecords
+      tumorbatch verify out.parquet
+    """
+    with session(quiet, "Nothing was changed: the same command starts again."):
+        from tumorbatch.cli.summaries import table_report, verify_report
+
+        if table.is_file() or (table / "_SUCCESS").exists():
+            from tumorbatch.infer import verify as check
+
+            checked = check.run(table)
+            problems, text = list(checked.problems), table_report(checked, table)
+        else:
+            from tumorbatch.preprocess import verify as stage
+
+            report = stage.run(table)
+            problems, text = list(map(str, report.problems)), verify_report(report, table)
+        for problem in problems:
+            click.echo(f"Error: {problem}", err=True)
+        if not quiet:
+            say(text)
+    sys.exit(ExitCode.NO_INPUT if problems else ExitCode.OK)

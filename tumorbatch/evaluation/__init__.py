@@ -1,0 +1,1 @@
+"""Judge a model: its answers, figures with intervals, baselines, comparisons, pages."""

@@ -1,0 +1,109 @@
+"""How to evaluate, and the receipt."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tumorbatch import bundle
+from tumorbatch.checks import check_seed
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.statistics.calibration import Rule
+from tumorbatch.statistics.intervals import REPLICATES
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to evaluate.
+
+    Attributes:
+        rule: For the threshold, as `calibration.Rule.parse` takes it; None keeps the bundle's own, and
+            takes the default for a bundle that has none.
+        as_is: Judge the bundle at its own threshold and temperature, and leave it alone, whether they
+            were chosen on data or not.
+        freeze: Write a newly chosen threshold and temperature, and the renewed card, into the bundle.
+        external: The shard set is another one than the model was trained on, on purpose: nothing is
+            chosen on it, all of its images are judged, and the bundle is left alone.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+        gallery: At most so many errors are shown.
+        batch_size: Images a forward pass.
+        device: "auto", "cpu" or "gpu".
+        overwrite: Replace results of another model or shard set.
+    """
+
+    rule: str | None = None
+    as_is: bool = False
+    freeze: bool = True
+    external: bool = False
+    replicates: int = REPLICATES
+    seed: int = 0
+    gallery: int = 12
+    batch_size: int = 32
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rule is not None:
+            Rule.parse(self.rule)
+            if self.external:
+                raise ConfigError(
+                    "A threshold is chosen on the validation split of the model's own shard set, not "
+                    "on an external one: leave out --threshold or --external."
+                )
+        if not REPLICATES <= self.replicates <= 1_000_000:
+            raise ConfigError(
+                f"--replicates must lie between {REPLICATES:,} and 1,000,000: fewer give ends that the "
+                f"next seed would move. Received: {self.replicates}."
+            )
+        check_seed(self.seed)
+        if not 0 <= self.gallery <= 200:
+            raise ConfigError(f"--gallery must lie between 0 and 200. Received: {self.gallery}.")
+        if not 1 <= self.batch_size <= 4096:
+            raise ConfigError(f"--batch-size must lie between 1 and 4096. Received: {self.batch_size}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The receipt of a run.
+
+    Attributes:
+        metrics: The content of metrics.json.
+        renewed: Whether the bundle was changed.
+        seconds: Wall time.
+    """
+
+    metrics: dict[str, Any]
+    renewed: bool
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """The main figures as JSON values, for one line of output."""
+        model, test = self.metrics["model"], self.metrics["test"]
+        names = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "brier", "ece")
+        return {
+            "model": model["name"],
+            "model_id": model["model_id"],
+            "protocol": self.metrics["protocol"],
+            "n": test["n"],
+            "threshold": model["threshold"],
+            "temperature": model["temperature"],
+            "frozen": model["frozen"],
+            **{name: test["figures"][name] for name in names},
+            "beats_baselines": self.metrics["beats_baselines"],
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def find_model(name: Path) -> Path:
+    """The bundle's folder: as given, or the one of that name under models/.
+
+    Raises:
+        InputError: There is none.
+    """
+    for folder in (name, Path("models") / name):
+        if (folder / bundle.MODEL).is_file():
+            return folder
+    raise InputError(
+        f"{name} is no model bundle, nor is models/{name}: there is no {bundle.MODEL}. Train one with "
+        "`tumorbatch train`, or give its folder."
+    )

@@ -1,0 +1,142 @@
+"""The most confident errors, each beside what led the network there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.bundle import Bundle
+from tumorbatch.evaluation.answers import Scored, read_images
+from tumorbatch.evaluation.gradcam import GradCam, overlay
+from tumorbatch.files import visible
+from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
+from tumorbatch.report.html import Page, Picture
+from tumorbatch.scoring import probability
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryPicture:
+    """An error: the picture, and what metrics.json says of it."""
+
+    png: bytes
+    about: dict[str, Any]
+
+
+def gallery_picture(
+    image: NDArray[np.uint8], heat: NDArray[np.float32], about: dict[str, Any]
+) -> GalleryPicture:
+    """An image beside its Grad-CAM overlay.
+
+    Args:
+        image: uint8 [height, width], as the network sees it.
+        heat: float32 [rows, columns] in [0, 1].
+        about: path, label, prob, logit, width, height, format, copies.
+    """
+    import cv2
+
+    scale = max(1, round(150 / image.shape[1]))  # a larger file would show no more
+    done, data = cv2.imencode(".png", overlay(image, heat, scale)[..., ::-1])  # OpenCV: blue first
+    if not done:
+        raise ValueError("the picture cannot be encoded")
+    return GalleryPicture(data.tobytes(), about | {"grad_cam": bool(heat.any())})
+
+
+def most_confident_errors(test: Scored, chosen: Bundle, count: int) -> NDArray[np.int64]:
+    """Indices of the most confident errors: furthest from the threshold, on the logit's scale.
+
+    Half of them Tumor called Healthy, half Healthy called Tumor, or more of the one kind where there
+    are not so many of the other; in this order. One of each duplicate group, so that a gallery does not
+    show one image many times.
+    """
+    called = probability(test.logits, chosen.temperature) >= np.float32(chosen.threshold)
+    wrong = np.flatnonzero(called != (test.labels == 1))
+    threshold_logit = np.log(chosen.threshold / (1 - chosen.threshold)) * chosen.temperature
+    distance = np.abs(test.logits[wrong].astype(np.float64) - threshold_logit)
+    ordered = wrong[np.argsort(-distance, kind="stable")]
+    _, first = np.unique(test.groups[ordered], return_index=True)
+    ordered = ordered[np.sort(first)]
+    missed, alarms = (ordered[test.labels[ordered] == label] for label in (TUMOR, HEALTHY))
+    half = max(count // 2, count - len(alarms))
+    missed = missed[:half]
+    return np.concatenate([missed, alarms[: count - len(missed)]])
+
+
+def errors_gallery(
+    network: Any, tfrecords: Path, test: Scored, chosen: Bundle, count: int
+) -> list[GalleryPicture]:
+    """Pictures of the most confident errors, at most `count`.
+
+    Raises:
+        InputError: A record of theirs is damaged.
+    """
+    errors = most_confident_errors(test, chosen, count)
+    if not len(errors):
+        return []
+    images = read_images(tfrecords, test, errors.tolist())
+    towards = 1 - test.labels[errors]  # what it was called: what led the network there
+    maps = GradCam(network)(images, towards)
+    probabilities = probability(test.logits[errors], chosen.temperature)
+    return [
+        gallery_picture(
+            image,
+            heat,
+            {
+                "path": test.paths[index],
+                "label": int(test.labels[index]),
+                "prob": float(prob),
+                "logit": float(test.logits[index]),
+                "width": int(test.widths[index]),
+                "height": int(test.heights[index]),
+                "format": test.formats[index],
+                "copies": int((test.groups == test.groups[index]).sum()),
+            },
+        )
+        for image, heat, index, prob in zip(images, maps, errors, probabilities, strict=True)
+    ]
+
+
+def tell_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryPicture]) -> None:
+    """The section of the report."""
+    counts = about["test"]["confusion"]
+    n = about["test"]["n"]
+    page.section("Most confident errors")
+    if not counts["fp"] + counts["fn"]:
+        page.paragraph(f"There is no error on the {n:,} test images at this threshold.")
+        return
+    page.paragraph(
+        f"{counts['fp'] + counts['fn']:,} of {n:,} test images are wrong: {counts['fp']:,} Healthy "
+        f"called Tumor, {counts['fn']:,} Tumor called Healthy. ",
+        "Here are those furthest from the threshold, one of each group of copies. Left: the image as "
+        "the network sees it; right: Grad-CAM, from purple to yellow where the image spoke for the "
+        "wrong answer. These maps are coarse and show what raised the score, not why."
+        if gallery
+        else "None is shown (--gallery 0).",
+    )
+    for label in (TUMOR, HEALTHY):
+        shown = [picture for picture in gallery if picture.about["label"] == label]
+        if shown:
+            page.heading(f"{CLASS_NAMES[label]} called {CLASS_NAMES[1 - label]}: {len(shown)} shown")
+            page.gallery(_pictures(shown))
+
+
+def _pictures(gallery: Sequence[GalleryPicture]) -> list[Picture]:
+    pictures = []
+    for picture in gallery:
+        of = picture.about
+        true = CLASS_NAMES[of["label"]]
+        called = CLASS_NAMES[1 - of["label"]]
+        copies = f", {of['copies']} copies in this split" if of["copies"] > 1 else ""
+        nothing = "" if of["grad_cam"] else " Grad-CAM finds nothing that speaks for it."
+        path = visible(of["path"])
+        pictures.append(
+            Picture(
+                picture.png,
+                f"{path}: {true}, called {called}; beside it the Grad-CAM overlay",
+                f"{true}, called {called}: probability of Tumor {of['prob']:.3f}. {path} "
+                f"({of['width']} x {of['height']} {of['format']}{copies}).{nothing}",
+            )
+        )
+    return pictures

@@ -1,0 +1,215 @@
+"""The figures of an evaluation: how well the classes are told apart, how true a probability is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
+from tumorbatch.report import charts, style
+from tumorbatch.statistics.intervals import Figure
+
+_HISTOGRAM_BINS = 20
+
+
+@style.style()
+def confusion(parts: Sequence[tuple[str, Mapping[str, int]]]) -> Any:
+    """Confusion matrices side by side: images, and their share of the true class.
+
+    Args:
+        parts: (title, {tn, fp, fn, tp}) of each.
+    """
+    figure, axes = style.subplots(4.6 * len(parts), 3.9, 1, len(parts), squeeze=False)
+    for at, (title, counts) in zip(axes[0], parts, strict=True):
+        image = charts.matrix(
+            at, np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]], np.int64)
+        )
+        at.set(xlabel="called", ylabel="true class", title=title)
+    bar = figure.colorbar(image, ax=axes[0], shrink=0.8)
+    bar.set_label("share of the true class")
+    return figure
+
+
+def _points(
+    axes: Any, points: Sequence[tuple[str, float, float, tuple[float, float, float, float]]]
+) -> None:
+    """Operating points with their Wilson intervals: (label, x, y, ends of x, ends of y)."""
+    for (label, x, y, (x_low, x_high, y_low, y_high)), color, marker in zip(
+        points, (style.VERMILLION, style.BLACK), ("D", "s"), strict=False
+    ):
+        axes.errorbar(
+            x, y, xerr=[[max(0, x - x_low)], [max(0, x_high - x)]],
+            yerr=[[max(0, y - y_low)], [max(0, y_high - y)]],
+            color=color, marker=marker, markersize=7, capsize=3, linestyle="none",
+            label=label, zorder=4,
+        )  # fmt: skip
+
+
+def _legend(axes: Any, place: str) -> None:
+    """With the markers alone: error bars would hide their shapes."""
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.legend_handler import HandlerErrorbar
+
+    plain = HandlerErrorbar(xerr_size=0.0, yerr_size=0.0)
+    axes.legend(loc=place, handler_map={ErrorbarContainer: plain})
+
+
+@style.style()
+def roc(logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str, Any]) -> Any:
+    """Receiver operating characteristic, with the two operating points.
+
+    Args:
+        logits: float32 [n].
+        labels: int64 [n], both classes.
+        of: A split's values, from `split_metrics.split_metrics`.
+    """
+    from sklearn.metrics import roc_curve
+
+    false_positive_rate, true_positive_rate, _ = roc_curve(labels, logits, drop_intermediate=False)
+    figure, axes = style.subplots(6.2, 5.6)
+    auc = Figure.from_dict(of["figures"]["auc"])
+    axes.plot(false_positive_rate, true_positive_rate, color=style.BLUE, label=f"AUC {auc.told()}")
+    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", label="chance")
+    points = []
+    for title, at in (("chosen threshold", of), ("threshold", of["at_0.5"])):
+        sensitivity, specificity = (
+            Figure.from_dict(at["figures"][name]) for name in ("sensitivity", "specificity")
+        )
+        points.append(
+            (
+                f"{title} {at['threshold']:g}",
+                *_one_minus(specificity)[:1],
+                sensitivity.value or 0.0,
+                (*_one_minus(specificity)[1:], sensitivity.low or 0.0, sensitivity.high or 0.0),
+            )
+        )
+    _points(axes, points)
+    axes.set(
+        xlabel="1 - specificity (share of Healthy called Tumor)",
+        ylabel="sensitivity (share of Tumor found)",
+        title=f"ROC, n = {len(labels):,}",
+        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
+    )  # fmt: skip
+    _legend(axes, "lower right")
+    return figure
+
+
+def _one_minus(figure: Figure) -> tuple[float, float, float]:
+    return 1 - (figure.value or 0.0), 1 - (figure.high or 0.0), 1 - (figure.low or 0.0)
+
+
+@style.style()
+def precision_recall(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str, Any]
+) -> Any:
+    """Precision over recall, with the two operating points; arguments as for `roc`."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(labels, logits)
+    figure, axes = style.subplots(6.2, 5.6)
+    average = Figure.from_dict(of["figures"]["average_precision"])
+    axes.plot(
+        recall, precision, color=style.BLUE, drawstyle="steps-post",
+        label=f"average precision {average.told()}",
+    )  # fmt: skip
+    share = float(labels.mean())
+    axes.axhline(share, color=style.GREY, linestyle=":", label=f"chance: share of Tumor, {share:.3f}")
+    points = []
+    for title, at in (("chosen threshold", of), ("threshold", of["at_0.5"])):
+        x, y = (Figure.from_dict(at["figures"][name]) for name in ("sensitivity", "precision"))
+        if x.value is not None and y.value is not None:
+            ends = (x.low or 0.0, x.high or 0.0, y.low or 0.0, y.high or 0.0)
+            points.append((f"{title} {at['threshold']:g}", x.value, y.value, ends))
+    _points(axes, points)
+    axes.set(
+        xlabel="recall = sensitivity (share of Tumor found)",
+        ylabel="precision (share of Tumor among those called so)",
+        title=f"Precision and recall, n = {len(labels):,}",
+        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
+    )  # fmt: skip
+    _legend(axes, "lower left")
+    return figure
+
+
+@style.style()
+def scores(probabilities: NDArray[np.float32], labels: NDArray[np.int64], threshold: float) -> Any:
+    """Histogram of the calibrated probability of Tumor, one panel a class.
+
+    Args:
+        probabilities: float32 [n].
+        labels: int64 [n].
+        threshold: Marked by a line.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = style.subplots(8, 5, 2, 1, sharex=True)
+    edges = np.linspace(0, 1, _HISTOGRAM_BINS + 1)
+    for at, label in zip(axes, (HEALTHY, TUMOR), strict=True):
+        look = style.CLASS_STYLES[label]
+        inside = probabilities[labels == label]
+        at.hist(inside, bins=edges, color=look.color, hatch=look.hatch, edgecolor="white", alpha=0.9)
+        for place, line, name in (
+            (threshold, "-", f"threshold {threshold:g}"), (0.5, ":", "0.5"),
+        ):  # fmt: skip
+            at.axvline(place, color=style.BLACK, linestyle=line, linewidth=1.2, label=name)
+        at.set_title(f"{CLASS_NAMES[label]}, n = {len(inside):,}", loc="left")
+        at.set(ylabel="images", xlim=(0, 1))
+        at.yaxis.set_major_locator(MaxNLocator(integer=True))
+    style.legend_above(figure, axes[0])
+    axes[1].set_xlabel(f"calibrated probability of Tumor ({_HISTOGRAM_BINS} bins)")
+    return figure
+
+
+@style.style()
+def reliability(
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    errors: tuple[Figure, Figure],
+    temperature: float,
+) -> Any:
+    """Reliability diagrams before and after the temperature, with the number of images in each bin.
+
+    Args:
+        before: Rows of `calibration.reliability`.
+        after: Likewise.
+        errors: ECE before and after.
+        temperature: In the right one's title.
+    """
+    figure, axes = style.subplots(9, 5.6, 2, 2, sharex=True, sharey="row", height_ratios=[3, 1.1])
+    highest = 1
+    for column, (rows, ece, title) in enumerate(
+        (
+            (before, errors[0], "before: temperature 1"),
+            (after, errors[1], f"after: temperature {temperature:g}"),
+        )
+    ):
+        upper, lower = axes[:, column]
+        predicted = np.array([row["predicted"] for row in rows])
+        observed = np.array([row["observed"] for row in rows])
+        ends = np.array([[row["low"], row["high"]] for row in rows])
+        around = np.abs(ends.T - observed)
+        upper.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", label="perfect")
+        upper.errorbar(
+            predicted, observed, yerr=around, color=style.BLUE, marker="o", capsize=2.5,
+            linewidth=1.1, label="observed, 95 % (Wilson)",
+        )  # fmt: skip
+        upper.set(ylim=(-0.03, 1.03), title=f"{title}\nECE {ece.told()}")
+        lefts, rights = ([row[end] for row in rows] for end in ("from", "to"))
+        counts = [row["n"] for row in rows]
+        lower.bar(
+            lefts, counts, width=np.subtract(rights, lefts), align="edge", color=style.SKY,
+            edgecolor="white",
+        )  # fmt: skip
+        for left, right, count in zip(lefts, rights, counts, strict=True):
+            lower.annotate(
+                f"{count:,}", ((left + right) / 2, count), ha="center", va="bottom", fontsize=8,
+                xytext=(0, 1), textcoords="offset points",
+            )  # fmt: skip
+        lower.set(xlim=(0, 1), xlabel="predicted probability of Tumor")
+        highest = max(highest, *counts)
+    axes[1, 0].set_ylim(0, 1.25 * highest)
+    axes[0, 0].set_ylabel("observed share of Tumor")
+    axes[1, 0].set_ylabel("images in the bin")
+    style.legend_above(figure, axes[0, 0])
+    return figure

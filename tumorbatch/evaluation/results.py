@@ -1,0 +1,160 @@
+"""The folder of an evaluation's results, written as a whole.
+
+metrics.json         every figure with n and interval
+predictions.parquet  one row an image of validation and test
+figures/*.png        the figures, one by one
+report.html          all of it for people
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tumorbatch.atomic import atomic_path, make_folder, replace_folder, write_bytes, write_json
+from tumorbatch.bundle import Bundle
+from tumorbatch.errors import ConfigError
+from tumorbatch.evaluation import page
+from tumorbatch.evaluation.answers import Scored
+from tumorbatch.evaluation.error_gallery import GalleryPicture
+from tumorbatch.files import is_litter, printable
+from tumorbatch.scoring import probability
+from tumorbatch.shardset import file_sha256
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+REPORT = "report.html"
+FIGURES = "figures"
+_FILES = {METRICS, PREDICTIONS, REPORT, FIGURES}
+_PRIVATE = 0o600  # of what shows DICOM files: their paths often hold names
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.int8(), nullable=False),
+        pa.field("logit", pa.float32(), nullable=False),
+        pa.field("prob", pa.float32(), nullable=False),
+        pa.field("called", pa.int8(), nullable=False),
+        pa.field("group", pa.int64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+    ]
+)
+
+
+def refuse_foreign(out: Path, used: Bundle, dataset_sha256: str, overwrite: bool) -> None:
+    """Refuse to replace files that are no results, or, without `overwrite`, other results."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"{out} is a file. Give the results another folder with --out.")
+    names = {path.name for path in out.iterdir() if not is_litter(path.name)}
+    strangers = sorted(names - _FILES)
+    if strangers:
+        raise ConfigError(
+            f"{out} holds files that are no results of an evaluation "
+            f"({printable(', '.join(strangers[:5]))}). Give another folder with --out."
+        )
+    if overwrite or not any(out.iterdir()):
+        return
+    try:
+        before = json.loads((out / METRICS).read_bytes())
+        there = (before["model"]["weights_sha256"], before["dataset"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{out} holds damaged results. Give --overwrite to replace them.") from error
+    if there != (used.weights_sha256, dataset_sha256):
+        what = "another model" if there[0] != used.weights_sha256 else "another shard set"
+        raise ConfigError(
+            f"{out} holds the results of {what}. Give another folder with --out, or --overwrite to "
+            "replace them."
+        )
+
+
+def publish(
+    out: Path,
+    about: Mapping[str, Any],
+    scored: Mapping[str, Scored],
+    chosen: Bundle,
+    gallery: Sequence[GalleryPicture],
+) -> None:
+    """Write all results beside `out`, then swap them in.
+
+    Args:
+        out: The folder; its parent exists. Hold its lock.
+        about: The content of metrics.json, but for the predictions' sha256.
+        scored: {"validation": ..., "test": ...}.
+        chosen: The bundle, with the threshold and the temperature of the figures.
+        gallery: The most confident errors.
+    """
+    private = any("dicom" in of.formats for of in scored.values())
+    mode = _PRIVATE if private else None
+    folder = out.with_name(f".{out.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
+    try:
+        make_folder(folder / FIGURES)
+        log.info("figures and report")
+        drawn = page.draw(about, scored["test"])
+        for name, data in drawn.items():
+            write_bytes(folder / FIGURES / f"{name}.png", data, mode)
+        for number, picture in enumerate(gallery, 1):
+            write_bytes(folder / FIGURES / f"error-{number:02}.png", picture.png, mode)
+        _write_predictions(folder / PREDICTIONS, scored, chosen, about, mode)
+        sha256 = file_sha256(folder / PREDICTIONS)
+        write_json(folder / METRICS, {**about, "predictions_sha256": sha256}, mode)
+        write_bytes(folder / REPORT, page.report(about, drawn, gallery).encode(), mode)
+        replace_folder(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_predictions(
+    path: Path, scored: Mapping[str, Scored], chosen: Bundle, about: Mapping[str, Any], mode: int | None
+) -> None:
+    """One row an image of validation and test, so that models can be compared on the same images."""
+    tables = []
+    for split, of in scored.items():
+        prob = probability(of.logits, chosen.temperature)
+        columns = {
+            "path": of.paths,
+            "split": [split] * of.n,
+            "label": of.labels,
+            "logit": of.logits,
+            "prob": prob,
+            "called": prob >= np.float32(chosen.threshold),
+            "group": of.groups,
+            "width": of.widths,
+            "height": of.heights,
+            "format": of.formats,
+        }
+        arrays = [
+            pa.array(np.asarray(columns[field.name]).astype(np.int64), pa.int64()).cast(field.type)
+            if pa.types.is_integer(field.type)
+            else pa.array(columns[field.name], field.type)
+            for field in _SCHEMA
+        ]
+        tables.append(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+    footer = {
+        "schema_version": SCHEMA_VERSION,
+        "model_id": chosen.model_id,
+        "weights_sha256": chosen.weights_sha256,
+        "threshold": chosen.threshold,
+        "temperature": chosen.temperature,
+        "dataset_sha256": about["dataset"]["sha256"],
+        "protocol": about["protocol"],
+    }
+    table = pa.concat_tables(tables).replace_schema_metadata(
+        {f"tumorbatch.{name}": str(value) for name, value in footer.items()}
+    )
+    with atomic_path(path, mode) as temporary, temporary.open("wb") as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)

@@ -1,0 +1,1 @@
+"""How reports look: one HTML page, charts, one style."""

@@ -1,0 +1,51 @@
+"""Signals that end a run: an exception, which may wait for a moment at which work can be saved."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this process to end. Not an `Exception`, so that nothing swallows it."""
+
+
+def interrupt(number: int, _: object) -> NoReturn:
+    """Raise `Interrupted`, the handler of `SIGNALS` in a session."""
+    for known in SIGNALS:
+        signal.signal(known, signal.SIG_IGN)  # a second signal must not cut the cleaning up
+    raise Interrupted(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Callable[[], None]]:
+    """Let a first signal wait: inside, it takes effect when the yielded function is called.
+
+    For work that has moments at which it can be saved. A second signal does not wait. Outside of a
+    `session`, in a notebook say, nothing changes.
+    """
+    if signal.getsignal(signal.SIGTERM) is not interrupt:
+        yield lambda: None
+        return
+    waiting: list[int] = []
+
+    def remember(number: int, frame: object) -> None:
+        if waiting:
+            interrupt(number, frame)
+        waiting.append(number)
+
+    def now() -> None:
+        if waiting:
+            interrupt(waiting[0], None)
+
+    for number in SIGNALS:
+        signal.signal(number, remember)
+    try:
+        yield now
+    finally:
+        if signal.getsignal(signal.SIGTERM) is remember:  # not while it ends already
+            for number in SIGNALS:
+                signal.signal(number, interrupt)
+    now()

@@ -1,0 +1,1 @@
+"""Intervals, tests and figures of a binary classifier; imports no stage."""

@@ -1,0 +1,217 @@
+"""The area under the ROC curve: of any weights of the images, within strata, and with an interval.
+
+AUC is the probability that a Tumor scores higher than a Healthy image, ties counted half.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tumorbatch.statistics.intervals import (
+    REPLICATES,
+    Figure,
+    Statistic,
+    Weights,
+    bootstrapped,
+    difference,
+)
+
+_TAIL = 0.025  # of a 95 % interval, on one side
+
+
+def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quotients, nan where `below` is not above 0."""
+    out = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
+    return np.asarray(np.divide(above, below, out=out, where=below > 0))
+
+
+class Ranks:
+    """Images sorted by score once, for the figures that hang on the order alone.
+
+    Args:
+        scores: float [n], higher for Tumor; equal ones are ties.
+        labels: int [n], 0 or 1.
+    """
+
+    def __init__(self, scores: NDArray[np.floating], labels: NDArray[np.int64]) -> None:
+        self._order = np.argsort(scores, kind="stable")
+        ordered = scores[self._order]
+        self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
+        self._tumor = labels[self._order] == 1
+
+    def by_class(self, weights: Weights) -> tuple[Weights, Weights]:
+        """Weight of Tumor and of Healthy at each distinct score, ascending: [r, distinct] each."""
+        ordered = weights[:, self._order]
+        tumor, healthy = ordered * self._tumor, ordered * ~self._tumor
+        if len(self._starts) == ordered.shape[1]:
+            return tumor, healthy
+        return (
+            np.add.reduceat(tumor, self._starts, axis=1),
+            np.add.reduceat(healthy, self._starts, axis=1),
+        )
+
+    def both(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """AUC and average precision, float64 [r] each; nan in a replicate that lacks a class.
+
+        AUC is the probability that a random Tumor scores higher than a random Healthy image, ties
+        counted half (the Mann-Whitney statistic; J. A. Hanley and B. J. McNeil, Radiology 143 (1982),
+        29-36). Average precision is the sum of precision times step in recall over the distinct
+        scores, without interpolation, as scikit-learn has it.
+        """
+        tumor, healthy = self.by_class(weights)
+        below_tumor, below_healthy = tumor.cumsum(axis=1), healthy.cumsum(axis=1)
+        tumors, healthies = below_tumor[:, -1], below_healthy[:, -1]
+        wins = (tumor * (below_healthy - healthy / 2)).sum(axis=1)
+        called_tumor = tumors[:, np.newaxis] - below_tumor + tumor
+        called = called_tumor + healthies[:, np.newaxis] - below_healthy + healthy
+        precision = np.divide(called_tumor, called, out=np.zeros_like(called), where=called > 0)
+        steps = (tumor * precision).sum(axis=1)
+        average = np.where(healthies > 0, ratio(steps, tumors), np.nan)
+        return ratio(wins, tumors * healthies), average
+
+    def auc(self, weights: Weights) -> NDArray[np.float64]:
+        """The first of `both`."""
+        tumor, healthy = self.by_class(weights)
+        below = healthy.cumsum(axis=1)
+        tumors = tumor.sum(axis=1)
+        return ratio((tumor * (below - healthy / 2)).sum(axis=1), tumors * below[:, -1])
+
+
+def auc_statistic(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> Statistic:
+    """AUC as a statistic for `statistics.difference`."""
+    return Ranks(scores, labels).auc
+
+
+def auc_within(
+    scores: NDArray[np.floating], labels: NDArray[np.int64], strata: NDArray[np.int64]
+) -> Statistic:
+    """AUC of the pairs whose two images lie in one stratum: what the stratum itself cannot tell.
+
+    The probability that a Tumor scores higher than a Healthy image of its own stratum, over all such
+    pairs, ties counted half: the stratified Mann-Whitney statistic (Ph. van Elteren, Bulletin of the
+    International Statistical Institute 37 (1960), 351-361) with pairs of equal weight. A score that
+    hangs on the stratum alone has 0.5.
+
+    Args:
+        scores: float [n], higher for Tumor.
+        labels: int64 [n], 0 or 1.
+        strata: int64 [n], numbers from 0.
+
+    Returns:
+        Of weights [r, n]: float64 [r], nan where no stratum holds both classes.
+    """
+    place = np.unique(scores, return_inverse=True)[1].ravel()
+    # The strata one after another on one scale, so that one running sum serves all of them.
+    joint = strata * len(scores) + place
+    ranks = Ranks(joint, labels)
+    stratum = np.unique(joint) // len(scores)  # of each distinct score in each stratum
+    first = np.searchsorted(stratum, stratum)
+    last = np.flatnonzero(np.diff(stratum, append=-1))
+
+    def statistic(weights: Weights) -> NDArray[np.float64]:
+        tumor, healthy = ranks.by_class(weights)
+        below = healthy.cumsum(axis=1)
+        below_stratum = (below - healthy)[:, first]
+        wins = (tumor * (below - healthy / 2 - below_stratum)).sum(axis=1)
+        tumors, healthies = (
+            np.diff(of.cumsum(axis=1)[:, last], axis=1, prepend=0) for of in (tumor, healthy)
+        )
+        return ratio(wins, (tumors * healthies).sum(axis=1))
+
+    return statistic
+
+
+def disjoint_pairs(
+    labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
+) -> int:
+    """Pairs of a group with Tumor and a group with Healthy, no group in two of them.
+
+    Args:
+        labels: int64 [n].
+        groups: [n].
+        strata: int64 [n], or None. Both images of a pair are of one stratum then, and a group that lies
+            in several strata serves one of them only.
+    """
+    of = np.asarray(groups)
+    parts = np.zeros(len(of), np.int64) if strata is None else strata
+    used: set[object] = set()
+    pairs = 0
+    for part in np.unique(parts):
+        tumor, healthy = (
+            set(of[(labels == label) & (parts == part)].tolist()) - used for label in (1, 0)
+        )
+        pairs += min(len(tumor), len(healthy), len(tumor | healthy) // 2)
+        if tumor and healthy:
+            used |= tumor | healthy
+    return pairs
+
+
+def auc_figure(
+    value: float,
+    labels: NDArray[np.int64],
+    groups: ArrayLike,
+    replicates: NDArray[np.float64],
+    strata: NDArray[np.int64] | None = None,
+) -> Figure:
+    """An AUC with its interval.
+
+    The bootstrap's, over groups; but where every replicate is the same, because the classes do not
+    overlap, the bootstrap knows nothing of the next error. Then an exact bound stands in: among k
+    disjoint pairs of a group with Tumor and a group with Healthy all were won, so that at 97.5 % the
+    chance of winning is at least 0.025^(1/k).
+
+    Args:
+        value: The AUC; nan is told as undefined.
+        labels: int64 [n].
+        groups: [n], duplicate groups.
+        replicates: float64 [replicates], of the bootstrap over `groups`.
+        strata: int64 [n], of an AUC within strata.
+
+    References:
+        C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case
+        of the binomial", Biometrika 26 (1934), 404-413.
+    """
+    figure = bootstrapped(value, len(labels), replicates)
+    ends = None if figure.low is not None else _exact_ends(value, labels, groups, strata)
+    return figure if ends is None else Figure(value, len(labels), *ends, "exact")
+
+
+def _exact_ends(
+    value: float, labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
+) -> tuple[float, float] | None:
+    """Of an AUC of 0 or 1, see `auc_figure`; None for any other, and where there is no pair."""
+    pairs = disjoint_pairs(labels, groups, strata) if value in (0.0, 1.0) else 0
+    if not pairs:
+        return None
+    bound = _TAIL ** (1 / pairs)
+    return (bound, 1.0) if value else (0.0, 1 - bound)
+
+
+def auc_difference(
+    first: NDArray[np.floating],
+    second: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    groups: ArrayLike,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Figure:
+    """How much higher the AUC of `first` is than that of `second`, by the paired bootstrap over groups.
+
+    Beside scores that are all the same (their AUC is 0.5, whatever is drawn) the interval is that of
+    the first AUC less 0.5, so that it has a width where the first is perfect.
+
+    Args:
+        first: float [n] scores, higher for Tumor.
+        second: float [n], likewise.
+        labels: int64 [n].
+        groups: [n].
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    ours, theirs = auc_statistic(first, labels), auc_statistic(second, labels)
+    found = difference(ours, theirs, groups, replicates, seed)
+    if found.low is not None or found.value is None or len(np.unique(second)) > 1:
+        return found
+    ends = _exact_ends(found.value + 0.5, labels, groups)
+    if ends is None:
+        return found
+    return Figure(found.value, found.n, ends[0] - 0.5, ends[1] - 0.5, "exact")

@@ -1,0 +1,1 @@
+"""Several stages in a row: what commands like `compare` and `experiment` do."""

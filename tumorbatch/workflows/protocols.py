@@ -1,0 +1,323 @@
+"""`evaluate --protocols`: one model's training under every protocol, and the figures side by side."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorbatch import architectures, bundle, shardset
+from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
+from tumorbatch.bundle import Bundle
+from tumorbatch.checks import differences, given
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import printable
+from tumorbatch.lock import output_lock
+from tumorbatch.report import style
+from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
+from tumorbatch.workflows import checks
+from tumorbatch.workflows import steps as chain
+from tumorbatch.workflows.steps import Parts, ShardsPart, TrainingPart
+
+if TYPE_CHECKING:
+    from tumorbatch.evaluation.compare import Judged
+    from tumorbatch.evaluation.config import Config as EvaluationConfig
+    from tumorbatch.evaluation.protocols import Protocols
+    from tumorbatch.preprocess.classes import SourceFile
+    from tumorbatch.train.config import Config as TrainConfig
+
+log = logging.getLogger(__name__)
+
+PAGE = "protocols.html"
+FIGURE = "protocols.png"
+CSV = "protocols.csv"
+JSON = "protocols.json"
+EVALUATIONS = "evaluations"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to build what is missing.
+
+    Attributes:
+        evaluation: How to evaluate: device, seed, replicates and the like.
+        source: The images of the model's shard set.
+        patients: The table of patients that went into it, or None.
+        weights: What a pretrained network starts from, where the bundle's own start was a file.
+        workers: Decoding processes; None: the cores that this process may use.
+        reuse: Folders with bundles that are taken where they are the very training that is wanted.
+        yes: Start without asking.
+    """
+
+    evaluation: "EvaluationConfig"
+    source: Path = Path("data/raw")
+    patients: Path | None = None
+    weights: str | None = None
+    workers: int | None = None
+    reuse: tuple[Path, ...] = ()
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The model under one protocol.
+
+    Attributes:
+        split_by: The protocol.
+        tfrecords: Its shard set.
+        model: Its bundle.
+    """
+
+    split_by: str
+    tfrecords: Path
+    model: Path
+
+
+def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Protocols":
+    """The model's training under every protocol, evaluated beside the baselines.
+
+    The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, beside the
+    model's own, so that all models share it. Bundles are made in `out`, never under models/: `infer`
+    chooses among those by validation AUC, and a leaky one would win.
+
+    Args:
+        model: A bundle.
+        tfrecords: The shard set that it was trained on.
+        out: Folder for the other bundles, the evaluations and the tables.
+        config: See there.
+
+    Raises:
+        TumorBatchError: As the stages; `ConfigError` without consent to the cost, or where a shard set
+            or a bundle is there that is another one than wanted.
+    """
+    from tumorbatch.evaluation import compare_page, protocols, protocols_page
+
+    name = printable(model.resolve().name)
+    make_folder(out)
+    with output_lock(out, out / ".lock"):
+        names = {PAGE, FIGURE, CSV, JSON}
+        bundles = {f"{model.resolve().name}-{split_by}" for split_by in SPLIT_BY}
+        checks.refuse_foreign(out, {*names, *bundles, EVALUATIONS})
+        remove_temporaries(out, *names)
+        judged = [
+            answer
+            for trained in _built(model, tfrecords, out, config)
+            for answer in _answers(name, trained, out / EVALUATIONS, config.evaluation)
+        ]
+        how = config.evaluation
+        found = protocols.side_by_side(judged, how.replicates, how.seed)
+        write_bytes(out / CSV, compare_page.models_csv(found.comparison).encode())
+        write_bytes(out / FIGURE, style.png(protocols_page.draw(found.comparison)))
+        write_bytes(out / PAGE, protocols_page.page(name, found).encode())
+        write_json(out / JSON, {"model": name, **found.to_dict()})
+    return found
+
+
+def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfig") -> "list[Judged]":
+    """What model and baselines answer under one protocol; evaluated where that is missing."""
+    from tumorbatch.evaluation import baselines
+    from tumorbatch.evaluation.judged import fits, of_baseline, of_model
+
+    of = bundle.load(trained.model)
+    beside = baselines.evaluate(trained.tfrecords, config.seed)
+    evaluation = folder / trained.split_by
+    if not fits(evaluation, of):
+        chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config, beside)
+    judged = of_model(name, of, evaluation)
+    return [judged, *(of_baseline(baseline, judged) for baseline in beside)]
+
+
+def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trained]:
+    """The training under each protocol; shard sets and trainings that are missing are made."""
+    from tumorbatch.preprocess.classes import find_sources
+
+    of = bundle.load(model)
+    _refuse_ignored(of, config)
+    own = checks.load_own(tfrecords, of, model)
+    shards = {
+        split_by: ShardsPart(
+            config.source,
+            _beside(tfrecords, split_by),
+            chain.shard_config(
+                own, tfrecords, split_by=split_by, patients=config.patients,
+                **given(workers=config.workers),
+            ),
+        )
+        for split_by in SPLIT_BY
+        if split_by != own.split_by
+    }  # fmt: skip
+    for part in shards.values():
+        if not part.missing:
+            _refuse_other(part, own, tfrecords)
+    ours = {split_by: out / f"{model.resolve().name}-{split_by}" for split_by in shards}
+    places = {
+        split_by: _reused(of, part, config) or ours[split_by] for split_by, part in shards.items()
+    }
+    needed = any(not (place / bundle.MODEL).is_file() for place in places.values())
+    training = _training(of, model, config, needed)
+    trainings = {
+        split_by: TrainingPart(part.out, places[split_by], training)
+        for split_by, part in shards.items()
+    }
+    parts = Parts(list(shards.values()), list(trainings.values()))
+    missing_sets = [part for part in parts.shards if part.missing]
+    files = find_sources(config.source, missing_sets[0].config.classes) if missing_sets else []
+    if missing_sets:
+        checks.refuse_changed_source(tfrecords, config.source, files)
+    if parts.missing:
+        chain.confirmed(parts.missing, _cost(parts, files, of, own), config.yes)
+    for part in shards.values():
+        if part.missing:
+            new = not os.path.lexists(part.out)
+            chain.make_shards(part)
+            try:
+                _refuse_other(part, own, tfrecords)
+            except ConfigError:
+                if new:  # made here and now: it would only be in the way of the next try
+                    shutil.rmtree(part.out)
+                raise
+    for split_by, wanted in trainings.items():
+        if wanted.missing:
+            chain.make_training(wanted)
+        else:
+            _refuse_other_training(of, wanted, shards[split_by])
+    found = {
+        split_by: Trained(split_by, part.tfrecords, part.out) for split_by, part in trainings.items()
+    }
+    found[own.split_by] = Trained(own.split_by, tfrecords, model)
+    return [found[split_by] for split_by in SPLIT_BY]
+
+
+def _refuse_ignored(of: Bundle, config: Config) -> None:
+    """Raise where an option names what is not there, or what would not be used."""
+    if config.weights is not None and of.architecture not in architectures.PRETRAINED:
+        raise ConfigError(f"{of.architecture} starts from no weights: leave out --weights.")
+    if config.patients is not None and not config.patients.is_file():
+        raise InputError(f"{config.patients}, given with --groups, is not there.")
+    for folder in config.reuse:
+        if not folder.is_dir():
+            raise InputError(f"{folder}, given with --reuse, is no folder.")
+
+
+def _beside(tfrecords: Path, split_by: str) -> Path:
+    named = tfrecords if tfrecords.name not in ("", "..") else tfrecords.resolve()
+    return named.with_name(f"{named.name}-{split_by}")
+
+
+def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
+    """Raise `ConfigError` unless a shard set differs from the model's in its split alone."""
+    wanted = {**own.config, "split_by": part.config.split_by}
+    del wanted["shard_bytes"]
+    changes = [
+        f"{name}: {there} there, {asked} asked for"
+        for name, there, asked in differences(shardset.load(part.out).config, wanted)
+    ]
+    if changes:
+        raise ConfigError(
+            f"{part.out} holds a shard set that does not fit {tfrecords} ({'; '.join(changes)}). Move "
+            "it away, and it is made anew."
+        )
+    checks.refuse_other_images(tfrecords, part.out, same_split=False)
+
+
+def _training(of: Bundle, model: Path, config: Config, needed: bool) -> "TrainConfig":
+    """The configuration that a bundle was trained with; `needed`: something is to be trained by it."""
+    from tumorbatch.train.config import Augmentation, Schedule
+    from tumorbatch.train.config import Config as TrainConfig
+
+    told = of.training
+    try:
+        schedule = Schedule(**told["schedule"])
+        augmentation = None if told["augmentation"] is None else Augmentation(**told["augmentation"])
+        start = _start(of, model, config.weights, needed)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{model / bundle.MODEL} does not say how the model was trained ({error}). Train it again."
+        ) from error
+    return TrainConfig(of.architecture, schedule, augmentation, start, device=config.evaluation.device)
+
+
+def _start(of: Bundle, model: Path, weights: str | None, needed: bool) -> str | None:
+    """`--weights` of the bundle's training."""
+    if of.architecture not in architectures.PRETRAINED:
+        return None
+    before = of.training["weights"]
+    if before is None:
+        return "none"
+    if before["origin"] == "imagenet" or not needed:
+        return "imagenet"
+    if weights is None:
+        raise ConfigError(
+            f"{model} started from the weights in {before['name']}: give that file with --weights."
+        )
+    path = Path(weights)
+    if not path.is_file():
+        raise InputError(f"{path} is no file. {model} started from {before['name']}.")
+    if shardset.file_sha256(path) != before["sha256"]:
+        raise ConfigError(f"{path} is not the file of weights that {model} started from.")
+    return weights
+
+
+def _wanted(of: Bundle, part: ShardsPart) -> dict[str, Any]:
+    """What decides the training under another protocol."""
+    return _deciding(of.training) | {
+        "dataset_sha256": shardset.file_sha256(part.out / DATASET),
+        "split_by": part.config.split_by,
+    }
+
+
+def _reused(of: Bundle, part: ShardsPart, config: Config) -> Path | None:
+    """A bundle in `config.reuse` that is the very training that is wanted."""
+    if part.missing:
+        return None
+    for folder in config.reuse:
+        for path in sorted(folder.glob(f"[!.]*/{bundle.MODEL}")):
+            try:
+                found = bundle.load(path.parent).training
+            except (ConfigError, InputError):
+                continue
+            if _deciding(found) == _wanted(of, part):
+                log.info("%s is taken for the protocol %s", path.parent, part.config.split_by)
+                return path.parent
+    return None
+
+
+def _refuse_other_training(of: Bundle, training: TrainingPart, shards: ShardsPart) -> None:
+    """Raise `ConfigError` unless a bundle that is there is the model's training on another split."""
+    there = bundle.load(training.out)
+    changes = [
+        "another shard set" if name == "dataset_sha256" else f"{name}: {before} there, {now} asked for"
+        for name, before, now in differences(_deciding(there.training), _wanted(of, shards))
+    ]
+    if changes:
+        raise ConfigError(
+            f"{training.out} holds a model that was trained differently ({'; '.join(changes)}). Move "
+            "it away, and it is trained anew."
+        )
+
+
+def _deciding(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two trainings the same."""
+    names = ("architecture", "dataset_sha256", "split_by", "weights", "schedule", "augmentation")
+    return {name: training.get(name) for name in names}
+
+
+def _cost(parts: Parts, files: "Sequence[SourceFile]", of: Bundle, own: Dataset) -> Any:
+    """Of all that is missing."""
+    from tumorbatch.workflows import cost as costs
+
+    total = costs.Cost()
+    for shards in parts.shards:
+        if shards.missing:
+            total += chain.shards_cost(files, own.preprocessing, shards.config.workers)
+    missing = [part for part in parts.trainings if part.missing]
+    if missing:
+        size = own.preprocessing.size
+        speed = costs.recorded(of.training) or chain.speed([], missing[0].config, size)
+        log.info("%s: %.0f images/s, %s", of.architecture, speed.images_per_second, speed.source)
+        images = own.records("train") + own.records("validation")
+        for part in missing:
+            total += chain.training_cost(part, images, size, speed)
+    return total

@@ -1,0 +1,314 @@
+"""Several stages in a row, for commands that need all of them: shard sets, trainings, their cost.
+
+Every part is made by its stage's `run`, which does nothing where the very same part is there already
+and goes on where it was interrupted; so does the whole.
+"""
+
+import functools
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tumorbatch import architectures, bundle
+from tumorbatch.errors import ConfigError
+from tumorbatch.files import read_file
+from tumorbatch.shardset import DATASET, Dataset
+from tumorbatch.status import FileError
+from tumorbatch.workflows import checks
+
+if TYPE_CHECKING:
+    from tumorbatch.evaluation.baselines import Baseline
+    from tumorbatch.evaluation.config import Config as EvaluationConfig
+    from tumorbatch.preprocess.classes import SourceFile
+    from tumorbatch.preprocess.shard import Config as ShardConfig
+    from tumorbatch.preprocessing_config import Preprocessing
+    from tumorbatch.train.config import Config as TrainConfig
+    from tumorbatch.workflows.cost import Cost, Speed
+
+log = logging.getLogger(__name__)
+
+_SAMPLED = 24  # files that are decoded to time the decoding
+_RECORD = 300  # bytes a record has beside its pixels, about
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsPart:
+    """A shard set that is wanted.
+
+    Attributes:
+        source: The images.
+        out: Where it is, or shall be.
+        config: How it is made.
+    """
+
+    source: Path
+    out: Path
+    config: "ShardConfig"
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is not there as a whole."""
+        return not (self.out / DATASET).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPart:
+    """A training that is wanted.
+
+    Attributes:
+        tfrecords: What it is trained on.
+        out: Where its bundle is, or shall be.
+        config: How it is trained.
+    """
+
+    tfrecords: Path
+    out: Path
+    config: "TrainConfig"
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no bundle."""
+        return not (self.out / bundle.MODEL).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that is wanted, in the order in which it is made."""
+
+    shards: Sequence[ShardsPart] = field(default_factory=list)
+    trainings: Sequence[TrainingPart] = field(default_factory=list)
+
+    @property
+    def missing(self) -> str:
+        """`2 shard sets and 4 trainings`, or "" where all is there."""
+        counts = {
+            "shard set": sum(part.missing for part in self.shards),
+            "training": sum(part.missing for part in self.trainings),
+        }
+        told = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        return " and ".join(told)
+
+
+def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig":
+    """The settings that made a shard set, with some of them changed.
+
+    Args:
+        dataset: Its description.
+        folder: Where it is; its manifest knows which folder of the source holds which class.
+        changes: Attributes of `preprocess.stage.Config`.
+
+    Raises:
+        InputError: The manifest is missing or damaged.
+        ConfigError: A table of patients went into it, and none is given.
+    """
+    from tumorbatch.preprocess.shard import Config
+    from tumorbatch.preprocess.splits import Fractions
+
+    if dataset.patients is not None and changes.get("patients") is None:
+        raise ConfigError(
+            f"{folder} was made with a table of patients: give the same one with --groups FILE."
+        )
+    own: dict[str, Any] = {
+        "preprocessing": dataset.preprocessing,
+        "classes": _class_folders(folder),
+        "split_by": dataset.split_by,
+        "patient_id": dataset.patient_id,
+        "fractions": Fractions(**dataset.fractions),
+        "seed": dataset.seed,
+        "shard_bytes": dataset.shard_bytes,
+    }
+    return Config(**{**own, **changes})
+
+
+def _class_folders(folder: Path) -> dict[str, str]:
+    """{class: its folder in the source}, from the paths in the manifest."""
+    found: dict[str, set[str]] = {}
+    for path, name in zip(*checks.columns(folder, "path", "class"), strict=True):
+        found.setdefault(name, set()).add(path.split("/", 1)[0])
+    return {name: folders.pop() for name, folders in found.items() if len(folders) == 1}
+
+
+def shards_cost(files: "Sequence[SourceFile]", preprocessing: "Preprocessing", workers: int) -> "Cost":
+    """Of one shard set, from the time that a few of its files take now.
+
+    Args:
+        files: The source.
+        preprocessing: What is done to them.
+        workers: Processes.
+    """
+    from tumorbatch.preprocess.pixels import process
+    from tumorbatch.workflows.cost import Cost
+
+    some = files[:: math.ceil(len(files) / _SAMPLED)]
+    started = time.monotonic()
+    for source in some:
+        try:
+            data, _ = read_file(source.file)
+            process(data, preprocessing)
+        except FileError:
+            continue  # costs what it costs; `shard` gives it a row
+    seconds = (time.monotonic() - started) * len(files) / len(some) / workers
+    size = len(files) * (preprocessing.size**2 + _RECORD)
+    return Cost(seconds, seconds, size, size)  # the spool holds every record once more
+
+
+def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) -> "Speed":
+    """How fast a training is: as one that is finished was, or as a few steps now show.
+
+    Args:
+        finished: Trainings like it.
+        config: The training.
+        size: Side of the images, pixels.
+    """
+    from tumorbatch.runtime import load_tensorflow
+    from tumorbatch.workflows import cost
+
+    for part in finished:
+        known = cost.recorded(bundle.load(part.out).training)
+        if known is not None:
+            return known
+    load_tensorflow(config.threads, config.onednn)
+    return cost.probed(config, size)
+
+
+def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") -> "Cost":
+    """Of one training.
+
+    Args:
+        part: The training.
+        images: Of training and validation split together.
+        size: Side of the images, pixels.
+        speed: Measured.
+    """
+    from tumorbatch.runtime import load_tensorflow
+    from tumorbatch.workflows import cost
+
+    load_tensorflow(part.config.threads, part.config.onednn)
+    return cost.training(speed, part.config, images, _parameters(part.config.architecture, size))
+
+
+@functools.lru_cache
+def _parameters(architecture: str, size: int) -> int:
+    """Numbers that a network of this architecture holds."""
+    count = int(architectures.build(architecture, size).count_params())
+    forget()
+    return count
+
+
+def forget() -> None:
+    """Give back what Keras keeps of the networks so far."""
+    if "keras" in sys.modules:
+        import keras
+
+        keras.backend.clear_session()
+
+
+def confirmed(what: str, cost: "Cost", yes: bool) -> None:
+    """Say what is to be made and what it costs, and go on only where that is wanted.
+
+    Args:
+        what: What is missing.
+        cost: Of it.
+        yes: Whether consent was given beforehand.
+
+    Raises:
+        ConfigError: Without consent: the answer was no, or there is no terminal to ask on.
+    """
+    told = f"This makes {what}: {cost.told()}."
+    if yes:
+        log.info("%s", told)
+        return
+    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
+        raise ConfigError(f"{told} Nothing was started: give --yes to start it.")
+    click.echo(told, err=True)
+    try:
+        agreed = click.confirm("Start?", err=True)
+    except click.Abort:  # Ctrl-D; Ctrl-C where no session watches
+        agreed = False
+    if not agreed:
+        raise ConfigError("Nothing was started.")
+
+
+def make_shards(part: ShardsPart) -> Dataset:
+    """The shard set, made or brought up to date where it is not what it should be.
+
+    Raises:
+        TumorBatchError: As `preprocess.shard.run`.
+    """
+    from tumorbatch.preprocess import shard
+
+    if part.missing:
+        log.info("making the shard set %s", part.out)
+    return shard.run(part.source, part.out, part.config).dataset
+
+
+def make_training(part: TrainingPart) -> bundle.Bundle:
+    """The trained bundle, made where it is not there.
+
+    Raises:
+        TumorBatchError: As `train.training.run`.
+    """
+    from tumorbatch.train import training
+
+    if part.missing:
+        log.info("training %s on %s", part.out, part.tfrecords)
+    made = training.run(part.tfrecords, part.out, part.config).bundle
+    forget()
+    return made
+
+
+def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
+    """Where a bundle's evaluation is, or shall be: by its name; where that is taken, by its id too.
+
+    Results of another model of that name, on an external shard set, or at a threshold that the bundle
+    does not have, stay as they are.
+    """
+    from tumorbatch.evaluation.judged import fits
+    from tumorbatch.evaluation.results import METRICS
+
+    folder = results / model.resolve().name
+    try:
+        about = json.loads((folder / METRICS).read_bytes())
+        # At another threshold it is somebody's answer too, or another bundle's of the same weights.
+        outdated = about["model"]["model_id"] == of.model_id and about["protocol"] != "external"
+    except FileNotFoundError:
+        outdated = True
+    except (OSError, ValueError, KeyError, TypeError):
+        outdated = False
+    if outdated or fits(folder, of):
+        return folder
+    return results / f"{model.resolve().name}-{of.model_id.rsplit('-', 1)[1]}"
+
+
+def make_evaluation(
+    model: Path, tfrecords: Path, out: Path, config: "EvaluationConfig", beside: "Sequence[Baseline]"
+) -> None:
+    """Evaluate a bundle on its own shard set; the bundle stays as it is.
+
+    Args:
+        model: The bundle.
+        tfrecords: Its shard set.
+        out: Folder of the results: free, or of this bundle.
+        config: How.
+        beside: The baselines on that shard set.
+
+    Raises:
+        TumorBatchError: As `train.evaluation.run`.
+    """
+    from tumorbatch.runtime import load_tensorflow
+
+    log.info("evaluating %s on %s", model, tfrecords)
+    load_tensorflow()
+    from tumorbatch.evaluation import evaluate as evaluation
+
+    config = replace(config, as_is=True, external=False, rule=None, overwrite=True)
+    evaluation.run(model, tfrecords, out, config, beside)
+    forget()

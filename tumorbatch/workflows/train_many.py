@@ -1,0 +1,62 @@
+"""Several trainings, one after another; one that fails does not end the others."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tumorbatch.errors import ExitCode, TryAgainError, TumorBatchError
+from tumorbatch.train.config import Config
+from tumorbatch.train.training import Report
+from tumorbatch.train.training import run as train
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one training ended.
+
+    Attributes:
+        name: Of its bundle.
+        out: Its bundle.
+        result: The receipt, or the error that ended it.
+    """
+
+    name: str
+    out: Path
+    result: Report | Exception
+
+
+def run(tfrecords: Path, folder: Path, trainings: Mapping[str, Config]) -> Iterator[Outcome]:
+    """Train each, into the folder of its name under `folder`, and say how it ended.
+
+    A signal ends the series. The same series again skips what is done and goes on where it was.
+    """
+    for name, config in trainings.items():
+        log.info("training %s", name)
+        try:
+            yield Outcome(name, folder / name, train(tfrecords, folder / name, config))
+        except TumorBatchError as error:
+            log.error("%s failed: %s", name, error)
+            yield Outcome(name, folder / name, error)
+        except Exception as error:  # a bug in one training is no reason to lose the night
+            log.exception("%s failed", name)
+            yield Outcome(name, folder / name, error)
+        _forget()
+
+
+def _forget() -> None:
+    """Give back what Keras keeps of the last network."""
+    import keras
+
+    keras.backend.clear_session()
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Of the first failure that no second attempt will mend, else of the first; 0 without one."""
+    errors = [outcome.result for outcome in outcomes if isinstance(outcome.result, Exception)]
+    errors.sort(key=lambda error: isinstance(error, TryAgainError))
+    if not errors:
+        return ExitCode.OK
+    return errors[0].exit_code if isinstance(errors[0], TumorBatchError) else ExitCode.BUG
