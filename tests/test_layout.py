@@ -88,7 +88,8 @@ def test_the_wheel_holds_every_module_and_nothing_else(checkout: Path, wheel: Pa
     files = {
         f"tumorbatch/{path.relative_to(checkout / name if name == 'tumorbatch' else checkout)}"
         for name in FOLDERS
-        for path in (checkout / name).rglob("*.py")
+        for path in (checkout / name).rglob("*")
+        if path.suffix in (".py", ".jinja", ".css")
     }
     assert len(files) > 30
     assert {name for name in names if name.startswith("tumorbatch/")} == {

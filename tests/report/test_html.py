@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tumorbatch.files import visible
-from tumorbatch.report.html import Code, Column, Page, Picture, Strong, escaped
+from tumorbatch.report.html import Code, Column, Page, Picture, Strong
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IHDR" + (300).to_bytes(4, "big") + (200).to_bytes(4, "big")
 VOID = {"meta", "img", "br", "link"}
@@ -123,7 +123,7 @@ def test_the_same_page_is_the_same_text() -> None:
 
 
 def test_a_row_must_have_a_cell_for_each_column() -> None:
-    with pytest.raises(ValueError, match="argument"):
+    with pytest.raises(ValueError, match="1 cells, and the table 2 columns"):
         Page("t").table(["a", "b"], [["only one"]])
 
 
@@ -142,4 +142,11 @@ def test_a_title_of_no_latin_letter_has_an_anchor() -> None:
 
 
 def test_quotes_are_escaped_for_attributes() -> None:
-    assert escaped("\"'<&>") == "&quot;&#x27;&lt;&amp;&gt;"
+    page = Page("t")
+    page.figure(PNG, "\"'<&>")
+    assert 'alt="&#34;&#39;&lt;&amp;&gt;"' in page.html()
+
+
+def test_template_syntax_in_a_name_is_text() -> None:
+    page = Page("{{ 7 * 7 }} {% raw %} {# gone #}")
+    assert "<h1>{{ 7 * 7 }} {% raw %} {# gone #}</h1>" in page.html()
