@@ -297,6 +297,17 @@ def test_evaluation_and_training_take_nothing_of_preprocess(imports: list[Import
     ]
 
 
+def test_only_the_command_line_talks_to_the_terminal() -> None:
+    for path in MODULES:
+        if path.parent.name != "cli":
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            names = {
+                alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+            }
+            names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+            assert "click" not in names, path
+
+
 def test_no_module_imports_itself_through_others(imports: list[Import]) -> None:
     modules = {_module_name(path).removesuffix(".__init__") for path in MODULES}
 

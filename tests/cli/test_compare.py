@@ -22,10 +22,10 @@ from tumorbatch.statistics.intervals import Figure
 @pytest.fixture(scope="module")
 def trained(model: Path, shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder: tfrecords/, models/cnn1, models/cnn2, and a comparison of the two."""
-    from tumorbatch.cli.compare import Config, run
     from tumorbatch.train.config import Config as TrainConfig
     from tumorbatch.train.config import Schedule
     from tumorbatch.train.training import run as train
+    from tumorbatch.workflows.compare import Config, run
 
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(shard_set, folder / "tfrecords")
@@ -260,7 +260,7 @@ def test_results_of_another_model_of_that_name_stay(work: Path, invoke: Any) -> 
 
 
 def test_names_are_as_long_as_it_takes_to_tell_bundles_apart() -> None:
-    from tumorbatch.cli.compare import _names
+    from tumorbatch.workflows.compare import _names
 
     assert _names([Path("/a/models/cnn1"), Path("/a/models/cnn2")]) == ["cnn1", "cnn2"]
     assert _names([Path("/a/x/cnn1"), Path("/b/x/cnn1"), Path("/b/x/cnn2")]) == [
@@ -290,8 +290,9 @@ def protocols(trained: Path, sample: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("protocols") / "work"
     shutil.copytree(trained, folder)
     how = EvaluationConfig(device="cpu", gallery=0)
-    config = Config(how, source=sample, workers=2, yes=True)
-    run(folder / "models/cnn1", folder / "tfrecords", folder / "results/protocols/cnn1", config)
+    config = Config(how, source=sample, workers=2)
+    out = folder / "results/protocols/cnn1"
+    run(folder / "models/cnn1", folder / "tfrecords", out, config, consent=lambda *_: None)
     return folder
 
 

@@ -21,15 +21,15 @@ NAMES = ["clahe-seed3", "clahe-seed4", "plain-seed3", "plain-seed4"]
 @pytest.fixture(scope="module")
 def done(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished experiment of two seeds. Do not change it."""
-    from tumorbatch.cli.experiment import Config, run
     from tumorbatch.preprocessing_config import Preprocessing
     from tumorbatch.train.config import Config as TrainConfig
     from tumorbatch.train.config import Schedule
+    from tumorbatch.workflows.clahe_experiment import Config, run
 
     out = tmp_path_factory.mktemp("experiment") / "clahe"
     shards = ShardConfig(preprocessing=Preprocessing(size=32), seed=3, workers=2)
     training = TrainConfig("cnn1", Schedule(epochs=1, batch_size=16, seed=3), device="cpu")
-    run(sample, out, Config(shards, training, seeds=2, yes=True))
+    run(sample, out, Config(shards, training, seeds=2), consent=lambda *_: None)
     return out
 
 

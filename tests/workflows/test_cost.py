@@ -1,14 +1,7 @@
-"""What is said before costly work starts, and the consent to it."""
+"""What trainings cost, from a measured speed."""
 
-import io
-import sys
-
-import pytest
-
-from tumorbatch.errors import ConfigError
 from tumorbatch.train.config import Config, Schedule
 from tumorbatch.workflows.cost import Cost, Speed, probed, recorded, training
-from tumorbatch.workflows.steps import confirmed
 
 
 def test_costs_add_up_and_the_worst_moment_counts_once() -> None:
@@ -41,33 +34,3 @@ def test_the_probe_times_real_steps_of_every_phase() -> None:
     found = probed(config, 32)
     assert found.epochs == 9
     assert 1 < found.images_per_second < 1e6
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("answer", "starts"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_on_a_terminal_it_asks(
-    answer: str, starts: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "stdin", _Terminal(answer))
-    if starts:
-        confirmed("1 training", Cost(90, 90, 1, 1), yes=False)
-    else:
-        with pytest.raises(ConfigError, match=r"Nothing was started\.$"):
-            confirmed("1 training", Cost(90, 90, 1, 1), yes=False)
-    assert "This makes 1 training: about 2 minutes, 1 MB of disk" in capsys.readouterr().err
-
-
-def test_without_a_terminal_it_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    with pytest.raises(ConfigError, match=r"This makes 1 training: .* give --yes to start it"):
-        confirmed("1 training", Cost(90, 90, 1, 1), yes=False)
-
-
-def test_a_closed_standard_input_is_no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
-    with pytest.raises(ConfigError, match="give --yes"):
-        confirmed("1 training", Cost(90, 90, 1, 1), yes=False)

@@ -1,36 +1,16 @@
-"""`compare`: all bundles in one table, beside the report's figures and baselines."""
+"""The command `compare`: all bundles in one table, beside the report's figures and baselines."""
 
-import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from tumorbatch import bundle, shardset
-from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
-from tumorbatch.bundle import Bundle
+from tumorbatch import shardset
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
-from tumorbatch.errors import ConfigError, ExitCode, InputError
-from tumorbatch.files import printable, visible
-from tumorbatch.lock import output_lock
-from tumorbatch.runtime import resolve
-from tumorbatch.workflows import checks
-from tumorbatch.workflows import steps as chain
-
-if TYPE_CHECKING:
-    from tumorbatch.evaluation.compare import Comparison, Judged
-
-log = logging.getLogger(__name__)
-
-MODELS_CSV = "models.csv"
-PAIRS_CSV = "pairs.csv"
-PAGE = "compare.html"
-JSON = "compare.json"
+from tumorbatch.errors import ExitCode
+from tumorbatch.files import printable
 
 
 @click.command()
@@ -84,167 +64,18 @@ def compare(
     with session(quiet, "Evaluations that are finished are kept: the same command does the rest."):
         for folder in tfrecords:
             shardset.load(folder)  # what was named must be there
-        config = Config(tfrecords or tuple(sorted(Path().glob("tfrecords*"))), results, device, seed)
+        from tumorbatch.workflows import compare as workflow
+
+        config = workflow.Config(
+            tfrecords or tuple(sorted(Path().glob("tfrecords*"))), results, device, seed
+        )
         out = out or results / "compare"
-        found = run(models or (Path("models"),), out, config)
+        found = workflow.run(models or (Path("models"),), out, config)
         if not quiet:
             from tumorbatch.cli.tables import comparison_table
+            from tumorbatch.workflows.compare import MODELS_CSV, PAGE
 
             comparison_table(found)
             say(f"{printable(str(out / PAGE))} has the details, {MODELS_CSV} the numbers.")
     incomplete = found.missing or found.alone
     sys.exit(ExitCode.SOME_ERRORS if incomplete else ExitCode.OK)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """How to compare.
-
-    Attributes:
-        tfrecords: Shard sets that may be those of the models.
-        results: Folder of the evaluations.
-        device: "auto", "cpu" or "gpu".
-        seed: Of baselines and bootstrap.
-    """
-
-    tfrecords: Sequence[Path] = ()
-    results: Path = Path("results")
-    device: str = "auto"
-    seed: int = 0
-
-
-def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
-    """Evaluate what has no evaluation, compare all, and write the tables to `out`.
-
-    Raises:
-        InputError: There is no bundle at all, or none that can be compared.
-        OutputError: `out` or an evaluation cannot be written.
-        TryAgainError: Another process is writing `out`.
-    """
-    from tumorbatch.evaluation import compare as analysis
-
-    if config.device == "gpu":
-        resolve(config.device)  # a missing GPU is no fault of a model's
-    names = (MODELS_CSV, PAIRS_CSV, PAGE, JSON)
-    if out.is_dir():
-        checks.refuse_foreign(out, names)
-    folders = list(_bundles(models))
-    known = checks.shard_sets(config.tfrecords)
-    missing: dict[str, str] = {}
-    judged = []
-    for name, folder in folders:
-        try:
-            judged.append(_judged(name, folder, known, config))
-        except (ConfigError, InputError) as error:
-            log.warning("%s is left out: %s", name, error)
-            missing[name] = printable(str(error))
-    if not judged:
-        if missing:
-            raise InputError("None of these models can be compared. " + " ".join(missing.values()))
-        raise InputError(
-            f"{', '.join(map(str, models))} holds no model bundle. Train one with `tumorbatch train`."
-        )
-    beside, alone = _baselines(judged, known, config.seed)
-    found = analysis.compare([*judged, *beside], missing, alone, seed=config.seed)
-    make_folder(out)
-    with output_lock(out, out / ".lock"):
-        remove_temporaries(out, *names)
-        publish(found, out)
-    return found
-
-
-def publish(found: "Comparison", out: Path) -> None:
-    """Write the comparison's four files."""
-    from tumorbatch.evaluation import compare_page
-
-    write_bytes(out / MODELS_CSV, compare_page.models_csv(found).encode())
-    write_bytes(out / PAIRS_CSV, compare_page.pairs_csv(found).encode())
-    write_bytes(out / PAGE, compare_page.page(found).encode())
-    write_json(out / JSON, found.to_dict())
-
-
-def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Name and folder of each bundle, each bundle once."""
-    folders: list[Path] = []
-    for path in models:
-        if (path / bundle.MODEL).exists():
-            folders.append(path)
-        elif path.is_dir():
-            # A folder without model.json may be a bundle that lost it: said, unless it is a folder of
-            # something else.
-            inside = sorted(
-                entry for entry in path.iterdir() if entry.name[0] != "." and entry.is_dir()
-            )
-            folders += [entry for entry in inside if _is_bundle(entry)]
-        else:
-            raise InputError(f"{path} is no folder. Give a bundle, or a folder of bundles.")
-    unique = list({folder.resolve(): folder for folder in folders})
-    yield from zip(_names(unique), unique, strict=True)
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of each path: as few as tell all of them apart."""
-    count = 1
-    names = [folder.name for folder in folders]
-    while len(set(names)) < len(names):
-        count += 1
-        names = ["/".join(folder.parts[-count:]) for folder in folders]
-    return [visible(printable(name)) for name in names]
-
-
-def _is_bundle(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (bundle.MODEL, bundle.WEIGHTS))
-
-
-def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> "Judged":
-    from tumorbatch.evaluation.judged import fits, of_model
-
-    of = bundle.load(folder)
-    bundle.check_weights(folder, of)
-    evaluation = chain.evaluation_folder(folder, of, config.results)
-    if not fits(evaluation, of):
-        _evaluate(folder, of, evaluation, known, config)
-    return of_model(name, of, evaluation)
-
-
-def _evaluate(
-    folder: Path, of: Bundle, evaluation: Path, known: dict[str, Path], config: Config
-) -> None:
-    from tumorbatch.evaluation import baselines
-    from tumorbatch.evaluation.config import Config as EvaluationConfig
-
-    tfrecords = known.get(str(of.training.get("dataset_sha256")))
-    if tfrecords is None:
-        raise InputError(
-            f"{folder} has no evaluation in {config.results}, and the shard set that it was trained "
-            "on is not among those given. Give it with --tfrecords."
-        )
-    how = EvaluationConfig(device=config.device, seed=config.seed)
-    beside = baselines.evaluate(tfrecords, config.seed)
-    chain.make_evaluation(folder, tfrecords, evaluation, how, beside)
-
-
-def _baselines(
-    judged: "Sequence[Judged]", known: dict[str, Path], seed: int
-) -> "tuple[list[Judged], dict[str, str]]":
-    """The baselines of every shard set that is found; {names of models: why they have none}."""
-    from tumorbatch.evaluation import baselines
-    from tumorbatch.evaluation.judged import of_baseline
-
-    found: list[Judged] = []
-    alone: dict[str, str] = {}
-    for dataset in dict.fromkeys(one.dataset for one in judged):
-        models = [one for one in judged if one.dataset == dataset]
-        names = ", ".join(one.name for one in models)
-        if dataset not in known:
-            alone[names] = "the shard set is not among those given by --tfrecords"
-            continue
-        try:
-            beside = baselines.evaluate(known[dataset], seed)
-        except InputError as error:
-            alone[names] = printable(str(error))
-            continue
-        found += [of_baseline(baseline, models[0]) for baseline in beside]
-    for names, why in alone.items():
-        log.warning("no baselines beside %s: %s", names, why)
-    return found, alone

@@ -1,4 +1,4 @@
-"""Commands that judge models: evaluate."""
+"""The command `evaluate`: judge a model on the test split of its shard set."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,14 @@ import click
 from click.core import ParameterSource
 
 from tumorbatch.cli import options
+from tumorbatch.cli.consent import asked
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
-from tumorbatch.workflows import protocols as protocol_commands
 
 if TYPE_CHECKING:
-    from tumorbatch.evaluation.baselines import Baseline
+    from tumorbatch.evaluation.protocols import Protocols
 
 # Options that mean nothing with --protocols, and nothing without it.
 _NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite")
@@ -158,47 +158,21 @@ def evaluate(
         load_tensorflow()  # before anything that brings it along
         if protocols:
             out = out or Path("results/protocols") / folder.resolve().name
-            how = protocol_commands.Config(config, source, patients, weights, reuse=reuse, yes=yes)
-            _protocols(folder, tfrecords, out, how, as_json, quiet)
+            from tumorbatch.workflows import protocols as workflow
+
+            how = workflow.Config(config, source, patients, weights, reuse=reuse)
+            result = workflow.run(folder, tfrecords, out, how, asked(yes))
+            _print_protocols(folder, out, result, as_json, quiet)
             return
         from tumorbatch.cli.summaries import evaluation_report
-        from tumorbatch.evaluation import baselines
-        from tumorbatch.evaluation import evaluate as evaluation
+        from tumorbatch.workflows import evaluate as evaluation
 
         out = out or Path("results") / folder.resolve().name
-        if external:
-            beside, copies = _external(folder, tfrecords, trained_on, seed)
-        elif trained_on is not None:
-            raise ConfigError("--trained-on needs --external.")
-        else:
-            beside, copies = baselines.evaluate(tfrecords, seed), None
-        report = evaluation.run(folder, tfrecords, out, config, beside, copies)
+        report = evaluation.run(folder, tfrecords, out, config, trained_on)
         if as_json:
             say(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:
             say(evaluation_report(report, out))
-
-
-def _external(
-    model: Path, tfrecords: Path, trained_on: Path | None, seed: int
-) -> "tuple[list[Baseline], dict[str, str] | None]":
-    """What the model's own shard set says of another one: baselines, and which images it knows."""
-    from tumorbatch import bundle
-    from tumorbatch.evaluation import baselines
-    from tumorbatch.preprocess import overlap
-    from tumorbatch.workflows import checks
-
-    of = bundle.load(model)
-    if trained_on is None:
-        known = checks.shard_sets(sorted(Path().glob("tfrecords*")))
-        trained_on = known.get(str(of.training.get("dataset_sha256")))
-    else:
-        checks.load_own(trained_on, of, model)
-    if trained_on is None:
-        return [], None
-    # Not its test split: the model has not seen that.
-    copies = overlap.copies(tfrecords, trained_on, ("train", "validation"))
-    return baselines.evaluate(trained_on, seed, external=tfrecords), copies
 
 
 def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:
@@ -210,19 +184,14 @@ def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: boo
             raise ConfigError(f"{parameter.opts[0]} {how} --protocols.")
 
 
-def _protocols(
-    model: Path,
-    tfrecords: Path,
-    out: Path,
-    config: protocol_commands.Config,
-    as_json: bool,
-    quiet: bool,
+def _print_protocols(
+    model: Path, out: Path, protocols: "Protocols", as_json: bool, quiet: bool
 ) -> None:
-    found = protocol_commands.run(model, tfrecords, out, config)
     if as_json:
-        say(json.dumps({"out": printable(str(out)), **found.to_dict()}))
+        say(json.dumps({"out": printable(str(out)), **protocols.to_dict()}))
     elif not quiet:
         from tumorbatch.cli.tables import protocols_table
+        from tumorbatch.workflows.protocols import PAGE
 
-        protocols_table(printable(model.resolve().name), found)
-        say(f"{printable(str(out / protocol_commands.PAGE))} has the details.")
+        protocols_table(printable(model.resolve().name), protocols)
+        say(f"{printable(str(out / PAGE))} has the details.")

@@ -19,7 +19,7 @@ from tumorbatch.report import style
 from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
 from tumorbatch.workflows import checks
 from tumorbatch.workflows import steps as chain
-from tumorbatch.workflows.steps import Parts, ShardsPart, TrainingPart
+from tumorbatch.workflows.steps import Consent, Parts, ShardsPart, TrainingPart
 
 if TYPE_CHECKING:
     from tumorbatch.evaluation.compare import Judged
@@ -48,7 +48,6 @@ class Config:
         weights: What a pretrained network starts from, where the bundle's own start was a file.
         workers: Decoding processes; None: the cores that this process may use.
         reuse: Folders with bundles that are taken where they are the very training that is wanted.
-        yes: Start without asking.
     """
 
     evaluation: "EvaluationConfig"
@@ -57,7 +56,6 @@ class Config:
     weights: str | None = None
     workers: int | None = None
     reuse: tuple[Path, ...] = ()
-    yes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Trained:
     model: Path
 
 
-def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Protocols":
+def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> "Protocols":
     """The model's training under every protocol, evaluated beside the baselines.
 
     The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, beside the
@@ -86,11 +84,12 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Protocols":
         model: A bundle.
         tfrecords: The shard set that it was trained on.
         out: Folder for the other bundles, the evaluations and the tables.
-        config: See there.
+        config: How to build what is missing.
+        consent: Is asked before anything is made.
 
     Raises:
-        TumorBatchError: As the stages; `ConfigError` without consent to the cost, or where a shard set
-            or a bundle is there that is another one than wanted.
+        TumorBatchError: As the stages and `consent`; `ConfigError` where a shard set or a bundle is
+            there that is another one than wanted.
     """
     from tumorbatch.evaluation import compare_page, protocols, protocols_page
 
@@ -103,7 +102,7 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config) -> "Protocols":
         remove_temporaries(out, *names)
         judged = [
             answer
-            for trained in _built(model, tfrecords, out, config)
+            for trained in _built(model, tfrecords, out, config, consent)
             for answer in _answers(name, trained, out / EVALUATIONS, config.evaluation)
         ]
         how = config.evaluation
@@ -129,7 +128,7 @@ def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfi
     return [judged, *(of_baseline(baseline, judged) for baseline in beside)]
 
 
-def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trained]:
+def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> list[Trained]:
     """The training under each protocol; shard sets and trainings that are missing are made."""
     from tumorbatch.preprocess.classes import find_sources
 
@@ -167,7 +166,7 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config) -> list[Trai
     if missing_sets:
         checks.refuse_changed_source(tfrecords, config.source, files)
     if parts.missing:
-        chain.confirmed(parts.missing, _cost(parts, files, of, own), config.yes)
+        consent(parts.missing, _cost(parts, files, of, own))
     for part in shards.values():
         if part.missing:
             new = not os.path.lexists(part.out)

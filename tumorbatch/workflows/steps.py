@@ -10,12 +10,10 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from tumorbatch import architectures, bundle
 from tumorbatch.errors import ConfigError
@@ -34,6 +32,9 @@ if TYPE_CHECKING:
     from tumorbatch.workflows.cost import Cost, Speed
 
 log = logging.getLogger(__name__)
+
+# Called before anything is made, with what is missing and its cost; raises `ConfigError` if refused.
+Consent = Callable[[str, "Cost"], None]
 
 _SAMPLED = 24  # files that are decoded to time the decoding
 _RECORD = 300  # bytes a record has beside its pixels, about
@@ -209,32 +210,6 @@ def forget() -> None:
         import keras
 
         keras.backend.clear_session()
-
-
-def confirmed(what: str, cost: "Cost", yes: bool) -> None:
-    """Say what is to be made and what it costs, and go on only where that is wanted.
-
-    Args:
-        what: What is missing.
-        cost: Of it.
-        yes: Whether consent was given beforehand.
-
-    Raises:
-        ConfigError: Without consent: the answer was no, or there is no terminal to ask on.
-    """
-    told = f"This makes {what}: {cost.told()}."
-    if yes:
-        log.info("%s", told)
-        return
-    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
-        raise ConfigError(f"{told} Nothing was started: give --yes to start it.")
-    click.echo(told, err=True)
-    try:
-        agreed = click.confirm("Start?", err=True)
-    except click.Abort:  # Ctrl-D; Ctrl-C where no session watches
-        agreed = False
-    if not agreed:
-        raise ConfigError("Nothing was started.")
 
 
 def make_shards(part: ShardsPart) -> Dataset:

@@ -1,0 +1,59 @@
+"""Evaluate a bundle beside the baselines, on its own shard set or on an external one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tumorbatch import bundle
+from tumorbatch.errors import ConfigError
+from tumorbatch.evaluation import baselines
+from tumorbatch.evaluation import evaluate as evaluation
+from tumorbatch.evaluation.baselines import Baseline
+from tumorbatch.evaluation.config import Config, Report
+from tumorbatch.preprocess import overlap
+from tumorbatch.workflows import checks
+
+
+def run(
+    model: Path, tfrecords: Path, out: Path, config: Config, trained_on: Path | None = None
+) -> Report:
+    """Evaluate a bundle and write the results to `out`.
+
+    TensorFlow must have been set up (`runtime.load_tensorflow`).
+
+    Args:
+        model: The bundle.
+        tfrecords: The shard set that it was trained on or, with `config.external`, another one.
+        out: Folder of the results.
+        config: How to evaluate.
+        trained_on: With `config.external`, the shard set that the bundle was trained on. None: it is
+            looked for among the tfrecords* folders of the working folder.
+
+    Raises:
+        ConfigError: `trained_on` without `config.external`, or not what the bundle was trained on.
+        TumorBatchError: As `evaluation.evaluate.run`.
+    """
+    copies = None
+    if config.external:
+        beside, copies = _external(model, tfrecords, trained_on, config.seed)
+    elif trained_on is not None:
+        raise ConfigError("--trained-on needs --external.")
+    else:
+        beside = baselines.evaluate(tfrecords, config.seed)
+    return evaluation.run(model, tfrecords, out, config, beside, copies)
+
+
+def _external(
+    model: Path, tfrecords: Path, trained_on: Path | None, seed: int
+) -> tuple[Sequence[Baseline], dict[str, str] | None]:
+    """Return the baselines and the known images of an external set, as the model's own set has them."""
+    description = bundle.load(model)
+    if trained_on is None:
+        known = checks.shard_sets(sorted(Path().glob("tfrecords*")))
+        trained_on = known.get(str(description.training.get("dataset_sha256")))
+    else:
+        checks.load_own(trained_on, description, model)
+    if trained_on is None:
+        return [], None
+    # Not its test split: the model has not seen that.
+    copies = overlap.copies(tfrecords, trained_on, ("train", "validation"))
+    return baselines.evaluate(trained_on, seed, external=tfrecords), copies
