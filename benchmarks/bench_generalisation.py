@@ -11,7 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.train import training
 from tumorbatch.train.config import Augmentation, Config, schedule
 
@@ -54,7 +54,7 @@ def main() -> None:
             report = training.run(options.tfrecords, Path(folder) / str(number), config)
             figures = report.metrics["validation"]["figures"]
             told = " | ".join(
-                Figure.from_dict(figures[of]).told() for of in ("auc", "accuracy", "log_loss")
+                Estimate.from_dict(figures[of]).text() for of in ("auc", "accuracy", "log_loss")
             )
             print(
                 f"{name} | {told} | {report.bundle.training['best_epoch']} | {report.seconds:.0f}",

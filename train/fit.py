@@ -268,7 +268,7 @@ def _close_epoch(
 
 def _accuracy(value: float, n: int) -> str:
     """With its interval: it is the figure that is quoted."""
-    return f"{proportion(round(value * n), n).told()} of {n:,}"
+    return f"{proportion(round(value * n), n).text()} of {n:,}"
 
 
 def _look_back(at: Position, schedule: Schedule) -> None:

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from tests.bundles import rewrite
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +348,7 @@ def test_the_page_names_each_protocol_in_words(protocols: Path) -> None:
         assert words in html
     assert "copies and near copies of test images were trained on" in html
     for row in _protocol_rows(protocols):
-        assert Figure.from_dict(row["figures"]["auc"]).told() in html
+        assert Estimate.from_dict(row["figures"]["auc"]).text() in html
     assert (folder / "protocols.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "protocols.csv").read_text().splitlines()) == 13
 

@@ -19,7 +19,7 @@ from tumorbatch.evaluation.compare import (
     row,
 )
 from tumorbatch.evaluation.protocols import side_by_side
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 N = 120
 GROUPS = np.arange(N) // 2
@@ -75,7 +75,7 @@ def test_figures_are_scikit_learns() -> None:
 def test_undefined_is_not_zero() -> None:
     of = row(DUMB, 50)
     assert of.figures["precision"].value is None  # nobody is called Tumor
-    assert of.figures["precision"].told() == "undefined"
+    assert of.figures["precision"].text() == "undefined"
     assert of.figures["recall"].value == 0
     assert of.figures["auc"].value == 0.5
 
@@ -146,7 +146,7 @@ def test_the_page_has_every_row_and_escapes_names() -> None:
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)" in html
     assert "&lt;b&gt;: gone" in html
-    assert row(nasty, 50).figures["auc"].told() in html
+    assert row(nasty, 50).figures["auc"].text() in html
     assert "95 / 95 / 95 / 95" in html
 
 
@@ -161,7 +161,7 @@ def test_what_beats_no_baseline_is_told_in_words(found: Comparison) -> None:
 
 def test_an_interval_that_ends_below_zero_shows_it() -> None:
     def told(value: float, low: float, high: float) -> str:
-        return compare_page.signed(Figure(value, 9, low, high, "bootstrap"))
+        return compare_page.signed(Estimate(value, 9, low, high, "bootstrap"))
 
     assert told(0.007, -0.00004, 0.016) == "+0.007 (-0.000 to +0.016)"
     assert told(-0.0002, -0.004, 0.0001) == "+0.000 (-0.004 to +0.000)"

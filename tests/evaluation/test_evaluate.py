@@ -33,7 +33,7 @@ from tumorbatch.preprocess.shard import run as shard
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.scoring import probability
 from tumorbatch.statistics.classification import Measures
-from tumorbatch.statistics.intervals import Figure, wilson
+from tumorbatch.statistics.intervals import Estimate, wilson
 
 PAGES = {"confusion.png", "scores.png", "reliability.png", "roc.png", "precision_recall.png"}
 
@@ -116,7 +116,7 @@ def test_the_figures_are_those_of_the_predictions(evaluated: tuple[Path, Path, s
             wilson(int((called == labels).sum()), len(labels))
         )
         assert about[split]["groups"] == len({row["group"] for row in rows})
-    told = Figure.from_dict(about["test"]["figures"]["accuracy"]).told()
+    told = Estimate.from_dict(about["test"]["figures"]["accuracy"]).text()
     assert told in printed
     assert (
         f"<h1>cnn1: accuracy {told} on {about['test']['n']} test images"

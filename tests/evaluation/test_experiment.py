@@ -72,15 +72,15 @@ def test_intervals_are_those_of_images_drawn_by_group(name: str) -> None:
 def test_an_arm_against_itself_is_no_difference() -> None:
     for of in compare(FIRST, FIRST, LABELS, GROUPS, replicates=50):
         assert (of.overall.mean, of.overall.low, of.overall.high) == (0, None, None)
-        assert of.told("with", "without").endswith("these images cannot tell them apart.")
+        assert of.sentence("with", "without").endswith("these images cannot tell them apart.")
 
 
 def test_the_words_name_the_better_arm() -> None:
     auc = compare(FIRST, SECOND, LABELS, GROUPS)[0]
     assert auc.overall.low > 0
-    assert auc.told("with", "without").endswith("The AUC is higher with than without.")
+    assert auc.sentence("with", "without").endswith("The AUC is higher with than without.")
     back = compare(SECOND, FIRST, LABELS, GROUPS)[0]
-    assert back.told("with", "without").endswith("The AUC is higher without than with.")
+    assert back.sentence("with", "without").endswith("The AUC is higher without than with.")
     assert back.overall.mean == pytest.approx(-auc.overall.mean)
 
 
@@ -97,7 +97,7 @@ def test_no_interval_goes_beyond_what_can_be_or_is_without_a_width() -> None:
             assert spread is not None
             if spread.low is not None:
                 assert least <= spread.low < spread.high <= 1
-        assert "1.000 (no interval) with" in of.told("with", "without")
+        assert "1.000 (no interval) with" in of.sentence("with", "without")
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

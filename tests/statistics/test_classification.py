@@ -317,7 +317,7 @@ def test_the_slope_is_that_of_an_unpenalised_logistic_regression(scale: float) -
     logits, labels = _drawn(4, 300, 6)
     weights = np.random.default_rng(0).integers(0, 4, 300)
     fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
-    fitted.fit(scale * logits[:, np.newaxis], labels, sample_weight=weights)
+    fitted.fit(scale * logits[:, np.newaxis].astype(np.float64), labels, sample_weight=weights)
     slope, _ = _line(scale * logits, labels, weights)
     assert slope == pytest.approx(fitted.coef_[0, 0], rel=1e-4)
 

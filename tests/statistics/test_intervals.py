@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tumorbatch.statistics.intervals import (
-    Figure,
+    Estimate,
     Statistic,
     bootstrap,
     bootstrapped,
@@ -167,16 +167,16 @@ def test_a_proportion_has_both_intervals() -> None:
     figure = proportion(85, 100, by_group)
     assert (figure.low, figure.high) == wilson(85, 100)
     assert (figure.low_by_group, figure.high_by_group) == pytest.approx((0.8025, 0.8975))
-    assert figure.told() == "0.850 (0.767 to 0.907)"
-    assert Figure.from_dict(figure.to_dict()) == figure
+    assert figure.text() == "0.850 (0.767 to 0.907)"
+    assert Estimate.from_dict(figure.to_dict()) == figure
 
 
 def test_what_is_undefined_is_told_so() -> None:
-    assert proportion(0, 0).told() == "undefined"
+    assert proportion(0, 0).text() == "undefined"
     assert bootstrapped(math.nan, 7, np.array([0.1, 0.2])).to_dict() == {
         "value": None, "n": 7, "low": None, "high": None, "method": "bootstrap",
     }  # fmt: skip
-    assert bootstrapped(0.5, 7, np.array([math.nan, 0.2])).told() == "0.500 (no interval)"
+    assert bootstrapped(0.5, 7, np.array([math.nan, 0.2])).text() == "0.500 (no interval)"
 
 
 # --------------------------------------------------------------------------------- paired questions

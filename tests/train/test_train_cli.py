@@ -26,7 +26,7 @@ from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
 from tumorbatch.statistics.calibration import Rule, calibrate
 from tumorbatch.statistics.classification import Measures
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.train.feed import load_split
 from tumorbatch.train.fit import Fitted
 
@@ -353,9 +353,9 @@ def test_model_json_tells_speed_and_choices(fresh: Path) -> None:
 def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     card = (model / "model_card.md").read_text()
     test, loaded = _json(model / "metrics.json")["test"], bundle.load(model)
-    accuracy = Figure.from_dict(test["figures"]["accuracy"])
+    accuracy = Estimate.from_dict(test["figures"]["accuracy"])
     assert card.startswith(f"# cnn1 ({bundle.load(model).model_id})\n")
-    assert f"| test | {test['n']} | {accuracy.told()} |" in card
+    assert f"| test | {test['n']} | {accuracy.text()} |" in card
     assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
     assert loaded.calibration["threshold"]["note"] in card
     assert "Grouped:" in card

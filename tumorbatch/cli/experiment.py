@@ -136,7 +136,7 @@ def clahe(
         found = workflow.run(src, out, config, asked(yes))
         if not quiet:
             for one in found:
-                say(one.told(workflow.FIRST, workflow.SECOND))
+                say(one.sentence(workflow.FIRST, workflow.SECOND))
             if split_by == "file":
                 say("LEAKY: copies of test images were trained on; the figures are too good.")
             say(f"{printable(str(out / workflow.PAGE))} has the details.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorbatch.errors import InputError
 from tumorbatch.files import printable, visible
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _overlap(overlap: dict[str, Any] | None) -> str:
 
 
 def _figure(value: dict[str, Any]) -> str:
-    return Figure.from_dict(value).told()
+    return Estimate.from_dict(value).text()
 
 
 def infer_report(report: "InferReport", out: Path) -> str:

@@ -11,13 +11,13 @@ from tumorbatch.evaluation.compare import FIGURES, PROTOCOLS, Comparison, Row
 from tumorbatch.evaluation.compare_page import denominators, p_value, signed, warnings
 from tumorbatch.evaluation.protocols import Protocols
 from tumorbatch.evaluation.protocols_page import SIDE_BY_SIDE, by_name, figure_of, summary
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 _WIDTH = 140  # columns, where there is no terminal
 _ROOM = 125  # columns that a row a model takes
 
 
-def _two_lines(figure: Figure, reported: float | None = None) -> str:
+def _two_lines(figure: Estimate, reported: float | None = None) -> str:
     """Value, interval below it; the report's own figure beside the value."""
     if figure.value is None:
         return "undefined"
@@ -84,7 +84,7 @@ def _narrow_models(console: Console, rows: list[Row]) -> None:
         own = {FIGURES[key]: f" | {value:.2f}" for key, value in report.items()}
         for number, (head, figure) in enumerate(shown.items()):
             who = "" if number else escape(_name(row, " "))
-            table.add_row(who, head, f"{figure.told()}{own.get(head, '')}", f"{figure.n:,}")
+            table.add_row(who, head, f"{figure.text()}{own.get(head, '')}", f"{figure.n:,}")
         table.add_section()
     console.print(table)
 
@@ -128,7 +128,7 @@ def protocols_table(name: str, protocols: Protocols) -> None:
     for figure, head in SIDE_BY_SIDE.items():
         for number, (who, rows) in enumerate(by_name(found).items()):
             cells = {PROTOCOLS[of]: figure_of(rows.get(of), figure) for of in PROTOCOLS}
-            told = {words: "" if cell is None else cell.told() for words, cell in cells.items()}
+            told = {words: "" if cell is None else cell.text() for words, cell in cells.items()}
             first = "" if number else head
             if wide:
                 table.add_row(first, escape(who), *told.values())

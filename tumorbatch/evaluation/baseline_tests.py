@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tumorbatch.evaluation.answers import Scored
 from tumorbatch.evaluation.split_metrics import within_file_kinds
 from tumorbatch.statistics.auc import auc_difference, auc_figure, auc_statistic
-from tumorbatch.statistics.intervals import REPLICATES, Figure, bootstrap, proportion
+from tumorbatch.statistics.intervals import REPLICATES, Estimate, bootstrap, proportion
 
 
 class Baseline(Protocol):
@@ -49,7 +49,7 @@ def stand_beside(
 
     Returns:
         For each: name, description; accuracy (at 0.5), auc and auc_difference (model minus baseline,
-        paired bootstrap over duplicate groups), `Figure.to_dict` each; within_file_kinds, see
+        paired bootstrap over duplicate groups), `Estimate.to_dict` each; within_file_kinds, see
         `split_metrics.within_file_kinds`; beaten: whether the interval of that difference lies above 0.
         Nothing where the split has one class only: there is no AUC.
 
@@ -105,7 +105,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
             "each time."
         )
     told = "; ".join(
-        f"{row['name']} (AUC of the model minus its: {Figure.from_dict(row['auc_difference']).told()}"
+        f"{row['name']} (AUC of the model minus its: {Estimate.from_dict(row['auc_difference']).text()}"
         f"{': it is WORSE' if (row['auc_difference']['high'] or 0) < 0 else ''})"
         for row in lost
     )
@@ -121,7 +121,7 @@ def beyond_metadata(within: Mapping[str, Any]) -> str:
     Args:
         within: From `split_metrics.within_file_kinds`.
     """
-    auc = Figure.from_dict(within["auc"])
+    auc = Estimate.from_dict(within["auc"])
     if auc.value is None:
         return (
             "No height, width and format occurs with both classes in the test split: whether the model "
@@ -129,7 +129,7 @@ def beyond_metadata(within: Mapping[str, Any]) -> str:
         )
     told = (
         "Between images of the same height, width and format, where metadata alone has an AUC of 0.5, "
-        f"the model's AUC is {auc.told()} (n = {auc.n:,}: {within['pairs']:,} pairs of "
+        f"the model's AUC is {auc.text()} (n = {auc.n:,}: {within['pairs']:,} pairs of "
         f"{within['healthy']:,} Healthy and {within['tumor']:,} Tumor images)"
     )
     if auc.low is None:

@@ -12,7 +12,7 @@ from tumorbatch.statistics.auc import auc_difference, auc_figure, auc_statistic
 from tumorbatch.statistics.classification import share_statistic
 from tumorbatch.statistics.intervals import (
     REPLICATES,
-    Figure,
+    Estimate,
     McNemar,
     Weights,
     bootstrap,
@@ -120,8 +120,8 @@ class Row:
     """
 
     judged: Judged
-    figures: dict[str, Figure]
-    accuracy_at_half: Figure
+    figures: dict[str, Estimate]
+    accuracy_at_half: Estimate
 
     @property
     def report(self) -> dict[str, float] | None:
@@ -171,8 +171,8 @@ class PairRow:
     second: str
     protocol: str
     dataset: str
-    auc: Figure
-    accuracy: Figure
+    auc: Estimate
+    accuracy: Estimate
     test: McNemar
     p_adjusted: float
 

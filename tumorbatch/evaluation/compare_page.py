@@ -17,7 +17,7 @@ from tumorbatch.evaluation.compare import (
 )
 from tumorbatch.report import style
 from tumorbatch.report.html import Column, Page, Strong
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 _DIGITS = 6  # in CSV: more than any interval is worth, and few enough to read
 INTERVALS = (
@@ -82,7 +82,7 @@ def pairs_csv(comparison: Comparison) -> str:
     return _csv(head, lines)
 
 
-def _rounded(figure: Figure) -> list[float | None]:
+def _rounded(figure: Estimate) -> list[float | None]:
     return [_round(end) for end in (figure.value, figure.low, figure.high)]
 
 
@@ -107,10 +107,10 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def signed(figure: Figure) -> str:
+def signed(figure: Estimate) -> str:
     """A difference with its sign and interval."""
     if figure.value is None or figure.low is None:
-        return figure.told()
+        return figure.text()
     value = round(figure.value, 3) + 0.0  # no -0
     return f"{value:+.3f} ({figure.interval(sign='+')})"
 
@@ -225,7 +225,7 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
     made.table(
         ["who", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
         [
-            [name, *(row.figures[of].told() for of in ("auc", *REPORT_FIGURES)), reported(row)]
+            [name, *(row.figures[of].text() for of in ("auc", *REPORT_FIGURES)), reported(row)]
             for name, row in zip(who, rows, strict=True)
         ],
         f"Test split, {rows[0].to_dict()['groups']:,} groups of duplicates, shard set "
@@ -238,8 +238,8 @@ def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
         ))],
         [
             [
-                name, f"{row.judged.threshold:g}", row.figures["recall"].told(),
-                row.figures["specificity"].told(), row.accuracy_at_half.told(),
+                name, f"{row.judged.threshold:g}", row.figures["recall"].text(),
+                row.figures["specificity"].text(), row.accuracy_at_half.text(),
             ]
             for name, row in zip(who, rows, strict=True)
         ],

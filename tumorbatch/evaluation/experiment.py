@@ -22,7 +22,7 @@ from tumorbatch.statistics.calibration import (
 )
 from tumorbatch.statistics.intervals import (
     REPLICATES,
-    Figure,
+    Estimate,
     Weights,
     bootstrap,
     bootstrapped,
@@ -65,9 +65,9 @@ class Pair:
     """
 
     seed: int
-    first: Figure
-    second: Figure
-    difference: Figure
+    first: Estimate
+    second: Estimate
+    difference: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Compared:
     overall: Spread
     over_seeds: Spread | None
 
-    def told(self, first: str, second: str) -> str:
+    def sentence(self, first: str, second: str) -> str:
         """What was found, as a sentence.
 
         Args:
@@ -255,7 +255,7 @@ class _Statistics:
             values[name] = share
         return values
 
-    def figure(self, name: str, replicates: NDArray[np.float64]) -> Figure:
+    def figure(self, name: str, replicates: NDArray[np.float64]) -> Estimate:
         """Value, n and interval."""
         if name == "auc":
             value = float(self._auc(np.ones((1, len(self._right))))[0])

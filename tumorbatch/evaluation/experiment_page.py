@@ -94,7 +94,7 @@ def page(
         png: The figure.
     """
     main = next(of for of in compared if of.name == "auc")
-    made = Page(title, Strong(main.told(first, second)), f" Protocol: {split}.")
+    made = Page(title, Strong(main.sentence(first, second)), f" Protocol: {split}.")
     seeds = [pair.seed for pair in main.pairs]
     if len(seeds) < 3:
         made.warning(
@@ -136,7 +136,7 @@ def page(
          Column("n", True)],
         [
             [
-                FIGURES[of.name], str(pair.seed), pair.first.told(), pair.second.told(),
+                FIGURES[of.name], str(pair.seed), pair.first.text(), pair.second.text(),
                 signed(pair.difference), pair.first.n,
             ]
             for of in compared

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.report import charts, style
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 _HISTOGRAM_BINS = 20
 
@@ -68,13 +68,13 @@ def roc(logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str,
 
     false_positive_rate, true_positive_rate, _ = roc_curve(labels, logits, drop_intermediate=False)
     figure, axes = style.subplots(6.2, 5.6)
-    auc = Figure.from_dict(of["figures"]["auc"])
-    axes.plot(false_positive_rate, true_positive_rate, color=style.BLUE, label=f"AUC {auc.told()}")
+    auc = Estimate.from_dict(of["figures"]["auc"])
+    axes.plot(false_positive_rate, true_positive_rate, color=style.BLUE, label=f"AUC {auc.text()}")
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", label="chance")
     points = []
     for title, at in (("chosen threshold", of), ("threshold", of["at_0.5"])):
         sensitivity, specificity = (
-            Figure.from_dict(at["figures"][name]) for name in ("sensitivity", "specificity")
+            Estimate.from_dict(at["figures"][name]) for name in ("sensitivity", "specificity")
         )
         points.append(
             (
@@ -95,7 +95,7 @@ def roc(logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str,
     return figure
 
 
-def _one_minus(figure: Figure) -> tuple[float, float, float]:
+def _one_minus(figure: Estimate) -> tuple[float, float, float]:
     return 1 - (figure.value or 0.0), 1 - (figure.high or 0.0), 1 - (figure.low or 0.0)
 
 
@@ -108,16 +108,16 @@ def precision_recall(
 
     precision, recall, _ = precision_recall_curve(labels, logits)
     figure, axes = style.subplots(6.2, 5.6)
-    average = Figure.from_dict(of["figures"]["average_precision"])
+    average = Estimate.from_dict(of["figures"]["average_precision"])
     axes.plot(
         recall, precision, color=style.BLUE, drawstyle="steps-post",
-        label=f"average precision {average.told()}",
+        label=f"average precision {average.text()}",
     )  # fmt: skip
     share = float(labels.mean())
     axes.axhline(share, color=style.GREY, linestyle=":", label=f"chance: share of Tumor, {share:.3f}")
     points = []
     for title, at in (("chosen threshold", of), ("threshold", of["at_0.5"])):
-        x, y = (Figure.from_dict(at["figures"][name]) for name in ("sensitivity", "precision"))
+        x, y = (Estimate.from_dict(at["figures"][name]) for name in ("sensitivity", "precision"))
         if x.value is not None and y.value is not None:
             ends = (x.low or 0.0, x.high or 0.0, y.low or 0.0, y.high or 0.0)
             points.append((f"{title} {at['threshold']:g}", x.value, y.value, ends))
@@ -165,7 +165,7 @@ def scores(probabilities: NDArray[np.float32], labels: NDArray[np.int64], thresh
 def reliability(
     before: Sequence[Mapping[str, Any]],
     after: Sequence[Mapping[str, Any]],
-    errors: tuple[Figure, Figure],
+    errors: tuple[Estimate, Estimate],
     temperature: float,
 ) -> Any:
     """Reliability diagrams before and after the temperature, with the number of images in each bin.
@@ -194,7 +194,7 @@ def reliability(
             predicted, observed, yerr=around, color=style.BLUE, marker="o", capsize=2.5,
             linewidth=1.1, label="observed, 95 % (Wilson)",
         )  # fmt: skip
-        upper.set(ylim=(-0.03, 1.03), title=f"{title}\nECE {ece.told()}")
+        upper.set(ylim=(-0.03, 1.03), title=f"{title}\nECE {ece.text()}")
         lefts, rights = ([row[end] for row in rows] for end in ("from", "to"))
         counts = [row["n"] for row in rows]
         lower.bar(

@@ -6,7 +6,7 @@ from typing import Any
 from tumorbatch.bundle import Bundle
 from tumorbatch.evaluation.baseline_tests import beyond_metadata
 from tumorbatch.shardset import Dataset
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 PROTOCOLS = {
     "leaky": "**Leaky.** The split was made by file: copies and near copies of test images were "
@@ -95,10 +95,10 @@ def model_card(
         "|---|---|---|---|---|---|",
     ]
     for split, of in metrics.items():
-        named = (Figure.from_dict(of["figures"][name]) for name in (
+        named = (Estimate.from_dict(of["figures"][name]) for name in (
             "accuracy", "sensitivity", "specificity", "auc"
         ))  # fmt: skip
-        lines.append(f"| {split} | {of['n']} | {' | '.join(figure.told() for figure in named)} |")
+        lines.append(f"| {split} | {of['n']} | {' | '.join(figure.text() for figure in named)} |")
     lines += [
         "",
         *_baselines(baselines, test),
@@ -117,8 +117,8 @@ def model_card(
         "|---|---|---|",
     ]
     for row in test["predictive_values"]:
-        ppv, npv = (Figure.from_dict(row[name]) for name in ("ppv", "npv"))
-        lines.append(f"| {row['prevalence']:.1%} | {ppv.told()} | {npv.told(4)} |")
+        ppv, npv = (Estimate.from_dict(row[name]) for name in ("ppv", "npv"))
+        lines.append(f"| {row['prevalence']:.1%} | {ppv.text()} | {npv.text(4)} |")
     lines += ["", f"n = {ppv.n:,}. The intervals are made of the ends of those of both, and too wide."]
     lines += [
         "",
@@ -142,7 +142,7 @@ def model_card(
 
 
 def _told(value: Mapping[str, Any]) -> str:
-    figure = Figure.from_dict(value)
+    figure = Estimate.from_dict(value)
     if figure.value is None:
         return "undefined"
     return f"{figure.value:.3f} (n = {figure.n}; {figure.interval()})"
@@ -155,13 +155,13 @@ def _choices(bundle: Bundle, test: Mapping[str, Any]) -> list[str]:
             "chosen on data: the probabilities are not calibrated."
         ]
     threshold, temperature = (bundle.calibration[name] for name in ("threshold", "temperature"))
-    before = Figure.from_dict(test["uncalibrated"]["ece"])
-    after = Figure.from_dict(test["figures"]["ece"])
+    before = Estimate.from_dict(test["uncalibrated"]["ece"])
+    after = Estimate.from_dict(test["figures"]["ece"])
     return [
         f"- A calibrated probability of at least {bundle.threshold:g} is called Tumor. "
         f"{threshold['note']} The test split had no part in it.",
         f"- Temperature {bundle.temperature:g}: logits are divided by it. {temperature['note']} The "
-        f"test split's calibration error is {before.told()} without and {after.told()} with it.",
+        f"test split's calibration error is {before.text()} without and {after.text()} with it.",
     ]
 
 
@@ -181,7 +181,7 @@ def _baselines(baselines: Sequence[Mapping[str, Any]], test: Mapping[str, Any]) 
         "|---|---|---|---|",
     ]
     for of in baselines:
-        auc, difference = (Figure.from_dict(of[name]) for name in ("auc", "auc_difference"))
+        auc, difference = (Estimate.from_dict(of[name]) for name in ("auc", "auc_difference"))
         verdict = "beaten" if of["beaten"] else "**not beaten**"
-        lines.append(f"| {of['name']} | {auc.told()} | {difference.told()} | {verdict} |")
+        lines.append(f"| {of['name']} | {auc.text()} | {difference.text()} | {verdict} |")
     return [*lines, "", beyond_metadata(test["within_file_kinds"]), ""]

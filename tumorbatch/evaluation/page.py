@@ -18,7 +18,7 @@ from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.report import style
 from tumorbatch.report.html import MISSING, Code, Column, Page, Strong
 from tumorbatch.scoring import probability
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 ROWS = (
     ("accuracy", "Accuracy"), ("sensitivity", "Sensitivity (recall)"), ("specificity", "Specificity"),
@@ -56,7 +56,7 @@ def draw(about: Mapping[str, Any], test: Scored) -> dict[str, bytes]:
     """All figures of the test split as PNG files, {name: bytes}; curves only with both classes."""
     of, model = about["test"], about["model"]
     threshold = model["threshold"]
-    ece = (Figure.from_dict(of["uncalibrated"]["ece"]), Figure.from_dict(of["figures"]["ece"]))
+    ece = (Estimate.from_dict(of["uncalibrated"]["ece"]), Estimate.from_dict(of["figures"]["ece"]))
     drawn = {
         "confusion": draw_one.confusion(
             [
@@ -91,16 +91,16 @@ def report(
     test, model = about["test"], about["model"]
     name, meaning = PROTOCOLS[about["protocol"]]
     accuracy, auc, sensitivity, specificity = (
-        Figure.from_dict(test["figures"][which])
+        Estimate.from_dict(test["figures"][which])
         for which in ("accuracy", "auc", "sensitivity", "specificity")
     )
     page = Page(
-        f"{model['name']}: accuracy {accuracy.told()} on {test['n']:,} test images, {name}",
+        f"{model['name']}: accuracy {accuracy.text()} on {test['n']:,} test images, {name}",
         "On the test split, ", Strong(f"{test['n']:,} images in {test['groups']:,} groups of copies"),
         f" ({test['healthy']:,} Healthy, {test['tumor']:,} Tumor; protocol: ", Strong(name),
-        f"), {model['architecture']} has an AUC of {auc.told()} and, at its threshold of "
-        f"{model['threshold']:g}, an accuracy of {accuracy.told()}, a sensitivity of "
-        f"{sensitivity.told()} (n = {sensitivity.n:,} Tumor) and a specificity of {specificity.told()} "
+        f"), {model['architecture']} has an AUC of {auc.text()} and, at its threshold of "
+        f"{model['threshold']:g}, an accuracy of {accuracy.text()}, a sensitivity of "
+        f"{sensitivity.text()} (n = {sensitivity.n:,} Tumor) and a specificity of {specificity.text()} "
         f"(n = {specificity.n:,} Healthy). In brackets: 95 % intervals; that of the accuracy is "
         f"{_by_group(accuracy)} when groups of copies are resampled instead of images. ",
         Strong("Not a medical device; not for diagnosis."),
@@ -151,7 +151,7 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
     page.section("Figures")
     rows: Rows = []
     for key, title in ROWS:
-        chosen, plain = (Figure.from_dict(at["figures"][key]) for at in (test, test["at_0.5"]))
+        chosen, plain = (Estimate.from_dict(at["figures"][key]) for at in (test, test["at_0.5"]))
         grouped = None if chosen.method != "wilson" else _by_group(chosen)
         rows.append(
             [title, _value(chosen), chosen.n, chosen.interval(), grouped, _value(plain), plain.n,
@@ -179,7 +179,7 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
     rows = [
         [title, _value(figure), figure.n, figure.interval()]
         for key, title in ROWS
-        for figure in (Figure.from_dict(about["validation"]["figures"][key]),)
+        for figure in (Estimate.from_dict(about["validation"]["figures"][key]),)
     ]
     page.heading("Validation split")
     page.table(
@@ -192,13 +192,13 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
-def _by_group(figure: Figure) -> str:
+def _by_group(figure: Estimate) -> str:
     if figure.low_by_group is None or figure.high_by_group is None:
         return MISSING
     return f"{figure.low_by_group:.3f} to {figure.high_by_group:.3f}"
 
 
-def _value(figure: Figure) -> str | None:
+def _value(figure: Estimate) -> str | None:
     return None if figure.value is None else f"{figure.value:.3f}"
 
 
@@ -211,19 +211,19 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
         "these."
     )
     auc, accuracy = (
-        Figure.from_dict(about["test"]["at_0.5"]["figures"][key]) for key in ("auc", "accuracy")
+        Estimate.from_dict(about["test"]["at_0.5"]["figures"][key]) for key in ("auc", "accuracy")
     )
     model = about["model"]["name"]
     within = about["test"]["within_file_kinds"]
     rows: Rows = [
-        [model, "the model", accuracy.n, auc.told(), accuracy.told(), None, None, _told(within["auc"])]
+        [model, "the model", accuracy.n, auc.text(), accuracy.text(), None, None, _told(within["auc"])]
     ]
     for row in about["baselines"]:
         auc, accuracy, difference = (
-            Figure.from_dict(row[key]) for key in ("auc", "accuracy", "auc_difference")
+            Estimate.from_dict(row[key]) for key in ("auc", "accuracy", "auc_difference")
         )
         rows.append(
-            [row["name"], row["description"], auc.n, auc.told(), accuracy.told(), difference.told(),
+            [row["name"], row["description"], auc.n, auc.text(), accuracy.text(), difference.text(),
              "yes" if row["beaten"] else "NO", _told(row["within_file_kinds"]["auc"])]
         )  # fmt: skip
     page.table(
@@ -242,8 +242,8 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
 
 
 def _told(value: Mapping[str, Any]) -> str | None:
-    figure = Figure.from_dict(value)
-    return None if figure.value is None else figure.told()
+    figure = Estimate.from_dict(value)
+    return None if figure.value is None else figure.text()
 
 
 def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:
@@ -265,13 +265,13 @@ def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) ->
     if "roc" in drawn:
         page.figure(
             drawn["roc"],
-            f"ROC curve, AUC {Figure.from_dict(about['test']['figures']['auc']).told()}.",
+            f"ROC curve, AUC {Estimate.from_dict(about['test']['figures']['auc']).text()}.",
             "Receiver operating characteristic. Bars at the two thresholds: Wilson's 95 % intervals.",
         )
         page.figure(
             drawn["precision_recall"],
             "Precision over recall, average precision "
-            f"{Figure.from_dict(about['test']['figures']['average_precision']).told()}.",
+            f"{Estimate.from_dict(about['test']['figures']['average_precision']).text()}.",
             "Precision and recall. Precision hangs on the share of Tumor in this split.",
         )
 
@@ -293,12 +293,12 @@ def _parts(page: Page, about: Mapping[str, Any]) -> None:
     for key, head in (("by_format", "format"), ("by_size", "longer side (pixels)")):
         rows: Rows = []
         for part in about["parts"][key]:
-            told = [Figure.from_dict(part["figures"][name]) for name in (
+            told = [Estimate.from_dict(part["figures"][name]) for name in (
                 "accuracy", "sensitivity", "specificity", "auc"
             )]  # fmt: skip
             rows.append(
                 [part["name"], part["n"], part["groups"], *(part[name] for name in CLASS_NAMES)]
-                + [None if figure.value is None else figure.told() for figure in told]
+                + [None if figure.value is None else figure.text() for figure in told]
             )
         numbers = ("n", "groups", *CLASS_NAMES, "accuracy", "sensitivity", "specificity", "AUC")
         page.table(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tumorbatch.report.html import Code, Column, Page, Strong
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 ERRORS = (
     ("brier", "Brier score"), ("log_loss", "Log loss (nats)"), ("ece", "ECE, 15 equal-width bins"),
@@ -44,7 +44,7 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
     losses = (
         " The log loss there is {} without and {} with it.".format(
             *(
-                Figure.from_dict(value["log_loss"]).told()
+                Estimate.from_dict(value["log_loss"]).text()
                 for value in (of["uncalibrated"], of["figures"])
             )
         )
@@ -73,9 +73,9 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
 
 
 def _with_n(value: Mapping[str, Any]) -> str:
-    figure = Figure.from_dict(value)
+    figure = Estimate.from_dict(value)
     if figure.low is None:
-        return f"{figure.told()} (n = {figure.n:,})"
+        return f"{figure.text()} (n = {figure.n:,})"
     return f"{figure.value:.3f} ({figure.interval()}; n = {figure.n:,})"
 
 
@@ -85,13 +85,13 @@ def tell_calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, b
     page.section("Calibration")
     rows: Rows = []
     for key, title in ERRORS:
-        before, after = (Figure.from_dict(of[key]) for of in (test["uncalibrated"], test["figures"]))
-        rows.append([title, after.n, before.told(4), after.told(4)])
+        before, after = (Estimate.from_dict(of[key]) for of in (test["uncalibrated"], test["figures"]))
+        rows.append([title, after.n, before.text(4), after.text(4)])
     for key, title in LINES:
         before, after = (
-            Figure.from_dict(of[key]) for of in (test["uncalibrated"], test["recalibration"])
+            Estimate.from_dict(of[key]) for of in (test["uncalibrated"], test["recalibration"])
         )
-        rows.append([title, after.n, before.told(), after.told()])
+        rows.append([title, after.n, before.text(), after.text()])
     page.table(
         [
             "test split", Column("n", True), Column("before (temperature 1)", True),
@@ -123,8 +123,8 @@ def tell_predictive_values(page: Page, test: Mapping[str, Any]) -> None:
     )
     rows: Rows = []
     for row in test["predictive_values"]:
-        ppv, npv = (Figure.from_dict(row[key]) for key in ("ppv", "npv"))
-        rows.append([f"{row['prevalence']:.1%}", ppv.told(), npv.told(4), ppv.n])
+        ppv, npv = (Estimate.from_dict(row[key]) for key in ("ppv", "npv"))
+        rows.append([f"{row['prevalence']:.1%}", ppv.text(), npv.text(4), ppv.n])
     page.table(
         [
             Column("prevalence of Tumor", True), Column("PPV: Tumor if called Tumor", True),

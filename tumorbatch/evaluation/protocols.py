@@ -8,7 +8,7 @@ from typing import Any
 from tumorbatch.evaluation.compare import PROTOCOLS, Comparison, Judged, compare
 from tumorbatch.statistics.auc import auc_statistic
 from tumorbatch.statistics.classification import share_statistic
-from tumorbatch.statistics.intervals import REPLICATES, Figure, Statistic, unpaired_difference
+from tumorbatch.statistics.intervals import REPLICATES, Estimate, Statistic, unpaired_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Drop:
     name: str
     first: str
     second: str
-    auc: Figure
-    accuracy: Figure
+    auc: Estimate
+    accuracy: Estimate
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

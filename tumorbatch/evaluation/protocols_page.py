@@ -8,7 +8,7 @@ from tumorbatch.evaluation.compare_page import denominators, explain, section, s
 from tumorbatch.evaluation.protocols import Protocols
 from tumorbatch.report import style
 from tumorbatch.report.html import Column, Page, Strong
-from tumorbatch.statistics.intervals import Figure
+from tumorbatch.statistics.intervals import Estimate
 
 _COLORS = {"file": style.VERMILLION, "group": style.BLUE, "shape": style.GREEN}
 _MARKERS = {"file": "X", "group": "o", "shape": "s"}
@@ -36,7 +36,7 @@ def by_name(comparison: Comparison) -> dict[str, dict[str, Row]]:
     return found
 
 
-def figure_of(row: Row | None, name: str) -> Figure | None:
+def figure_of(row: Row | None, name: str) -> Estimate | None:
     """One of `SIDE_BY_SIDE` of a row."""
     if row is None:
         return None
@@ -72,7 +72,7 @@ def summary(name: str, comparison: Comparison) -> str:
     """The result as a sentence."""
     rows = by_name(comparison)[name]
     told = [
-        f"{rows[split_by].figures['auc'].told()} {words}"
+        f"{rows[split_by].figures['auc'].text()} {words}"
         for split_by, words in PROTOCOLS.items()
         if split_by in rows
     ]
@@ -132,5 +132,5 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _told(figure: Figure | None) -> str | None:
-    return None if figure is None else figure.told()
+def _told(figure: Estimate | None) -> str | None:
+    return None if figure is None else figure.text()

@@ -16,7 +16,7 @@ from tumorbatch.statistics.calibration_slope import Recalibration
 from tumorbatch.statistics.classification import BINNINGS, Measures
 from tumorbatch.statistics.intervals import (
     REPLICATES,
-    Figure,
+    Estimate,
     Weights,
     bootstrap,
     bootstrapped,
@@ -82,8 +82,8 @@ def split_metrics(
 
     Returns:
         With the values: n, healthy, tumor, groups; bootstrap {replicates, seed}; figures {name:
-        `Figure`} of `Measures.NAMES`, with threshold and confusion; the same at threshold 0.5 under
-        "at_0.5"; recalibration {name: `Figure`} of `Recalibration.NAMES`; brier, log_loss, ece,
+        `Estimate`} of `Measures.NAMES`, with threshold and confusion; the same at threshold 0.5 under
+        "at_0.5"; recalibration {name: `Estimate`} of `Recalibration.NAMES`; brier, log_loss, ece,
         ece_equal_mass and recalibration without temperature under "uncalibrated"; within_file_kinds,
         predictive_values (see these functions); reliability {before, after} x binning.
     """
@@ -174,7 +174,7 @@ def within_file_kinds(
         seed: Of the bootstrap.
 
     Returns:
-        auc: `Figure.to_dict` of `measures.auc_within`, undefined where no kind of file holds both
+        auc: `Estimate.to_dict` of `measures.auc_within`, undefined where no kind of file holds both
         classes; kinds, healthy, tumor and pairs: how many there are that hold both.
     """
     kinds, labels = scored.file_kinds, scored.labels
@@ -190,7 +190,7 @@ def within_file_kinds(
         "pairs": int(table[:, mixed].prod(axis=0).sum()),
     }
     if not inside.any():
-        return {"auc": Figure(None, 0, None, None, "bootstrap").to_dict(), **about}
+        return {"auc": Estimate(None, 0, None, None, "bootstrap").to_dict(), **about}
     auc = auc_within(scores[inside], labels[inside], kinds[inside])
     # Groups are drawn from the whole split, as for every other figure.
     drawn = bootstrap(lambda weights: {"": auc(weights[:, inside])}, scored.groups, replicates, seed)[
@@ -201,7 +201,7 @@ def within_file_kinds(
     return {"auc": figure.to_dict(), **about}
 
 
-def _told(measures: Measures, threshold: float, figures: Mapping[str, Figure]) -> dict[str, Any]:
+def _told(measures: Measures, threshold: float, figures: Mapping[str, Estimate]) -> dict[str, Any]:
     return {
         "threshold": threshold,
         "confusion": measures.confusion,
@@ -209,9 +209,9 @@ def _told(measures: Measures, threshold: float, figures: Mapping[str, Figure]) -
     }
 
 
-def figure(of: Mapping[str, Any], name: str) -> Figure:
+def figure(of: Mapping[str, Any], name: str) -> Estimate:
     """One figure of a split's values (or of its "at_0.5")."""
-    return Figure.from_dict(of["figures"][name])
+    return Estimate.from_dict(of["figures"][name])
 
 
 def size_bucket(width: int, height: int) -> str:
@@ -252,7 +252,7 @@ def parts(
 
     Returns:
         For each part its name, n, groups, the number of each class, and figures: accuracy, sensitivity,
-        specificity and auc, `Figure.to_dict` each, undefined where a class is missing.
+        specificity and auc, `Estimate.to_dict` each, undefined where a class is missing.
     """
     place = np.array(names)
     found = []

@@ -262,7 +262,7 @@ def confusion_matrix(
         truth, predicted, labels=labels, target_names=CLASS_NAMES, digits=3, zero_division=0.0
     )
     accuracy = proportion(int(np.trace(counts)), len(truth))
-    told = f"{report.rstrip()}\n\naccuracy, 95 % interval: {accuracy.told()}, n = {accuracy.n:,}"
+    told = f"{report.rstrip()}\n\naccuracy, 95 % interval: {accuracy.text()}, n = {accuracy.n:,}"
     below.text(
         0.5, 1, told, ha="center", va="top", family="DejaVu Sans Mono", fontsize=8,
         transform=below.transAxes,

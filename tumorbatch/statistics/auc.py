@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tumorbatch.statistics.intervals import (
     REPLICATES,
-    Figure,
+    Estimate,
     Statistic,
     Weights,
     bootstrapped,
@@ -151,7 +151,7 @@ def auc_figure(
     groups: ArrayLike,
     replicates: NDArray[np.float64],
     strata: NDArray[np.int64] | None = None,
-) -> Figure:
+) -> Estimate:
     """An AUC with its interval.
 
     The bootstrap's, over groups; but where every replicate is the same, because the classes do not
@@ -172,7 +172,7 @@ def auc_figure(
     """
     figure = bootstrapped(value, len(labels), replicates)
     ends = None if figure.low is not None else _exact_ends(value, labels, groups, strata)
-    return figure if ends is None else Figure(value, len(labels), *ends, "exact")
+    return figure if ends is None else Estimate(value, len(labels), *ends, "exact")
 
 
 def _exact_ends(
@@ -193,7 +193,7 @@ def auc_difference(
     groups: ArrayLike,
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> Figure:
+) -> Estimate:
     """How much higher the AUC of `first` is than that of `second`, by the paired bootstrap over groups.
 
     Beside scores that are all the same (their AUC is 0.5, whatever is drawn) the interval is that of
@@ -214,4 +214,4 @@ def auc_difference(
     ends = _exact_ends(found.value + 0.5, labels, groups)
     if ends is None:
         return found
-    return Figure(found.value, found.n, ends[0] - 0.5, ends[1] - 0.5, "exact")
+    return Estimate(found.value, found.n, ends[0] - 0.5, ends[1] - 0.5, "exact")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tumorbatch.errors import ConfigError
 from tumorbatch.scoring import probability
 from tumorbatch.statistics.classification import ECE_BINS, ece_edges, pointwise_log_loss
-from tumorbatch.statistics.intervals import Figure, wilson
+from tumorbatch.statistics.intervals import Estimate, wilson
 
 # A network whose logits are twenty times too large or too small is broken, not uncalibrated.
 TEMPERATURES = (0.05, 20.0)
@@ -121,7 +121,7 @@ class Rule:
     def __str__(self) -> str:
         return self.kind if self.target is None else f"{self.kind}={self.target:.12g}"
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In words."""
         share = "" if self.target is None else f"{self.target:.12g}"
         return {
@@ -203,10 +203,10 @@ def choose_threshold(
     # By goal, then sensitivity, then specificity: 12 digits, so that rounding decides no tie.
     keys = np.where(allowed, np.round(goal, 12), -1.0), sensitivity, specificity
     best = np.lexsort(keys[::-1])[-1]
-    note = f"Chosen on validation: {rule.told()}."
+    note = f"Chosen on validation: {rule.in_words()}."
     if not reached:
         note = (
-            f"Not reachable on validation: {rule.told()}. The nearest there is was taken: "
+            f"Not reachable on validation: {rule.in_words()}. The nearest there is was taken: "
             f"{rule.kind} {bound.max():.3f}."
         )
     if tp[best] + fp[best] in (0, len(labels)):
@@ -281,7 +281,7 @@ def reliability(
     return rows
 
 
-def predictive_values(sensitivity: Figure, specificity: Figure) -> list[dict[str, Any]]:
+def predictive_values(sensitivity: Estimate, specificity: Estimate) -> list[dict[str, Any]]:
     """PPV and NPV where Tumor is as common as stated, by Bayes' theorem.
 
         PPV = sens prev / (sens prev + (1 - spec) (1 - prev))
@@ -296,7 +296,7 @@ def predictive_values(sensitivity: Figure, specificity: Figure) -> list[dict[str
         specificity: On the split, likewise.
 
     Returns:
-        For each of `PREVALENCES`: prevalence, ppv and npv (each `Figure.to_dict`).
+        For each of `PREVALENCES`: prevalence, ppv and npv (each `Estimate.to_dict`).
     """
     n = sensitivity.n + specificity.n
     limits = [_limits(figure) for figure in (sensitivity, specificity)]
@@ -307,12 +307,12 @@ def predictive_values(sensitivity: Figure, specificity: Figure) -> list[dict[str
             point, low, high = (of(sens, spec, prevalence) for sens, spec in zip(*limits, strict=True))
             if point is None:
                 low = high = None
-            value[name] = Figure(point, n, low, high, "ends").to_dict()
+            value[name] = Estimate(point, n, low, high, "ends").to_dict()
         rows.append(value)
     return rows
 
 
-def _limits(figure: Figure) -> tuple[float | None, float | None, float | None]:
+def _limits(figure: Estimate) -> tuple[float | None, float | None, float | None]:
     """Value, lowest and highest end."""
     lows = [end for end in (figure.low, figure.low_by_group) if end is not None]
     highs = [end for end in (figure.high, figure.high_by_group) if end is not None]

@@ -13,7 +13,7 @@ from tumorbatch.scoring import probability
 from tumorbatch.statistics.auc import Ranks, auc_figure, ratio
 from tumorbatch.statistics.intervals import (
     REPLICATES,
-    Figure,
+    Estimate,
     Statistic,
     Weights,
     bootstrap,
@@ -185,7 +185,7 @@ class Measures:
 
     def figures(
         self, replicates: Mapping[str, NDArray[np.float64]], groups: ArrayLike, seed: int = 0
-    ) -> dict[str, Figure]:
+    ) -> dict[str, Estimate]:
         """Each name's value, n and 95 % interval.
 
         Args:

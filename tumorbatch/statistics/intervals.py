@@ -126,7 +126,7 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Estimate:
     """A number that is never told without its n and its 95 % interval.
 
     Attributes:
@@ -156,11 +156,11 @@ class Figure:
         return value
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "Figure":
+    def from_dict(cls, value: Mapping[str, Any]) -> "Estimate":
         """Inverse of `to_dict`."""
         return cls(**value)
 
-    def told(self, digits: int = 3) -> str:
+    def text(self, digits: int = 3) -> str:
         """`0.918 (0.893 to 0.937)`, or what is missing of it."""
         if self.value is None:
             return "undefined"
@@ -172,13 +172,13 @@ class Figure:
 
 
 def interval(low: float | None, high: float | None, digits: int = 3, sign: str = "") -> str:
-    """As `Figure.interval` tells it. An end told as -0.000 lies below 0, as +0.000 not."""
+    """As `Estimate.interval` tells it. An end told as -0.000 lies below 0, as +0.000 not."""
     if low is None or high is None:
         return "no interval"
     return f"{low + 0.0:{sign}.{digits}f} to {high + 0.0:{sign}.{digits}f}"  # + 0.0: no -0
 
 
-def proportion(successes: int, n: int, by_group: NDArray[np.float64] | None = None) -> Figure:
+def proportion(successes: int, n: int, by_group: NDArray[np.float64] | None = None) -> Estimate:
     """A share with Wilson's interval, and beside it the one by resampled groups.
 
     Args:
@@ -189,22 +189,22 @@ def proportion(successes: int, n: int, by_group: NDArray[np.float64] | None = No
     around = None if by_group is None else percentile_interval(by_group)
     low_by_group, high_by_group = around or (None, None)
     if n < 1:
-        return Figure(None, 0, None, None, "wilson")
+        return Estimate(None, 0, None, None, "wilson")
     low, high = wilson(successes, n)
-    return Figure(successes / n, n, low, high, "wilson", low_by_group, high_by_group)
+    return Estimate(successes / n, n, low, high, "wilson", low_by_group, high_by_group)
 
 
-def bootstrapped(value: float, n: int, replicates: NDArray[np.float64]) -> Figure:
+def bootstrapped(value: float, n: int, replicates: NDArray[np.float64]) -> Estimate:
     """A figure with the percentile interval of its replicates; nan is told as undefined."""
     low, high = percentile_interval(replicates) or (None, None)
     if math.isnan(value):
-        return Figure(None, n, None, None, "bootstrap")
-    return Figure(value, n, low, high, "bootstrap")
+        return Estimate(None, n, None, None, "bootstrap")
+    return Estimate(value, n, low, high, "bootstrap")
 
 
 def mirrored(
     value: float, n: int, replicates: NDArray[np.float64], by_chance: NDArray[np.float64]
-) -> Figure:
+) -> Estimate:
     """A figure of at least 0 that leans upwards, and its replicates more so: a calibration error.
 
     Their percentile interval can lie above the figure itself. Here it is joined with its mirror image
@@ -228,7 +228,7 @@ def mirrored(
     high = max(found.high, 2 * value - found.low)
     if value <= np.percentile(by_chance, _TAILS[1]):
         low = 0.0
-    return Figure(value, n, low, high, "bootstrap, mirrored")
+    return Estimate(value, n, low, high, "bootstrap, mirrored")
 
 
 def difference(
@@ -237,7 +237,7 @@ def difference(
     groups: ArrayLike,
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> Figure:
+) -> Estimate:
     """How much larger `first` is than `second` on the same images: the paired bootstrap.
 
     Both meet the same replicates, so what makes the images hard or easy for both cancels out. Where the
@@ -260,7 +260,7 @@ def unpaired_difference(
     second: tuple[Statistic, ArrayLike],
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> Figure:
+) -> Estimate:
     """How much larger a statistic is on one set of images than on another: two separate bootstraps.
 
     The sets are taken as independent. Where they share images the interval is rather too wide.
