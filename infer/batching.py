@@ -21,6 +21,7 @@ from tumorbatch.workers import ordered_map
 _CHUNK = 64  # files a task
 _CHUNK_BYTES = 64 << 20  # of its files: what a few large ones hold must not pile up
 _CHUNKS = 3  # a worker, see `ordered_map`
+_NOT_FINITE = "the network's output for this image is not a finite number"
 
 Wanted = tuple[FoundFile, tuple[Row, ...]]
 
@@ -124,6 +125,10 @@ class _Batches:
         used = self._used
         probabilities = probability(logits, used.temperature)
         for row, logit, prob in zip(self._owners, logits, probabilities, strict=True):
+            # Not a number compares as false with any threshold: it would be called Healthy.
+            if not (np.isfinite(logit) and np.isfinite(prob)):
+                row["status"], row["error"] = Status.NOT_FINITE.value, _NOT_FINITE
+                continue
             row["logit"], row["prob_tumor"] = float(logit), float(prob)
             row["label"] = used.classes[int(prob >= np.float32(used.threshold))]
         self._owners.clear()

@@ -115,7 +115,7 @@ class Report:
         rows: Of the table: one a frame.
         kept: Files whose rows were taken from an earlier or interrupted run.
         absent: Files that have rows, but were not among this run's files.
-        young, others: As in `Listing`.
+        young, others, future, litter: As in `Listing`.
         seconds: Wall time, with the start of TensorFlow.
         timings: Where it went.
         bytes: Of the table.
@@ -135,6 +135,8 @@ class Report:
     timings: Timings
     bytes: int
     unchanged: bool = False
+    future: int = 0
+    litter: int = 0
 
     @property
     def errors(self) -> int:

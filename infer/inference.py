@@ -69,6 +69,10 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         log.info("model %s from %s", used.model_id, printable(str(model)))
         if listing.young:
             log.info("%d files younger than --min-age are left for the next run", listing.young)
+        if listing.future:
+            log.info(
+                "%d files have a time of change in the future; --min-age passes them", listing.future
+            )
         plan = {"model_id": used.model_id, **settings, "folder": printable(os.path.realpath(folder))}
         area = WorkArea(out.with_name(f".{out.name}.partial"), plan, config.overwrite)
         task = _Run(target, used, config, listing, area, config.incremental and before is not None)
@@ -231,6 +235,8 @@ class _Run:
             absent=counts.absent,
             young=self._listing.young,
             others=self._listing.others,
+            future=self._listing.future,
+            litter=self._listing.litter,
             seconds=time.monotonic() - started,
             timings=dataclasses.replace(self._timings),
             bytes=self._target.bytes(),

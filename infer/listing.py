@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tumorbatch.errors import InputError
-from tumorbatch.files import FoundFile, find_files, printable
+from tumorbatch.files import FoundFile, composed, find_files, marked_encoding, printable
 from tumorbatch.status import Status
 
 # A file with such a name is taken for an image; what is read here is decided by its first bytes. The
@@ -37,7 +37,8 @@ class Selection:
             below the folder, or the name alone; none: every file.
         exclude: Likewise; none may match.
         all_files: Also files that are no images by their name and first bytes.
-        min_age: Seconds; files changed less than so long ago are left for the next run.
+        min_age: Seconds; files changed less than so long ago are left for the next run. A file whose
+            time lies further ahead than that is not: its size may be final for years by then.
         listed: Only the files in this list ("-": standard input).
     """
 
@@ -56,11 +57,15 @@ class Listing:
         files: Those that become rows, sorted by name.
         others: Number of files that are no images, or not selected.
         young: Number of files that are left for the next run.
+        future: Number of files whose time of change lies in the future; they become rows.
+        litter: Number of entries that were passed over, as in `find_files`.
     """
 
     files: list[FoundFile]
     others: int
     young: int
+    future: int = 0
+    litter: int = 0
 
 
 def list_files(folder: Path, selection: Selection, own: frozenset[str], key: bytes | None) -> Listing:
@@ -75,7 +80,8 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
     Raises:
         InputError: `folder` or the list is missing, or names what is outside; nothing is selected.
     """
-    found = _listed(folder, selection.listed) if selection.listed else find_files(folder)
+    litter: list[str] = []
+    found = _listed(folder, selection.listed) if selection.listed else find_files(folder, litter)
     if own:
         # Not Path.resolve: below Python 3.13 it raises at symbolic link loops.
         found = [file for file in found if os.path.realpath(file.path) not in own]
@@ -83,8 +89,10 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
     if not (selection.all_files or selection.listed):
         selected = [file for file in selected if _may_be_image(file)]
     others = len(found) - len(selected)
-    youngest = time.time_ns() - int(selection.min_age * 1e9)
-    files = [file for file in selected if not selection.min_age or file.mtime_ns <= youngest]
+    now, age = time.time_ns(), int(selection.min_age * 1e9)
+    future = sum(file.mtime_ns > now + age for file in selected)
+    # A clock that is a little ahead, of a file server say, is no future: such a file may be growing.
+    files = [file for file in selected if not age or not now - age < file.mtime_ns <= now + age]
     young = len(selected) - len(files)
     if not files:
         what = f"{others:,} that are no images or not selected" if others else "none at all"
@@ -97,7 +105,7 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
         files = sorted(
             (replace(file, name=hashed(file.name, key)) for file in files), key=lambda file: file.name
         )
-    return Listing(files, others, young)
+    return Listing(files, others, young, future if age else 0, len(litter))
 
 
 def hashed(name: str, key: bytes) -> str:
@@ -139,10 +147,16 @@ def _may_be_image(file: FoundFile) -> bool:
 
 
 def _listed(folder: Path, listed: str) -> list[FoundFile]:
+    """Return the files of a list, sorted by name, each once."""
     try:
         data = sys.stdin.buffer.read() if listed == "-" else Path(listed).read_bytes()
+        encoding = marked_encoding(data)
+        if encoding is not None:  # else names are bytes, which need not be UTF-8
+            data = data.decode(encoding).encode("utf-8", "surrogatepass")
     except OSError as error:
         raise InputError(f"The list {listed} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"The list {listed} cannot be read: {error}.") from error
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Give the folder that the listed files lie in.")
     # `find -print0` writes names that may hold line ends.
@@ -153,17 +167,56 @@ def _listed(folder: Path, listed: str) -> list[FoundFile]:
 
 def _each_listed(folder: bytes, lines: Sequence[bytes]) -> Iterator[FoundFile]:
     root = os.path.abspath(folder)
+    spellings = _Spellings()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        below = os.path.relpath(os.path.join(root, line), root) if os.path.isabs(line) else line
-        below = os.path.normpath(below)
-        if below.startswith(b"../") or below in (b"..", b"."):
+        below = _below(root, line)
+        if below is not None and not os.path.lexists(os.path.join(root, below)):
+            # Relative to the current folder, as `ls scans/*.png` writes it; or spelt in another form.
+            here = None if os.path.isabs(line) else _below(root, os.path.abspath(line))
+            if here is not None and os.path.lexists(os.path.join(root, here)):
+                below = here
+            else:
+                below = spellings.find(root, below) or below
+        if below is None:
             raise InputError(
                 f"Line {number} of the list, {printable(os.fsdecode(line))}, is not below "
                 f"{printable(os.fsdecode(folder))}: paths are relative to that folder, or absolute."
             )
         yield found_file(os.fsdecode(os.path.join(folder, below)), printable(os.fsdecode(below)))
+
+
+def _below(root: bytes, path: bytes) -> bytes | None:
+    """Return `path` relative to the folder `root`, normalised; None where it does not lie in it."""
+    below = os.path.normpath(os.path.relpath(os.path.join(root, path), root))
+    return None if below.startswith(b"../") or below in (b"..", b".") else below
+
+
+class _Spellings:
+    """Finds names by their composed Unicode form; each folder is read once."""
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, dict[str, bytes]] = {}
+
+    def find(self, root: bytes, below: bytes) -> bytes | None:
+        """Return the path below `root` that differs from `below` in its Unicode form alone, or None."""
+        path = b""
+        for part in below.split(b"/"):
+            name = self._in(os.path.join(root, path)).get(composed(os.fsdecode(part)))
+            if name is None:
+                return None
+            path = os.path.join(path, name)
+        return path
+
+    def _in(self, folder: bytes) -> dict[str, bytes]:
+        if folder not in self._names:
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                names = []
+            self._names[folder] = {composed(os.fsdecode(name)): name for name in names}
+        return self._names[folder]
 
 
 def found_file(path: str, name: str) -> FoundFile:

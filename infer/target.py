@@ -8,7 +8,7 @@ from typing import Any
 
 from tumorbatch.atomic import real_folder
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.files import printable
+from tumorbatch.files import is_litter, printable
 from tumorbatch.infer.predictions import (
     PARTS,
     SCHEMA_VERSION,
@@ -51,8 +51,9 @@ class Target:
             if format != "dataset":
                 raise ConfigError(f"{path} is a folder. Give a file's name: {path}/out.parquet.")
             own = {SUCCESS, *(part.name for part in path.glob(PARTS))}
-            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
-            unfinished = not strangers and any(path.iterdir()) and not (path / SUCCESS).is_file()
+            names = {entry.name for entry in path.iterdir() if not is_litter(entry.name)}
+            strangers = sorted(names - own)
+            unfinished = not strangers and bool(names) and not (path / SUCCESS).is_file()
             if strangers or unfinished:
                 held = f"other files ({printable(strangers[0])})" if strangers else "half a table"
                 raise ConfigError(
@@ -71,7 +72,9 @@ class Target:
         Raises:
             ConfigError: There is something else.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists():
+            return None
+        if self.path.is_dir() and all(is_litter(entry.name) for entry in self.path.iterdir()):
             return None
         try:
             found = self._metadata()

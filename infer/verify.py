@@ -1,6 +1,7 @@
 """Whether a table of predictions is still what `infer` wrote."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tumorbatch.atomic import read_json
 from tumorbatch.errors import InputError
+from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     SCHEMA,
     SUCCESS,
@@ -19,7 +22,9 @@ from tumorbatch.infer.predictions import (
     sidecar_path,
     table_files,
 )
+from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.shardset import file_sha256
+from tumorbatch.status import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ def run(table: Path) -> Report:
                     problems.append(f"{path}: row {rows + 1:,} is not behind the one before it.")
                 last = here
                 rows += 1
+                problems += [f"{path}: row {rows:,} {what}." for what in _wrong_prediction(row)]
                 statuses[row["status"]] += 1
         except InputError as error:
             problems.append(f"{error} Bring the table back from a backup, or make it again.")
@@ -81,7 +87,7 @@ def _recorded(table: Path, problems: list[str]) -> dict[str, Mapping[str, Any]]:
     """What the sidecar or `_SUCCESS` says of each file: bytes and sha256."""
     path = table / SUCCESS if table.is_dir() else sidecar_path(table)
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
         if table.is_dir():
             return {entry["name"]: entry for entry in value["files"]}
         return {table.name: {"bytes": value["bytes"], "sha256": value["sha256"]}}
@@ -110,6 +116,20 @@ def _check_columns(path: Path) -> None:
         raise InputError(f"{path} is damaged: {error}.") from error
     if not schema.equals(SCHEMA):
         raise InputError(f"{path} has other columns than this version of tumorbatch writes.")
+
+
+def _wrong_prediction(row: Row) -> Iterator[str]:
+    """Yield what contradicts the row's status, as the end of a sentence."""
+    values = [row[name] for name in ("logit", "prob_tumor")]
+    if row["status"] != Status.OK:
+        if row["label"] is not None or any(value is not None for value in values):
+            yield f"has a prediction, and the status {row['status']}"
+        return
+    finite = all(value is not None and math.isfinite(value) for value in values)
+    if row["label"] not in CLASS_NAMES or not finite:
+        yield "is ok, and has no label or no finite logit and probability"
+    elif not 0 <= row["prob_tumor"] <= 1:
+        yield "has a probability that is not between 0 and 1"
 
 
 def _counts(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.files import FoundFile, find_files, printable
+from tumorbatch.files import FoundFile, find_files, is_litter, printable
 from tumorbatch.labels import CLASS_NAMES
 
 _SPELLINGS = {
@@ -32,22 +32,26 @@ class SourceFile:
     label: int
 
 
-def find_sources(source: Path, given: Mapping[str, str]) -> list[SourceFile]:
-    """All files below the class folders of `source`, sorted by name.
+def find_sources(
+    source: Path, given: Mapping[str, str], litter: list[str] | None = None
+) -> list[SourceFile]:
+    """Find all files below the class folders of `source`, sorted by name.
 
     Args:
-        source: Holds one folder for each class, and nothing else but hidden entries and files.
+        source: Holds one folder for each class, and nothing else but hidden entries, litter and files.
         given: {class name: folder name}; classes that it lacks are found by their known spellings.
+        litter: Gets the paths of the entries that were passed over, as for `find_files`.
 
     Raises:
         InputError: `source` is missing, or has no files in its class folders.
         ConfigError: A folder's class is not known, two folders claim one class, or one is missing.
     """
-    folders = _class_folders(source, given)
+    litter = [] if litter is None else litter
+    folders = _class_folders(source, given, litter)
     found = []
     for label, folder in enumerate(folders):
         # The class folder's own name goes in front, so that names are relative to the source.
-        for file in find_files(source / folder):
+        for file in find_files(source / folder, litter):
             name = "/".join(part for part in (printable(folder), file.name) if part)
             found.append(SourceFile(FoundFile(file.path, name, file.problem, file.status), label))
     if not found:
@@ -84,9 +88,12 @@ def refuse_inside(
             )
 
 
-def _class_folders(source: Path, given: Mapping[str, str]) -> list[str]:
+def _class_folders(source: Path, given: Mapping[str, str], litter: list[str]) -> list[str]:
+    """Return the folder of each class; what lies beside them and is litter goes to `litter`."""
     try:
-        entries = [entry for entry in source.iterdir() if entry.name[0] != "." and entry.is_dir()]
+        visible = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
+        litter += [str(entry) for entry in visible if is_litter(entry.name)]
+        entries = [entry for entry in visible if entry.is_dir() and not is_litter(entry.name)]
     except (FileNotFoundError, NotADirectoryError) as error:
         if source.is_file():
             raise InputError(

@@ -31,7 +31,7 @@ import cv2
 from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync_folder, write_json
 from tumorbatch.checks import check_workers
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
-from tumorbatch.files import FoundFile, find_files, printable, read_file
+from tumorbatch.files import FoundFile, find_files, is_litter, printable, read_file
 from tumorbatch.lock import output_lock
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.pixels import equalize
@@ -82,6 +82,7 @@ class Report:
         unchanged: True when everything was there already.
         bytes: Size of all PNG files that have a source.
         seconds: Wall time.
+        litter: Entries of the source that were passed over, as in `find_files`.
     """
 
     files: dict[str, int]
@@ -91,6 +92,7 @@ class Report:
     unchanged: bool
     bytes: int
     seconds: float
+    litter: int = 0
 
     @property
     def errors(self) -> int:
@@ -133,7 +135,8 @@ def run(source: Path, target: Path, config: Config) -> Report:
     """
     started = time.monotonic()
     _refuse_nested(target, source)
-    files = find_files(source)
+    litter: list[str] = []
+    files = find_files(source, litter)
     if not files:
         raise InputError(f"{source} has no files. Put the images there, or give another folder.")
     _refuse_nested(target, *{Path(file.path).parent for file in files})
@@ -176,6 +179,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
         unchanged=before == result and not written,
         bytes=sum(row.bytes for row in done),
         seconds=time.monotonic() - started,
+        litter=len(litter),
     )
 
 
@@ -222,7 +226,8 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
     """
     finished, plan = (_read_json(target / name) for name in (RESULT, _PLAN))
     made = plan if plan is not None else finished
-    visible = sorted(path.name for path in target.iterdir() if not path.name.startswith("."))
+    names = [path.name for path in target.iterdir()]
+    visible = sorted(name for name in names if not name.startswith(".") and not is_litter(name))
     if visible and made is None:
         raise ConfigError(
             f"{target} is not empty (it holds {printable(visible[0])!r}), and was not made by this "

@@ -2,54 +2,105 @@
 
 import csv
 import hashlib
-from collections.abc import Collection, Mapping
+import io
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import composed, read_text
 
 _COLUMNS = ("path", "patient")
 
 
-def read_patients(table: Path, names: Collection[str]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Patients:
+    """A table of patients beside the files that were found.
+
+    Attributes:
+        by_path: {file: patient}; a patient's name is used for grouping only, and written nowhere.
+        without_file: Paths in the table that fit no file, sorted.
+        without_patient: Files to which the table gives no patient, sorted.
+    """
+
+    by_path: Mapping[str, str]
+    without_file: tuple[str, ...] = ()
+    without_patient: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Return the two numbers that dataset.json keeps; {} where there is no table."""
+        if not self.by_path:
+            return {}
+        return {
+            "paths_without_file": len(self.without_file),
+            "files_without_patient": len(self.without_patient),
+        }
+
+
+def read_patients(
+    table: Path, names: Collection[str], known: Callable[[str], bool] = lambda _: False
+) -> Patients:
     """Read a table of files and patients.
 
     Args:
         table: A CSV file with a header, or a Parquet file, with the columns `path` (relative to the
-            source, `/` between its parts, as in the manifest) and `patient` (any text; it is used
-            for grouping only and written nowhere). Rows without a patient join nothing.
+            source, `/` between its parts, as in the manifest) and `patient` (any text). Rows without a
+            patient join nothing. Names are compared in Unicode's composed form: macOS writes others.
         names: The files that were found.
-
-    Returns:
-        {path: patient}, of files in `names`.
+        known: Whether the patient of a file that is not in the table is known in another way.
 
     Raises:
         InputError: The table is missing or unreadable.
         ConfigError: A column is missing, a path is given to two patients, or no path fits.
     """
-    patients: dict[str, str] = {}
-    unknown = 0
-    known = set(names)
+    exact = set(names)
+    composed_names = defaultdict(list)
+    for name in sorted(exact):
+        composed_names[composed(name)].append(name)
+    by_path: dict[str, str] = {}
+    without_file = set()
     for path, patient in _rows(table):
-        if not patient:
-            continue
-        if path not in known:
-            unknown += 1
-            continue
-        if patients.setdefault(path, patient) != patient:
-            raise ConfigError(f"{table} gives {path} to two patients. Correct the table.")
-    if not patients:
+        targets = [path] if path in exact else composed_names.get(composed(path), [])
+        if not targets:
+            without_file.add(path)
+        for name in targets if patient else ():
+            if by_path.setdefault(name, patient) != patient:
+                raise ConfigError(f"{table} gives {name} to two patients. Correct the table.")
+    if not by_path:
         raise ConfigError(
-            f"{table} names no file that was found ({unknown} other paths). Its paths must be relative "
-            f"to the source, such as {min(known, default='Healthy/1.png')!r}."
+            f"{table} names no file that was found ({len(without_file)} other paths). Its paths must "
+            f"be relative to the source, such as {min(exact, default='Healthy/1.png')!r}."
         )
-    return patients
+    without_patient = sorted(name for name in exact - by_path.keys() if not known(name))
+    return Patients(by_path, tuple(sorted(without_file)), tuple(without_patient))
+
+
+def refuse_unmatched(table: Path, patients: Patients) -> None:
+    """Raise `ConfigError` where the table and the files do not cover each other.
+
+    A patient whose files the table misses is torn over training and test, and the figures are too good.
+    """
+    told = []
+    for paths, what in (
+        (patients.without_file, "of its paths fit no file"),
+        (patients.without_patient, "files have no patient in it"),
+    ):
+        if paths:
+            told.append(f"{len(paths):,} {what} (such as {paths[0]!r})")
+    if told:
+        raise ConfigError(
+            f"{table} and the files that were found do not fit: {'; '.join(told)}. Files of one "
+            "patient could come into training and test. Correct the table, or give --allow-unmatched: "
+            "each file without a patient then stands for itself."
+        )
 
 
 def digest(patients: Mapping[str, str]) -> str | None:
-    """sha256 (hex) over which files belong together; the patients' names do not go into it.
+    """Return the sha256 (hex) of which files belong together; no patient's name goes into it.
 
     Returns:
         None where there are no patients.
@@ -62,19 +113,21 @@ def digest(patients: Mapping[str, str]) -> str | None:
 
 
 def _rows(table: Path) -> list[tuple[str, str]]:
+    """Return each row's path and patient; "" for what is missing."""
     try:
         if table.suffix.lower() in (".parquet", ".pq"):
-            columns = pq.read_table(table).to_pydict()
+            with table.open("rb") as file:  # Arrow takes `file:...` for an address
+                columns = pq.read_table(file).to_pydict()
         else:
-            with table.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(io.StringIO(read_text(table), newline="")))
             columns = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"{table} cannot be read: {error}.") from error
     missing = [name for name in _COLUMNS if name not in columns]
     if missing:
         raise ConfigError(
-            f"{table} has no column {missing[0]!r}. It needs the columns path and patient."
+            f"{table} has no column {missing[0]!r}. It needs the columns path and patient, with a "
+            "comma between them."
         )
     pairs = zip(columns["path"], columns["patient"], strict=True)
     return [(str(path or ""), str(patient or "").strip()) for path, patient in pairs]

@@ -17,7 +17,7 @@ from tumorbatch.preprocess import shard_writer as writing
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.first_pass import WorkArea
 from tumorbatch.preprocess.manifest_schema import MANIFEST_SCHEMA
-from tumorbatch.preprocess.patients import digest
+from tumorbatch.preprocess.patients import Patients, digest
 from tumorbatch.preprocess.previous_set import Base
 from tumorbatch.preprocess.splits import Fractions, assign
 from tumorbatch.preprocessing_config import Preprocessing
@@ -37,14 +37,14 @@ class FirstPass(NamedTuple):
         rows: From `WorkArea.run`, in the order of `files`.
         places: Of the records, from `WorkArea.run`.
         files: What was found.
-        patients: {path: patient}, of a table.
+        patients: A table of patients, or an empty one.
         base: The finished set that is brought up to date, or None.
     """
 
     rows: pa.Table
     places: Sequence[tuple[int, int]]
     files: Sequence[SourceFile]
-    patients: Mapping[str, str]
+    patients: Patients
     base: Base | None
 
 
@@ -145,7 +145,8 @@ def assemble(
         files={"found": len(rows), **dict(sorted(Counter(manifest["status"].to_pylist()).items()))},
         groups={**counts, "patients": _patients(images)},
         shared=writing.count_shared(work.folder, shards, work.folder / MANIFEST, settings["split_by"]),
-        patients=digest(first_pass.patients),
+        patients=digest(first_pass.patients.by_path),
+        patient_table=first_pass.patients.counts(),
         updates=0 if base is None else base.dataset.updates + 1,
         shards=shards,
         manifest_sha256=shardset.file_sha256(work.folder / MANIFEST),
@@ -173,7 +174,7 @@ def _images(first_pass: FirstPass, patient_id: bool) -> _Images:
         shapes=height << 32 | width,
         patients=[
             good["patient"].to_pylist() if patient_id else [None] * len(paths),
-            [first_pass.patients.get(path) for path in paths],
+            [first_pass.patients.by_path.get(path) for path in paths],
         ],
     )
 

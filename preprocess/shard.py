@@ -25,13 +25,14 @@ from tumorbatch.checks import (
     told,
 )
 from tumorbatch.errors import ConfigError, InputError, cannot_write
+from tumorbatch.files import starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.lock import output_lock
 from tumorbatch.preprocess import previous_set as base_set
 from tumorbatch.preprocess import shard_writer as writing
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.first_pass import WorkArea, in_base, read_plan
-from tumorbatch.preprocess.patients import digest, read_patients
+from tumorbatch.preprocess.patients import Patients, digest, read_patients, refuse_unmatched
 from tumorbatch.preprocess.previous_set import Base
 from tumorbatch.preprocess.second_pass import FirstPass, assemble, software
 from tumorbatch.preprocess.splits import Fractions
@@ -57,6 +58,7 @@ class Config:
             one height and width together as well; "file" reproduces a plain random split.
         patient_id: Put DICOM files of one PatientID into one group.
         patients: A table for `read_patients`: files of one patient go into one group.
+        allow_unmatched: Take a table that does not cover the files, or names others.
         fractions: Target share of each split.
         seed: Of the split and of the order inside the shards.
         workers: Processes; default: the cores that this process may use.
@@ -71,6 +73,7 @@ class Config:
     split_by: str = "group"
     patient_id: bool = True
     patients: Path | None = None
+    allow_unmatched: bool = False
     fractions: Fractions = field(default_factory=Fractions)
     seed: int = 0
     workers: int = field(default_factory=available_cores)
@@ -105,6 +108,7 @@ class Report:
         seconds: Wall time.
         largest: The largest groups, as in `Assembled`.
         near_conflicts: Groups of near duplicates that hold both classes, as in `Assembled`.
+        litter: Entries of the source that were passed over, as in `find_files`.
     """
 
     dataset: Dataset
@@ -115,6 +119,7 @@ class Report:
     seconds: float
     largest: Sequence[tuple[int, str]] = ()
     near_conflicts: Sequence[tuple[str, str]] = ()
+    litter: int = 0
 
     @property
     def found(self) -> int:
@@ -141,10 +146,11 @@ def run(source: Path, out: Path, config: Config) -> Report:
         TryAgainError: Another process is writing `out`.
     """
     started = time.monotonic()
-    files = find_sources(source, config.classes)
+    litter: list[str] = []
+    files = find_sources(source, config.classes, litter)
     refuse_inside(out, source, files, config.classes)
-    names = {entry.file.name for entry in files}
-    patients = read_patients(config.patients, names) if config.patients is not None else {}
+    table = _patients(files, config)
+    patients = table.by_path
     make_folder(out)
     with output_lock(out, out / ".lock"):
         remove_temporaries(out)
@@ -167,7 +173,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
             if old is not None and same_patients and changes.keys() == {"kept"}:
                 work.remove()
                 size = sum(shard.bytes for shard in old.shards)
-                return Report(old, True, taken_over, {}, size, time.monotonic() - started)
+                seconds = time.monotonic() - started
+                return Report(old, True, taken_over, {}, size, seconds, litter=len(litter))
             try:
                 _refuse_other_software(base)
                 statuses = Counter(rows["status"].to_pylist())
@@ -176,7 +183,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
                         f"None of the {len(rows)} files in {source} can be read ({told(statuses)})."
                     )
                 refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
-                first_pass = FirstPass(rows, places, files, patients, base)
+                first_pass = FirstPass(rows, places, files, table, base)
                 done = assemble(work, first_pass, settings, config.preprocessing)
             except (ConfigError, InputError):
                 work.remove()  # the same command would end here again, and must not be in another's way
@@ -191,7 +198,23 @@ def run(source: Path, out: Path, config: Config) -> Report:
         seconds=time.monotonic() - started,
         largest=done.largest,
         near_conflicts=done.near_conflicts,
+        litter=len(litter),
     )
+
+
+def _patients(files: Sequence[SourceFile], config: Config) -> Patients:
+    """Return the table of patients beside the files, both without gaps unless that is allowed."""
+    if config.patients is None:
+        return Patients({})
+    paths = {entry.file.name: entry.file.path for entry in files}
+
+    def known(name: str) -> bool:  # DICOM files say whose they are
+        return config.patient_id and starts_as_dicom(paths[name])
+
+    patients = read_patients(config.patients, paths.keys(), known)
+    if not config.allow_unmatched:
+        refuse_unmatched(config.patients, patients)
+    return patients
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Part of `verify`, which goes on from here to the shards.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
+from tumorbatch.atomic import read_json
 from tumorbatch.errors import TumorBatchError
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.manifest_schema import MANIFEST_SCHEMA
@@ -73,7 +73,7 @@ class Manifest(NamedTuple):
 def read_dataset(folder: Path, found: Findings) -> Dataset | None:
     """dataset.json, or None when it does not even say which files to look for."""
     try:
-        value = json.loads((folder / DATASET).read_bytes())
+        value = read_json(folder / DATASET)
         if value["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"its format version is not {SCHEMA_VERSION}")
         dataset = Dataset.from_dict(value)
@@ -98,7 +98,8 @@ def _refuse_unusable(dataset: Dataset) -> None:
         if Path(shard.name).name != shard.name or "\0" in shard.name:
             raise ValueError(f"{shard.name!r} is not the name of a file in this folder")
     counts = [count for shard in dataset.shards for count in (shard.records, shard.bytes)]
-    for tally in (dataset.files, dataset.groups, dataset.shared, *dataset.counts.values()):
+    tallies = (dataset.files, dataset.groups, dataset.shared, dataset.patient_table)
+    for tally in (*tallies, *dataset.counts.values()):
         counts += tally.values()
     if not all(type(count) is int and count >= 0 for count in counts):
         raise ValueError("one of its counts is no count")

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import (
     make_folder,
+    read_json,
     real_folder,
     recover_folder,
     replace_folder,
@@ -24,6 +24,7 @@ from tumorbatch.bundle import Bundle
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.evaluation.model_card import model_card
+from tumorbatch.files import is_litter
 from tumorbatch.lock import output_lock
 from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
 from tumorbatch.scoring import scorer
@@ -227,13 +228,14 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
         return False
     if not out.is_dir():
         raise ConfigError(f"{out} is a file. Give the bundle another folder with --out.")
-    strangers = sorted({path.name for path in out.iterdir()} - _FILES)
+    names = {path.name for path in out.iterdir() if not is_litter(path.name)}
+    strangers = sorted(names - _FILES)
     if strangers:
         raise ConfigError(
             f"{out} holds files that belong to no bundle ({', '.join(strangers[:5])}). "
             "Give another folder with --out."
         )
-    if overwrite or not any(out.iterdir()):
+    if overwrite or not names:
         return False
     before = bundle.load(out).training
     changes = [
@@ -253,7 +255,7 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
 def _read_finished(out: Path) -> tuple[Bundle, dict[str, Any]]:
     old = bundle.load(out)
     try:
-        metrics = json.loads((out / bundle.METRICS).read_bytes())
+        metrics = read_json(out / bundle.METRICS)
         if shardset.file_sha256(out / bundle.WEIGHTS) != old.weights_sha256:
             raise ValueError(f"the sha256 of {bundle.WEIGHTS} is another one")
     except (OSError, ValueError) as error:

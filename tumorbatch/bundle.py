@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import architectures
+from tumorbatch.atomic import read_json
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
@@ -103,7 +104,7 @@ def load(folder: Path) -> Bundle:
             "give the right folder with --model."
         )
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
         if value["schema_version"] != SCHEMA_VERSION:
             raise ConfigError(
                 f"{path} has format version {value['schema_version']}; this tumorbatch reads "
@@ -193,7 +194,8 @@ def load_network(folder: Path, bundle: Bundle) -> Any:
         `keras.Model`, see `architectures.build`.
 
     Raises:
-        InputError: The weights are missing, were changed by as little as one bit, or do not fit.
+        InputError: The weights are missing, were changed by as little as one bit, do not fit, are not
+            float32, or are not finite.
     """
     import safetensors
     import safetensors.numpy
@@ -219,12 +221,30 @@ def load_network(folder: Path, bundle: Bundle) -> Any:
         if name not in weights or name not in expected:
             where = "misses" if name not in weights else "has an unknown"
             raise InputError(f"{path} {where} weight {name!r} for {bundle.architecture}.")
-        found, wanted = tuple(weights[name].shape), tuple(expected[name].shape)
-        if found != wanted:
-            raise InputError(f"{path}: weight {name!r} has shape {found}, expected {wanted}.")
+        problem = _unfit(weights[name], expected[name])
+        if problem:
+            raise InputError(f"{path}: weight {name!r} {problem}. Train the model again.")
     for name, variable in expected.items():
         variable.assign(weights[name])
     return network
+
+
+def _unfit(array: Any, variable: Any) -> str:
+    """Return why an array cannot be a variable's value, as the end of a sentence; "" where it can.
+
+    One value that is not finite makes every logit so, and not a number compares as false: as Healthy.
+    """
+    import numpy as np
+
+    if array.shape != tuple(variable.shape):
+        return f"has shape {array.shape}, expected {tuple(variable.shape)}"
+    if array.dtype != np.float32:
+        return f"is {array.dtype}, expected float32"
+    if not np.isfinite(array).all():
+        return "holds values that are not finite"
+    if variable.name == "moving_variance" and (array < 0).any():
+        return "holds negative variances"
+    return ""
 
 
 def serialize_weights(network: Any) -> bytes:
@@ -252,7 +272,7 @@ def best(folder: Path) -> Path:
     # Not the hidden folders: they belong to a training run that is under way or was killed.
     for path in sorted(folder.glob(f"[!.]*/{MODEL}")) if folder.is_dir() else []:
         try:
-            metrics = json.loads((path.parent / METRICS).read_bytes())
+            metrics = read_json(path.parent / METRICS)
             auc = float(metrics["validation"]["figures"]["auc"]["value"])
         except (OSError, KeyError, TypeError, ValueError):
             continue
@@ -269,6 +289,6 @@ def best(folder: Path) -> Path:
 def _leaky(path: Path) -> bool:
     """Whether a model.json says so; a damaged one is not for this function to tell."""
     try:
-        return bool(json.loads(path.read_bytes())["training"]["leaky"])
+        return bool(read_json(path)["training"]["leaky"])
     except (OSError, KeyError, TypeError, ValueError):
         return False

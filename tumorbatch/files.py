@@ -1,10 +1,12 @@
 """Finding files, reading them safely, and naming them in tables."""
 
+import codecs
 import contextlib
 import errno
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,54 @@ def printable(path: str) -> str:
     return data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), for comparing.
+
+    One letter with an accent has two spellings: macOS writes decomposed ones, nearly all others do not.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+# The longer mark first: UTF-32's begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+
+
+def marked_encoding(data: bytes) -> str | None:
+    """Return the encoding that a text's byte order mark names, as `bytes.decode` takes it, or None.
+
+    Raises:
+        ValueError: There is no mark, and the bytes are those of UTF-16 or UTF-32.
+    """
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding
+    # Every letter of the common scripts has a zero byte there, the ends of lines too.
+    ends = any(end in data for end in (b"\n\0", b"\0\n", b"\r\0", b"\0\r"))
+    if ends and data.count(0) * 3 > len(data):
+        raise ValueError("it is in UTF-16 without a byte order mark: save it as UTF-8")
+    return None
+
+
+def read_text(path: Path) -> str:
+    """Return a text file's content: UTF-8, or what its byte order mark says, as of PowerShell's `>`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is in another encoding; the text says which byte shows it.
+    """
+    data = path.read_bytes()
+    encoding = marked_encoding(data) or "utf-8"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"byte {error.start + 1:,} is not {encoding.removesuffix('-sig').upper()}: save it as UTF-8"
+        ) from error
+
+
 def visible(text: str) -> str:
     """`text` with controls, bidirectional controls and lone surrogates written as `\\uNNNN`.
 
@@ -65,9 +115,19 @@ def visible(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+# Compared in lower case: Windows' own spelling has changed.
+_LITTER = frozenset(
+    {
+        ".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # file managers
+        "__macosx", "$recycle.bin", "system volume information", "lost+found",  # folders
+        "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",  # of network storage
+    }
+)  # fmt: skip
+
+
 def is_litter(name: str) -> bool:
-    """Whether a file was left by a file manager or a network file system, and is nobody's."""
-    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith(("._", ".nfs"))
+    """Return whether a file or folder was left by a file manager or a file system, and is nobody's."""
+    return name.lower() in _LITTER or name.startswith(("._", ".nfs", "@Syno"))
 
 
 def is_dicom(data: bytes) -> bool:
@@ -75,11 +135,24 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def find_files(root: Path) -> list[FoundFile]:
-    """Everything below `root` but hidden entries (a leading dot), sorted by name.
+def starts_as_dicom(path: str) -> bool:
+    """Return whether a file begins as a DICOM file; False where it cannot be read."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as stream:
+            return is_dicom(stream.read(132))
+    except OSError:
+        return False
+
+
+def find_files(root: Path, litter: list[str] | None = None) -> list[FoundFile]:
+    """Find everything below `root` but hidden entries (a leading dot) and litter, sorted by name.
 
     Symbolic links are followed; a link into a folder that is being walked, or lies above, is a row
     with a problem, and so are FIFOs, sockets, devices and folders that cannot be listed.
+
+    Args:
+        root: The folder.
+        litter: Gets the paths of the entries that were passed over as litter, see `is_litter`.
 
     Raises:
         InputError: `root` is no folder, or cannot be listed.
@@ -94,11 +167,13 @@ def find_files(root: Path) -> list[FoundFile]:
         raise InputError(f"{root} cannot be read: {error.strerror}.") from error
     # A link to a folder above the root leads back to it: a loop, and all its neighbours would be rows.
     above = tuple((info.st_dev, info.st_ino) for info in map(os.stat, root.resolve().parents))
-    found = list(_walk(os.fspath(root), "", above))
+    found = _walk(os.fspath(root), "", above, [] if litter is None else litter)
     return sorted(found, key=lambda file: file.name)
 
 
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[FoundFile]:
+def _walk(
+    folder: str, prefix: str, above: tuple[tuple[int, int], ...], litter: list[str]
+) -> Iterator[FoundFile]:
     pending = [(folder, prefix, above)]  # a stack: deep trees must not meet the recursion limit
     while pending:
         folder, prefix, above = pending.pop()
@@ -114,6 +189,9 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
             yield FoundFile(folder, prefix.rstrip("/"), problem, Status.IO_ERROR)
             continue
         for entry in entries:
+            if is_litter(entry):
+                litter.append(os.path.join(folder, entry))
+                continue
             if entry.startswith("."):
                 continue
             path = os.path.join(folder, entry)

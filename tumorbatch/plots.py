@@ -17,7 +17,6 @@ In a script, put calls with a folder under `if __name__ == "__main__":`, since w
 This module is for users: nothing in the package imports it. `tumorbatch.report.charts` draws.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import bundle, shardset
+from tumorbatch.atomic import read_json
 from tumorbatch.errors import InputError
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
@@ -203,7 +203,7 @@ def training_history(folder: Folder) -> Any:
     made = bundle.load(Path(folder))
     path = Path(folder) / bundle.HISTORY
     try:
-        history = json.loads(path.read_bytes())
+        history = read_json(path)
         phases, best = made.training["phases"], made.training["best_epoch"]
         return charts.training_history(history, phases, best, made.model_id)
     except (OSError, KeyError, TypeError, ValueError) as error:

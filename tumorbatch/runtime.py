@@ -4,6 +4,7 @@ Importing this module does not import TensorFlow; `load_tensorflow` does, with t
 it must find at that moment.
 """
 
+import contextlib
 import importlib.metadata
 import math
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tumorbatch import cgroups
 from tumorbatch.errors import ConfigError
 from tumorbatch.gpu import why_no_gpu
 
@@ -23,30 +25,20 @@ _MIN_COMPUTE_CAPABILITY = (7, 0)  # first with float16 tensor cores; a T4 has 7.
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity mask, capped by the container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores or 1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores or 1)
+    """Return how many cores this process may use: its affinity mask, capped by its job's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroups.core_quota()
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take: of the machine, capped by the container's limit."""
-    free = []
-    try:
+    """Return the bytes that this process may still take: of the machine, capped by its job's limit."""
+    free = [cgroups.free_memory()]
+    with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free.append(int(line.split()[1]) * 1024)
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            free.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except (OSError, ValueError, IndexError):
-        pass
-    return max(0, min(free)) if free else None
+    return min((value for value in free if value is not None), default=None)
 
 
 def versions(*packages: str) -> dict[str, str]:

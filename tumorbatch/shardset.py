@@ -6,12 +6,12 @@ dataset.json                                              written last: without 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tumorbatch.atomic import read_json
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.preprocessing_config import Preprocessing
 
@@ -64,6 +64,8 @@ class Dataset:
             duplicate groups and, split by shape, shapes occur in more than one split. All 0 unless
             split by file.
         patients: sha256 (hex) over which files a table of patients put together, or None.
+        patient_table: Where such a table was given: how many of its paths fit no file
+            ("paths_without_file"), and how many files have no patient ("files_without_patient").
         updates: How often the source had grown or changed, and the set with it.
         shards: The files.
         manifest_sha256: Of manifest.parquet, hex.
@@ -86,6 +88,7 @@ class Dataset:
     shards: tuple[Shard, ...]
     manifest_sha256: str
     versions: dict[str, str]
+    patient_table: dict[str, int] = field(default_factory=dict)
 
     @property
     def leaky(self) -> bool:
@@ -130,6 +133,7 @@ class Dataset:
             "groups": self.groups,
             "shared_between_splits": self.shared,
             "patients": self.patients,
+            **({"patient_table": self.patient_table} if self.patient_table else {}),
             "updates": self.updates,
             "shards": [asdict(shard) for shard in self.shards],
             "manifest_sha256": self.manifest_sha256,
@@ -156,6 +160,7 @@ class Dataset:
             shards=tuple(Shard(**shard) for shard in value["shards"]),
             manifest_sha256=str(value["manifest_sha256"]),
             versions=dict(value["versions"]),
+            patient_table=dict(value.get("patient_table", {})),
         )
 
 
@@ -199,7 +204,7 @@ def read(path: Path) -> Dataset:
         ConfigError: It was written by another version of the format.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
         version = value["schema_version"]
         if version != SCHEMA_VERSION:
             raise ConfigError(

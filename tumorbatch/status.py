@@ -17,6 +17,7 @@ class Status(StrEnum):
     VANISHED = "vanished"  # listed, and gone when it was to be read
     DECODER_CRASH = "decoder_crash"  # it killed the process that decoded it
     TIMEOUT = "timeout"  # it was not decoded in time
+    NOT_FINITE = "not_finite"  # the network gives no finite number for it
     LABEL_CONFLICT = "label_conflict"  # the same image lies under both classes (shard only)
 
 

@@ -86,10 +86,12 @@ class Report:
     Attributes:
         findings: The content of explore.json.
         seconds: Wall time.
+        litter: Entries of the source that were passed over, as in `find_files`.
     """
 
     findings: Mapping[str, Any]
     seconds: float
+    litter: int = 0
 
     @property
     def found(self) -> int:
@@ -115,7 +117,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
     started = time.monotonic()
     if out.name in ("", ".."):
         raise ConfigError(f"{out} cannot be replaced. Give the result a folder of its own with --out.")
-    files, out = find_sources(source, config.classes), real_folder(out)
+    litter: list[str] = []
+    files, out = find_sources(source, config.classes, litter), real_folder(out)
     refuse_inside(out, source, files, config.classes)
     splits = read_splits(config.tfrecords) if config.tfrecords is not None else None
     settings = _settings(source, config)
@@ -151,7 +154,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
         dicom = pc.any(pc.equal(seen.rows["format"], "dicom")).as_py()
         mode = 0o600 if dicom else None
         _publish(out, made, content, mode)
-    return Report(content, time.monotonic() - started)
+    return Report(content, time.monotonic() - started, len(litter))
 
 
 def _settings(source: Path, config: Config) -> dict[str, Any]:

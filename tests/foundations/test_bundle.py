@@ -225,6 +225,37 @@ def test_a_weight_of_another_shape(folder: Path, shape: tuple[int, ...]) -> None
         load_network(folder, load(folder))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["logit/bias", "conv_1/kernel"])
+def test_a_weight_that_is_not_finite(folder: Path, name: str, value: float) -> None:
+    def change(arrays: dict[str, Any]) -> None:
+        arrays[name] = arrays[name].copy()
+        arrays[name].flat[-1] = value
+
+    assert name in safetensors.numpy.load_file(folder / WEIGHTS)
+    _edit_weights(folder, change)
+    with pytest.raises(InputError, match=f"weight '{name}' holds values that are not finite"):
+        load_network(folder, load(folder))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
+def test_weights_of_another_type(folder: Path, dtype: Any) -> None:
+    _edit_weights(
+        folder, lambda arrays: arrays.update({"logit/bias": arrays["logit/bias"].astype(dtype)})
+    )
+    with pytest.raises(InputError, match=f"weight 'logit/bias' is {np.dtype(dtype)}, expected float32"):
+        load_network(folder, load(folder))
+
+
+def test_a_negative_variance(bundles: Path, tmp_path: Path) -> None:
+    """Its square root is not a number, and so is every logit."""
+    folder = Path(shutil.copytree(bundles / "cnn2", tmp_path / "cnn2"))
+    (name, *_) = (key for key in safetensors.numpy.load_file(folder / WEIGHTS) if "variance" in key)
+    _edit_weights(folder, lambda arrays: arrays.update({name: -arrays[name]}))
+    with pytest.raises(InputError, match=f"weight '{name}' holds negative variances"):
+        load_network(folder, load(folder))
+
+
 def test_weights_of_another_network_or_size(folder: Path, bundles: Path) -> None:
     rewrite(folder, architecture="cnn2")
     with pytest.raises(InputError, match="misses weight"):
@@ -279,6 +310,16 @@ def test_a_missing_field(folder: Path, field: str) -> None:
 def test_another_kind_of_json(folder: Path, value: bytes) -> None:
     (folder / MODEL).write_bytes(value)
     with pytest.raises(InputError, match="is damaged"):
+        load(folder)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_not_finite(folder: Path, number: str) -> None:
+    """Python's own reader takes all of them; in a threshold none could be compared with."""
+    _edit(folder, training={"epochs": "HERE"})
+    text = (folder / MODEL).read_text()
+    (folder / MODEL).write_text(text.replace('"HERE"', number))
+    with pytest.raises(InputError, match=f"is damaged .*{number} is not a finite number"):
         load(folder)
 
 

@@ -15,7 +15,7 @@ QUICK = """
 import sys, time
 import numpy as np
 from tumorbatch.cli.main import main
-from tumorbatch.infer import network, parts
+from tumorbatch.infer import network, work_area
 
 def load(self):
     def score(images):
@@ -24,7 +24,7 @@ def load(self):
     return score
 
 PAUSE = float(sys.argv[1])
-parts.PART_ROWS = int(sys.argv[2])
+work_area.PART_ROWS = int(sys.argv[2])
 network.Network.load = load
 if __name__ == "__main__":
     main(sys.argv[3:])

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,76 @@ def test_a_list_of_files(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
             _names(tree, listed=str(listed))
     with pytest.raises(InputError, match="cannot be read"):
         _names(tree, listed=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-8"])
+def test_lists_of_notepad_and_powershell(tree: Path, tmp_path: Path, encoding: str, end: str) -> None:
+    (tree / "Müller.png").write_bytes(PNG)
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(f"a.png{end}Müller.png{end}".encode(encoding))
+    assert _names(tree, listed=str(listed)) == {"a.png", "Müller.png"}
+    listed.write_bytes(f"a.png{end}deep/b.PNG{end}".encode("utf-16-le"))
+    with pytest.raises(InputError, match="is in UTF-16 without a byte order mark"):
+        _names(tree, listed=str(listed))
+
+
+def test_names_of_one_letter_between_zero_bytes_are_no_utf_16(tree: Path, tmp_path: Path) -> None:
+    for name in "abc":
+        (tree / name).write_bytes(PNG)
+    (tmp_path / "list").write_bytes(b"a\0b\0c\0")
+    assert _names(tree, listed=str(tmp_path / "list")) == {"a", "b", "c"}
+
+
+def test_a_list_relative_to_the_current_folder(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ls scans/*.png > list` writes it. What lies below FOLDER goes first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_text("scans/a.png\n./scans/deep/b.PNG\nscans/gone.png\n")
+    assert _names(Path("scans"), listed="list") == {"a.png", "deep/b.PNG", "scans/gone.png"}
+    (tree / "scans").mkdir()
+    (tree / "scans" / "a.png").write_bytes(PNG)
+    (tmp_path / "list").write_text("scans/a.png\n")
+    assert _names(tree, listed="list") == {"scans/a.png"}
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_listed_names_in_the_other_unicode_form(tree: Path, tmp_path: Path, forms: Any) -> None:
+    on_disk, in_list = (unicodedata.normalize(form, "Müller/é.png") for form in forms)
+    (tree / on_disk).parent.mkdir()
+    (tree / on_disk).write_bytes(PNG)
+    (tmp_path / "list").write_text(f"{in_list}\nMüller/gone.png\n")
+    found = _names(tree, listed=str(tmp_path / "list"))
+    assert found == {on_disk, "Müller/gone.png"}
+
+
+def test_a_file_from_the_future_is_not_young(tree: Path) -> None:
+    """A scanner's clock may run years ahead: its files would be left for the next run for ever."""
+    now = time.time()
+    for name, changed in {"a.png": now + 1e9, "deep/b.PNG": now + 30, "scan.nii": now - 3600}.items():
+        os.utime(tree / name, (changed, changed))
+    selection = Selection(include=("a.png", "*.PNG", "*.nii"), min_age=600)
+    listing = list_files(tree, selection, frozenset(), None)
+    assert [file.name for file in listing.files] == ["a.png", "scan.nii"]
+    assert (listing.young, listing.future) == (1, 1)  # the clock of a file server may be a bit ahead
+    listing = list_files(tree, Selection(include=("a.png",)), frozenset(), None)
+    assert (len(listing.files), listing.future) == (1, 0)  # nobody has asked
+
+
+def test_litter_is_passed_over_and_counted(tree: Path) -> None:
+    for name in (
+        "Thumbs.db",
+        "deep/desktop.ini",
+        "__MACOSX/a.png",
+        "@eaDir/a.png@SynoEAStream",
+        "._a.png",
+    ):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(PNG)
+    listing = list_files(tree, Selection(all_files=True), frozenset(), None)
+    assert {file.name for file in listing.files} == TREE.keys() - {".hidden.png"}
+    assert listing.litter == 5
 
 
 def test_listed_files_through_the_command(tree: Path, model: Path, tmp_path: Path, invoke: Any) -> None:

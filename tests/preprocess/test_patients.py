@@ -1,6 +1,9 @@
 """Files of one patient stay together, and nothing of the patient is written."""
 
 import hashlib
+import json
+import os
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +14,9 @@ import pytest
 from tests.preprocess.dicom.test_decode import IMAGE, make
 from tests.preprocess.sets import SIZE, by_path, content_of, image_files, small_config, write_file
 from tumorbatch.errors import ConfigError, ExitCode, InputError
+from tumorbatch.files import printable
 from tumorbatch.preprocess import first_pass, verify
-from tumorbatch.preprocess.patients import digest, read_patients
+from tumorbatch.preprocess.patients import digest, read_patients, refuse_unmatched
 from tumorbatch.preprocess.shard import run
 
 if TYPE_CHECKING:
@@ -36,7 +40,42 @@ def _table(path: Path, rows: list[tuple[Any, Any]]) -> Path:
 def test_tables_are_read(tmp_path: Path, name: str) -> None:
     rows = [(NAMES[0], "7"), (NAMES[1], " 7 "), (NAMES[2], None), ("Healthy/gone.png", "8")]
     table = _table(tmp_path / name, rows)
-    assert read_patients(table, NAMES) == {NAMES[0]: "7", NAMES[1]: "7"}
+    patients = read_patients(table, NAMES)
+    assert patients.by_path == {NAMES[0]: "7", NAMES[1]: "7"}
+    assert patients.without_file == ("Healthy/gone.png",)
+    assert patients.without_patient == (NAMES[2],)
+    with pytest.raises(ConfigError) as refused:
+        refuse_unmatched(table, patients)
+    assert "1 of its paths fit no file (such as 'Healthy/gone.png')" in str(refused.value)
+    assert f"1 files have no patient in it (such as {NAMES[2]!r})" in str(refused.value)
+    assert read_patients(table, NAMES, known=lambda name: name == NAMES[2]).without_patient == ()
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("other", ["NFC", "NFD"])
+def test_names_are_compared_in_one_unicode_form(tmp_path: Path, form: Any, other: Any) -> None:
+    names = [unicodedata.normalize(form, name) for name in ("Tumor/Müller é.png", "Tumor/b.png")]
+    listed = [unicodedata.normalize(other, name) for name in names]
+    table = _table(tmp_path / "t.csv", [(name, "7") for name in listed])
+    patients = read_patients(table, names)
+    assert patients.by_path == dict.fromkeys(names, "7")
+    assert (patients.without_file, patients.without_patient) == ((), ())
+    refuse_unmatched(table, patients)
+
+
+def test_a_name_in_both_forms_is_two_files(tmp_path: Path) -> None:
+    both = [unicodedata.normalize(form, "Tumor/ü.png") for form in ("NFC", "NFD")]
+    one = _table(tmp_path / "one.csv", [(both[0], "7")])
+    assert read_patients(one, both).by_path == {both[0]: "7"}  # the one that was meant
+    two = _table(tmp_path / "two.csv", [(both[0], "7"), (both[1], "8")])
+    assert read_patients(two, both).by_path == {both[0]: "7", both[1]: "8"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_table_in_the_encodings_that_say_what_they_are(tmp_path: Path, encoding: str) -> None:
+    table = tmp_path / "t.csv"
+    table.write_bytes("path,patient\r\nTumor/ü.png,7\r\n".encode(encoding))
+    assert read_patients(table, ["Tumor/ü.png"]).by_path == {"Tumor/ü.png": "7"}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +83,9 @@ def test_tables_are_read(tmp_path: Path, name: str) -> None:
     [
         (None, InputError, "cannot be read"),
         (b"\xff\xfe\x00", InputError, "cannot be read"),
+        ("path,patient\nTumor/ü.png,7\n".encode("latin-1"), InputError, "byte 20 is not UTF-8"),
+        ("path,patient\na,7\n".encode("utf-16-le"), InputError, "UTF-16 without a byte order mark"),
+        (b"path;patient\nTumor/a.png;7\n", ConfigError, "a comma between them"),
         (b"path,person\nHealthy/1.png,7\n", ConfigError, "no column 'patient'"),
         (b"", ConfigError, "no column 'path'"),
         (b"path,patient\nHealthy/1.png,7\nHealthy/1.png,8\n", ConfigError, "to two patients"),
@@ -79,9 +121,17 @@ def test_a_table_through_the_command(raw: Path, tmp_path: Path, cli: "Cli") -> N
     paths = ["Healthy/000.png", "Healthy/001.png", "Brain Tumor/000.png", "Brain Tumor/002.png"]
     table = _table(tmp_path / "who.csv", [(path, "Jane Doe") for path in paths])
     out = tmp_path / "out"
-    done = cli("shard", raw, out, "--size", SIZE, "--groups", table)
+    command = ("shard", raw, out, "--size", SIZE, "--groups", table)
+    done = cli(*command)
+    assert done.returncode == ExitCode.USAGE
+    assert "29 files have no patient in it (such as " in done.stderr
+    assert not out.exists()
+    done = cli(*command, "--allow-unmatched")
     assert done.returncode == ExitCode.OK, done.stderr
     assert "Patients known: 1; each is one group." in done.stdout
+    assert "NOT COVERED by the table: 29 files without a patient, 0 paths" in done.stdout
+    kept = {"paths_without_file": 0, "files_without_patient": 29}
+    assert json.loads((out / "dataset.json").read_bytes())["patient_table"] == kept
     rows = by_path(out)
     assert len({rows[path]["duplicate_group"] for path in paths}) == 1
     assert len({rows[path]["split"] for path in paths}) == 1
@@ -96,7 +146,7 @@ def test_groups_that_are_torn_apart_are_seen(raw: Path, tmp_path: Path) -> None:
     """A table lets groups be larger than the hashes say, never smaller."""
     out = tmp_path / "out"
     table = _table(tmp_path / "t.csv", [("Healthy/000.png", "x"), ("Healthy/001.png", "x")])
-    run(raw, out, small_config(patients=table))
+    run(raw, out, small_config(patients=table, allow_unmatched=True))
     manifest = pq.read_table(out / "manifest.parquet")
     groups = manifest["duplicate_group"].to_pylist()
     twice = next(group for group in groups if group is not None and groups.count(group) == 2)
@@ -160,3 +210,15 @@ def test_the_key_is_private_and_goes_with_the_work_area(
     run(raw, tmp_path / "out", small_config())
     assert modes == [0o600]
     assert not list((tmp_path / "out").rglob("*.key"))
+
+
+def test_dicom_files_that_name_their_patient_need_no_row(
+    raw: Path, tmp_path: Path, build: "type[Build]"
+) -> None:
+    write_file(raw / "Healthy" / "scan", make(build.smooth(48, 48, 5).astype("uint16"), 12))
+    images = [printable(os.path.relpath(path, raw)) for path in raw.rglob("*.*") if path.is_file()]
+    table = _table(tmp_path / "t.csv", [(name, name) for name in images])
+    with pytest.raises(ConfigError, match=r"1 files have no patient in it \(such as 'Healthy/scan'"):
+        run(raw, tmp_path / "out", small_config(patients=table, patient_id=False))
+    # PatientID covers it.
+    run(raw, tmp_path / "out", small_config(patients=table))

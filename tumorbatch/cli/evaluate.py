@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Options that mean nothing with --protocols, and nothing without it.
 _NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite")
-_ONLY_WITH = ("source", "patients", "weights", "reuse", "yes")
+_ONLY_WITH = ("source", "patients", "allow_unmatched", "weights", "reuse", "yes")
 
 
 @click.command()
@@ -75,6 +75,7 @@ _ONLY_WITH = ("source", "patients", "weights", "reuse", "yes")
     help="With --protocols: the images, for shard sets that are missing.",
 )
 @options.patients
+@options.allow_unmatched
 @click.option(
     "--weights",
     metavar="FILE",
@@ -108,6 +109,7 @@ def evaluate(
     protocols: bool,
     source: Path,
     patients: Path | None,
+    allow_unmatched: bool,
     weights: str | None,
     reuse: tuple[Path, ...],
     yes: bool,
@@ -160,7 +162,7 @@ def evaluate(
             out = out or Path("results/protocols") / folder.resolve().name
             from tumorbatch.workflows import protocols as workflow
 
-            how = workflow.Config(config, source, patients, weights, reuse=reuse)
+            how = workflow.Config(config, source, patients, allow_unmatched, weights, reuse=reuse)
             result = workflow.run(folder, tfrecords, out, how, asked(yes))
             _print_protocols(folder, out, result, as_json, quiet)
             return

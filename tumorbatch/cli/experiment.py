@@ -59,6 +59,7 @@ def experiment() -> None:
     help="As in `shard`; the split is the same in both arms, and made with --seed.",
 )
 @options.patients
+@options.allow_unmatched
 @options.workers
 @options.device
 @click.option(
@@ -83,6 +84,7 @@ def clahe(
     classes: dict[str, str],
     split_by: str,
     patients: Path | None,
+    allow_unmatched: bool,
     workers: int | None,
     device: str,
     out: Path,
@@ -120,6 +122,7 @@ def clahe(
                 classes=classes,
                 split_by=split_by,
                 patients=patients,
+                allow_unmatched=allow_unmatched,
                 seed=seed,
                 overwrite=overwrite,
                 **given(workers=workers),

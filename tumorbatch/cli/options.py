@@ -101,4 +101,10 @@ patients = click.option(
     help="CSV or Parquet table with the columns path and patient: files of one patient stay in one "
     "split.",
 )
+allow_unmatched = click.option(
+    "--allow-unmatched",
+    is_flag=True,
+    help="With --groups: take a table that names files which are not there, or misses some. Each file "
+    "without a patient then stands for itself.",
+)
 yes = click.option("--yes", is_flag=True, help="Start without asking, whatever it costs.")

@@ -45,6 +45,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     "stress test; `file` is a plain random split, and leaky.",
 )
 @options.patients
+@options.allow_unmatched
 @click.option(
     "--patient-id/--no-patient-id",
     default=True,
@@ -83,6 +84,7 @@ def shard(
     classes: dict[str, str],
     split_by: str,
     patients: Path | None,
+    allow_unmatched: bool,
     patient_id: bool,
     fractions: tuple[float, float, float],
     shard_mb: float,
@@ -127,6 +129,7 @@ def shard(
             classes=classes,
             split_by=split_by,
             patients=patients,
+            allow_unmatched=allow_unmatched,
             patient_id=patient_id,
             fractions=Fractions(*fractions),
             seed=seed,

@@ -33,6 +33,12 @@ def _rejected(statuses: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in sorted(bad.items())) or "none"
 
 
+def _passed_over(litter: int) -> list[str]:
+    """Return the line about files that are nobody's; none where there are none."""
+    what = "files and folders that file managers have left (Thumbs.db and the like)"
+    return [f"Passed over: {litter:,} {what}."] if litter else []
+
+
 def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     """Found, written per split and class, duplicates, rejected by reason, speed, next command."""
     dataset = report.dataset
@@ -41,6 +47,7 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     lines = [
         f"Found {report.found:,} files, wrote {report.found - report.errors:,}; "
         f"rejected: {_rejected(dataset.files)}.",
+        *_passed_over(report.litter),
         f"{'':12}" + "".join(f"{name:>10}" for name in dataset.classes),
     ]
     for split, counts in dataset.counts.items():
@@ -77,7 +84,14 @@ def _groups(report: "preprocess_stage.Report") -> list[str]:
         f"nearly; {groups['groups']:,} groups."
     ]
     if groups["patients"]:
-        lines.append(f"Patients known: {groups['patients']:,}; each is one group.")
+        told = f"Patients known: {groups['patients']:,}; each is one group."
+        table = report.dataset.patient_table
+        if any(table.values()):
+            told += (
+                f" NOT COVERED by the table: {table['files_without_patient']:,} files without a "
+                f"patient, {table['paths_without_file']:,} paths without a file."
+            )
+        lines.append(told)
     if report.largest:
         largest = "; ".join(f"{size} like {path}" for size, path in report.largest)
         lines.append(f"Largest groups: {largest}.")
@@ -110,6 +124,7 @@ def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
         [
             f"Found {report.files['found']:,} files, made {report.written:,} PNG files, kept "
             f"{report.kept:,}; rejected: {_rejected(report.files)}.",
+            *_passed_over(report.litter),
             f"{report.seconds:.1f} s, {report.files['found'] / report.seconds:,.0f} images/s, "
             f"{report.bytes / 1e6:,.1f} MB in {_name(out)}.",
         ]
@@ -123,6 +138,7 @@ def explore_report(report: "explore_stage.Report", out: Path) -> str:
     copies = found["duplicates"]["images_with_a_copy"]
     lines = [
         f"Found {report.found:,} files: {classes}; rejected: {_rejected(found['files'])}.",
+        *_passed_over(report.litter),
         f"{copies:,} images are at least nearly a copy of another; {found['images']['sizes']:,} sizes.",
     ]
     lines += _metadata(found["metadata"])
@@ -276,7 +292,9 @@ def infer_report(report: "InferReport", out: Path) -> str:
         "kept from before": report.kept,
         "with rows, but not there any more": report.absent,
         "too young, left for the next run": report.young,
+        "with a time in the future, predicted": report.future,
         "no images or not selected, left out": report.others,
+        "left by file managers, passed over": report.litter,
     }
     if any(told.values()):
         parts = (f"{count:,} {what}" for what, count in told.items() if count)

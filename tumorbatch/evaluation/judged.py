@@ -1,6 +1,5 @@
 """What a model or a baseline answered, as `compare` takes it: from an evaluation's predictions."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tumorbatch.atomic import read_json
 from tumorbatch.bundle import MODEL, Bundle
 from tumorbatch.errors import InputError
 from tumorbatch.evaluation.baselines import Baseline
@@ -28,7 +28,7 @@ def fits(folder: Path, of: Bundle) -> bool:
     frozen; nor of an external shard set; nor where the predictions are not those of the figures.
     """
     try:
-        about = json.loads((folder / METRICS).read_bytes())
+        about = read_json(folder / METRICS)
         there = (
             about["model"]["weights_sha256"],
             about["model"]["model_id"],
@@ -68,7 +68,9 @@ def of_model(name: str, of: Bundle, folder: Path) -> Judged:
             table = pq.read_table(file, columns=_COLUMNS, page_checksum_verification=True)
         rows = table.filter(pc.equal(table["split"], "test")).sort_by("path")
         columns = {column: rows[column].to_numpy() for column in _COLUMNS if column != "split"}
-    except (OSError, KeyError, pa.ArrowException) as error:
+        if not (np.isfinite(columns["logit"]).all() and np.isfinite(columns["prob"]).all()):
+            raise ValueError("some of its logits or probabilities are not finite")
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is missing or damaged ({error}). Evaluate the model again: `tumorbatch evaluate`."
         ) from error

@@ -6,7 +6,6 @@ figures/*.png        the figures, one by one
 report.html          all of it for people
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tumorbatch.atomic import atomic_path, make_folder, replace_folder, write_bytes, write_json
+from tumorbatch.atomic import (
+    atomic_path,
+    make_folder,
+    read_json,
+    replace_folder,
+    write_bytes,
+    write_json,
+)
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError
 from tumorbatch.evaluation import page
@@ -66,10 +72,10 @@ def refuse_foreign(out: Path, used: Bundle, dataset_sha256: str, overwrite: bool
             f"{out} holds files that are no results of an evaluation "
             f"({printable(', '.join(strangers[:5]))}). Give another folder with --out."
         )
-    if overwrite or not any(out.iterdir()):
+    if overwrite or not names:
         return
     try:
-        before = json.loads((out / METRICS).read_bytes())
+        before = read_json(out / METRICS)
         there = (before["model"]["weights_sha256"], before["dataset"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{out} holds damaged results. Give --overwrite to replace them.") from error

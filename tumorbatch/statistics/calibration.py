@@ -333,6 +333,12 @@ def _npv(sensitivity: float | None, specificity: float | None, prevalence: float
 def calibrate(
     logits: NDArray[np.float32], labels: NDArray[np.int64], rule: Rule
 ) -> tuple[Temperature, Threshold]:
-    """Temperature, then threshold, from validation's logits [n] and labels [n]."""
+    """Return temperature and threshold, chosen on validation's logits [n] and labels [n].
+
+    Raises:
+        ValueError: A logit is not finite: no comparison with it means anything.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("some logits are not finite")
     temperature = fit_temperature(logits, labels)
     return temperature, choose_threshold(logits, labels, temperature.value, rule)

@@ -45,6 +45,7 @@ class Config:
         evaluation: How to evaluate: device, seed, replicates and the like.
         source: The images of the model's shard set.
         patients: The table of patients that went into it, or None.
+        allow_unmatched: Take the table though it does not cover the images.
         weights: What a pretrained network starts from, where the bundle's own start was a file.
         workers: Decoding processes; None: the cores that this process may use.
         reuse: Folders with bundles that are taken where they are the very training that is wanted.
@@ -53,6 +54,7 @@ class Config:
     evaluation: "EvaluationConfig"
     source: Path = Path("data/raw")
     patients: Path | None = None
+    allow_unmatched: bool = False
     weights: str | None = None
     workers: int | None = None
     reuse: tuple[Path, ...] = ()
@@ -141,6 +143,7 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
             _beside(tfrecords, split_by),
             chain.shard_config(
                 own, tfrecords, split_by=split_by, patients=config.patients,
+                allow_unmatched=config.allow_unmatched,
                 **given(workers=config.workers),
             ),
         )

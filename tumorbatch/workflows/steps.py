@@ -5,7 +5,6 @@ and goes on where it was interrupted; so does the whole.
 """
 
 import functools
-import json
 import logging
 import math
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle
+from tumorbatch.atomic import read_json
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import read_file
 from tumorbatch.shardset import DATASET, Dataset
@@ -251,7 +251,7 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
 
     folder = results / model.resolve().name
     try:
-        about = json.loads((folder / METRICS).read_bytes())
+        about = read_json(folder / METRICS)
         # At another threshold it is somebody's answer too, or another bundle's of the same weights.
         outdated = about["model"]["model_id"] == of.model_id and about["protocol"] != "external"
     except FileNotFoundError:
