@@ -7,14 +7,14 @@ DEMO_IMAGES ?= 320
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-lowest lint types format docs check clean
+.PHONY: help install demo test test-all test-lowest test-native lint types format docs check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 install: $(VENV)/.installed ## the virtual environment .venv with the tested versions
 
-$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
@@ -53,6 +53,14 @@ $(VENV)-lowest/.installed: setup.cfg constraints-lowest.txt
 	$(abspath $(VENV))-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-lowest.txt --config-settings editable_mode=strict --editable '.[test]'
 	touch $@
+
+FUZZ_IMAGES ?= 20000
+test-native: install ## the library in C: 20,000 images beside OpenCV, then random ones under ASan and UBSan
+	$(BIN)/python -m pytest -n auto tests/foundations/test_native.py
+	mkdir -p build/fuzz
+	$(CC) -g -O1 -Wall -Wextra -Werror -std=gnu11 -ffp-contract=off -fsanitize=address,undefined \
+		-fno-sanitize-recover=all tests/native/fuzz.c -lm -o build/fuzz/fuzz
+	build/fuzz/fuzz $(FUZZ_IMAGES)
 
 lint: install ## style
 	$(BIN)/ruff check .

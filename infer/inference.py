@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tumorbatch import bundle
+from tumorbatch import bundle, native
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import refuse_too_many_errors
@@ -67,6 +67,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         own = frozenset(map(os.path.realpath, target.outputs()))
         listing = list_files(folder, config.selection, own, key)
         log.info("model %s from %s", used.model_id, printable(str(model)))
+        log.info("images are equalised and resized %s", native.choose().reason)
         if listing.young:
             log.info("%d files younger than --min-age are left for the next run", listing.young)
         if listing.future:

@@ -1,6 +1,7 @@
 """The pixel path: from a file's bytes to the tensor that the network sees.
 
-`shard` and `infer` both call `process`, so training and serving cannot drift apart.
+`shard` and `infer` both call `process`, so training and serving cannot drift apart. The library in C
+(`tumorbatch.native`) computes the pixels where it can, OpenCV elsewhere; their bits are the same.
 """
 
 import functools
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch import native
 from tumorbatch.preprocess.decode import MAX_PIXELS, decode
 from tumorbatch.preprocess.image import Decoded
 from tumorbatch.preprocessing_config import Preprocessing
@@ -54,7 +56,11 @@ def equalize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[n
     """
     if not preprocessing.clahe:
         return grey
-    out = _clahe(preprocessing.clahe_clip, preprocessing.clahe_grid).apply(grey)
+    clip, grid = preprocessing.clahe_clip, preprocessing.clahe_grid
+    library = native.choose().library
+    if library is not None and (equalized := library.equalize(grey, clip, grid)) is not None:
+        return equalized
+    out = _clahe(clip, grid).apply(grey)
     return np.asarray(out, np.uint8)
 
 
@@ -63,6 +69,25 @@ def resize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.
     size = (preprocessing.size, preprocessing.size)
     out = cv2.resize(grey, size, interpolation=_INTERPOLATION[preprocessing.interpolation])
     return np.asarray(out, np.uint8)
+
+
+def equalize_and_resize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """`resize(equalize(grey))`, in one go where the library in C can do it.
+
+    Args:
+        grey: uint8 [height, width].
+        preprocessing: What is done to it.
+
+    Returns:
+        uint8 [size, size].
+    """
+    library, size = native.choose().library, preprocessing.size
+    if library is not None:
+        grid = preprocessing.clahe_grid if preprocessing.clahe else 0
+        pixels = library.equalize_and_shrink(grey, preprocessing.clahe_clip, grid, size, size)
+        if pixels is not None:
+            return pixels
+    return resize(equalize(grey, preprocessing), preprocessing)
 
 
 def process(
@@ -84,7 +109,7 @@ def process(
     """
     decoded = decode(data, max_pixels, frame)
     # Equalised before it is made smaller: the report's order, and the tiles then have enough pixels.
-    pixels = resize(equalize(decoded.grey, preprocessing), preprocessing)
+    pixels = equalize_and_resize(decoded.grey, preprocessing)
     flags = decoded.flags
     if min(decoded.grey.shape) < preprocessing.size:
         flags = tuple(sorted((*flags, "low-res")))
@@ -115,7 +140,10 @@ def perceptual_hash(grey: NDArray[np.uint8]) -> int:
         C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, 3.2.1.
     """
     # One axis after the other: half the time of one call, and the same hash on rescaled copies.
-    rows = cv2.resize(grey, (grey.shape[1], 32), interpolation=cv2.INTER_AREA)
+    library = native.choose().library
+    rows = None if library is None else library.shrink_rows(grey, 32)
+    if rows is None:
+        rows = np.asarray(cv2.resize(grey, (grey.shape[1], 32), interpolation=cv2.INTER_AREA), np.uint8)
     small = cv2.resize(rows, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8]
     ordered = np.sort(low, axis=None)

@@ -71,6 +71,32 @@ def cli() -> Cli:
     return run
 
 
+@pytest.fixture(scope="session")
+def native_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library in C, built from this checkout as setuptools does it at an installation."""
+    build = tmp_path_factory.mktemp("native")
+    subprocess.run(
+        [
+            sys.executable,
+            "setup.py",
+            "--quiet",
+            "build_ext",
+            "--build-lib",
+            build,
+            "--build-temp",
+            build,
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    built = list(build.glob("tumorbatch/native/_native*"))
+    if not built:
+        pytest.skip("there is no C compiler")
+    return built[0]
+
+
 @pytest.fixture
 def invoke() -> Iterator[Invoke]:
     """Run `tumorbatch ARGUMENTS` in this process; gives the exit code and all output.

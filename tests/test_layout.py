@@ -7,12 +7,13 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +21,10 @@ STAGES = ("preprocess", "train", "infer")
 FOLDERS = ("tumorbatch", *STAGES)
 MODULES = [path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py"))]
 MODULE_IDS = [path.relative_to(ROOT).as_posix() for path in MODULES]
+# The compiler that setuptools takes.
+HAS_COMPILER = (
+    shutil.which((os.environ.get("CC") or sysconfig.get_config_var("CC")).split()[0]) is not None
+)
 
 
 # --- installing and running -----------------------------------------------------------------------
@@ -30,8 +35,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this checkout, without what building and working have left in it."""
     copy = tmp_path_factory.mktemp("checkout") / "tree"
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.so")
+        )
+    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("data", "tfrecords", "tests", "benchmarks"):  # nothing of these is installed
         (copy / name).mkdir()
@@ -92,10 +99,13 @@ def test_the_wheel_holds_every_module_and_nothing_else(checkout: Path, wheel: Pa
         if path.suffix in (".py", ".jinja", ".css")
     }
     assert len(files) > 30
+    libraries = {name for name in names if name.startswith("tumorbatch/native/_native")}
     assert {name for name in names if name.startswith("tumorbatch/")} == {
         *files,
+        *libraries,
         "tumorbatch/py.typed",
     }
+    assert len(libraries) == HAS_COMPILER
     # Where it lies is setuptools' choice: newer ones take the second place.
     assert names & {f"{info}/LICENSE", f"{info}/licenses/LICENSE"}
 
@@ -119,6 +129,43 @@ def test_the_installed_wheel_runs_anywhere(installed: Path) -> None:
         f"{package}/preprocess/shard.py",
         f"['{package}']",
     ]
+
+
+@pytest.fixture
+def by_both(installed: Path, tmp_path: Path) -> Callable[..., dict[str, Path]]:
+    """Run a command of the installed wheel, given without OUT, by the library and by OpenCV."""
+
+    def run(*arguments: object) -> dict[str, Path]:
+        out = {"auto": tmp_path / "auto" / "out", "opencv": tmp_path / "opencv" / "out"}
+        for pixels, path in out.items():
+            path.parent.mkdir()
+            command = ["-m", "tumorbatch", *arguments, path, "--workers", 1, "--pixels", pixels]
+            done = _python(*command, path=[installed], cwd=tmp_path)
+            assert done.returncode == 3, done.stderr  # the sample has broken files
+            by = "the library in c" if pixels == "auto" and HAS_COMPILER else "opencv"
+            assert f"equalised and resized by {by}" in (done.stdout + done.stderr).lower()
+        return out
+
+    return run
+
+
+def test_shards_and_manifest_are_the_same_bytes_by_both_ways(
+    by_both: Callable[..., dict[str, Path]], sample: Path
+) -> None:
+    out = by_both("shard", sample)
+    files = {path.name: path.read_bytes() for path in out["auto"].iterdir()}
+    assert {"dataset.json", "manifest.parquet"} < files.keys()
+    assert files == {path.name: path.read_bytes() for path in out["opencv"].iterdir()}
+
+
+@pytest.mark.slow
+def test_predictions_are_the_same_by_both_ways(
+    by_both: Callable[..., dict[str, Path]], sample: Path, model: Path
+) -> None:
+    out = by_both("infer", "--model", model, sample)
+    tables = [pq.read_table(path).drop_columns(["run_id"]) for path in out.values()]
+    assert tables[0].num_rows > 96
+    assert tables[0].equals(tables[1])
 
 
 def test_a_checkout_runs_from_its_root_without_being_installed(checkout: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tumorbatch import gpu
+from tumorbatch import gpu, native
 from tumorbatch.runtime import available_cores, free_memory, load_tensorflow, versions
 
 _LEAST_MEMORY = 2 << 30  # bytes; TensorFlow with cnn1 and its data takes 1.2 GB, resnet50 more
@@ -71,6 +71,8 @@ def _processor() -> Iterator[Finding]:
     yield Finding("processor", f"{model}; {available_cores()} cores for this process; {told}")
     if flags and "avx2" not in flags:
         yield Finding("processor", "no AVX2: everything on the CPU is several times slower", False)
+    pixels = native.choose()
+    yield Finding("pixels", pixels.reason, pixels.library is not None or native.is_opencv_forced())
 
 
 def _graphics() -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tumorbatch import native
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.pixels import equalize, perceptual_hash, pixel_hash, process, resize
 from tumorbatch.preprocessing_config import Preprocessing
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
     from tests.preprocess.conftest import Build
 
 Array = NDArray[Any]
+
+
+@pytest.fixture(autouse=True, params=["opencv", "portable", "sse4", "avx2"])
+def _by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds by OpenCV and by each variant of the library in C."""
+    choice = native.Choice(None, "by OpenCV")
+    if request.param != "opencv":
+        file: Path = request.getfixturevalue("native_file")
+        if request.param not in native.Library(file).variants:
+            pytest.skip(f"this processor has no {request.param}")
+        choice = native.Choice(native.Library(file, request.param), request.param)
+    monkeypatch.setattr(native, "choose", lambda: choice)
 
 
 # --- the computations -------------------------------------------------------------------------------

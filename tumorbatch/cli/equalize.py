@@ -20,6 +20,7 @@ from tumorbatch.errors import ExitCode
     "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
 )
 @options.workers
+@options.pixels
 @options.timeout
 @click.option(
     "--overwrite",

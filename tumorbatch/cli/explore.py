@@ -32,6 +32,7 @@ _TFRECORDS = Path("tfrecords")
 )
 @options.seed
 @options.workers
+@options.pixels
 @options.timeout
 @options.overwrite
 @options.quiet

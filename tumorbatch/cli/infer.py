@@ -65,6 +65,7 @@ from tumorbatch.errors import ExitCode
 @options.precision
 @options.xla
 @options.threads
+@options.pixels
 @options.timeout
 @options.max_error_rate
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import click
 from tumorbatch.checks import MAX_SEED
 
 PATH = click.Path(path_type=Path)
+PIXELS = "TUMORBATCH_PIXELS"  # `tumorbatch.native` reads it
 
 
 def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -19,6 +21,10 @@ def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...
             raise click.BadParameter(f"{name} is given twice.")
         classes[name] = folder
     return classes
+
+
+def _force_pixels(_: click.Context, __: click.Parameter, value: str) -> None:
+    os.environ[PIXELS] = value  # worker processes inherit it
 
 
 quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
@@ -50,6 +56,17 @@ timeout = click.option(
     default=60.0,
     show_default=True,
     help="Seconds after which a file that is still being decoded becomes an error row.",
+)
+pixels = click.option(
+    "--pixels",
+    type=click.Choice(["auto", "opencv"]),
+    default="auto",
+    show_default=True,
+    envvar=PIXELS,
+    expose_value=False,
+    callback=_force_pixels,
+    help="Who equalises and resizes: `auto` takes the library in C where it was built, `opencv` never. "
+    "The pixels are the same.",
 )
 log_format = click.option(
     "--log-format",

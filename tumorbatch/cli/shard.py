@@ -70,6 +70,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 )
 @options.seed
 @options.workers
+@options.pixels
 @options.timeout
 @options.max_error_rate
 @options.overwrite

@@ -41,6 +41,8 @@ def _passed_over(litter: int) -> list[str]:
 
 def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     """Found, written per split and class, duplicates, rejected by reason, speed, next command."""
+    from tumorbatch import native  # OpenCV only where there are images
+
     dataset = report.dataset
     if report.unchanged:
         return f"{_name(out)} already holds exactly this: nothing to do."
@@ -69,7 +71,8 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
         lines.append(f"{report.taken_over:,} files were taken over from an interrupted run.")
     lines.append(
         f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} images/s, "
-        f"{report.bytes / 1e6:,.1f} MB in {len(dataset.shards)} shards in {_name(out)}."
+        f"{report.bytes / 1e6:,.1f} MB in {len(dataset.shards)} shards in {_name(out)}. "
+        f"Equalised and resized {native.choose().reason}."
     )
     target = "" if out == Path("tfrecords") else f" {_name(out)}"
     lines.append(f"Next: tumorbatch train --arch cnn1{target}")

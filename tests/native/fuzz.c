@@ -1,0 +1,74 @@
+/* The library on random images, for AddressSanitizer and UBSan: `make test-native` builds and runs it.
+ *
+ *   fuzz COUNT SEED
+ *
+ * Every image lies in a block of exactly its size, so that one byte too far is seen. All variants must
+ * give the same pixels.
+ */
+
+#include <stdio.h>
+
+#include "../../tumorbatch/native/pixels.c"
+
+static uint64_t state;
+
+/* xorshift64*: G. Marsaglia, "Xorshift RNGs", 2003. */
+static uint32_t draw(uint32_t below) {
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return (uint32_t)((state * 0x2545F4914F6CDD1Du) >> 32) % below;
+}
+
+/* 1 to 1 << bits, small ones as often as large ones. */
+static int draw_side(uint32_t bits) { return 1 + (int)draw(1u << draw(bits + 1)); }
+
+static uint8_t *exact(size_t size) {
+    uint8_t *block = malloc(size);
+    if (!block) exit(2);
+    memset(block, 0xA5, size);
+    return block;
+}
+
+int main(int count, char **arguments) {
+    long images = count > 1 ? atol(arguments[1]) : 1000;
+    state = 0x9E3779B97F4A7C15u ^ (uint64_t)(count > 2 ? atol(arguments[2]) : 0);
+    for (long image = 0; image < images; image++) {
+        int height = draw_side(10), width = draw_side(10), tiles = draw_side(6);
+        double clip = draw(4) ? draw(1000) / 100. + 0.001 : draw(1u << 20) * 1e3;
+        int out_height = 1 + (int)draw((uint32_t)height), out_width = 1 + (int)draw((uint32_t)width);
+        size_t size = (size_t)height * width, out_size = (size_t)out_height * out_width;
+        size_t rows_size = (size_t)out_height * width;
+        uint8_t *grey = exact(size), *first[4] = {0};
+        uint32_t levels = 1 + draw(256);
+        for (size_t i = 0; i < size; i++) grey[i] = (uint8_t)draw(levels);
+        for (int variant = 0; variant_name(variant); variant++) {
+            uint8_t *all[4] = {exact(size), exact(out_size), exact(out_size), exact(rows_size)};
+            size_t sizes[4] = {size, out_size, out_size, rows_size};
+            int failed = equalize(variant, grey, height, width, clip, tiles, all[0]);
+            if (can_shrink(height, width, out_height, out_width)) {
+                failed |= equalize_and_shrink(variant, grey, height, width, clip, tiles, all[1], out_height,
+                                              out_width);
+                failed |= equalize_and_shrink(variant, grey, height, width, 0, 0, all[2], out_height,
+                                              out_width);
+            }
+            if (can_shrink(height, width, out_height, width))
+                failed |= shrink_rows(variant, grey, height, width, all[3], out_height);
+            for (int i = 0; i < 4; i++) {
+                if (failed || (first[i] && memcmp(first[i], all[i], sizes[i]))) {
+                    fprintf(stderr, "image %ld, %d x %d, %s: step %d %s\n", image, height, width,
+                            variant_name(variant), i, failed ? "has no memory" : "differs");
+                    return 1;
+                }
+                if (first[i])
+                    free(all[i]);
+                else
+                    first[i] = all[i];
+            }
+        }
+        for (int i = 0; i < 4; i++) free(first[i]);
+        free(grey);
+    }
+    printf("%ld images, no fault\n", images);
+    return 0;
+}
