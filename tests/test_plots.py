@@ -43,7 +43,7 @@ def seen(sample: Path) -> "Survey":
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different images in the class folders: 8 and 16 bit, grey and colour, DICOM, and a broken one."""
-    from tests.preprocess.test_dicom_stages import _slice
+    from tests.preprocess.dicom.test_stages import _slice
 
     folder = tmp_path_factory.mktemp("formats")
     random = np.random.default_rng(0)

@@ -163,7 +163,7 @@ def test_workers_that_cannot_start_are_not_the_items_fault(tmp_path: Path) -> No
     """As where memory is short, or a script calls without `if __name__ == "__main__"`."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from tests.base.test_pool import on_loss, square\n"
+        "from tests.foundations.test_workers import on_loss, square\n"
         "from tumorbatch.workers import ordered_map\n"
         "print(list(ordered_map(square, [[1, 2]], 1, on_loss)))\n"
     )
@@ -214,7 +214,7 @@ def test_workers_ignore_the_terminals_interrupt_and_nothing_else() -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from tests.base.test_pool import on_loss, sleep
+from tests.foundations.test_workers import on_loss, sleep
 from tumorbatch.lock import output_lock
 from tumorbatch.lock import output_lock
 from tumorbatch.workers import ordered_map

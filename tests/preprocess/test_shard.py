@@ -625,11 +625,12 @@ from pathlib import Path
 
 from tumorbatch import shardset
 from tumorbatch.errors import OutputError
-from tumorbatch.preprocess import stage, work
+from tumorbatch.preprocess import first_pass
+from tumorbatch.preprocess import shard as stage
 from tumorbatch.preprocessing_config import Preprocessing
 
-work.ordered_map = lambda function, chunks, *_: map(function, chunks)
-work.CHUNK = 6
+first_pass.ordered_map = lambda function, chunks, *_: map(function, chunks)
+first_pass.CHUNK = 6
 raw, area = map(Path, sys.argv[1:3])
 mode, kind = sys.argv[3:]  # kill or full; fresh, overwrite or grow
 out, whole, before = area / "out", area / "whole", area / "before"

@@ -56,9 +56,9 @@ def test_the_same_figure_is_the_same_bytes_whatever_the_users_settings(
 
 def test_no_window_and_no_pyplot() -> None:
     source = (
-        "import sys\nfrom tumorbatch import figures\nassert 'matplotlib' not in sys.modules\n"
-        "with figures.style():\n    figure, axes = figures.subplots(2, 2)\n"
-        "assert figures.png(figure)[:4] == b'\\x89PNG'\nassert 'matplotlib.pyplot' not in sys.modules"
+        "import sys\nfrom tumorbatch.report import style\nassert 'matplotlib' not in sys.modules\n"
+        "with style.style():\n    figure, axes = style.subplots(2, 2)\n"
+        "assert style.png(figure)[:4] == b'\\x89PNG'\nassert 'matplotlib.pyplot' not in sys.modules"
     )
     environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
     done = subprocess.run(

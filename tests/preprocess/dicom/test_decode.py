@@ -23,7 +23,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from tumorbatch.preprocess.dicom import header as dicom_header
-from tumorbatch.preprocess.dicom.decode import decode_dicom, patient_key, stored_values
+from tumorbatch.preprocess.dicom import stored_values
+from tumorbatch.preprocess.dicom.decode import decode_dicom, patient_key
 from tumorbatch.preprocess.image import Decoded
 from tumorbatch.status import FileError, Status
 

@@ -360,7 +360,7 @@ def test_a_flipped_bit_in_the_manifest_is_found(source: Path, shard_set: Path, o
 
 @pytest.mark.usefixtures("quick")
 def test_images_of_dicom_files_are_for_the_owner_alone(source: Path, out: Path) -> None:
-    from tests.preprocess.test_dicom_stages import NAME, PATIENT, _slice
+    from tests.preprocess.dicom.test_stages import NAME, PATIENT, _slice
 
     run(source, out, Config())
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in out.iterdir()} != {0}
