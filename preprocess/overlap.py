@@ -45,7 +45,7 @@ def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str
 
 
 def _rows(folder: Path, splits: Sequence[str]) -> pa.Table:
-    table = shardset.manifest(folder, *_COLUMNS)
+    table = shardset.manifest(folder, shardset.read(folder / shardset.DATASET), *_COLUMNS)
     return table.filter(pc.is_in(table["split"], pa.array(splits, pa.string()))).combine_chunks()
 
 

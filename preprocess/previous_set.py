@@ -42,15 +42,8 @@ def keep(dataset: Dataset, out: Path, folder: Path) -> None:
         InputError: The manifest is damaged; what else may be shows when it is used.
         OutputError: `folder` cannot be written.
     """
-    try:
-        intact = shardset.file_sha256(out / MANIFEST) == dataset.manifest_sha256
-    except OSError:
-        intact = False
-    if not intact:
-        raise InputError(
-            f"{out / MANIFEST} is missing or was changed. Bring it back, or make the shards again with "
-            "`tumorbatch shard --overwrite`."
-        )
+    with shardset.open_manifest(out, dataset):
+        pass
     try:
         folder.mkdir()
         for name in (DATASET, MANIFEST, *(shard.name for shard in dataset.shards)):

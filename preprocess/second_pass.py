@@ -130,7 +130,8 @@ def assemble(
         lengths = np.array([read.length(*at) for at in zip(place, paths, strict=True)], np.int64)
         layout = writing.lay_out(paths, splits, lengths, settings["shard_bytes"], settings["seed"])
         shards = writing.write_shards(work.folder, layout, record)
-    manifest = _manifest(rows, images.row, groups, conflict, layout, kept)
+    members = {shard.name: layout[name] for shard, name in zip(shards, layout, strict=True)}
+    manifest = _manifest(rows, images.row, groups, conflict, members, kept)
     writing.write_manifest(work.folder / MANIFEST, manifest)
     counts = grouping.count(groups, duplicates, images.sha256, images.pixels)
     dataset = Dataset(

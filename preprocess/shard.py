@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import os
 import shutil
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from tumorbatch import shardset
-from tumorbatch.atomic import make_folder, remove_temporaries, sync_folder, write_json
+from tumorbatch.atomic import make_folder, remove_temporaries
 from tumorbatch.checks import (
     check_error_rate,
     check_seed,
@@ -24,13 +23,13 @@ from tumorbatch.checks import (
     refuse_too_many_errors,
     told,
 )
-from tumorbatch.errors import ConfigError, InputError, cannot_write
+from tumorbatch.errors import ConfigError, InputError, not_finished
 from tumorbatch.files import starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.lock import output_lock
 from tumorbatch.preprocess import previous_set as base_set
-from tumorbatch.preprocess import shard_writer as writing
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
+from tumorbatch.preprocess.commit import commit, tidy
 from tumorbatch.preprocess.first_pass import WorkArea, in_base, read_plan
 from tumorbatch.preprocess.patients import Patients, digest, read_patients, refuse_unmatched
 from tumorbatch.preprocess.previous_set import Base
@@ -39,11 +38,10 @@ from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import available_cores
-from tumorbatch.shardset import DATASET, MANIFEST, SPLIT_BY, SPLITS, Dataset
+from tumorbatch.shardset import DATASET, SPLIT_BY, SPLITS, WORK, Dataset
 from tumorbatch.status import Status
 from tumorbatch.workers import SECONDS
 
-_WORK = ".partial"
 _DECIDE_PIXELS = ("numpy", "opencv-python-headless", "scipy")
 
 
@@ -155,12 +153,13 @@ def run(source: Path, out: Path, config: Config) -> Report:
     with output_lock(out, out / ".lock"):
         remove_temporaries(out)
         settings = _settings(config)
+        _finish_commit(out)
         old = None if config.overwrite else _finished(out)
         if old is not None:
             _refuse_other(out, old, settings)
         plan = _plan(out, old, settings, patients, files, config.overwrite)
         keep_base = functools.partial(base_set.keep, old, out) if old is not None else None
-        work = WorkArea(out / _WORK, plan, config.overwrite, keep_base)
+        work = WorkArea(out / WORK, plan, config.overwrite, keep_base)
         with contextlib.ExitStack() as stack:
             base = stack.enter_context(Base(work.base_folder)) if plan["base"] else None
             with Progress("shard", "images", len(files)) as progress:
@@ -188,7 +187,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
             except (ConfigError, InputError):
                 work.remove()  # the same command would end here again, and must not be in another's way
                 raise
-        _commit(work, out, done.dataset)
+        commit(work.folder, out, done.dataset)
+        work.remove()
     return Report(
         dataset=done.dataset,
         unchanged=False,
@@ -242,6 +242,17 @@ def _fingerprint(files: Sequence[SourceFile]) -> str:
     return digest.hexdigest()
 
 
+def _finish_commit(out: Path) -> None:
+    """Do what a run left undone that was killed before or after its commit."""
+    if (out / WORK).exists() and (out / DATASET).exists():
+        with contextlib.suppress(ConfigError, InputError):  # `_finished` tells, or it is overwritten
+            dataset = shardset.read(out / DATASET)
+            try:
+                tidy(out, dataset)
+            except OSError as error:
+                raise not_finished(out / DATASET, error) from error
+
+
 def _finished(out: Path) -> Dataset | None:
     path = out / DATASET
     if path.exists():
@@ -265,12 +276,12 @@ def _plan(
         "inputs": _fingerprint(files),
         "base": None if old is None else old.manifest_sha256,
     }
-    before = read_plan(out / _WORK)
+    before = read_plan(out / WORK)
     if before is not None and not overwrite:
         if old is None:  # killed while it put its files into the place of the base's
             plan["base"] = before.get("base")
         elif {**before, "base": plan["base"]} == plan != before:
-            shutil.rmtree(out / _WORK, ignore_errors=True)  # killed right after its commit
+            shutil.rmtree(out / WORK, ignore_errors=True)  # killed right after its commit
     return plan
 
 
@@ -312,19 +323,3 @@ def _changes(rows: pa.Table, places: Sequence[tuple[int, int]], base: Base) -> d
             changes["kept" if in_base(place) or base.same_end(row) else "changed"] += 1
     changes["gone"] = len(base.paths) - changes["kept"] - changes["changed"]
     return {name: count for name, count in changes.items() if count}
-
-
-def _commit(work: WorkArea, out: Path, dataset: Dataset) -> None:
-    """Swap the finished files in: dataset.json goes first and comes back last."""
-    names = [*(shard.name for shard in dataset.shards), MANIFEST]
-    write_json(work.folder / DATASET, dataset.to_dict())  # a full disk must show before the swap
-    try:
-        (out / DATASET).unlink(missing_ok=True)
-        sync_folder(out)
-        writing.publish(work.folder, out, names)
-        sync_folder(out)
-        os.replace(work.folder / DATASET, out / DATASET)
-        sync_folder(out)
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    work.remove()

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,10 @@ from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
 from tumorbatch.atomic import atomic_path
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, cannot_write
 from tumorbatch.runtime import available_cores
-from tumorbatch.shardset import SPLITS, Shard
+from tumorbatch.shardset import DIGITS, SPLITS, Shard
 
-_SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.tfrecord")
 READERS = 8  # a split large enough for it gets a shard for each parallel reader of `train`
 MIN_SHARD_BYTES = 4 << 20  # below 4 MiB opening a file costs more than reading it in parallel saves
 
@@ -40,8 +38,8 @@ def shard_count(split_bytes: int, shard_bytes: int) -> int:
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """`train-00000-of-00008.tfrecord`, the usual pattern of TFRecord files."""
-    return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+    """Return `train-00000-of-00008`, the usual pattern of TFRecord files, without its ending."""
+    return f"{split}-{index:05d}-of-{count:05d}"
 
 
 def lay_out(
@@ -64,7 +62,7 @@ def lay_out(
         seed: Another seed gives another order.
 
     Returns:
-        {shard name: indices of its images, in their order}, shards in order.
+        {from `shard_name`: indices of its images, in their order}, shards in order.
     """
     layout: dict[str, list[int]] = {}
     for split, name in enumerate(SPLITS):
@@ -90,20 +88,32 @@ def write_shards(
         layout: From `lay_out`.
         read_record: Gives the framed record of an image; called from several threads.
 
+    Returns:
+        The shards in the order of `layout`; a file's name ends with the first digits of its sha256.
+
     Raises:
         OutputError: The disk is full or not writable.
     """
+    for path in folder.glob("*.tfrecord"):  # of an attempt that was killed, perhaps of other images
+        path.unlink()
 
     def write(name: str) -> Shard:
         members = layout[name]
         digest = hashlib.sha256()
         size = 0
-        with atomic_path(folder / name) as temporary, temporary.open("wb", 1 << 20) as file:
+        path = folder / f"{name}.tfrecord"
+        with atomic_path(path) as temporary, temporary.open("wb", 1 << 20) as file:
             for index in members:
                 record = read_record(index)
                 digest.update(record)
                 size += file.write(record)
-        return Shard(name, name.split("-")[0], len(members), size, digest.hexdigest())
+        sha256 = digest.hexdigest()
+        final = path.with_name(f"{name}-{sha256[:DIGITS]}.tfrecord")
+        try:
+            os.replace(path, final)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return Shard(final.name, name.split("-")[0], len(members), size, sha256)
 
     with ThreadPoolExecutor(available_cores()) as threads:
         return tuple(threads.map(write, layout))
@@ -161,18 +171,3 @@ def count_shared(
         if count != shard.records:
             raise InputError(f"{folder / shard.name} holds {count} records, not {shard.records}.")
     return {key: sum(len(splits) > 1 for splits in of.values()) for key, of in seen.items()}
-
-
-def publish(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move finished files from `source` into `folder`, and delete the shards of any older set.
-
-    Raises:
-        OSError: The folder cannot be changed.
-    """
-    for path in folder.glob("*.tfrecord"):
-        if _SHARD_NAME.fullmatch(path.name) and path.name not in names:
-            path.unlink()
-    for name in names:
-        # One file system: a rename, no copy. A run killed in here has moved some already, and has
-        # made them anew when it comes by again.
-        os.replace(source / name, folder / name)

@@ -38,7 +38,7 @@ from tumorbatch.preprocess.verify_index import (
     read_manifest,
 )
 from tumorbatch.progress import Progress
-from tumorbatch.shardset import DATASET, MANIFEST, Dataset, Shard
+from tumorbatch.shardset import DATASET, MANIFEST, SHARD_NAME, WORK, Dataset, Shard
 from tumorbatch.tfrecord import ImageRecord
 
 _MOVE_AWAY = "Move it to another folder: programs that read *.tfrecord would take it for a part."
@@ -102,8 +102,12 @@ def run(tfrecords: Path) -> Report:
                 checked.append(_check_shard(tfrecords, shard, dataset, manifest, found))
                 progress.advance(checked[-1].records)
         listed = {shard.name for shard in dataset.shards}
+        # A run that was killed at its commit left shards of its own; the next one removes them.
+        interrupted = (tfrecords / WORK).is_dir()
         for path in sorted(tfrecords.glob("*.tfrecord")):
-            if path.name not in listed and not path.name.startswith("."):
+            if path.name in listed or path.name.startswith("."):
+                continue
+            if not (interrupted and SHARD_NAME.fullmatch(path.name)):
                 found.add(path.name, "does not belong to this shard set.", _MOVE_AWAY)
         if manifest is not None:
             check_manifest(manifest, dataset, found)
@@ -233,7 +237,8 @@ def _check_proof(
     folder: Path, dataset: Dataset, sound: list[Shard], manifest_intact: bool, found: Findings
 ) -> None:
     """What lies in two splits, counted in the sound shards: all of them, or the least it can be."""
-    counted = count_shared(folder, sound, folder / MANIFEST, dataset.split_by)
+    manifest = shardset.manifest_path(folder, dataset)
+    counted = count_shared(folder, sound, manifest, dataset.split_by)
     if not manifest_intact:
         del counted["groups"]  # the records do not have them, the manifest alone does
     complete = len(sound) == len(dataset.shards)

@@ -134,7 +134,7 @@ def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]
 
 def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest | None:
     """The manifest, or None where it cannot be read; problems go to `found`."""
-    path = folder / MANIFEST
+    path = shardset.manifest_path(folder, dataset)
     try:
         intact = shardset.file_sha256(path) == dataset.manifest_sha256
         if not intact:

@@ -182,7 +182,7 @@ def _train(
         for name, of in scored.items()
     }
     calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
-    shapes = shardset.shapes(tfrecords, "train")
+    shapes = shardset.shapes(tfrecords, dataset, "train")
     made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes)
     return made, metrics, fitted
 

@@ -69,5 +69,13 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
         errno.ENOTDIR: "A part of that path is a file, not a folder: choose another output.",
         errno.EFBIG: "A file size limit was reached: raise `ulimit -f`, or choose another output.",
     }
-    hint = hints.get(error.errno or 0, "Nothing that was there before has been changed.")
+    hint = hints.get(error.errno or 0, "What was at that path before is unchanged.")
     return OutputError(f"Cannot write {path}: {error.strerror or error}. {hint}")
+
+
+def not_finished(path: Path, error: OSError) -> OutputError:
+    """Return the error for an `OSError` met after the new `path` had taken its place."""
+    return OutputError(
+        f"The new {path} is in its place and whole, but the last step failed: "
+        f"{error.strerror or error}. Run the same command again to finish it."
+    )

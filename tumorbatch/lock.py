@@ -56,8 +56,11 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            with contextlib.suppress(OSError):  # an empty lock file is in nobody's way
+                lock.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _beat(descriptor: int, ended: threading.Event) -> None:

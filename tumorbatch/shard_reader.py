@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tumorbatch import tfrecord
 from tumorbatch.errors import InputError
 from tumorbatch.scoring import Scorer
-from tumorbatch.shardset import Dataset
+from tumorbatch.shardset import Dataset, refuse_replaced
 
 READERS = 16  # shards that are read side by side, at most
 READ_BATCH = 256  # records parsed by one op call; parsing them one by one costs three times as much
@@ -116,7 +116,12 @@ def damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> Inpu
 
 
 def damaged_shard(folder: Path, dataset: Dataset, split: str) -> InputError | None:
-    """What is wrong with the first damaged shard of a split; None where all are whole."""
+    """Return what is wrong with the first damaged shard of a split; None where all are whole.
+
+    Raises:
+        TryAgainError: Another run has replaced the set since `dataset` was read.
+    """
+    refuse_replaced(folder, dataset)
     for shard in dataset.split(split):
         path = folder / shard.name
         try:

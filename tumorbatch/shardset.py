@@ -1,18 +1,24 @@
 """The shard set on disk: what `shard` writes and `train` reads.
 
-train-00000-of-00008.tfrecord, validation-..., test-...   one image a record
-manifest.parquet                                          one row a file found, good or bad
-dataset.json                                              written last: without it, unfinished
+train-00000-of-00008-1a2b3c4d.tfrecord, validation-..., test-...   one image a record
+manifest.parquet                                                   one row a file found, good or bad
+dataset.json                                                       written last: it names the others
+
+A set is replaced by one rename, that of dataset.json. The shards of two generations never share a name:
+it holds the first digits of the file's sha256. The new manifest waits as `.manifest-<digits>.parquet`
+and takes the name `manifest.parquet` after that rename; until then `manifest_path` finds it.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tumorbatch.atomic import read_json
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError, InputError, TryAgainError, TumorBatchError
 from tumorbatch.preprocessing_config import Preprocessing
 
 if TYPE_CHECKING:
@@ -23,6 +29,14 @@ DATASET = "dataset.json"
 MANIFEST = "manifest.parquet"
 SPLITS = ("train", "validation", "test")
 SPLIT_BY = ("group", "file", "shape")
+WORK = ".partial"  # the folder of an unfinished run
+DIGITS = 8  # of a sha256, in the names of one generation
+
+# Sets of the first version have no digits in the names of their shards.
+SHARD_NAME = re.compile(
+    rf"(train|validation|test)-\d{{5}}-of-\d{{5}}(?:-([0-9a-f]{{{DIGITS}}}))?\.tfrecord"
+)
+_WAITING_NAME = re.compile(rf"\.manifest-[0-9a-f]{{{DIGITS}}}\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +188,26 @@ def load(folder: Path) -> Dataset:
     path = folder / DATASET
     if not folder.is_dir():
         raise InputError(f"{folder} is not there. Make the shards first: `tumorbatch shard`.")
+    while True:
+        dataset = _load(folder, path)
+        try:
+            _check_shards(folder, dataset)
+            return dataset
+        except InputError:
+            if not was_replaced(folder, dataset):  # else another run finished in between
+                raise
+
+
+def _load(folder: Path, path: Path) -> Dataset:
     if not path.is_file():
         raise InputError(
             f"{folder} has no {DATASET}: the shard set is not finished, or this is another folder. "
             "Run `tumorbatch shard` (again): it goes on where it stopped."
         )
-    dataset = read(path)
+    return read(path)
+
+
+def _check_shards(folder: Path, dataset: Dataset) -> None:
     for shard in dataset.shards:
         try:
             size = (folder / shard.name).stat().st_size
@@ -193,7 +221,6 @@ def load(folder: Path) -> Dataset:
                 f"{folder / shard.name} has {size:,} bytes and should have {shard.bytes:,}: it was "
                 "cut off or replaced. Make the shards again with `tumorbatch shard --overwrite`."
             )
-    return dataset
 
 
 def read(path: Path) -> Dataset:
@@ -225,32 +252,99 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def shapes(folder: Path, split: str) -> list[str]:
-    """Every "WIDTHxHEIGHT" that an image of the split had before it was resized, sorted.
+def was_replaced(folder: Path, dataset: Dataset) -> bool:
+    """Return whether `folder` holds another generation of the set by now."""
+    try:
+        return read(folder / DATASET).to_dict() != dataset.to_dict()
+    except TumorBatchError:
+        return False
+
+
+def refuse_replaced(folder: Path, dataset: Dataset) -> None:
+    """Raise `TryAgainError` where another run has replaced the set since `dataset` was read."""
+    if was_replaced(folder, dataset):
+        raise TryAgainError(
+            f"{folder} was replaced by another run of `tumorbatch shard` while it was being read. "
+            "Nothing of the two sets was mixed. Run the command again on the new set; a training that "
+            "was begun on the old one starts anew with --overwrite."
+        )
+
+
+def shapes(folder: Path, dataset: Dataset, split: str) -> list[str]:
+    """Return every "WIDTHxHEIGHT" that an image of the split had before it was resized, sorted.
 
     Raises:
         InputError: The manifest is missing or damaged.
+        TryAgainError: See `open_manifest`.
     """
     import pyarrow.compute as pc
 
-    table = manifest(folder, "width", "height", "split")
+    table = manifest(folder, dataset, "width", "height", "split")
     rows = table.filter(pc.equal(table["split"], split))
     pairs = zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True)
     return [f"{width}x{height}" for width, height in sorted(set(pairs))]
 
 
-def manifest(folder: Path, *columns: str) -> "pa.Table":
-    """Columns of a shard set's manifest, a row a file; a flipped bit in them is an error.
+def waiting_manifest(folder: Path, sha256: str) -> Path:
+    """Return the path under which a manifest waits for dataset.json to be replaced."""
+    return folder / f".manifest-{sha256[:DIGITS]}.parquet"
+
+
+def is_of_a_set(name: str) -> bool:
+    """Return whether a file's name is that of a shard, or of a manifest that waits."""
+    return bool(SHARD_NAME.fullmatch(name) or _WAITING_NAME.fullmatch(name))
+
+
+def manifest_path(folder: Path, dataset: Dataset) -> Path:
+    """Return where the manifest of this generation lies."""
+    waiting = waiting_manifest(folder, dataset.manifest_sha256)
+    return waiting if waiting.exists() else folder / MANIFEST
+
+
+@contextlib.contextmanager
+def open_manifest(folder: Path, dataset: Dataset) -> Iterator[BinaryIO]:
+    """Open the manifest that dataset.json describes, to the bit.
+
+    Raises:
+        InputError: It is missing, damaged or another one.
+        TryAgainError: Another run has replaced the set since `dataset` was read.
+    """
+    path = manifest_path(folder, dataset)
+    try:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:  # it takes its name at this moment
+            path = folder / MANIFEST
+            file = path.open("rb")
+    except OSError as error:
+        raise InputError(
+            f"{path} is missing or damaged: {error.strerror}. Make the shards again with `tumorbatch "
+            "shard --overwrite`."
+        ) from error
+    with file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != dataset.manifest_sha256:
+            refuse_replaced(folder, dataset)
+            raise InputError(
+                f"{path} is damaged, or not the one that {DATASET} names. Make the shards again with "
+                "`tumorbatch shard --overwrite`."
+            )
+        file.seek(0)
+        yield file
+
+
+def manifest(folder: Path, dataset: Dataset, *columns: str) -> "pa.Table":
+    """Return columns of a shard set's manifest, a row a file; a flipped bit in them is an error.
 
     Raises:
         InputError: It is missing or damaged.
+        TryAgainError: See `open_manifest`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / MANIFEST
     try:
-        with path.open("rb") as file:  # Arrow takes no file name that is not UTF-8
+        with open_manifest(folder, dataset) as file:  # Arrow takes no file name that is not UTF-8
             return pq.read_table(file, columns=list(columns), page_checksum_verification=True)
     except (OSError, KeyError, pa.ArrowException) as error:
         told = error.strerror if isinstance(error, OSError) and error.strerror else error

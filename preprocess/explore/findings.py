@@ -43,7 +43,7 @@ def read_splits(tfrecords: Path) -> dict[str, Any]:
         ConfigError: It was written by another version of the format.
     """
     dataset = shardset.load(tfrecords)
-    table = shardset.manifest(tfrecords, "path", "sha256", "status", "split")
+    table = shardset.manifest(tfrecords, dataset, "path", "sha256", "status", "split")
     ok = table.filter(pc.equal(table["status"], Status.OK.value))
     paths, sha256, splits = (ok[name].to_pylist() for name in ("path", "sha256", "split"))
     return {

@@ -43,7 +43,7 @@ def test_exit_codes_are_those_of_the_contract() -> None:
         (errno.EDQUOT, "quota"),
         (errno.EACCES, "write permission"),
         (errno.EROFS, "read-only"),
-        (errno.EIO, "Nothing that was there before has been changed."),
+        (errno.EIO, "What was at that path before is unchanged."),
     ],
 )
 def test_what_cannot_be_written_is_a_sentence_with_a_way_out(number: int, hint: str) -> None:

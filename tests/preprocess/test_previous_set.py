@@ -284,7 +284,7 @@ def test_the_same_update_gives_the_same_bytes_from_any_history_of_kills(
 
 def test_the_manifest_of_another_version_is_refused(raw: Path, out: Path) -> None:
     (out / MANIFEST).write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="missing or was changed"):
+    with pytest.raises(InputError, match="is damaged, or not the one"):
         _update(raw, out)
 
 

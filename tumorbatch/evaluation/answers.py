@@ -85,14 +85,10 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
 
     Raises:
         InputError: The manifest is missing, damaged or another shard set's.
+        TryAgainError: Another run has replaced the set since `dataset` was read.
     """
     path = folder / MANIFEST
-    try:
-        if shardset.file_sha256(path) != dataset.manifest_sha256:
-            raise InputError(f"{path} is not the one that dataset.json names. {_ADVICE}")
-    except OSError as error:
-        raise InputError(f"{path} is missing or damaged: {error.strerror}. {_ADVICE}") from error
-    table = shardset.manifest(folder, *_COLUMNS)
+    table = shardset.manifest(folder, dataset, *_COLUMNS)
     rows = table.filter(pc.equal(table["split"], split))
     rank = {shard.name: index for index, shard in enumerate(dataset.split(split))}
     try:

@@ -196,7 +196,8 @@ def _read(folder: Path, splits: Sequence[str]) -> _Images:
     Raises:
         InputError: See `evaluate`.
     """
-    dataset, known = shardset.load(folder), _manifest(folder)
+    dataset = shardset.load(folder)
+    known = _manifest(folder, dataset)
     total = sum(dataset.records(split) for split in splits)
     if not total:
         raise InputError(f"The {splits[0]} split in {folder} holds no image. {_ADVICE}")
@@ -221,9 +222,9 @@ def _read(folder: Path, splits: Sequence[str]) -> _Images:
     return _Images(tuple(paths), labels, thumbnails, sides, tuple(formats))
 
 
-def _manifest(folder: Path) -> dict[str, _Row]:
+def _manifest(folder: Path, dataset: Dataset) -> dict[str, _Row]:
     """{path: row}, of the files that gave a record."""
-    table = shardset.manifest(folder, "path", "split", "height", "width", "format")
+    table = shardset.manifest(folder, dataset, "path", "split", "height", "width", "format")
     names, *columns = (column.to_pylist() for column in table.itercolumns())
     rows = map(_Row, *columns)
     return {name: row for name, row in zip(names, rows, strict=True) if row.split}
@@ -234,6 +235,7 @@ def _images(folder: Path, dataset: Dataset, split: str) -> Iterator[ImageRecord]
 
     Raises:
         InputError: A shard is damaged, cut off, or holds another number of records than it should.
+        TryAgainError: Another run has replaced the set since `dataset` was read.
     """
     for shard in dataset.split(split):
         path = folder / shard.name
@@ -246,6 +248,7 @@ def _images(folder: Path, dataset: Dataset, split: str) -> Iterator[ImageRecord]
         except InputError as error:
             raise InputError(f"{error} {_ADVICE}") from error
         except (OSError, ValueError) as error:
+            shardset.refuse_replaced(folder, dataset)
             raise InputError(f"{path} cannot be read: {error}. {_ADVICE}") from error
         if count != shard.records:
             raise InputError(f"{path} holds {count} records and should hold {shard.records}. {_ADVICE}")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def columns(folder: Path, *names: str) -> list[list[Any]]:
     """Columns of a shard set's manifest, one list each."""
-    return [column.to_pylist() for column in shardset.manifest(folder, *names).itercolumns()]
+    table = shardset.manifest(folder, shardset.read(folder / DATASET), *names)
+    return [column.to_pylist() for column in table.itercolumns()]
 
 
 def refuse_foreign(out: Path, own: Collection[str]) -> None:
