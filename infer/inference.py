@@ -29,6 +29,7 @@ from tumorbatch.infer.table import ABSENT, Counts, flags, write_table
 from tumorbatch.infer.target import Target
 from tumorbatch.infer.work_area import Entry, FileRows, WorkArea, aligned, by_file, matches
 from tumorbatch.lock import output_lock
+from tumorbatch.preprocessing_config import DECODE_VERSION
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import versions
 from tumorbatch.status import Status
@@ -52,6 +53,11 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
     target = Target.choose(out, config.format)
     out = target.path
     used = bundle.load(model)
+    if used.preprocessing.decode_version != DECODE_VERSION:
+        log.warning(
+            "this model was trained on images that an earlier version decoded: colour PNGs with a gAMA "
+            "chunk and some DICOM files look otherwise now; shard and train again where you have such"
+        )
     make_folder(out.parent)
     with output_lock(out, out.with_name(f".{out.name}.lock")):
         remove_temporaries(out.parent, out.name, sidecar_path(out).name)
@@ -265,7 +271,9 @@ def _static(used: Bundle, model: Path) -> dict[str, Any]:
         "temperature": used.temperature,
         "trained_on_leaky_split": bool(used.training.get("leaky")),
         "training_shapes_known": "shapes" in used.training,
-        "versions": versions("tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow"),
+        "versions": versions(
+            "tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg"
+        ),
     }
 
 

@@ -163,7 +163,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
             "preprocessing": settings,
             "preprocessing_fingerprint": config.preprocessing.fingerprint,
             "files": counts,
-            "versions": versions("numpy", "opencv-python-headless"),
+            "versions": versions("numpy", "opencv-python-headless", "simplejpeg"),
         }
         write_json(target / RESULT, result)
         try:

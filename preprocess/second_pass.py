@@ -78,7 +78,7 @@ class _Images(NamedTuple):
 
 def software() -> dict[str, str]:
     """Versions of what decides the bytes of a shard set."""
-    return versions("numpy", "opencv-python-headless", "pyarrow", "scipy")
+    return versions("numpy", "opencv-python-headless", "pyarrow", "scipy", "simplejpeg")
 
 
 def assemble(

@@ -42,7 +42,7 @@ from tumorbatch.shardset import DATASET, SPLIT_BY, SPLITS, WORK, Dataset
 from tumorbatch.status import Status
 from tumorbatch.workers import SECONDS
 
-_DECIDE_PIXELS = ("numpy", "opencv-python-headless", "scipy")
+_DECIDE_PIXELS = ("numpy", "opencv-python-headless", "scipy", "simplejpeg")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ _LEAST_DISK = 1 << 30  # bytes; a set of 4,000 images, five bundles and a checkp
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
 _PACKAGES = (
     "tensorflow", "keras", "numpy", "opencv-python-headless", "pydicom", "python-gdcm", "pyarrow",
-    "safetensors", "scikit-learn", "matplotlib", "tensorboard",
+    "safetensors", "scikit-learn", "matplotlib", "simplejpeg", "tensorboard",
 )  # fmt: skip
 
 

@@ -12,7 +12,10 @@ from typing import Any
 from tumorbatch.errors import ConfigError
 
 # Raise it whenever the same bytes would decode to other grey values than before.
-DECODE_VERSION = 1
+# 2: luma of colour PNGs with gAMA or sRGB; bits above BitsStored, padding and percentiles of DICOM;
+#    colour TIFFs with transparency; CMYK.
+DECODE_VERSION = 2
+_READABLE = range(1, DECODE_VERSION + 1)  # of sets and models that are there already
 INTERPOLATIONS = ("area",)
 
 
@@ -54,7 +57,7 @@ class Preprocessing:
                 f"The interpolation must be one of {', '.join(INTERPOLATIONS)}. "
                 f"Received: {self.interpolation}."
             )
-        if self.decode_version != DECODE_VERSION:
+        if self.decode_version not in _READABLE:
             raise ConfigError(
                 f"This was made with version {self.decode_version} of the decoding rules; this "
                 f"tumorbatch has version {DECODE_VERSION}. Make it again, or use the tumorbatch "

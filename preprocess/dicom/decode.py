@@ -43,8 +43,7 @@ from tumorbatch.preprocess.dicom.header import (
 )
 from tumorbatch.preprocess.dicom.stored_values import stored_values
 from tumorbatch.preprocess.dicom.transforms import modality_transform, voi_transform
-from tumorbatch.preprocess.headers import Header
-from tumorbatch.preprocess.image import MIN_SIDE, Decoded, window
+from tumorbatch.preprocess.image import MIN_SIDE, Decoded, Header, window
 from tumorbatch.status import FileError, Status
 
 _ISSUER = 0x00100021  # the last element that `patient_key` needs

@@ -146,7 +146,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
             "samples": pictures.samples,
             "figures": list(pictures.png),
             "versions": versions(
-                "matplotlib", "numpy", "opencv-python-headless", "scikit-learn", "scipy"
+                "matplotlib", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "simplejpeg"
             ),
         }
         made = {**pictures.png, PAGE: page(content, pictures.png).encode()}

@@ -17,12 +17,18 @@ GOOD = Preprocessing().to_dict()
 def test_golden_fingerprint() -> None:
     # Shard sets and models carry it: it changes only together with what is done to the pixels.
     text = (
-        '{"clahe":true,"clahe_clip":2.0,"clahe_grid":16,"decode_version":1,'
+        '{"clahe":true,"clahe_clip":2.0,"clahe_grid":16,"decode_version":2,'
         '"interpolation":"area","size":150}'
     )
-    fingerprint = "a299001b0786269907e4c1e5c6a04345547e5dbbfebe978fe13999c67f3495ea"
+    fingerprint = "2ef5908ebfac98fa338aca20e93a720035dc38089797c75c44935d6329561ae8"
     assert hashlib.sha256(text.encode()).hexdigest() == fingerprint
     assert Preprocessing().fingerprint == fingerprint
+
+
+def test_sets_and_models_of_the_first_decoding_rules_are_read() -> None:
+    old = Preprocessing.from_dict(GOOD | {"decode_version": 1})
+    assert old.to_dict() == GOOD | {"decode_version": 1}
+    assert old.fingerprint == "a299001b0786269907e4c1e5c6a04345547e5dbbfebe978fe13999c67f3495ea"
 
 
 def test_every_setting_changes_the_fingerprint() -> None:
@@ -67,7 +73,7 @@ def test_round_trip_through_json(preprocessing: Preprocessing) -> None:
         ("clahe_grid", 65, "between 1 and 64 tiles"),
         ("interpolation", "nearest", "must be one of area. Received: nearest"),
         ("decode_version", 0, "version 0 of the decoding rules"),
-        ("decode_version", 2, "version 2 of the decoding rules"),
+        ("decode_version", 3, "version 3 of the decoding rules"),
     ],
 )
 def test_values_out_of_range(name: str, value: Any, message: str) -> None:

@@ -153,7 +153,7 @@ def test_the_result_file_says_what_was_done(source: Path, target: Path) -> None:
     run(source, target, Config(preprocessing))
     value = json.loads((target / "equalize.json").read_text())
     assert value["preprocessing"] == {
-        "clahe": True, "clahe_clip": 3.0, "clahe_grid": 8, "decode_version": 1,
+        "clahe": True, "clahe_clip": 3.0, "clahe_grid": 8, "decode_version": 2,
     }  # fmt: skip
     assert value["preprocessing_fingerprint"] == preprocessing.fingerprint
     assert value["files"] == {"found": 6, "ok": 4, "truncated": 1, "unsupported": 1}

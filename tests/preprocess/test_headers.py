@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tumorbatch.preprocess.headers import Header, read_header
+from tumorbatch.preprocess.headers import read_header
+from tumorbatch.preprocess.image import Header
 from tumorbatch.status import FileError, Status
 
 if TYPE_CHECKING:
@@ -274,14 +275,20 @@ def test_pixels_beyond_the_end_of_a_tiff(build: "type[Build]") -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_tiffs_whose_values_opencv_gets_wrong(build: "type[Build]", order: str) -> None:
-    """OpenCV inverts 0-is-white at 8 bits only, and mixes the planes up above 8 bits."""
-    deep = build.smooth(HEIGHT, WIDTH).astype(np.uint16)
-    colour = np.dstack([deep] * 3)
-    planes = {284: (3, [2]), 273: (4, [100, 200, 300]), 279: (4, [100, 100, 100])}
-    assert _status(build.tiff(deep, order, {262: (3, [0])})) is Status.UNSUPPORTED
-    assert _status(build.tiff(colour, order, planes)) is Status.UNSUPPORTED
-    assert read_header(build.tiff(deep.astype(np.uint8), order, {262: (3, [0])})).bit_depth == 8
+def test_kinds_of_tiff_that_are_refused(build: "type[Build]", order: str) -> None:
+    """Colour spaces, and samples that differ, are refused by name."""
+    grey = build.smooth(HEIGHT, WIDTH)
+    for pixels, tags, word in (
+        (grey, {262: (3, [8])}, "photometric"),  # CIELab
+        (grey, {262: (3, [32803])}, "photometric"),  # colour filters of a camera
+        (np.dstack([grey] * 3), {258: (3, [5, 6, 5])}, "alike"),
+        (np.dstack([grey] * 3), {262: (3, [6])}, "YCbCr"),
+        (grey.astype(np.float32), {339: (3, [6])}, "32 bits"),  # complex numbers
+    ):
+        with pytest.raises(FileError) as caught:
+            read_header(build.tiff(pixels, order, tags))
+        assert caught.value.status is Status.UNSUPPORTED
+        assert word in caught.value.message
 
 
 # --- small files that claim to be large -----------------------------------------------------------

@@ -1,0 +1,1 @@
+"""TIFF: directories, compressed strips and tiles, and their pixels."""
