@@ -66,6 +66,28 @@ class Position:
     timed_steps: int = 0
     waited: float = 0.0
 
+    def enter(self, number: int, learning_rate: float) -> None:
+        """Begin a phase after the last finished epoch."""
+        if number:
+            self.starts.append(self.phase_start)
+        self.phase, self.phase_start, self.stopped = number, self.epoch, False
+        self.learning_rate, self.rate_changed = learning_rate, self.epoch
+
+    def close_epoch(self, figures: Mapping[str, float]) -> bool:
+        """Record a finished epoch's figures and go to the next one; return whether it is the best.
+
+        The AUC decides, not the loss: the loss of an ever surer network rises while it still learns to
+        rank, and `infer` chooses among bundles by the same figure.
+        """
+        for name, value in figures.items():
+            self.history.setdefault(name, []).append(value)
+        self.epoch, self.step, self.partial = self.epoch + 1, 0, {}
+        rank = (figures["val_auc"], -figures["val_loss"])
+        is_best = self.best is None or rank > self.best
+        if is_best:
+            self.best, self.best_epoch = rank, self.epoch
+        return is_best
+
 
 class Checkpoint:
     """The file of one training.
@@ -73,10 +95,12 @@ class Checkpoint:
     Args:
         path: Where; its folder exists.
         plan: What decides the outcome, as JSON values; another plan's file is refused.
+        minutes: Time between two saves inside an epoch.
     """
 
-    def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, plan: Mapping[str, Any], minutes: float = 5.0) -> None:
         self.path = path
+        self.minutes = minutes
         self._plan: dict[str, Any] = json.loads(json.dumps(plan))
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,23 +30,23 @@ from tumorbatch.train.stream import Shards
 
 log = logging.getLogger(__name__)
 
-_SHOWN = ("loss", "val_loss", "val_auc")
-_INPUT_BOUND = 0.1  # of the time waiting for batches: more, and the feed is what to make faster
+_INPUT_BOUND = 0.1  # share of the time spent waiting for batches: above it, a faster feed helps
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Outcome of `fit`; the network holds the best weights.
+    """The outcome of `Fit.run`; the network then holds the best weights.
 
     Attributes:
-        history: {name: one value an epoch}; loss and accuracy while training (with augmentation and
+        history: {name: one value per epoch}; loss and accuracy during training (with augmentation and
             dropout), val_* after the epoch.
-        phases: Name of each phase that was trained, and how many epochs it had.
-        best_epoch: From 1.
-        seconds: Of the training steps alone, after the first, which compiles.
-        images: Trained on in those seconds.
-        waited: Seconds of these spent in waiting for batches; None where it cannot be told.
-        compiling: Seconds that this process' first step took longer than the others; None without one.
+        phases: {name of a trained phase: its number of epochs}.
+        best_epoch: Number of the best epoch, from 1.
+        seconds: Time of the training steps, without the first one, which compiles.
+        images: Number of images trained on in those seconds.
+        waited: Seconds of these spent waiting for batches; None where that cannot be measured.
+        compiling: Seconds by which the first step of this process exceeded the others; None if this
+            process trained no step.
     """
 
     history: dict[str, list[float]]
@@ -58,227 +59,281 @@ class Fitted:
 
     @property
     def images_per_second(self) -> float:
-        """While training, 0 when there was no second step."""
+        """Return the training speed, 0 if there was no second step."""
         return self.images / self.seconds if self.seconds else 0.0
 
     @property
     def waiting_share(self) -> float | None:
-        """Share of the training time spent in waiting for batches, 0 to 1."""
+        """Return the share of the training time spent waiting for batches, 0 to 1."""
         return self.waited / self.seconds if self.seconds and self.waited is not None else None
 
-    def told(self) -> str:
-        """Speed, what bounds it, and what compiling cost, as a sentence."""
+    def describe(self) -> str:
+        """Describe the speed, what limits it, and the time of compiling, in one sentence."""
         text = f"{self.images_per_second:,.0f} images/s"
         if self.waiting_share is not None:
             bound = "input-bound" if self.waiting_share > _INPUT_BOUND else "not input-bound"
             text += f", {self.waiting_share:.1%} of the time waiting for batches ({bound})"
         if self.compiling is not None:
-            text += f"; {self.compiling:.1f} s of building and compiling before"
+            text += f"; {self.compiling:.1f} s for building and compiling before that"
         return text
 
 
-def fit(
-    network: Any,
-    train: Images | Shards,
-    validation: Images | Shards,
-    schedule: Schedule,
-    augmentation: Augmentation | None,
-    runtime: Runtime,
-    checkpoint: Checkpoint | None = None,
-    minutes: float = 5.0,
-    *,
-    parts: Sequence[Phase] | None = None,
-    steps_per_execution: int = 1,
-    strategy: Any = None,
-    epoch_done: Callable[[int, dict[str, float]], None] | None = None,
-) -> Fitted:
-    """Train until the validation AUC stops rising, or go on where a checkpoint says.
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        schedule: Number of epochs, learning rate, and the like.
+        augmentation: Random changes to the training images, or None.
+        runtime: Device, precision and XLA.
+        phases: What is trained in which order; None: one phase that trains all weights.
+        steps_per_execution: Training steps between two returns to Python.
+        strategy: A `tf.distribute.Strategy` that spreads each batch over its devices, or None. The
+            network was built in its scope.
+    """
+
+    schedule: Schedule
+    augmentation: Augmentation | None
+    runtime: Runtime
+    phases: Sequence[Phase] | None = None
+    steps_per_execution: int = 1
+    strategy: Any = None
+
+
+class Fit:
+    """Train a network until its validation AUC stops rising, or continue from a checkpoint.
+
+    `run` enters each phase, and runs and closes its epochs one by one.
 
     Args:
-        network: From `architectures.build`.
+        network: Built by `architectures.build`.
         train: The training split.
         validation: The validation split.
-        schedule: How long and how fast.
-        augmentation: Random changes, or None.
-        runtime: Decides about XLA.
-        checkpoint: Written after each epoch, every so many `minutes` inside one, and at a signal.
-        minutes: See there.
-        parts: The phases; default: one, with everything trained.
-        steps_per_execution: Between two returns to Python.
-        strategy: Spreads each batch over its devices; the network was built in its scope.
-        epoch_done: Is told each epoch's number, from 1, and figures.
+        recipe: How the network is trained.
+        checkpoint: Is written after each epoch, at its interval inside an epoch, and after a signal;
+            None: nothing is saved.
+        epoch_done: Is called with each epoch's number, from 1, and its figures.
 
     Raises:
-        ConfigError: Fewer training images than one batch, where batches must be full; or the
-            checkpoint is another training's.
-        InputError: The checkpoint or a shard is damaged.
-        DivergedError: The loss or a logit became infinite or not a number.
+        ConfigError: Full batches are required (XLA, several devices) and there are fewer training
+            images than one batch holds; or the checkpoint belongs to another training.
+        InputError: The checkpoint is damaged.
     """
-    full = runtime.xla or strategy is not None  # batches of one shape, which the devices can share
-    if full and train.count < schedule.batch_size:
-        raise ConfigError(
-            f"{train.count} training images do not fill a batch of {schedule.batch_size}. "
-            "Give a smaller --batch-size."
+
+    def __init__(
+        self,
+        network: Any,
+        train: Images | Shards,
+        validation: Images | Shards,
+        recipe: Recipe,
+        checkpoint: Checkpoint | None = None,
+        epoch_done: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> None:
+        schedule, runtime = recipe.schedule, recipe.runtime
+        full_batches = runtime.xla or recipe.strategy is not None  # one shape, an equal part per device
+        if full_batches and train.count < schedule.batch_size:
+            raise ConfigError(
+                f"{train.count} training images do not fill a batch of {schedule.batch_size}. "
+                "Give a smaller --batch-size."
+            )
+        self._network = network
+        self._train = train
+        self._validation = validation
+        self._recipe = recipe
+        self._schedule = schedule
+        self._phases = recipe.phases or phases("", False, schedule)
+        self._checkpoint = checkpoint
+        self._epoch_done = epoch_done
+        self._feed = train.feed(schedule.batch_size, recipe.augmentation, schedule.seed, full_batches)
+        self._stride = min(recipe.steps_per_execution, self._feed.steps)
+        self._score = scorer(network, schedule.batch_size, runtime)
+        self._class_weights = class_weights(schedule, train.count, train.tumors)
+        self._position, self._best_weights = Position(), network.get_weights()
+        self._saved = checkpoint.load() if checkpoint is not None else None
+        if self._saved is not None:
+            self._position = self._saved.position
+            log.info(
+                "continuing an interrupted training after epoch %d, step %d",
+                self._position.epoch, self._position.step,
+            )  # fmt: skip
+        self._waiting = Waiting()
+        self._steps = Steps(
+            self._position,
+            self._feed.steps,
+            train.count,
+            schedule.batch_size,
+            self._stride,
+            math.inf if checkpoint is None else 60 * checkpoint.minutes,
+            self._waiting,
         )
-    parts = parts or phases("", False, schedule)
-    feed = train.feed(schedule.batch_size, augmentation, schedule.seed, full)
-    steps_per_execution = min(steps_per_execution, feed.steps)
-    score = scorer(network, schedule.batch_size, runtime)
-    weights = class_weights(schedule, train.count, train.tumors)
-    at, best_weights = Position(), network.get_weights()
-    saved = checkpoint.load() if checkpoint is not None else None
-    if saved is not None:
-        at = saved.position
-        log.info("going on behind epoch %d, step %d, of an interrupted training", at.epoch, at.step)
-    waiting = Waiting()
-    steps = Steps(
-        at, feed.steps, train.count, schedule.batch_size, steps_per_execution, 60 * minutes, waiting
-    )
-    total = sum(phase.epochs for phase in parts)
-    with deferred() as steps.end_if_asked:
+        self._steps.save = self._save
 
-        def save() -> None:
-            if checkpoint is not None:
-                checkpoint.save(network, best_weights, at)
+    def run(self) -> Fitted:
+        """Train all phases; afterwards the network holds the best weights.
 
-        steps.save = save
-        for number in range(at.phase, len(parts)):
-            phase = parts[number]
-            if number > at.phase:
-                network.set_weights(best_weights)
-            with strategy.scope() if strategy is not None else contextlib.nullcontext():
-                prepare(network, phase, schedule, runtime, feed.steps, steps_per_execution)
-                network.optimizer.build(network.trainable_variables)
-                if saved is not None:
-                    best_weights = saved.restore(network)
-                    saved = None
-                elif number > at.phase or not at.epoch:
-                    _enter(at, number, phase)
-            if len(parts) > 1 and not at.stopped:
-                log.info("phase %d of %d: %s", number + 1, len(parts), phase.name)
-            steps.compiles = True
-            while at.epoch - at.phase_start < phase.epochs and not at.stopped:
-                started = time.monotonic()
-                if schedule.rate == "plateau":
-                    network.optimizer.learning_rate = at.learning_rate
-                of = f"epoch {at.epoch + 1}/{total}"
-                with Progress(of, "images", train.count) as steps.progress:
-                    steps.progress.advance(at.step * schedule.batch_size)
-                    data = feed.epoch(at.epoch, at.step)
-                    if strategy is None:  # else its devices' own threads ask for batches
-                        data = waiting.measured(data)
-                    try:
-                        # The feed shuffles; Keras would only warn that it cannot.
-                        network.fit(
-                            data, verbose=0, callbacks=[steps], shuffle=False, class_weight=weights
-                        )
-                    except tf.errors.OpError as error:
-                        raise _cause(train, schedule.batch_size, error) from error
-                figures = steps.figures()
-                logits, labels = validation.scored(score)
-                # The loss was computed before the epoch's last step, which only the logits have seen.
-                if not (np.isfinite(figures["loss"]) and np.isfinite(logits).all()):
-                    raise DivergedError(
-                        f"The network's output is not finite any more in {of} (loss "
-                        f"{figures['loss']:g}). Try a smaller --learning-rate."
-                    )
-                better = _close_epoch(at, figures, logits, labels)
-                if better:
-                    best_weights = network.get_weights()
-                if epoch_done is not None:
-                    epoch_done(at.epoch, {name: of[-1] for name, of in at.history.items()})
-                log.info(
-                    "%s: loss %.4f; validation loss %.4f, AUC %.4f, accuracy %s%s; %.1f s",
-                    of, *(at.history[name][-1] for name in _SHOWN),
-                    _accuracy(at.history["val_accuracy"][-1], len(labels)),
-                    " (best)" if better else "", time.monotonic() - started,
-                )  # fmt: skip
-                if at.epoch == at.phase_start + 1:
-                    log.info("%s", _fitted(at, parts, steps, strategy).told())
-                _look_back(at, schedule)
-                save()
-                steps.end_if_asked()
-    network.set_weights(best_weights)
-    return _fitted(at, parts, steps, strategy)
+        Raises:
+            ConfigError: The memory does not suffice for a batch.
+            DivergedError: The loss or a logit became infinite or not a number.
+            InputError: The checkpoint does not fit the network, or a shard is damaged.
+            OutputError: The checkpoint cannot be written.
+        """
+        position = self._position
+        with deferred() as self._steps.end_if_asked:
+            for number in range(position.phase, len(self._phases)):
+                self.enter_phase(number)
+                last = position.phase_start + self._phases[number].epochs
+                while position.epoch < last and not position.stopped:
+                    started = time.monotonic()
+                    self.run_epoch()
+                    self.close_epoch(started)
+                    self._steps.end_if_asked()
+        self._network.set_weights(self._best_weights)
+        return self._fitted()
+
+    def enter_phase(self, number: int) -> None:
+        """Compile the network for a phase, from the best weights so far or from the checkpoint."""
+        position, phase = self._position, self._phases[number]
+        strategy = self._recipe.strategy
+        if number > position.phase:
+            self._network.set_weights(self._best_weights)
+        with strategy.scope() if strategy is not None else contextlib.nullcontext():
+            prepare(
+                self._network,
+                phase,
+                self._schedule,
+                self._recipe.runtime,
+                self._feed.steps,
+                self._stride,
+            )
+            self._network.optimizer.build(self._network.trainable_variables)
+            if self._saved is not None:
+                self._best_weights = self._saved.restore(self._network)
+                self._saved = None
+            else:
+                position.enter(number, phase.learning_rate)
+        if len(self._phases) > 1 and not position.stopped:
+            log.info("phase %d of %d: %s", number + 1, len(self._phases), phase.name)
+        self._steps.compiles = True
+
+    def run_epoch(self) -> None:
+        """Train one epoch, or the rest of one that was interrupted."""
+        position, batch_size = self._position, self._schedule.batch_size
+        if self._schedule.rate == "plateau":
+            self._network.optimizer.learning_rate = position.learning_rate
+        with Progress(self._epoch_name(), "images", self._train.count) as self._steps.progress:
+            self._steps.progress.advance(position.step * batch_size)
+            data = self._feed.epoch(position.epoch, position.step)
+            if self._recipe.strategy is None:  # otherwise its devices' own threads ask for batches
+                data = self._waiting.measured(data)
+            try:
+                # The feed shuffles; Keras would only warn that it cannot.
+                self._network.fit(
+                    data,
+                    verbose=0,
+                    callbacks=[self._steps],
+                    shuffle=False,
+                    class_weight=self._class_weights,
+                )
+            except tf.errors.OpError as error:
+                raise _explained(self._train, batch_size, error) from error
+
+    def close_epoch(self, started: float) -> None:
+        """Validate, record the epoch's figures, keep the best weights, and save the checkpoint.
+
+        Args:
+            started: `time.monotonic()` at the start of the epoch, for the log.
+
+        Raises:
+            DivergedError: The loss or a logit is infinite or not a number.
+        """
+        position, name = self._position, self._epoch_name()
+        figures = self._steps.figures()
+        logits, labels = self._validation.scored(self._score)
+        # The loss was computed before the epoch's last step; only the logits have seen that step.
+        if not (np.isfinite(figures["loss"]) and np.isfinite(logits).all()):
+            raise DivergedError(
+                f"The network's output is not finite any more in {name} (loss "
+                f"{figures['loss']:g}). Try a smaller --learning-rate."
+            )
+        figures |= _validation_figures(logits, labels)
+        is_best = position.close_epoch(figures)
+        if is_best:
+            self._best_weights = self._network.get_weights()
+        if self._epoch_done is not None:
+            self._epoch_done(position.epoch, figures)
+        log.info(
+            "%s: loss %.4f; validation loss %.4f, AUC %.4f, accuracy %s%s; %.1f s",
+            name, figures["loss"], figures["val_loss"], figures["val_auc"],
+            _accuracy(figures["val_accuracy"], len(labels)),
+            " (best)" if is_best else "", time.monotonic() - started,
+        )  # fmt: skip
+        if position.epoch == position.phase_start + 1:
+            log.info("%s", self._fitted().describe())
+        _look_back(position, self._schedule)
+        self._save()
+
+    def _epoch_name(self) -> str:
+        return f"epoch {self._position.epoch + 1}/{sum(phase.epochs for phase in self._phases)}"
+
+    def _save(self) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.save(self._network, self._best_weights, self._position)
+
+    def _fitted(self) -> Fitted:
+        position, steps = self._position, self._steps
+        compiling = None
+        if steps.first is not None and position.timed_steps:
+            usual = steps.first_steps * position.seconds / position.timed_steps
+            compiling = max(0.0, steps.first - usual)
+        starts = [*position.starts, position.phase_start, position.epoch]
+        return Fitted(
+            history=position.history,
+            phases={
+                phase.name: end - start
+                for phase, start, end in zip(self._phases, starts, starts[1:], strict=False)
+            },
+            best_epoch=position.best_epoch,
+            seconds=position.seconds,
+            images=position.images,
+            waited=position.waited if self._recipe.strategy is None else None,
+            compiling=compiling,
+        )
 
 
-def _cause(train: Images | Shards, batch_size: int, error: Exception) -> Exception:
-    """What an error of TensorFlow's means, where that can be told."""
+def _explained(train: Images | Shards, batch_size: int, error: Exception) -> Exception:
+    """Return a TensorFlow error as this project's own, where its cause is known."""
     if isinstance(error, tf.errors.ResourceExhaustedError):
         return ConfigError(
             f"There is not enough memory for batches of {batch_size} images. Give a smaller "
             f"--batch-size. ({error.message.splitlines()[0]})"
         )
-    found = None
+    damaged = None
     if isinstance(train, Shards):
-        found = damaged_shard(train.folder, train.dataset, train.split)
-    return found or error
+        damaged = damaged_shard(train.folder, train.dataset, train.split)
+    return damaged or error
 
 
-def _enter(at: Position, number: int, phase: Phase) -> None:
-    if number:
-        at.starts.append(at.phase_start)
-    at.phase, at.phase_start, at.stopped = number, at.epoch, False
-    at.learning_rate, at.rate_changed = phase.learning_rate, at.epoch
-
-
-def _fitted(at: Position, parts: Sequence[Phase], steps: Steps, strategy: Any) -> Fitted:
-    compiling = None
-    if steps.first is not None and at.timed_steps:
-        compiling = max(0.0, steps.first - steps.first_steps * at.seconds / at.timed_steps)
-    starts = [*at.starts, at.phase_start, at.epoch]
-    return Fitted(
-        history=at.history,
-        phases={
-            phase.name: end - start
-            for phase, start, end in zip(parts, starts, starts[1:], strict=False)
-        },
-        best_epoch=at.best_epoch,
-        seconds=at.seconds,
-        images=at.images,
-        waited=at.waited if strategy is None else None,
-        compiling=compiling,
-    )
-
-
-def _close_epoch(
-    at: Position,
-    figures: dict[str, float],
-    logits: NDArray[np.float32],
-    labels: NDArray[np.int64],
-) -> bool:
-    """Move to the next epoch; whether the finished one is the best so far."""
-    after = Measures(logits, labels, THRESHOLD, TEMPERATURE)(np.ones((1, len(labels))))
-    figures |= {
-        "val_loss": float(after["log_loss"][0]),
-        "val_accuracy": float(after["accuracy"][0]),
-        "val_auc": float(after["auc"][0]),
-    }
-    for name, value in figures.items():
-        at.history.setdefault(name, []).append(value)
-    at.epoch, at.step, at.partial = at.epoch + 1, 0, {}
-    # The AUC, not the loss: the loss of an ever surer network rises while it still learns to rank,
-    # and `infer` chooses among bundles by the same figure.
-    rank = (figures["val_auc"], -figures["val_loss"])
-    better = at.best is None or rank > at.best
-    if better:
-        at.best, at.best_epoch = rank, at.epoch
-    return better
+def _validation_figures(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Return loss, accuracy and AUC of logits [images] against labels [images]."""
+    measures = Measures(logits, labels, THRESHOLD, TEMPERATURE)(np.ones((1, len(labels))))
+    names = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_auc": "auc"}
+    return {name: float(measures[measure][0]) for name, measure in names.items()}
 
 
 def _accuracy(value: float, n: int) -> str:
-    """With its interval: it is the figure that is quoted."""
+    """Format an accuracy with its interval and n: it is the figure that people quote."""
     return f"{proportion(round(value * n), n).text()} of {n:,}"
 
 
-def _look_back(at: Position, schedule: Schedule) -> None:
-    """Stop, or slow down, where the last epochs brought nothing."""
-    since = at.epoch - max(at.best_epoch, at.phase_start)
+def _look_back(position: Position, schedule: Schedule) -> None:
+    """Stop the phase, or lower the learning rate, if the last epochs brought no improvement."""
+    since = position.epoch - max(position.best_epoch, position.phase_start)
     if since >= schedule.patience:
-        at.stopped = True
+        position.stopped = True
         log.info("no higher validation AUC for %d epochs: stop", schedule.patience)
     elif schedule.rate == "plateau":
-        unchanged = at.epoch - max(at.best_epoch, at.rate_changed)
+        unchanged = position.epoch - max(position.best_epoch, position.rate_changed)
         if unchanged >= max(1, schedule.patience // 2):
-            at.learning_rate, at.rate_changed = at.learning_rate / 3, at.epoch
-            log.info("learning rate %g from here on", at.learning_rate)
+            position.learning_rate /= 3
+            position.rate_changed = position.epoch
+            log.info("learning rate %g from here on", position.learning_rate)

@@ -98,7 +98,8 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
         if _already_done(out, summary, config.overwrite):
             old, metrics = _read_finished(out)
             return Report(old, metrics, dataset.leaky, 0, None, time.monotonic() - started, True)
-        checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint"), _plan(config, summary))
+        path = out.with_name(f".{out.name}.checkpoint")
+        checkpoint = Checkpoint(path, _plan(config, summary), config.checkpoint_minutes)
         try:
             checkpoint.check()
         except (ConfigError, InputError):
@@ -135,7 +136,7 @@ def _train(
     from tumorbatch.evaluation.split_metrics import split_metrics
     from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
     from tumorbatch.train.distribute import refuse_several_nodes, strategy
-    from tumorbatch.train.fit import fit
+    from tumorbatch.train.fit import Fit, Recipe
     from tumorbatch.train.phases import phases
     from tumorbatch.train.stream import splits
 
@@ -163,13 +164,16 @@ def _train(
             pretrained.load(start.path, network.get_layer(architectures.BASE))
     stride = config.steps_per_execution or (_GPU_STRIDE if runtime.device == "gpu" else 1)
     board = history.board(config.tensorboard / out.name) if config.tensorboard else None
-    fitted = fit(
-        network, data["train"], data["validation"], schedule, config.augmentation, runtime, checkpoint,
-        config.checkpoint_minutes,
-        parts=phases(config.architecture, start is not None, schedule),
-        steps_per_execution=stride, strategy=spread, epoch_done=board,
-    )  # fmt: skip
-    log.info("%s", fitted.told())
+    recipe = Recipe(
+        schedule,
+        config.augmentation,
+        runtime,
+        phases(config.architecture, start is not None, schedule),
+        stride,
+        spread,
+    )
+    fitted = Fit(network, data["train"], data["validation"], recipe, checkpoint, board).run()
+    log.info("%s", fitted.describe())
     score = scorer(network, schedule.batch_size, runtime)
     # From disk, whatever the feed: shard by shard, in the manifest's order.
     scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}

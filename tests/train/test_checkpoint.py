@@ -18,10 +18,11 @@ from tests.train.test_fit import _CPU, _images, _network
 from tumorbatch.errors import ConfigError, ExitCode, InputError
 from tumorbatch.train.checkpoint import Checkpoint, Position
 from tumorbatch.train.config import Augmentation, Schedule
-from tumorbatch.train.fit import Fitted, fit
+from tumorbatch.train.fit import Fit, Fitted, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = {"architecture": "cnn1", "dataset_sha256": "ab", "schedule": {"seed": 0, "epochs": 5}}
+EACH_STEP = 1e-9  # minutes between two checkpoints
 SCHEDULE = Schedule(epochs=5, patience=5, batch_size=5, learning_rate=0.02)
 
 
@@ -43,21 +44,19 @@ class Stopping(Checkpoint):
 
 def _fit(checkpoint: Checkpoint | None) -> tuple[Fitted, list[Any]]:
     network = _network()
-    # minutes: a checkpoint behind each step
-    fitted = fit(
-        network, _images(1), _images(2), SCHEDULE, Augmentation(), _CPU, checkpoint, minutes=1e-9
-    )
+    recipe = Recipe(SCHEDULE, Augmentation(), _CPU)
+    fitted = Fit(network, _images(1), _images(2), recipe, checkpoint).run()
     return fitted, network.get_weights()
 
 
 def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole, weights = _fit(None)
     for saves in (1, 4, 9, 10, 11, 23, 48):  # ten steps an epoch, the last one's save is its end's
-        checkpoint = Stopping(tmp_path / f"{saves}.checkpoint", PLAN)
+        checkpoint = Stopping(tmp_path / f"{saves}.checkpoint", PLAN, EACH_STEP)
         checkpoint.left = saves
         with pytest.raises(StopError):
             _fit(checkpoint)
-        again, resumed = _fit(Checkpoint(checkpoint.path, PLAN))
+        again, resumed = _fit(Checkpoint(checkpoint.path, PLAN, EACH_STEP))
         for one, other in zip(weights, resumed, strict=True):
             np.testing.assert_array_equal(one, other)
         assert again.best_epoch == whole.best_epoch
@@ -69,7 +68,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
 def test_stopped_again_and_again(tmp_path: Path) -> None:
     _, weights = _fit(None)
     for _ in range(100):
-        checkpoint = Stopping(tmp_path / "checkpoint", PLAN)
+        checkpoint = Stopping(tmp_path / "checkpoint", PLAN, EACH_STEP)
         checkpoint.left = 3
         try:
             _, resumed = _fit(checkpoint)
@@ -81,7 +80,7 @@ def test_stopped_again_and_again(tmp_path: Path) -> None:
 
 
 def test_a_finished_training_has_nothing_left_to_do(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path / "checkpoint", PLAN)
+    checkpoint = Checkpoint(tmp_path / "checkpoint", PLAN, EACH_STEP)
     fitted, weights = _fit(checkpoint)
     again, restored = _fit(checkpoint)
     assert again.history == fitted.history
@@ -191,7 +190,7 @@ def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path) -> Non
     process = _start(shard_set, out)
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == ExitCode.OK, stderr
-    assert "going on behind epoch" in stderr
+    assert "continuing an interrupted training after epoch" in stderr
     for name in ("weights.safetensors", "metrics.json"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
     runtime = json.loads((out / "model.json").read_bytes())["training"]["runtime"]

@@ -33,7 +33,7 @@ from tumorbatch import architectures
 from tumorbatch.train.checkpoint import Checkpoint
 from tumorbatch.train.config import Augmentation, Schedule
 from tumorbatch.train.feed import Images
-from tumorbatch.train.fit import fit
+from tumorbatch.train.fit import Fit, Recipe
 from pathlib import Path
 random = np.random.default_rng(0)
 labels = np.arange(50) % 2
@@ -52,10 +52,8 @@ def trained(spread, precision="float32", checkpoint=None, stop=None):
     runtime = Runtime("cpu", precision, False, 1, "for a test")
     schedule = Schedule(epochs=3, batch_size=16, weight_decay=1.0)
     try:
-        fitted = fit(
-            network, data, data, schedule, Augmentation(), runtime, checkpoint,
-            strategy=spread, epoch_done=done,
-        )
+        recipe = Recipe(schedule, Augmentation(), runtime, strategy=spread)
+        fitted = Fit(network, data, data, recipe, checkpoint, done).run()
     except SystemError:
         return None
     assert fitted.waited is None or not spread

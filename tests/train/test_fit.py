@@ -15,7 +15,7 @@ from tumorbatch.scoring import scorer
 from tumorbatch.statistics.classification import pointwise_log_loss
 from tumorbatch.train.config import Augmentation, DivergedError, Schedule
 from tumorbatch.train.feed import Images
-from tumorbatch.train.fit import Fitted, fit
+from tumorbatch.train.fit import Fit, Fitted, Recipe
 
 _CPU = Runtime("cpu", "float32", False, 1, "for a test")
 _XLA = Runtime("cpu", "float32", True, 1, "for a test")
@@ -48,7 +48,7 @@ def _score(network: Any, images: Images) -> NDArray[np.float32]:
 def test_the_loss_falls_and_the_problem_is_solved() -> None:
     schedule = Schedule(epochs=4, patience=4, batch_size=8, learning_rate=0.02)
     network = _network()
-    fitted = fit(network, _images(0), _images(1), schedule, None, _CPU)
+    fitted = Fit(network, _images(0), _images(1), Recipe(schedule, None, _CPU)).run()
 
     history = fitted.history
     assert {name: len(values) for name, values in history.items()} == dict.fromkeys(
@@ -68,7 +68,7 @@ def test_stops_when_the_validation_auc_falls_and_keeps_the_best_weights() -> Non
     schedule = Schedule(epochs=40, patience=3, batch_size=8, learning_rate=0.02)
     validation = _flipped_labels(_images(1))
     network = _network()
-    fitted = fit(network, _images(0), validation, schedule, None, _CPU)
+    fitted = Fit(network, _images(0), validation, Recipe(schedule, None, _CPU)).run()
 
     aucs, losses = fitted.history["val_auc"], fitted.history["val_loss"]
     ranked = list(zip(aucs, (-loss for loss in losses), strict=True))
@@ -89,7 +89,7 @@ def _trained(seed: int) -> tuple[Fitted, list[NDArray[np.float32]]]:
     x = layers.Dropout(0.3)(layers.BatchNormalization()(layers.Flatten()(x)))
     network = keras.Model(image, layers.Dense(1)(x))
     schedule = Schedule(epochs=1, batch_size=8, seed=seed)
-    fitted = fit(network, _images(0), _images(1), schedule, Augmentation(), _CPU)
+    fitted = Fit(network, _images(0), _images(1), Recipe(schedule, Augmentation(), _CPU)).run()
     return fitted, network.get_weights()
 
 
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_history_and_weights() -> None:
 
 def test_an_infinite_output_in_training_is_a_sentence() -> None:
     with pytest.raises(DivergedError, match=r"epoch 1/5.*--learning-rate") as raised:
-        fit(_network(scale=1e38), _images(0), _images(1), Schedule(epochs=5), None, _CPU)
+        Fit(_network(scale=1e38), _images(0), _images(1), Recipe(Schedule(epochs=5), None, _CPU)).run()
     assert raised.value.exit_code == ExitCode.USAGE
 
 
@@ -112,12 +112,12 @@ def test_an_infinite_output_in_validation_alone_is_a_sentence() -> None:
     train = _images(0)
     train = Images(np.zeros_like(train.pixels), train.labels)
     with pytest.raises(DivergedError, match=r"epoch 1/5.*--learning-rate"):
-        fit(_network(scale=1e38), train, _images(1), Schedule(epochs=5), None, _CPU)
+        Fit(_network(scale=1e38), train, _images(1), Recipe(Schedule(epochs=5), None, _CPU)).run()
 
 
 def test_too_few_images_for_one_full_batch_under_xla_are_refused() -> None:
     with pytest.raises(ConfigError, match="--batch-size"):
-        fit(_network(), _images(0, 16), _images(1), Schedule(batch_size=17), None, _XLA)
+        Fit(_network(), _images(0, 16), _images(1), Recipe(Schedule(batch_size=17), None, _XLA)).run()
 
 
 @pytest.mark.parametrize(

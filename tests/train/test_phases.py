@@ -14,9 +14,10 @@ from tumorbatch.architectures import BASE
 from tumorbatch.errors import ConfigError
 from tumorbatch.train.checkpoint import Checkpoint
 from tumorbatch.train.config import Config, Schedule, schedule
-from tumorbatch.train.fit import fit
+from tumorbatch.train.fit import Fit, Recipe
 from tumorbatch.train.phases import Phase, class_weights, phases, prepare
 
+EACH_STEP = 1e-9  # minutes between two checkpoints
 PARTS = (Phase("base frozen", 2, 0.02, "frozen"), Phase("fine-tuning", 2, 0.01, "all but norm"))
 
 
@@ -40,7 +41,7 @@ def _changed(part: Phase, **attributes: Any) -> set[str]:
     network = _network()
     before = _values(network)
     plan = Schedule(epochs=1, batch_size=8, **attributes)
-    fit(network, _images(0), _images(1), plan, None, _CPU, parts=[part])
+    Fit(network, _images(0), _images(1), Recipe(plan, None, _CPU, [part])).run()
     after = _values(network)
     return {name for name in before if not np.array_equal(before[name], after[name])}
 
@@ -105,18 +106,19 @@ def test_stopped_in_any_phase_it_ends_with_the_same_bits(rate: str, tmp_path: Pa
 
     def trained(checkpoint: Checkpoint | None) -> tuple[Any, list[NDArray[Any]]]:
         network = _network()
-        fitted = fit(network, _images(0), _images(1), plan, None, _CPU, checkpoint, 1e-9, parts=PARTS)
+        recipe = Recipe(plan, None, _CPU, PARTS)
+        fitted = Fit(network, _images(0), _images(1), recipe, checkpoint).run()
         return fitted, network.get_weights()
 
     whole, weights = trained(None)
     assert whole.phases == {"base frozen": 2, "fine-tuning": 2}
     assert len(whole.history["loss"]) == 4
     for saves in (3, 6, 12, 13, 15, 18, 24):  # six steps an epoch; 12 is the first phase's end
-        checkpoint = Stopping(tmp_path / f"{saves}.checkpoint", {})
+        checkpoint = Stopping(tmp_path / f"{saves}.checkpoint", {}, EACH_STEP)
         checkpoint.left = saves
         with pytest.raises(StopError):
             trained(checkpoint)
-        again, resumed = trained(Checkpoint(checkpoint.path, {}))
+        again, resumed = trained(Checkpoint(checkpoint.path, {}, EACH_STEP))
         for one, other in zip(weights, resumed, strict=True):
             np.testing.assert_array_equal(one, other)
         assert again.history["val_auc"] == whole.history["val_auc"]
@@ -128,7 +130,7 @@ def test_the_second_phase_begins_with_the_best_weights(tmp_path: Path) -> None:
     parts = (Phase("a", 3, 0.02, "all"), Phase("b", 1, 1e-12, "frozen"))
     network = _network()
     plan = Schedule(epochs=3, patience=3, batch_size=8)
-    fitted = fit(network, _images(0), _images(1), plan, None, _CPU, parts=parts)
+    fitted = Fit(network, _images(0), _images(1), Recipe(plan, None, _CPU, parts)).run()
     best = max(fitted.history["val_auc"][:3])
     assert fitted.history["val_auc"][3] == pytest.approx(best, abs=0.02)
 
@@ -159,7 +161,7 @@ def test_the_plateau_lowers_the_rate_to_a_third_behind_half_the_patience(
     plan = Schedule(epochs=30, patience=4, batch_size=8, learning_rate=0.03, rate="plateau")
     network = _network()
     caplog.set_level("INFO", "tumorbatch")
-    fitted = fit(network, _images(0), validation, plan, None, _CPU)
+    fitted = Fit(network, _images(0), validation, Recipe(plan, None, _CPU)).run()
     assert len(fitted.history["loss"]) == fitted.best_epoch + 4
     told = [record.getMessage() for record in caplog.records]
     lowered = [text for text in told if text.startswith("learning rate")]
@@ -198,7 +200,8 @@ def test_class_weights_and_smoothing_reach_the_loss() -> None:
     part = Phase("a", 1, 1e-30, "frozen")
     logits = network(train.pixels[..., np.newaxis], training=False).numpy()[:, 0].astype(float)
     plan = Schedule(epochs=1, batch_size=len(keep), class_weights="balanced", label_smoothing=0.2)
-    loss = fit(network, train, _images(1), plan, None, _CPU, parts=[part]).history["loss"][0]
+    fitted = Fit(network, train, _images(1), Recipe(plan, None, _CPU, [part])).run()
+    loss = fitted.history["loss"][0]
     smooth = train.labels * 0.8 + 0.1
     each = np.logaddexp(0, logits) - smooth * logits
     weight = np.where(train.labels == 1, len(keep) / (2 * 24), len(keep) / (2 * 8))

@@ -18,7 +18,7 @@ from tumorbatch.train import stream
 from tumorbatch.train.checkpoint import Checkpoint
 from tumorbatch.train.config import Augmentation, Schedule
 from tumorbatch.train.feed import Images, load_split
-from tumorbatch.train.fit import fit
+from tumorbatch.train.fit import Fit, Recipe
 from tumorbatch.train.stream import Shards, splits
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -135,8 +135,9 @@ def test_a_damaged_shard_is_named(damage: str, shards: Shards, tmp_path: Path) -
         path.write_bytes(data if damage == "flip" else b"")
     broken = Shards(folder, shards.dataset, "train")
     network = architectures.build("cnn1", 32)
+    recipe = Recipe(Schedule(epochs=1, batch_size=8), None, _CPU)
     with pytest.raises(InputError, match=path.name):
-        fit(network, broken, broken, Schedule(epochs=1, batch_size=8), None, _CPU)
+        Fit(network, broken, broken, recipe).run()
     with pytest.raises(InputError, match=path.name):
         broken.scored(lambda pixels: np.zeros(len(pixels), np.float32))
 
@@ -162,13 +163,13 @@ def test_a_stopped_training_from_disk_ends_with_the_same_bits(shards: Shards, tm
 
         keras.utils.set_random_seed(1)
         network = architectures.build("cnn1", 32)
-        fit(network, shards, shards, plan, Augmentation(), _CPU, checkpoint, 1e-9)
+        Fit(network, shards, shards, Recipe(plan, Augmentation(), _CPU), checkpoint).run()
         return list(network.get_weights())
 
     whole = trained(None)
-    checkpoint = Stopping(tmp_path / "checkpoint", {})
+    checkpoint = Stopping(tmp_path / "checkpoint", {}, EACH_STEP)
     checkpoint.left = 3
     with pytest.raises(StopError):
         trained(checkpoint)
-    for one, other in zip(whole, trained(Checkpoint(checkpoint.path, {})), strict=True):
+    for one, other in zip(whole, trained(Checkpoint(checkpoint.path, {}, EACH_STEP)), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)  # its ops need not be deterministic

@@ -175,7 +175,7 @@ def train_report(report: "train_stage.Report", out: Path, tfrecords: Path) -> st
             "LEAKY: copies of test images were trained on; these figures are too good to be true."
         )
     if report.fitted is not None:
-        lines.append(f"{report.epochs} epochs in {report.seconds:.0f} s: {report.fitted.told()}.")
+        lines.append(f"{report.epochs} epochs in {report.seconds:.0f} s: {report.fitted.describe()}.")
     lines.append(f"Model {report.bundle.model_id} in {_name(out)}.")
     usual = out.parent == Path("models")
     name, model = (out.name, "") if usual else (_name(out), f" --model {_name(out)}")
