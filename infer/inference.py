@@ -28,7 +28,7 @@ from tumorbatch.infer.predictions import PRIVATE, iterate_rows, sidecar_path
 from tumorbatch.infer.table import ABSENT, Counts, flags, write_table
 from tumorbatch.infer.target import Target
 from tumorbatch.infer.work_area import Entry, FileRows, WorkArea, aligned, by_file, matches
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.preprocessing_config import DECODE_VERSION
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import versions
@@ -59,7 +59,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
             "chunk and some DICOM files look otherwise now; shard and train again where you have such"
         )
     make_folder(out.parent)
-    with output_lock(out, out.with_name(f".{out.name}.lock")):
+    with output_lock(out, lock_beside(out)):
         remove_temporaries(out.parent, out.name, sidecar_path(out).name)
         before = None if config.overwrite else target.refuse_foreign(used.model_id)
         key = _path_key(out) if config.path_mode == "hash" else None

@@ -5,7 +5,6 @@ import csv
 import datetime
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tumorbatch.atomic import atomic_path, make_folder, replace_folder, write_json
+from tumorbatch.atomic import atomic_folder, atomic_path, write_json
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     PRIVATE,
@@ -132,7 +131,6 @@ class DatasetWriter:
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
         self._path = path
-        self._new = path.with_name(f".{path.name}.new")
         self._static = metadata
         self._metadata: dict[str, Any] = {}
         self._part: PredictionsWriter | None = None
@@ -140,9 +138,10 @@ class DatasetWriter:
         self._private = False
 
     def __enter__(self) -> "DatasetWriter":
-        shutil.rmtree(self._new, ignore_errors=True)  # left by a run that was killed here
-        make_folder(self._new)
-        self._next_part()
+        with contextlib.ExitStack() as stack:
+            self._new = stack.enter_context(atomic_folder(self._path))
+            self._next_part()
+            self._publishing = stack.pop_all()
         return self
 
     def _next_part(self) -> None:
@@ -180,12 +179,12 @@ class DatasetWriter:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
+        with self._publishing:
             if value is not None:
                 if self._part is not None:
                     with contextlib.suppress(BaseException):
                         self._part.__exit__(kind, value, traceback)
-                return
+                raise value
             self._close_part()
             files = [
                 {"name": path.name, "rows": rows, "bytes": path.stat().st_size}
@@ -198,6 +197,3 @@ class DatasetWriter:
                     path.chmod(PRIVATE)
                 self._new.chmod(0o700)
             write_json(self._new / SUCCESS, {**self._metadata, "files": files}, mode)
-            replace_folder(self._new, self._path)
-        finally:
-            shutil.rmtree(self._new, ignore_errors=True)

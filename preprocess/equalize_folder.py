@@ -32,7 +32,7 @@ from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync
 from tumorbatch.checks import check_workers
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, is_litter, printable, read_file
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.pixels import equalize
 from tumorbatch.preprocessing_config import Preprocessing
@@ -143,7 +143,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
     tasks = _tasks(source, target, files)
     settings = {name: config.preprocessing.to_dict()[name] for name in _SETTINGS}
     make_folder(target)
-    with output_lock(target, target / ".lock"):
+    with output_lock(target, lock_inside(target)):
         before = _prepare(target, settings, config.overwrite)
         done = _process(tasks, config)
         statuses = Counter(row.status for row in done)

@@ -26,7 +26,7 @@ from tumorbatch.checks import (
 from tumorbatch.errors import ConfigError, InputError, not_finished
 from tumorbatch.files import starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.preprocess import previous_set as base_set
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
@@ -150,7 +150,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
     table = _patients(files, config)
     patients = table.by_path
     make_folder(out)
-    with output_lock(out, out / ".lock"):
+    with output_lock(out, lock_inside(out)):
         remove_temporaries(out)
         settings = _settings(config)
         _finish_commit(out)

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import (
+    atomic_folder,
     make_folder,
     read_json,
     real_folder,
     recover_folder,
-    replace_folder,
     write_bytes,
     write_json,
 )
@@ -25,7 +24,7 @@ from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.evaluation.model_card import model_card
 from tumorbatch.files import is_litter
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
 from tumorbatch.scoring import scorer
 from tumorbatch.selftest import checked
@@ -89,7 +88,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
             f"--batch-size {config.schedule.batch_size} cannot be shared by {config.gpus} GPUs evenly."
         )
     make_folder(out.parent)
-    with output_lock(out, out.with_name(f".{out.name}.lock")):
+    with output_lock(out, lock_beside(out)):
         recover_folder(out)
         if config.start == "imagenet":  # Keras may have to download it, and brings TensorFlow with it
             load_tensorflow(config.threads, config.onednn)
@@ -304,10 +303,7 @@ def _publish(
         versions=versions("keras", "tensorflow", "numpy"),
         calibration=calibration,
     )
-    folder = out.with_name(f".{out.name}.new")
-    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
-    try:
-        make_folder(folder)
+    with atomic_folder(out) as folder:
         write_bytes(folder / bundle.WEIGHTS, weights)
         write_json(folder / bundle.HISTORY, fitted.history)
         write_bytes(folder / bundle.HISTORY_CSV, history.csv(fitted.history).encode())
@@ -318,7 +314,4 @@ def _publish(
         write_json(folder / bundle.METRICS, metrics)
         write_bytes(folder / bundle.CARD, model_card(made, dataset, metrics).encode())
         write_json(folder / bundle.MODEL, made.to_dict())
-        replace_folder(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return made

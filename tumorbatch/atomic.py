@@ -145,6 +145,7 @@ def replace_folder(source: Path, target: Path) -> None:
     Between the two renames there is no `target`; `recover_folder` mends a crash right there.
     """
     try:
+        sync_folder(source)
         if target.exists():
             os.replace(target, _aside(target))
         os.replace(source, target)
@@ -154,6 +155,28 @@ def replace_folder(source: Path, target: Path) -> None:
             recover_folder(target)
         raise cannot_write(target, error) from error
     shutil.rmtree(_aside(target), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`; when the block ends well, put it in the place of `target`.
+
+    When the block raises, the new folder is deleted and `target` is as it was. Hold the lock.
+
+    Args:
+        target: The folder to write; its parent exists, and it is no symbolic link (`real_folder`).
+
+    Raises:
+        OutputError: A folder cannot be created or exchanged.
+    """
+    folder = target.with_name(f".{target.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
+    try:
+        make_folder(folder)
+        yield folder
+        replace_folder(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def recover_folder(target: Path) -> None:

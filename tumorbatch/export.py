@@ -2,14 +2,13 @@
 
 import contextlib
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle
-from tumorbatch.atomic import make_folder, real_folder, replace_folder, write_bytes, write_json
+from tumorbatch.atomic import atomic_folder, make_folder, real_folder, write_bytes, write_json
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, OutputError
 from tumorbatch.runtime import load_tensorflow
@@ -44,26 +43,26 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
     load_tensorflow()
     network = bundle.load_network(model, loaded)
     make_folder(out.parent)
-    temporary = out.with_name(f".{out.name}.new{'' if kind == 'savedmodel' else out.suffix}")
     try:
-        with _quiet():
-            if kind == "savedmodel":
-                shutil.rmtree(temporary, ignore_errors=True)
-                network.export(temporary, format="tf_saved_model", verbose=False)
-            else:
-                network.save(temporary)
         if kind == "savedmodel":
-            replace_folder(temporary, out)
+            with atomic_folder(out) as folder, _quiet():
+                network.export(folder, format="tf_saved_model", verbose=False)
         else:
-            write_bytes(out, temporary.read_bytes())
+            write_bytes(out, _saved(network, out))
         write_json(description, _description(loaded, kind))
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}.") from error
+
+
+def _saved(network: Any, out: Path) -> bytes:
+    """Return a network as the bytes of a Keras file; its kind depends on the suffix of `out`."""
+    temporary = out.with_name(f".{out.name}.new{out.suffix}")
+    try:
+        with _quiet():
+            network.save(temporary)
+        return temporary.read_bytes()
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,8 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
 
     Args:
         output: What is being written; it is named in messages.
-        lock: The lock file; made when it is not there, deleted at the end.
+        lock: The lock file, from `lock_inside` or `lock_beside`; created if missing, deleted at the
+            end.
 
     Raises:
         TryAgainError: Another process holds it; the text names that process.
@@ -61,6 +62,16 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+
+def lock_inside(folder: Path) -> Path:
+    """Return the lock file of an output folder that is filled in place."""
+    return folder / ".lock"
+
+
+def lock_beside(output: Path) -> Path:
+    """Return the lock file of an output that is replaced as a whole, and so cannot hold it."""
+    return output.with_name(f".{output.name}.lock")
 
 
 def _beat(descriptor: int, ended: threading.Event) -> None:

@@ -26,7 +26,7 @@ from tumorbatch.atomic import make_folder, sync_folder, temporary_name
 from tumorbatch.checks import check_seed
 from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.labels import HEALTHY, TUMOR
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_inside, output_lock
 
 _MARK = ".synthetic"  # in each class folder: --overwrite must never take real data for a sample
 CLASS_FOLDERS = ("Healthy", "Brain Tumor")  # index = label
@@ -341,7 +341,7 @@ def run(out: Path, config: SampleConfig) -> Report:
     """
     start = time.monotonic()
     make_folder(out)
-    with output_lock(out, out / ".lock"):
+    with output_lock(out, lock_inside(out)):
         try:
             return _run(out, config, start)
         except OSError as error:

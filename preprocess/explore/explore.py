@@ -11,7 +11,6 @@ and the versions of the libraries only.
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,18 +20,17 @@ from typing import Any
 import pyarrow.compute as pc
 
 from tumorbatch.atomic import (
+    atomic_folder,
     make_folder,
     real_folder,
     recover_folder,
-    replace_folder,
-    sync_folder,
     write_bytes,
     write_json,
 )
 from tumorbatch.checks import check_seed, check_workers, differences, told
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_litter, printable
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.preprocess.classes import find_sources, refuse_inside
 from tumorbatch.preprocess.explore.figures import draw
 from tumorbatch.preprocess.explore.findings import findings, read_splits
@@ -123,7 +121,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
     splits = read_splits(config.tfrecords) if config.tfrecords is not None else None
     settings = _settings(source, config)
     make_folder(out.parent)
-    with output_lock(out, out.with_name(f".{out.name}.lock")):
+    with output_lock(out, lock_beside(out)):
         recover_folder(out)
         _refuse_other(out, settings, config.overwrite)
         with Progress("explore", "images", len(files)) as progress:
@@ -203,14 +201,7 @@ def _publish(
     out: Path, files: Mapping[str, bytes], content: Mapping[str, Any], mode: int | None
 ) -> None:
     """Write everything into a folder beside `out`, then swap it in."""
-    folder = out.with_name(f".{out.name}.new")
-    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
-    try:
-        make_folder(folder)
+    with atomic_folder(out) as folder:
         for name, data in files.items():
             write_bytes(folder / name, data, mode)
         write_json(folder / RESULT, content, mode)
-        sync_folder(folder)
-        replace_folder(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,7 @@ import pytest
 from tumorbatch import atomic
 from tumorbatch.atomic import (
     atomic_file,
+    atomic_folder,
     atomic_path,
     make_folder,
     real_folder,
@@ -312,6 +313,32 @@ def test_replace_folder(tmp_path: Path) -> None:
         replace_folder(_folder(tmp_path / "new", content), target)
         assert _content(target) == {content}
         assert _names(tmp_path) == {"model"}
+
+
+def test_a_folder_is_written_beside_and_exchanged(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    _folder(tmp_path / ".model.new", b"left by a killed run")
+    for content in (b"first", b"second"):
+        with atomic_folder(target) as folder:
+            assert _names(folder) == set()
+            for name in ("one", "two"):
+                (folder / name).write_bytes(content)
+        assert _content(target) == {content}
+        assert _names(tmp_path) == {"model"}
+
+
+def test_a_folder_whose_writer_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    target = _folder(tmp_path / "model", b"old")
+
+    def write() -> None:
+        with atomic_folder(target) as folder:
+            (folder / "one").write_bytes(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
+    assert _content(target) == {b"old"}
+    assert _names(tmp_path) == {"model"}
 
 
 def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tumorbatch import lock as locking
 from tumorbatch.errors import ExitCode, OutputError, TryAgainError
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_beside, lock_inside, output_lock
 
 HOLDER = """
 import sys
@@ -24,6 +24,12 @@ with output_lock(Path("out"), Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def test_a_lock_file_is_hidden_and_belongs_to_one_output() -> None:
+    assert lock_inside(Path("tfrecords")) == Path("tfrecords/.lock")
+    assert lock_beside(Path("models/cnn1")) == Path("models/.cnn1.lock")
+    assert lock_beside(Path("out.parquet")) == Path(".out.parquet.lock")
 
 
 def _take(lock: Path) -> None:

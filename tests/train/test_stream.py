@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.train.test_fit import _CPU
-from tests.train.test_phases import StopError, Stopping
+from tests.train.test_phases import EACH_STEP, StopError, Stopping
 from tumorbatch import architectures, shardset
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.train import stream

@@ -28,7 +28,7 @@ from tumorbatch.evaluation.split_metrics import (
     split_metrics,
 )
 from tumorbatch.files import printable
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import resolve, versions
 from tumorbatch.scoring import scorer
 from tumorbatch.shardset import DATASET, Dataset
@@ -74,7 +74,7 @@ def run(
         )
     out = real_folder(out)
     make_folder(out.parent)
-    with output_lock(out, out.with_name(f".{out.name}.lock")):
+    with output_lock(out, lock_beside(out)):
         recover_folder(out)
         refuse_foreign(out, used, dataset_sha256, config.overwrite)
         runtime = resolve(config.device, precision="float32")

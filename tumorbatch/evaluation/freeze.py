@@ -11,7 +11,7 @@ from tumorbatch import bundle
 from tumorbatch.atomic import atomic_file, remove_temporaries
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import InputError, OutputError
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_beside, output_lock
 
 
 def frozen(
@@ -65,7 +65,7 @@ def renew(folder: Path, made: Bundle, metrics: Mapping[str, Any], card: str) -> 
         return False
     folder = folder.resolve()
     try:
-        with output_lock(folder, folder.with_name(f".{folder.name}.lock")):
+        with output_lock(folder, lock_beside(folder)):
             if bundle.load(folder).weights_sha256 != made.weights_sha256:
                 raise InputError(f"{folder} holds another model than a moment ago. Evaluate it again.")
             for name in files:

@@ -7,7 +7,6 @@ report.html          all of it for people
 """
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tumorbatch.atomic import (
+    atomic_folder,
     atomic_path,
     make_folder,
     read_json,
-    replace_folder,
     write_bytes,
     write_json,
 )
@@ -105,9 +104,7 @@ def publish(
     """
     private = any("dicom" in of.formats for of in scored.values())
     mode = _PRIVATE if private else None
-    folder = out.with_name(f".{out.name}.new")
-    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
-    try:
+    with atomic_folder(out) as folder:
         make_folder(folder / FIGURES)
         log.info("figures and report")
         drawn = page.draw(about, scored["test"])
@@ -119,9 +116,6 @@ def publish(
         sha256 = file_sha256(folder / PREDICTIONS)
         write_json(folder / METRICS, {**about, "predictions_sha256": sha256}, mode)
         write_bytes(folder / REPORT, page.report(about, drawn, gallery).encode(), mode)
-        replace_folder(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_predictions(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tumorbatch import shardset
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.files import printable
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.runtime import versions
 from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.workflows import checks
@@ -84,7 +84,7 @@ def run(source: Path, out: Path, config: Config, consent: Consent) -> "list[Comp
 
     files = find_sources(source, config.shards.classes)
     make_folder(out)
-    with output_lock(out, out / ".lock"):
+    with output_lock(out, lock_inside(out)):
         names = {RESULT, FIGURE, PAGE}
         parts = config.parts(source, out)
         checks.refuse_foreign(out, {*names, MODELS, *(part.out.name for part in parts.shards)})

@@ -11,7 +11,7 @@ from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, writ
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable, visible
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.runtime import resolve
 from tumorbatch.workflows import checks
 from tumorbatch.workflows import steps as chain
@@ -78,7 +78,7 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
     beside, alone = _baselines(judged, known, config.seed)
     found = analysis.compare([*judged, *beside], missing, alone, seed=config.seed)
     make_folder(out)
-    with output_lock(out, out / ".lock"):
+    with output_lock(out, lock_inside(out)):
         remove_temporaries(out, *names)
         publish(found, out)
     return found

@@ -14,7 +14,7 @@ from tumorbatch.bundle import Bundle
 from tumorbatch.checks import differences, given
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
-from tumorbatch.lock import output_lock
+from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.report import style
 from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
 from tumorbatch.workflows import checks
@@ -97,7 +97,7 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consen
 
     name = printable(model.resolve().name)
     make_folder(out)
-    with output_lock(out, out / ".lock"):
+    with output_lock(out, lock_inside(out)):
         names = {PAGE, FIGURE, CSV, JSON}
         bundles = {f"{model.resolve().name}-{split_by}" for split_by in SPLIT_BY}
         checks.refuse_foreign(out, {*names, *bundles, EVALUATIONS})
