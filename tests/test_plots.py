@@ -108,7 +108,7 @@ def test_wrong_classes_and_folders_are_refused(formats: Path, tmp_path: Path) ->
         plots.random_image(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no image that can be read"):
         plots.image_grid(tmp_path)
-    with pytest.raises(InputError, match="is no model bundle"):
+    with pytest.raises(InputError, match="is not a model bundle"):
         plots.training_history(tmp_path)
 
 

@@ -22,11 +22,13 @@ from typing import Any
 from tumorbatch import architectures
 from tumorbatch.atomic import read_json
 from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.files import printable
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.shardset import file_sha256
 
 SCHEMA_VERSION = 1
+MODELS = Path("models")  # where `train` writes bundles by default
 MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.json"
@@ -100,8 +102,8 @@ def load(folder: Path) -> Bundle:
     path = folder / MODEL
     if not path.is_file():
         raise InputError(
-            f"{folder} is no model bundle: it has no {MODEL}. Train one with `tumorbatch train`, or "
-            "give the right folder with --model."
+            f"{folder} is not a model bundle: it has no {MODEL}. Train a model with `tumorbatch "
+            "train`, or give the folder of a bundle."
         )
     try:
         value = read_json(path)
@@ -260,17 +262,42 @@ def serialize_weights(network: Any) -> bytes:
     return data
 
 
-def best(folder: Path) -> Path:
-    """The bundle under `folder` (`models/`) with the highest validation AUC.
+def names(folder: Path = MODELS) -> list[str]:
+    """Return the sorted names of the bundles in a folder."""
+    # Not the hidden folders: they belong to a training run that is under way or was killed.
+    return sorted(path.parent.name for path in folder.glob(f"[!.]*/{MODEL}"))
 
-    One of a leaky split is taken only where there is no other: its figures are too good.
+
+def find(name: Path, models: Path = MODELS) -> Path:
+    """Return the folder that a bundle's path or name stands for; a path that exists wins.
+
+    Args:
+        name: A path, or the name of a folder in `models`.
+        models: Where bundles lie.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no such folder; the message lists the bundles in `models`.
+    """
+    for folder in (name, models / name):
+        if folder.is_dir():
+            return folder
+    known = ", ".join(map(printable, names(models))) or "no bundle"
+    raise InputError(
+        f"{name} is not a model bundle: there is no folder {name}, and {models}/ holds {known}. Train "
+        "a model with `tumorbatch train`, or give the folder of a bundle."
+    )
+
+
+def best(folder: Path = MODELS) -> Path:
+    """Return the bundle in a folder that has the highest validation AUC.
+
+    A bundle of a leaky split is taken only if there is no other: its figures are too good.
+
+    Raises:
+        InputError: There is no bundle.
     """
     ranked = []
-    # Not the hidden folders: they belong to a training run that is under way or was killed.
-    for path in sorted(folder.glob(f"[!.]*/{MODEL}")) if folder.is_dir() else []:
+    for path in (folder / name / MODEL for name in names(folder)):
         try:
             metrics = read_json(path.parent / METRICS)
             auc = float(metrics["validation"]["figures"]["auc"]["value"])

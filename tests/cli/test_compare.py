@@ -456,7 +456,7 @@ def test_a_source_of_the_same_sizes_and_other_content_blocks_nothing(
             ExitCode.NO_INPUT,
             "nosuch.csv, given with --groups",
         ),
-        (("--reuse", "nosuch"), ExitCode.NO_INPUT, "nosuch, given with --reuse, is no folder"),
+        (("--reuse", "nosuch"), ExitCode.NO_INPUT, "nosuch, given with --reuse, is not a folder"),
         (("--out", "models"), ExitCode.USAGE, "holds what is not from this command (cnn1, cnn2)"),
     ],
 )

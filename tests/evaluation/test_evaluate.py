@@ -431,7 +431,7 @@ def test_other_pixels_are_refused(copy: Path, sample: Path, tmp_path: Path, invo
 
 def test_no_model_is_a_sentence(shard_set: Path, tmp_path: Path, invoke: Any) -> None:
     code, output = invoke("evaluate", tmp_path / "nothing", shard_set)
-    assert (code, "no model bundle" in output) == (ExitCode.NO_INPUT, True)
+    assert (code, "not a model bundle" in output) == (ExitCode.NO_INPUT, True)
 
 
 def test_foreign_files_are_never_replaced(

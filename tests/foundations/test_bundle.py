@@ -19,7 +19,7 @@ from tests.bundles import rewrite
 from tumorbatch import bundle
 from tumorbatch.atomic import write_bytes, write_json
 from tumorbatch.bundle import MODEL, WEIGHTS, Bundle, best, load, load_network, serialize_weights
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError, ExitCode, InputError
 from tumorbatch.preprocessing_config import Preprocessing
 
 SIZE = 32
@@ -284,7 +284,7 @@ def test_a_weights_file_that_is_none(folder: Path) -> None:
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match="is no model bundle"):
+        with pytest.raises(InputError, match="is not a model bundle"):
             load(folder)
 
 
@@ -453,3 +453,48 @@ def test_best_without_any_bundle(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="holds no model bundle"):
         best(tmp_path / name)
+
+
+def _empty_bundles(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / bundle.MODEL).touch()
+
+
+def test_a_models_name_stands_for_its_folder_under_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _empty_bundles(Path("models"), "cnn2", "cnn1", ".cnn3.new")
+    assert bundle.find(Path("cnn1")) == Path("models/cnn1")
+    assert bundle.find(Path("models/cnn1")) == Path("models/cnn1")
+    assert bundle.find(tmp_path / "models" / "cnn2") == tmp_path / "models" / "cnn2"
+    Path("cnn1").mkdir()
+    assert bundle.find(Path("cnn1")) == Path("cnn1")  # a path that exists wins
+    with pytest.raises(InputError, match="there is no folder resnet, and models/ holds cnn1, cnn2"):
+        bundle.find(Path("resnet"))
+
+
+def test_without_any_model_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="models/ holds no bundle"):
+        bundle.find(Path("cnn1"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("infer", ".", "out.parquet", "--model", "cnn9"),
+        ("evaluate", "cnn9"),
+        ("compare", "cnn1", "cnn9"),
+        ("export", "cnn9", "--format", "keras"),
+    ],
+)
+def test_every_command_finds_models_by_the_same_rule(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _empty_bundles(Path("models"), "cnn1")
+    code, output = invoke(*command)
+    assert code == ExitCode.NO_INPUT
+    assert "cnn9 is not a model bundle: there is no folder cnn9, and models/ holds cnn1." in output

@@ -93,5 +93,5 @@ def test_wrong_names_and_bundles_are_sentences(model: Path, tmp_path: Path, invo
     code, output = invoke("export", model, "--format", "h5", "--out", tmp_path / "net")
     assert (code, "must end with .h5" in output) == (ExitCode.USAGE, True)
     code, output = invoke("export", tmp_path, "--format", "h5")
-    assert (code, "no model bundle" in output) == (ExitCode.NO_INPUT, True)
+    assert (code, "not a model bundle" in output) == (ExitCode.NO_INPUT, True)
     assert os.listdir(tmp_path) == []

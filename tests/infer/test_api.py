@@ -41,7 +41,7 @@ def test_a_list_keeps_its_order_and_gives_a_row_for_what_is_not_there(
 def test_what_is_missing_is_a_sentence(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         tumorbatch.infer.predict(tmp_path / "absent", model)
-    with pytest.raises(InputError, match="no model bundle"):
+    with pytest.raises(InputError, match="not a model bundle"):
         tumorbatch.infer.predict([], tmp_path)
     with pytest.raises(AttributeError):
         tumorbatch.infer.absent  # noqa: B018

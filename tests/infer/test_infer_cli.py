@@ -261,7 +261,7 @@ def _flip_weights(folder: Path) -> None:
         (_flip_weights, "damaged or was exchanged"),
         (lambda folder: (folder / "weights.safetensors").unlink(), "missing or unreadable"),
         (lambda folder: (folder / "model.json").write_text("{}"), "is damaged"),
-        (shutil.rmtree, "is no model bundle"),
+        (shutil.rmtree, "is not a model bundle"),
     ],
     ids=["one bit", "no weights", "empty json", "gone"],
 )

@@ -19,15 +19,15 @@ from tumorbatch.files import printable
     "--tfrecords",
     type=options.PATH,
     multiple=True,
-    help="A shard set that models were trained on; repeat it for several.  [default: every tfrecords* "
-    "folder here]",
+    help="A shard set that models were trained on; can be repeated.  [default: every tfrecords* folder "
+    "here]",
 )
 @click.option(
     "--results",
     type=options.PATH,
     default=Path("results"),
     show_default=True,
-    help="Where the evaluations of models are, or shall be.",
+    help="Folder of the evaluations; missing ones are added.",
 )
 @click.option(
     "--out", type=options.PATH, help="Folder of the comparison.  [default: compare/ in --results]"

@@ -15,10 +15,8 @@ from tumorbatch.errors import ExitCode
 @click.command()
 @click.argument("src", type=options.PATH)
 @click.argument("dst", type=options.PATH)
-@click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
-@click.option(
-    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
-)
+@options.clahe_clip
+@options.clahe_grid
 @options.workers
 @options.pixels
 @options.timeout

@@ -59,7 +59,6 @@ _ONLY_WITH = ("source", "patients", "allow_unmatched", "weights", "reuse", "yes"
 @click.option(
     "--gallery", type=int, default=12, show_default=True, help="At most so many errors as pictures."
 )
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Images a forward pass.")
 @click.option(
     "--protocols",
     is_flag=True,
@@ -87,11 +86,12 @@ _ONLY_WITH = ("source", "patients", "allow_unmatched", "weights", "reuse", "yes"
     multiple=True,
     help="With --protocols: a folder of bundles; those that are just what is missing are taken.",
 )
-@options.yes
+@options.batch_size
 @options.device
 @options.seed
+@options.yes
 @options.overwrite
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+@options.as_json
 @options.quiet
 @click.pass_context
 def evaluate(
@@ -141,7 +141,8 @@ def evaluate(
         else "Nothing was published: the same command starts again."
     )
     with session(quiet, what):
-        from tumorbatch.evaluation.config import Config, find_model
+        from tumorbatch import bundle
+        from tumorbatch.evaluation.config import Config
         from tumorbatch.runtime import load_tensorflow
 
         _refuse_given(context, _NOT_WITH if protocols else _ONLY_WITH, protocols)
@@ -156,7 +157,7 @@ def evaluate(
             device=device,
             overwrite=overwrite,
         )
-        folder = find_model(model)
+        folder = bundle.find(model)
         load_tensorflow()  # before anything that brings it along
         if protocols:
             out = out or Path("results/protocols") / folder.resolve().name

@@ -40,38 +40,36 @@ def experiment() -> None:
     show_default=True,
     help="Trainings in each arm, with the seeds --seed, --seed + 1, ...; fewer than three say little.",
 )
-@click.option("--weights", metavar="imagenet|none|FILE", help="As in `train`.  [default: imagenet]")
-@click.option("--epochs", type=int, default=40, show_default=True, help="At most this many.")
-@click.option("--patience", type=int, default=8, show_default=True, help="As in `train`.")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Images a step.")
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam.")
-@click.option("--size", type=int, default=150, show_default=True, help="Side of the images, pixels.")
-@click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
-@click.option(
-    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
-)
-@options.classes
 @click.option(
     "--split-by",
     type=click.Choice(shardset.SPLIT_BY),
     default="group",
     show_default=True,
-    help="As in `shard`; the split is the same in both arms, and made with --seed.",
+    help="As in `shard`; both arms have the same split, made with --seed.",
 )
-@options.patients
-@options.allow_unmatched
-@options.workers
-@options.device
 @click.option(
     "--out",
     type=options.PATH,
     default=Path("results/experiment-clahe"),
     show_default=True,
-    help="Folder of everything that this makes.",
+    help="Folder of the shard sets, the models and the result.",
 )
+@options.classes
+@options.size
+@options.clahe_clip
+@options.clahe_grid
+@options.patients
+@options.allow_unmatched
+@options.weights
+@options.epochs
+@options.patience
+@options.learning_rate
+@options.batch_size
+@options.workers
+@options.device
 @options.seed
 @options.yes
-@click.option("--overwrite", is_flag=True, help="Make all parts anew.")
+@options.overwrite
 @options.quiet
 def clahe(
     src: Path,

@@ -18,22 +18,20 @@ _TFRECORDS = Path("tfrecords")
 @click.argument("src", type=options.PATH, default=Path("data/raw"))
 @click.option(
     "--out", type=options.PATH, default=Path("results/explore"), show_default=True,
-    help="Folder of the result; an earlier one with the same settings is replaced.",
+    help="Folder of the result; an earlier result with the same settings is replaced.",
 )  # fmt: skip
 @click.option(
     "--tfrecords",
     type=options.PATH,
-    help="Shard set whose splits are counted. Default: tfrecords, where that is one.",
+    help="Shard set whose splits are counted.  [default: tfrecords, if it is a shard set]",
 )
 @options.classes
-@click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
-@click.option(
-    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
-)
-@options.seed
+@options.clahe_clip
+@options.clahe_grid
 @options.workers
 @options.pixels
 @options.timeout
+@options.seed
 @options.overwrite
 @options.quiet
 def explore(
@@ -43,9 +41,9 @@ def explore(
     classes: dict[str, str],
     clahe_clip: float,
     clahe_grid: int,
-    seed: int,
     workers: int | None,
     timeout: float,
+    seed: int,
     overwrite: bool,
     quiet: bool,
 ) -> None:

@@ -7,6 +7,7 @@ import click
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
+from tumorbatch.export import KINDS
 from tumorbatch.files import printable
 
 
@@ -15,13 +16,15 @@ from tumorbatch.files import printable
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["keras", "h5", "savedmodel"]),
+    type=click.Choice(KINDS),
     required=True,
     help="`keras`: one file for Keras 3; `h5`: one file for older programs; `savedmodel`: a folder for "
     "TensorFlow Serving, LiteRT and others.",
 )
 @click.option(
-    "--out", type=options.PATH, help="Where to.  [default: MODEL.keras, MODEL.h5, MODEL.savedmodel]"
+    "--out",
+    type=options.PATH,
+    help="File or folder to write.  [default: MODEL.keras, MODEL.h5 or MODEL.savedmodel]",
 )
 @options.overwrite
 @options.quiet
@@ -33,13 +36,15 @@ def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: boo
 
     \b
     Examples:
-      tumorbatch export models/cnn1 --format keras
+      tumorbatch export cnn1 --format keras
       tumorbatch export models/cnn1 --format savedmodel --out serving/cnn1/1
     """
     with session(quiet, "Nothing was published."):
+        from tumorbatch import bundle
         from tumorbatch import export as exporting
 
-        out = out or model.with_name(f"{model.name}.{kind}")
-        exporting.run(model, out, kind, overwrite)
+        folder = bundle.find(model)
+        out = out or folder.with_name(f"{folder.name}.{kind}")
+        exporting.run(folder, out, kind, overwrite)
         if not quiet:
             say(f"{printable(str(out))}, and what it expects in {printable(out.name)}.json.")

@@ -10,6 +10,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
+from tumorbatch.infer.config import FORMATS, PATH_MODES
 
 
 @click.command()
@@ -18,19 +19,22 @@ from tumorbatch.errors import ExitCode
 @click.option(
     "--model",
     type=options.PATH,
-    help="Model bundle.  [default: the one under models/ with the best validation AUC]",
+    help="Folder of a model bundle, or its name under models/.  [default: the bundle there with the "
+    "best validation AUC]",
 )
 @click.option(
-    "--files", "listed", help="Only the files in this list, one a line, or `-` for standard input."
+    "--files", "listed", help="Read only the files in this list, one per line; `-`: standard input."
 )
-@click.option("--include", multiple=True, help="Only files that match, as '*.dcm'. Can be repeated.")
-@click.option("--exclude", multiple=True, help="No files that match. Can be repeated.")
-@click.option("--all-files", is_flag=True, help="A row also for files that are no images.")
+@click.option(
+    "--include", multiple=True, help="Read only files that match, as '*.dcm'; can be repeated."
+)
+@click.option("--exclude", multiple=True, help="Skip files like this; can be repeated.")
+@click.option("--all-files", is_flag=True, help="Write a row also for files that are not images.")
 @click.option(
     "--min-age",
     type=click.FloatRange(min=0),
     default=0.0,
-    help="Leave files changed less than so many seconds ago for the next run.  [default: 0]",
+    help="Leave files that changed less than this many seconds ago to the next run.  [default: 0]",
 )
 @click.option(
     "--incremental",
@@ -43,24 +47,27 @@ from tumorbatch.errors import ExitCode
 @click.option(
     "--max-runtime",
     type=click.FloatRange(min=0, min_open=True),
-    help="Save what is done and exit 75 after so many minutes.",
+    help="Save the work so far and exit 75 after this many minutes.",
 )
 @click.option(
     "--format",
-    type=click.Choice(["auto", "parquet", "dataset", "csv", "jsonl"]),
+    type=click.Choice(FORMATS),
     default="auto",
     show_default=True,
     help="`auto`: by OUT's suffix; `dataset`, or an OUT that ends in /, is a folder of Parquet files.",
 )
 @click.option(
     "--path-mode",
-    type=click.Choice(["relative", "hash"]),
+    type=click.Choice(PATH_MODES),
     default="relative",
     show_default=True,
     help="`hash` hides paths: HMAC-SHA256 with a key that is kept beside OUT.",
 )
+@click.option(
+    "--metrics-file", type=options.PATH, help="Write metrics for Prometheus to this file (.prom)."
+)
+@options.batch_size
 @options.workers
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Images a forward pass.")
 @options.device
 @options.precision
 @options.xla
@@ -68,12 +75,9 @@ from tumorbatch.errors import ExitCode
 @options.pixels
 @options.timeout
 @options.max_error_rate
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
-@click.option(
-    "--metrics-file", type=options.PATH, help="Write figures for Prometheus to this file (.prom)."
-)
-@options.log_format
 @options.overwrite
+@options.as_json
+@options.log_format
 @options.quiet
 def infer(
     folder: Path,
@@ -116,7 +120,7 @@ def infer(
     \b
     Examples:
       tumorbatch infer scans/ out.parquet
-      tumorbatch infer scans/ out.parquet --model models/cnn1 --quiet
+      tumorbatch infer scans/ out.parquet --model cnn1 --quiet
       tumorbatch infer /pacs/export nightly.parquet --incremental --min-age 60 --max-runtime 360
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
@@ -151,8 +155,8 @@ def infer(
                 path_mode=path_mode,
                 **given(workers=workers),
             )
-            used = model or bundle.best(Path("models"))
-            report = inference.run(folder, Path(out), used, config)
+            chosen = bundle.find(model) if model else bundle.best()
+            report = inference.run(folder, Path(out), chosen, config)
             metrics.model_id, metrics.kept = report.model_id, report.kept
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second

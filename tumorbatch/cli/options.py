@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share: one name, one order, one wording."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 
 from tumorbatch.checks import MAX_SEED
+from tumorbatch.cli.session import LOG_FORMATS
+from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 
 PATH = click.Path(path_type=Path)
 PIXELS = "TUMORBATCH_PIXELS"  # `tumorbatch.native` reads it
@@ -27,80 +29,8 @@ def _force_pixels(_: click.Context, __: click.Parameter, value: str) -> None:
     os.environ[PIXELS] = value  # worker processes inherit it
 
 
-quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
-seed = click.option(
-    "--seed",
-    type=click.IntRange(0, MAX_SEED),
-    default=0,
-    show_default=True,
-    help="Seed of all choices.",
-)
-overwrite = click.option(
-    "--overwrite", is_flag=True, help="Replace what is there, if it was made differently."
-)
-workers = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Decoding processes. Default: the cores that this process may use.",
-)
-max_error_rate = click.option(
-    "--max-error-rate",
-    type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="Publish nothing and exit 4 when a larger share of the files cannot be read.",
-)
-timeout = click.option(
-    "--timeout",
-    type=click.FloatRange(0, 86_400, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="Seconds after which a file that is still being decoded becomes an error row.",
-)
-pixels = click.option(
-    "--pixels",
-    type=click.Choice(["auto", "opencv"]),
-    default="auto",
-    show_default=True,
-    envvar=PIXELS,
-    expose_value=False,
-    callback=_force_pixels,
-    help="Who equalises and resizes: `auto` takes the library in C where it was built, `opencv` never. "
-    "The pixels are the same.",
-)
-log_format = click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="`json`: one object a line on standard error.",
-)
-precision = click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "mixed_float16"]),
-    default="auto",
-    show_default=True,
-    help="`auto`: mixed_float16 on a GPU with tensor cores, float32 elsewhere.",
-)
-xla = click.option(
-    "--xla",
-    type=click.Choice(["auto", "on", "off"]),
-    default="auto",
-    show_default=True,
-    help="`auto`: on a GPU with tensor cores, not on a CPU, where it slows things down.",
-)
-threads = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="TensorFlow's threads.  [default: the cores that this process may use]",
-)
-device = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "gpu"]),
-    default="auto",
-    show_default=True,
-    help="`gpu` fails where there is no usable one; `auto` then takes the CPU.",
-)
+# What several commands share, in the order in which each command lists it, after its own options.
+# `tests/cli/test_options.py` checks the order, the names and the words.
 
 classes = click.option(
     "--class",
@@ -108,7 +38,16 @@ classes = click.option(
     multiple=True,
     metavar="NAME=FOLDER",
     callback=_parse_classes,
-    help="Folder of a class (Healthy or Tumor), where its name is not a known spelling.",
+    help="Folder of a class (Healthy or Tumor) whose name is not a known spelling.",
+)
+size = click.option(
+    "--size", type=int, default=150, show_default=True, help="Side of the resized images, pixels."
+)
+clahe_clip = click.option(
+    "--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit."
+)
+clahe_grid = click.option(
+    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
 )
 patients = click.option(
     "--groups",
@@ -121,7 +60,104 @@ patients = click.option(
 allow_unmatched = click.option(
     "--allow-unmatched",
     is_flag=True,
-    help="With --groups: take a table that names files which are not there, or misses some. Each file "
-    "without a patient then stands for itself.",
+    help="With --groups: accept a table that names missing files, or that lacks some files. Each file "
+    "without a patient is then its own patient.",
 )
-yes = click.option("--yes", is_flag=True, help="Start without asking, whatever it costs.")
+weights = click.option(
+    "--weights",
+    metavar="imagenet|none|FILE",
+    help="Where the convolutions of resnet50, mobilenetv2 and densenet121 start: Keras' ImageNet "
+    "weights, downloaded once; random; or an HDF5 file.  [default: imagenet]",
+)
+epochs = click.option(
+    "--epochs", type=int, default=40, show_default=True, help="Largest number of epochs."
+)
+patience = click.option(
+    "--patience",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Stop after this many epochs without a higher validation AUC.",
+)
+learning_rate = click.option(
+    "--learning-rate", type=float, default=1e-3, show_default=True, help="Adam's learning rate."
+)
+batch_size = click.option(
+    "--batch-size", type=int, default=32, show_default=True, help="Images per batch."
+)
+workers = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Decoding processes.  [default: the cores that this process may use]",
+)
+device = click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    show_default=True,
+    help="`gpu` fails if no GPU can be used; `auto` then takes the CPU.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="`auto`: mixed_float16 on a GPU with tensor cores, float32 elsewhere.",
+)
+xla = click.option(
+    "--xla",
+    type=click.Choice(SWITCHES),
+    default="auto",
+    show_default=True,
+    help="`auto`: on for a GPU with tensor cores, off for a CPU, where XLA is slower.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="TensorFlow's threads.  [default: the cores that this process may use]",
+)
+pixels = click.option(
+    "--pixels",
+    type=click.Choice(["auto", "opencv"]),
+    default="auto",
+    show_default=True,
+    envvar=PIXELS,
+    expose_value=False,
+    callback=_force_pixels,
+    help="Library that equalises and resizes: `auto` takes the one in C if it was built, `opencv` "
+    "never does. The pixels are the same.",
+)
+timeout = click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds after which a file that is still being decoded becomes an error row.",
+)
+max_error_rate = click.option(
+    "--max-error-rate",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Publish nothing and exit 4 if a larger share of the files cannot be read.",
+)
+seed = click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Seed of all random choices.",
+)
+yes = click.option("--yes", is_flag=True, help="Start without asking, whatever the cost.")
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace the output if it was made with other settings."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+log_format = click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default="text",
+    show_default=True,
+    help="`json`: one object per line on standard error.",
+)
+quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")

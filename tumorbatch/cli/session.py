@@ -16,6 +16,8 @@ from tumorbatch.errors import ExitCode, OutputError, TumorBatchError
 from tumorbatch.files import visible
 from tumorbatch.signals import SIGNALS, interrupt
 
+LOG_FORMATS = ("text", "json")
+
 
 def _harmless(text: str) -> str:
     """Names in it may hold what commands a terminal."""

@@ -10,6 +10,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
+from tumorbatch.shardset import SPLIT_BY
 
 
 def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
@@ -29,20 +30,18 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @click.command()
 @click.argument("src", type=options.PATH, default=Path("data/raw"))
 @click.argument("out", type=options.PATH, default=Path("tfrecords"))
-@click.option("--size", type=int, default=150, show_default=True, help="Side of the result, pixels.")
-@click.option("--clahe/--no-clahe", default=True, show_default=True, help="Equalise or not.")
-@click.option("--clahe-clip", type=float, default=2.0, show_default=True, help="CLAHE clip limit.")
-@click.option(
-    "--clahe-grid", type=int, default=16, show_default=True, help="CLAHE tiles along each side."
-)
 @options.classes
+@options.size
+@click.option("--clahe/--no-clahe", default=True, show_default=True, help="Equalise the images.")
+@options.clahe_clip
+@options.clahe_grid
 @click.option(
     "--split-by",
-    type=click.Choice(["group", "file", "shape"]),
+    type=click.Choice(SPLIT_BY),
     default="group",
     show_default=True,
-    help="`group` keeps duplicates in one split; `shape` also images of one height and width, a "
-    "stress test; `file` is a plain random split, and leaky.",
+    help="`group` keeps copies in one split; `shape` also keeps images of one height and width in one "
+    "split, a stress test; `file` is a plain random split, which leaks.",
 )
 @options.patients
 @options.allow_unmatched
@@ -66,13 +65,13 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     default=100,
     callback=_refuse_nan,
     show_default=True,
-    help="Wanted size of a shard, MiB.",
+    help="Size of a shard, about, MiB.",
 )
-@options.seed
 @options.workers
 @options.pixels
 @options.timeout
 @options.max_error_rate
+@options.seed
 @options.overwrite
 @options.quiet
 def shard(
@@ -89,10 +88,10 @@ def shard(
     patient_id: bool,
     fractions: tuple[float, float, float],
     shard_mb: float,
-    seed: int,
     workers: int | None,
     timeout: float,
     max_error_rate: float,
+    seed: int,
     overwrite: bool,
     quiet: bool,
 ) -> None:

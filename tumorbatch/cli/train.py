@@ -11,6 +11,8 @@ from tumorbatch.checks import given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
+from tumorbatch.runtime import SWITCHES
+from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, RATES
 
 _EVERY = "all"
 
@@ -36,25 +38,13 @@ _EVERY = "all"
     show_default=True,
     help="Repeat with so many seeds, from --seed on, into ARCH-seed0, ARCH-seed1, ...",
 )
-@click.option(
-    "--weights",
-    metavar="imagenet|none|FILE",
-    help="Where the convolutions of resnet50, mobilenetv2 and densenet121 start: Keras' ImageNet "
-    "weights, downloaded once; random; or an HDF5 file.  [default: imagenet]",
-)
-@click.option("--epochs", type=int, default=40, show_default=True, help="At most this many.")
-@click.option(
-    "--patience",
-    type=int,
-    default=8,
-    show_default=True,
-    help="Stop after so many epochs without a higher validation AUC.",
-)
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Images a step.")
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam.")
+@options.weights
+@options.epochs
+@options.patience
+@options.learning_rate
 @click.option(
     "--rate",
-    type=click.Choice(["constant", "cosine", "plateau"]),
+    type=click.Choice(RATES),
     help="The learning rate's course: `cosine` falls to 0 over all epochs, `plateau` to a third where "
     "half the patience has passed.  [default: constant]",
 )
@@ -78,7 +68,7 @@ _EVERY = "all"
 @click.option("--label-smoothing", type=float, help="Moves the labels to the middle.  [default: 0]")
 @click.option(
     "--class-weights",
-    type=click.Choice(["none", "balanced"]),
+    type=click.Choice(CLASS_WEIGHTS),
     help="`balanced`: both classes weigh the same in the loss.  [default: none]",
 )
 @click.option("--shear", type=float, default=0.2, show_default=True, help="Largest shear (tangent).")
@@ -93,13 +83,12 @@ _EVERY = "all"
 @click.option("--augment/--no-augment", default=True, show_default=True, help="All of these, or none.")
 @click.option(
     "--feed",
-    type=click.Choice(["auto", "ram", "stream"]),
+    type=click.Choice(FEEDS),
     default="auto",
     show_default=True,
     help="Images in memory, shuffled as a whole; or shards read anew each epoch, for sets larger than "
     "the memory; `auto`: in memory where they fit.",
 )
-@options.device
 @click.option(
     "--gpus",
     type=click.IntRange(min=1),
@@ -107,12 +96,9 @@ _EVERY = "all"
     show_default=True,
     help="GPUs of this machine that share each batch; XLA is off with more than one.",
 )
-@options.precision
-@options.xla
-@options.threads
 @click.option(
     "--onednn",
-    type=click.Choice(["auto", "on", "off"]),
+    type=click.Choice(SWITCHES),
     default="auto",
     show_default=True,
     help="Intel's kernels on the CPU; `auto`: on, unless TF_ENABLE_ONEDNN_OPTS says otherwise.",
@@ -138,6 +124,11 @@ _EVERY = "all"
 @click.option(
     "--tensorboard", type=options.PATH, help="Write TensorBoard's event files to this folder."
 )
+@options.batch_size
+@options.device
+@options.precision
+@options.xla
+@options.threads
 @options.seed
 @options.overwrite
 @options.quiet

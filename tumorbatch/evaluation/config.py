@@ -1,12 +1,10 @@
 """How to evaluate, and the receipt."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tumorbatch import bundle
 from tumorbatch.checks import check_seed
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError
 from tumorbatch.statistics.calibration import Rule
 from tumorbatch.statistics.intervals import REPLICATES
 
@@ -92,18 +90,3 @@ class Report:
             "beats_baselines": self.metrics["beats_baselines"],
             "seconds": round(self.seconds, 1),
         }
-
-
-def find_model(name: Path) -> Path:
-    """The bundle's folder: as given, or the one of that name under models/.
-
-    Raises:
-        InputError: There is none.
-    """
-    for folder in (name, Path("models") / name):
-        if (folder / bundle.MODEL).is_file():
-            return folder
-    raise InputError(
-        f"{name} is no model bundle, nor is models/{name}: there is no {bundle.MODEL}. Train one with "
-        "`tumorbatch train`, or give its folder."
-    )

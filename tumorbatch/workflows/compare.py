@@ -97,18 +97,16 @@ def publish(found: "Comparison", out: Path) -> None:
 def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Name and folder of each bundle, each bundle once."""
     folders: list[Path] = []
-    for path in models:
+    for path in map(bundle.find, models):
         if (path / bundle.MODEL).exists():
             folders.append(path)
-        elif path.is_dir():
+        else:
             # A folder without model.json may be a bundle that lost it: said, unless it is a folder of
             # something else.
             inside = sorted(
                 entry for entry in path.iterdir() if entry.name[0] != "." and entry.is_dir()
             )
             folders += [entry for entry in inside if _is_bundle(entry)]
-        else:
-            raise InputError(f"{path} is no folder. Give a bundle, or a folder of bundles.")
     unique = list({folder.resolve(): folder for folder in folders})
     yield from zip(_names(unique), unique, strict=True)
 

@@ -200,7 +200,7 @@ def _refuse_ignored(of: Bundle, config: Config) -> None:
         raise InputError(f"{config.patients}, given with --groups, is not there.")
     for folder in config.reuse:
         if not folder.is_dir():
-            raise InputError(f"{folder}, given with --reuse, is no folder.")
+            raise InputError(f"{folder}, given with --reuse, is not a folder.")
 
 
 def _beside(tfrecords: Path, split_by: str) -> Path:

@@ -1,0 +1,55 @@
+"""The options of all commands: one name, one order, one wording."""
+
+import click
+import pytest
+
+from tumorbatch.cli.experiment import experiment
+from tumorbatch.cli.main import main
+
+COMMANDS = main.commands | {f"experiment {name}": one for name, one in experiment.commands.items()}
+LEAVES = {name: one for name, one in COMMANDS.items() if not isinstance(one, click.Group)}
+
+# After a command's own options, the shared ones stand in this order.
+SHARED = (
+    "classes", "size", "clahe_clip", "clahe_grid", "patients", "allow_unmatched", "weights", "epochs",
+    "patience", "learning_rate", "batch_size", "workers", "device", "precision", "xla", "threads",
+    "pixels", "timeout", "max_error_rate", "seed", "yes", "overwrite", "as_json", "log_format", "quiet",
+)  # fmt: skip
+LAST = SHARED[SHARED.index("workers") :]
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
+    return {one.name or "": one for one in command.params if isinstance(one, click.Option)}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_shared_options_stand_in_one_order(name: str) -> None:
+    shared = [option for option in _options(LEAVES[name]) if option in SHARED]
+    assert shared == sorted(shared, key=SHARED.index)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_options_of_a_run_come_last(name: str) -> None:
+    names = list(_options(LEAVES[name]))
+    last = [option for option in names if option in LAST]
+    assert names[len(names) - len(last) :] == last
+
+
+@pytest.mark.parametrize("option", SHARED)
+def test_a_shared_option_is_the_same_everywhere(option: str) -> None:
+    same = [
+        found.to_info_dict() | {"help": None}
+        for command in LEAVES.values()
+        if (found := _options(command).get(option)) is not None and found.opts != ["--patients"]
+    ]
+    assert len(same) > 0
+    assert all(one == same[0] for one in same)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_defaults_are_written_in_one_way(name: str) -> None:
+    for option in _options(LEAVES[name]).values():
+        words = option.help or ""
+        assert words.endswith((".", "]")), words
+        assert "Default:" not in words, words
+        assert "[default:" not in words or "  [default:" in words, words
