@@ -21,7 +21,7 @@ _TEMPORARY = ".tmp-"  # the names start with a dot: Arrow, Spark and our own sca
 
 
 def temporary_name(path: Path) -> Path:
-    """The hidden name beside `path` under which this process writes it."""
+    """Return the hidden name beside `path` under which this process writes it."""
     return path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
 
 
@@ -83,7 +83,7 @@ def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
-    """`atomic_path`, opened for writing bytes."""
+    """Open `atomic_path` for writing bytes."""
     with atomic_path(path, mode) as temporary, temporary.open("wb") as file:
         yield file
 
@@ -125,7 +125,7 @@ def _aside(folder: Path) -> Path:
 
 
 def real_folder(folder: Path) -> Path:
-    """What a symbolic link to a folder stands for; any other path as it is.
+    """Return the folder that a symbolic link points to; any other path unchanged.
 
     Folders are exchanged by renaming. Renaming a link would leave its folder where it is, and behind.
     """
@@ -145,7 +145,6 @@ def replace_folder(source: Path, target: Path) -> None:
     Between the two renames there is no `target`; `recover_folder` mends a crash right there.
     """
     try:
-        sync_folder(source)
         if target.exists():
             os.replace(target, _aside(target))
         os.replace(source, target)
@@ -174,6 +173,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         make_folder(folder)
         yield folder
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            raise cannot_write(target, error) from error
         replace_folder(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
