@@ -82,7 +82,7 @@ class Target:
             found = {}
         if "model_id" not in found:
             raise ConfigError(
-                f"{self.path} exists and is no predictions file. Give another name, or --overwrite."
+                f"{self.path} exists and is not a predictions file. Give another name, or --overwrite."
             )
         return found
 

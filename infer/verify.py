@@ -55,7 +55,7 @@ def run(table: Path) -> Report:
     """
     metadata = read_metadata(table)
     if "model_id" not in metadata:
-        raise InputError(f"{table} is no predictions file of tumorbatch.")
+        raise InputError(f"{table} is not a predictions file of tumorbatch.")
     problems: list[str] = []
     files = table_files(table)
     recorded = _recorded(table, problems)

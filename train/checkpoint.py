@@ -136,8 +136,8 @@ class Checkpoint:
             ConfigError: The file belongs to a training with another plan.
             InputError: It is damaged.
         """
-        found = self._read()
-        return None if found is None else Saved(self, *found)
+        content = self._read()
+        return None if content is None else Saved(self, *content)
 
     def remove(self) -> None:
         """The training is finished, or cannot be."""

@@ -42,6 +42,6 @@ class Waiting:
             self.seconds += time.perf_counter() - self._asked
             return number
 
-        told = tf.numpy_function(now, [number], tf.int64)
-        with tf.control_dependencies([told]):
+        measured = tf.numpy_function(now, [number], tf.int64)
+        with tf.control_dependencies([measured]):
             return tf.identity(batch[0]), tf.identity(batch[1])

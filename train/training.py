@@ -107,13 +107,15 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
             checkpoint.remove()
         # Everything that can be refused without it has been: TensorFlow costs seconds.
         try:
-            made, metrics, fitted = _train(tfrecords, out, config, dataset, summary, checkpoint, start)
+            trained, metrics, fitted = _train(
+                tfrecords, out, config, dataset, summary, checkpoint, start
+            )
         except DivergedError:
             checkpoint.remove()  # the same command would end here again
             raise
         checkpoint.remove()
     epochs = len(fitted.history["loss"])
-    return Report(made, metrics, dataset.leaky, epochs, fitted, time.monotonic() - started)
+    return Report(trained, metrics, dataset.leaky, epochs, fitted, time.monotonic() - started)
 
 
 def _train(
@@ -176,13 +178,13 @@ def _train(
     score = scorer(network, schedule.batch_size, runtime)
     # From disk, whatever the feed: shard by shard, in the manifest's order.
     scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}
-    of = scored["validation"]
-    temperature, threshold = calibrate(of.logits, of.labels, Rule.parse(DEFAULT_RULE))
+    validation = scored["validation"]
+    temperature, threshold = calibrate(validation.logits, validation.labels, Rule.parse(DEFAULT_RULE))
     log.info("temperature %g: %s", temperature.value, temperature.note)
     log.info("threshold %g: %s", threshold.value, threshold.note)
     metrics = {
-        name: split_metrics(of, threshold.value, temperature.value).values
-        for name, of in scored.items()
+        name: split_metrics(split, threshold.value, temperature.value).values
+        for name, split in scored.items()
     }
     calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
     shapes = shardset.shapes(tfrecords, dataset, "train")
@@ -244,8 +246,8 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
     changes = [
         "another shard set"
         if name == "dataset_sha256"
-        else f"{name}: {there} there, {wanted} asked for"
-        for name, there, wanted in differences(before, summary)
+        else f"{name}: {existing} there, {wanted} asked for"
+        for name, existing, wanted in differences(before, summary)
     ]
     if changes:
         raise ConfigError(
@@ -280,7 +282,7 @@ def _publish(
 ) -> Bundle:
     """Write the whole bundle beside `out`, then swap it in."""
     weights = bundle.serialize_weights(network)
-    made = Bundle(
+    description = Bundle(
         architecture=summary["architecture"],
         preprocessing=dataset.preprocessing,
         classes=dataset.classes,
@@ -309,9 +311,9 @@ def _publish(
         write_bytes(folder / bundle.HISTORY_CSV, history.csv(fitted.history).encode())
         write_bytes(
             folder / bundle.CURVES,
-            history.png(fitted.history, fitted.phases, fitted.best_epoch, made.model_id),
+            history.png(fitted.history, fitted.phases, fitted.best_epoch, description.model_id),
         )
         write_json(folder / bundle.METRICS, metrics)
-        write_bytes(folder / bundle.CARD, model_card(made, dataset, metrics).encode())
-        write_json(folder / bundle.MODEL, made.to_dict())
-    return made
+        write_bytes(folder / bundle.CARD, model_card(description, dataset, metrics).encode())
+        write_json(folder / bundle.MODEL, description.to_dict())
+    return description

@@ -36,7 +36,7 @@ class _Network:
 
 
 def _blocks(x: Any) -> Any:
-    """Three times convolution 3x3 with 32 filters, ReLU, valid padding, then 2x2 max pooling."""
+    """Apply three times: convolution 3x3 with 32 filters, ReLU, valid padding; 2x2 max pooling."""
     from keras import layers
 
     for number in (1, 2, 3):

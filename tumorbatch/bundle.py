@@ -74,14 +74,14 @@ class Bundle:
 
     @property
     def model_id(self) -> str:
-        """Name and the first 12 hex digits of what decides a prediction: weights and model.json."""
+        """Return architecture and 12 hex digits that identify weights, threshold and preprocessing."""
         deciding = json.dumps(
             [self.weights_sha256, self.threshold, self.temperature, self.preprocessing.fingerprint]
         )
         return f"{self.architecture}-{hashlib.sha256(deciding.encode()).hexdigest()[:12]}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the content of model.json as JSON values."""
         value = asdict(self)
         value["preprocessing"] = self.preprocessing.to_dict()
         return {
@@ -146,7 +146,7 @@ def load(folder: Path) -> Bundle:
 
 
 def _contradiction(bundle: Bundle, model_id: Any) -> str:
-    """What model.json says that cannot all be true, as the middle of a sentence; or "".
+    """Return what in model.json cannot be true, as the middle of a sentence; or "".
 
     Tables and reports name a model by its id, and tell how its threshold was chosen.
     """
@@ -190,7 +190,7 @@ def _exchanged(path: Path, sha256: str, bundle: Bundle) -> InputError:
 
 
 def load_network(folder: Path, bundle: Bundle) -> Any:
-    """Build the bundle's network and give it its weights.
+    """Build the bundle's network and set its weights.
 
     Returns:
         `keras.Model`, see `architectures.build`.
@@ -250,7 +250,7 @@ def _unfit(array: Any, variable: Any) -> str:
 
 
 def serialize_weights(network: Any) -> bytes:
-    """All weights of a `keras.Model` as the bytes of a safetensors file, float32."""
+    """Return all weights of a `keras.Model` as the bytes of a safetensors file, float32."""
     import numpy as np
     import safetensors.numpy
 
@@ -314,7 +314,7 @@ def best(folder: Path = MODELS) -> Path:
 
 
 def _leaky(path: Path) -> bool:
-    """Whether a model.json says so; a damaged one is not for this function to tell."""
+    """Return whether a model.json says that its split is leaky; False for a damaged one."""
     try:
         return bool(read_json(path)["training"]["leaky"])
     except (OSError, KeyError, TypeError, ValueError):

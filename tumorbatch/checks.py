@@ -29,7 +29,7 @@ def check_error_rate(rate: float) -> None:
 
 
 def told(statuses: Mapping[str, int]) -> str:
-    """The statuses but `ok`, most frequent first: "3 truncated, 1 empty"."""
+    """Format the statuses other than `ok`, most frequent first: "3 truncated, 1 empty"."""
     bad = Counter({name: count for name, count in statuses.items() if name != Status.OK})
     return ", ".join(f"{count} {status}" for status, count in bad.most_common())
 
@@ -52,7 +52,7 @@ def refuse_too_many_errors(statuses: Mapping[str, int], limit: float, consequenc
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value before and value now of each setting in `now` that is another one in `before`.
+    """Yield name, old value and new value of each setting in `now` that differs from `before`.
 
     Settings inside settings are compared one by one, so that the message names what was changed.
     """

@@ -1,4 +1,4 @@
-"""What this machine can do, and what is missing for it."""
+"""Report what this machine can do and what is missing."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tumorbatch import gpu, native
+from tumorbatch.files import counted
 from tumorbatch.runtime import available_cores, free_memory, load_tensorflow, versions
 
 _LEAST_MEMORY = 2 << 30  # bytes; TensorFlow with cnn1 and its data takes 1.2 GB, resnet50 more
@@ -20,12 +21,12 @@ _PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the examination.
+    """One line of the report.
 
     Attributes:
-        name: What was looked at.
-        text: What was found.
-        well: False where something would fail, or be slow.
+        name: Name of what was checked.
+        text: The result.
+        well: False if something would fail or be slow.
     """
 
     name: str
@@ -34,25 +35,25 @@ class Finding:
 
 
 def run(folder: Path) -> list[Finding]:
-    """Look at versions, processor, GPU, the fast ways of training, memory and disk.
+    """Check versions, processor, GPU, the fast ways of training, memory and disk.
 
     Args:
-        folder: On whose disk the outputs would lie.
+        folder: A folder on the disk of the outputs.
     """
     return [*_software(), *_processor(), *_graphics(), *_fast_ways(), *_room(folder)]
 
 
 def _software() -> Iterator[Finding]:
-    found = versions(*_PACKAGES)
+    installed = versions(*_PACKAGES)
     optional = {"python-gdcm": "dicom", "tensorboard": "tensorboard"}
-    for name, version in found.items():
+    for name, version in installed.items():
         yield Finding(name, version)
     for name in _PACKAGES:
-        if name in optional and name not in found:
+        if name in optional and name not in installed:
             what = "compressed DICOM" if name == "python-gdcm" else "--tensorboard"
             extra = f"pip install 'tumorbatch[{optional[name]}]'"
             yield Finding(name, f"not installed; only {what} needs it ({extra})")
-        elif name not in found:
+        elif name not in installed:
             yield Finding(name, "not installed; pip install tumorbatch", False)
 
 
@@ -67,8 +68,8 @@ def _processor() -> Iterator[Finding]:
                 flags = set(value.split())
     except OSError:
         pass
-    told = ", ".join(name for name in _FEATURES if name in flags) or "none that help"
-    yield Finding("processor", f"{model}; {available_cores()} cores for this process; {told}")
+    useful = ", ".join(name for name in _FEATURES if name in flags) or "no vector extensions"
+    yield Finding("processor", f"{model}; {available_cores()} cores for this process; {useful}")
     if flags and "avx2" not in flags:
         yield Finding("processor", "no AVX2: everything on the CPU is several times slower", False)
     pixels = native.choose()
@@ -83,9 +84,9 @@ def _graphics() -> Iterator[Finding]:
         yield Finding("GPU", "none: training and inference use the CPU")
         return
     yield Finding("driver", driver or "nvidia-smi does not answer", bool(driver))
-    for name, found in gpu.libraries().items():
-        text = "found" if found else "cannot be opened; pip install 'tumorbatch[cuda]'"
-        yield Finding(name, text, found or bool(usable))
+    for name, loadable in gpu.libraries().items():
+        text = "found" if loadable else "cannot be opened; pip install 'tumorbatch[cuda]'"
+        yield Finding(name, text, loadable or bool(usable))
     for device in usable:
         details = tf.config.experimental.get_device_details(device)
         capability = ".".join(map(str, details.get("compute_capability", ())))
@@ -118,11 +119,12 @@ def _room(folder: Path) -> Iterator[Finding]:
 
 
 def told(findings: Sequence[Finding]) -> str:
-    """The findings as text, one a line; what is wrong is marked."""
-    width = max(len(found.name) for found in findings)
+    """Format the findings, one per line, with problems marked."""
+    width = max(len(finding.name) for finding in findings)
     lines = [
-        f"{'   ' if found.well else '!! '}{found.name:{width}}  {found.text}" for found in findings
+        f"{'   ' if finding.well else '!! '}{finding.name:{width}}  {finding.text}"
+        for finding in findings
     ]
-    problems = sum(not found.well for found in findings)
-    lines.append(f"{problems} problems." if problems else "All is well.")
+    problems = sum(not finding.well for finding in findings)
+    lines.append(f"{counted(problems, 'problem')}." if problems else "No problems.")
     return "\n".join(lines)

@@ -59,7 +59,7 @@ class TryAgainError(TumorBatchError):
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The sentence for an `OSError` met while writing `path`."""
+    """Return the error for an `OSError` that occurred while writing `path`."""
     hints = {
         errno.ENOSPC: "The disk is full: free some space and run the same command again.",
         errno.EDQUOT: "Your disk quota is used up: free some space and run the same command again.",

@@ -67,7 +67,7 @@ def _saved(network: Any, out: Path) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keras warns that .h5 is old, which was asked for; TensorFlow tells that it wrote its assets."""
+    """Silence Keras' warning that .h5 is old and TensorFlow's note that it wrote its assets."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -80,13 +80,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _description(loaded: Bundle, kind: str) -> dict[str, Any]:
-    of = loaded.preprocessing
+    preprocessing = loaded.preprocessing
     return {
         "model_id": loaded.model_id,
         "format": kind,
         "input": {
             "dtype": "uint8",
-            "shape": ["batch", of.size, of.size, 1],
+            "shape": ["batch", preprocessing.size, preprocessing.size, 1],
             "meaning": "grey values 0 to 255",
         },
         "output": {
@@ -100,8 +100,8 @@ def _description(loaded: Bundle, kind: str) -> dict[str, Any]:
         "inside": "repeating the grey channel three times, and scaling the values",
         "not_inside": "decoding, grey conversion, CLAHE and resizing, in this order, as in "
         "`preprocessing`; temperature and threshold",
-        "preprocessing": of.to_dict(),
-        "preprocessing_fingerprint": of.fingerprint,
+        "preprocessing": preprocessing.to_dict(),
+        "preprocessing_fingerprint": preprocessing.fingerprint,
         "weights_sha256": loaded.weights_sha256,
         "versions": loaded.versions,
         "warning": "Not a medical device; not for diagnosis.",

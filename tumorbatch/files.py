@@ -46,7 +46,7 @@ class FoundFile:
 
 
 def printable(path: str) -> str:
-    r"""`path` as valid UTF-8, another one for every path.
+    r"""Return `path` as valid UTF-8, a different text for every path.
 
     A name that is valid UTF-8 stays what it is. In others, bytes that are not become `\xNN` and `\`
     becomes `\\`; so it does where a name holds a `\x` of its own.
@@ -107,8 +107,13 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun in the right number: "1 file", "2,000 files"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def visible(text: str) -> str:
-    """`text` with controls, bidirectional controls and lone surrogates written as `\\uNNNN`.
+    """Return `text` with control, bidirectional and lone surrogate characters written as `\\uNNNN`.
 
     Tabs and line ends too: in a file name they are no space between words.
     """
@@ -126,12 +131,12 @@ _LITTER = frozenset(
 
 
 def is_litter(name: str) -> bool:
-    """Return whether a file or folder was left by a file manager or a file system, and is nobody's."""
+    """Return whether a file was left by a file manager or a network file system."""
     return name.lower() in _LITTER or name.startswith(("._", ".nfs", "@Syno"))
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether a file's bytes are those of a DICOM file (PS3.10 7.1), which may name a patient."""
+    """Return whether bytes are those of a DICOM file (PS3.10 7.1), which may name a patient."""
     return data[128:132] == b"DICM"
 
 
@@ -145,7 +150,7 @@ def starts_as_dicom(path: str) -> bool:
 
 
 def find_files(root: Path, litter: list[str] | None = None) -> list[FoundFile]:
-    """Find everything below `root` but hidden entries (a leading dot) and litter, sorted by name.
+    """Return all entries below `root` except hidden ones (a leading dot), sorted by name.
 
     Symbolic links are followed; a link into a folder that is being walked, or lies above, is a row
     with a problem, and so are FIFOs, sockets, devices and folders that cannot be listed.
@@ -167,8 +172,8 @@ def find_files(root: Path, litter: list[str] | None = None) -> list[FoundFile]:
         raise InputError(f"{root} cannot be read: {error.strerror}.") from error
     # A link to a folder above the root leads back to it: a loop, and all its neighbours would be rows.
     above = tuple((info.st_dev, info.st_ino) for info in map(os.stat, root.resolve().parents))
-    found = _walk(os.fspath(root), "", above, [] if litter is None else litter)
-    return sorted(found, key=lambda file: file.name)
+    files = _walk(os.fspath(root), "", above, [] if litter is None else litter)
+    return sorted(files, key=lambda file: file.name)
 
 
 def _walk(
@@ -216,7 +221,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
-    """The whole content of a regular file, and what the file system says of it.
+    """Return the whole content of a regular file and its status from the file system.
 
     Raises:
         FileError: It is empty, too large, not a regular file, gone, or unreadable.

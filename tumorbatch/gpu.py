@@ -23,27 +23,27 @@ DRIVER = "libcuda.so.1"
 
 
 def driver() -> str | None:
-    """The NVIDIA driver's version and the GPUs' names, as nvidia-smi tells them; None without one."""
+    """Return the NVIDIA driver's version and the GPUs' names from nvidia-smi; None without one."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
     try:
-        told = subprocess.run(  # noqa: S603 - a program that the machine's owner put there
+        answer = subprocess.run(  # noqa: S603 - a program that the machine's owner put there
             [program, "--query-gpu=driver_version,name,memory.total", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=30, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return "; ".join(line.strip() for line in told.stdout.splitlines() if line.strip()) or None
+    return "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip()) or None
 
 
 def devices() -> list[str]:
-    """Device files of NVIDIA GPUs: what the machine, or the container, was given."""
+    """Return the device files of NVIDIA GPUs that the machine, or the container, has."""
     return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
 def libraries() -> dict[str, bool]:
-    """{name of a library that TensorFlow needs on a GPU: whether this process can open it}."""
+    """Return {library that TensorFlow needs on a GPU: whether this process can open it}."""
     return {name: _opens(name, package) for name, package in LIBRARIES.items()}
 
 
@@ -62,7 +62,7 @@ def _opens(name: str, package: str | None = None) -> bool:
 
 
 def why_no_gpu() -> str:
-    """What is missing, as the middle of a sentence."""
+    """Return what is missing for a GPU, as the middle of a sentence."""
     if not _opens(DRIVER):
         return (
             f"TensorFlow finds no usable GPU: there is no NVIDIA driver ({DRIVER} cannot be opened). "
@@ -73,7 +73,7 @@ def why_no_gpu() -> str:
             "TensorFlow finds no usable GPU: there is a driver, but no /dev/nvidia0. Ask the scheduler "
             "for a GPU (Slurm: --gres=gpu:1), or start the container with GPUs (docker run --gpus all)"
         )
-    missing = [name for name, found in libraries().items() if not found]
+    missing = [name for name, loadable in libraries().items() if not loadable]
     if missing:
         return (
             f"TensorFlow finds no usable GPU: {', '.join(missing)} cannot be opened. Install them with "

@@ -24,7 +24,7 @@ _GREEN = (0, 255, 0)  # the same in RGB and BGR
 
 
 def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Luma: Y = 0.299 R + 0.587 G + 0.114 B.
+    """Convert to grey (luma): Y = 0.299 R + 0.587 G + 0.114 B.
 
     Args:
         image: uint8 [height, width, 3], channels in the order R, G, B; or uint8 [height, width].
@@ -45,7 +45,7 @@ def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def threshold(grey: NDArray[np.uint8], level: int = THRESHOLD) -> NDArray[np.uint8]:
-    """White where the image is brighter than a level, black elsewhere.
+    """Set pixels brighter than a level to white, all others to black.
 
     Args:
         grey: uint8 [height, width].
@@ -64,7 +64,7 @@ def threshold(grey: NDArray[np.uint8], level: int = THRESHOLD) -> NDArray[np.uin
 
 
 def dilate(grey: NDArray[np.uint8], size: int = DILATION) -> NDArray[np.uint8]:
-    """Each pixel becomes the brightest of the size x size pixels around it, once.
+    """Replace each pixel by the brightest of the size x size pixels around it, once.
 
     Args:
         grey: uint8 [height, width], a binary image or any other.
@@ -84,7 +84,7 @@ def dilate(grey: NDArray[np.uint8], size: int = DILATION) -> NDArray[np.uint8]:
 
 
 def draw_orb_keypoints(grey: NDArray[np.uint8], count: int = 500) -> NDArray[np.uint8]:
-    """The image with its ORB keypoints (oriented FAST corners) as green circles.
+    """Draw the ORB keypoints (oriented FAST corners) of an image as green circles.
 
     Images of up to 62 pixels a side have none: ORB leaves out a border of 31 pixels.
 
@@ -114,7 +114,7 @@ def draw_orb_keypoints(grey: NDArray[np.uint8], count: int = 500) -> NDArray[np.
 
 
 def random_image(folder: Path, seed: int | None = None) -> tuple[Path, NDArray[np.uint8]]:
-    """A readable image from anywhere below a folder, each with the same chance.
+    """Return a random readable image from anywhere below a folder, each equally likely.
 
     Args:
         folder: Files that cannot be read as images, and hidden ones, are passed over.
@@ -141,7 +141,7 @@ def random_image(folder: Path, seed: int | None = None) -> tuple[Path, NDArray[n
 def sample_images(
     files: Sequence[FoundFile], count: int, seed: int | None = None
 ) -> list[tuple[FoundFile, NDArray[np.uint8]]]:
-    """Different readable images among files, each with the same chance.
+    """Return different random readable images among files, each equally likely.
 
     Args:
         files: Those that cannot be read as images are passed over.
@@ -152,13 +152,13 @@ def sample_images(
         Up to `count` times a file and its pixels: uint8 [height, width], as `shard` decodes them,
         before equalisation.
     """
-    found: list[tuple[FoundFile, NDArray[np.uint8]]] = []
+    images: list[tuple[FoundFile, NDArray[np.uint8]]] = []
     for index in np.random.default_rng(seed).permutation(len(files)):
-        if len(found) >= count:
+        if len(images) >= count:
             break
         with contextlib.suppress(FileError):
-            found.append((files[index], decode(read_file(files[index])[0]).grey))
-    return found
+            images.append((files[index], decode(read_file(files[index])[0]).grey))
+    return images
 
 
 def _check_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -81,10 +81,10 @@ def _beat(descriptor: int, ended: threading.Event) -> None:
 
 
 def _take(output: Path, lock: Path) -> int:
-    """An open descriptor of the lock file, which is ours."""
+    """Open the lock file, lock it, and return its descriptor."""
     for attempt in range(_ATTEMPTS):
         try:
-            descriptor, made = _open(lock)
+            descriptor, created = _open(lock)
         except FileNotFoundError as error:
             if lock.parent.is_dir() and attempt + 1 < _ATTEMPTS:  # it was deleted just now
                 continue
@@ -94,7 +94,7 @@ def _take(output: Path, lock: Path) -> int:
         try:
             alone = _kernel_lock(descriptor)
             text = os.pread(descriptor, 4096, 0).decode(errors="replace")
-            judged = not made and (alone is None or _network(lock))
+            judged = not created and (alone is None or _network(lock))
             if alone is False or (judged and _alive(text, lock, alone)):
                 raise TryAgainError(
                     f"{output} is in use by {_told(text)}. Try again when that run has ended."
@@ -115,7 +115,7 @@ def _take(output: Path, lock: Path) -> int:
 
 
 def _open(lock: Path) -> tuple[int, bool]:
-    """A descriptor of the lock file, and whether it was made here: by one process alone, on NFS too."""
+    """Return a descriptor of the lock file, and whether this process alone created it (NFS too)."""
     try:
         return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
     except FileExistsError:
@@ -123,7 +123,7 @@ def _open(lock: Path) -> tuple[int, bool]:
 
 
 def _kernel_lock(descriptor: int) -> bool | None:
-    """Whether the kernel gave us the lock; None where the file system knows none."""
+    """Return whether the kernel granted the lock; None if the file system knows no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -136,7 +136,7 @@ def _kernel_lock(descriptor: int) -> bool | None:
 
 
 def _alive(text: str, lock: Path, alone: bool | None) -> bool:
-    """Whether the process that a lock file names still works, where the kernel cannot tell."""
+    """Return whether the process named in a lock file still works, if the kernel cannot tell."""
     holder = _holder(text)
     if holder is not None and holder["host"] == socket.gethostname():
         if alone:  # on one machine flock can be trusted
@@ -151,7 +151,7 @@ def _alive(text: str, lock: Path, alone: bool | None) -> bool:
 
 
 def _age(lock: Path) -> float:
-    """Seconds since the last beat, by the file server's clock, which stamps both files."""
+    """Return seconds since the last beat, by the file server's clock, which stamps both files."""
     probe = lock.with_name(f"{lock.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         probe.touch()
@@ -161,7 +161,7 @@ def _age(lock: Path) -> float:
 
 
 def _network(path: Path) -> bool:
-    """Whether `path` lies on a network file system."""
+    """Return whether `path` is on a network file system."""
     try:
         device = os.stat(path).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"

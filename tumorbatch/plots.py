@@ -49,7 +49,7 @@ def survey(
     preprocessing: Preprocessing | None = None,
     workers: int | None = None,
 ) -> "Survey":
-    """Look once at every image of a folder, in worker processes; memory hardly grows with the images.
+    """Examine every image of a folder once, in worker processes; the memory hardly grows.
 
     Args:
         folder: With one folder for each class.
@@ -73,7 +73,7 @@ def survey(
 
 
 def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
-    """One image: a file, or uint8 [height, width].
+    """Plot one image: a file, or uint8 [height, width].
 
     Raises:
         InputError: The file cannot be read, with the reason.
@@ -98,7 +98,7 @@ def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
 
 
 def random_image(folder: Folder, class_name: str | None = None, seed: int | None = None) -> Any:
-    """A readable image from a folder, or of one of its classes, each with the same chance.
+    """Plot a random readable image of a folder or of one of its classes, each equally likely.
 
     Args:
         folder: With one folder for each class; without `class_name` any folder with images.
@@ -119,7 +119,7 @@ def image_grid(
     columns: int = 6,
     seed: int | None = None,
 ) -> Any:
-    """Different readable images from a folder, or of one of its classes, side by side.
+    """Plot different random readable images of a folder or of one of its classes, side by side.
 
     Args:
         folder: As for `random_image`.
@@ -157,7 +157,7 @@ def _files(folder: Path, class_name: str | None) -> "Sequence[FoundFile]":
 
 
 def class_distribution(source: "Folder | Survey") -> Any:
-    """Number of images of each class: of a shard set per split, else overall.
+    """Plot the number of images of each class: of a shard set per split, otherwise overall.
 
     Args:
         source: A shard set; what `survey` saw; or a folder with one folder for each class, whose
@@ -166,7 +166,9 @@ def class_distribution(source: "Folder | Survey") -> Any:
     folder = Path(source) if isinstance(source, str | os.PathLike) else None
     if folder is not None and (folder / shardset.DATASET).is_file():
         counts = shardset.load(folder).counts
-        every = {name: sum(of[name] for of in counts.values()) for name in CLASS_NAMES}
+        every = {
+            name: sum(split_counts[name] for split_counts in counts.values()) for name in CLASS_NAMES
+        }
         return charts.class_counts({"all": every, **counts})
     labels = _seen(source).labels
     counted = np.bincount(labels, minlength=len(CLASS_NAMES)).tolist()
@@ -174,38 +176,38 @@ def class_distribution(source: "Folder | Survey") -> Any:
 
 
 def image_properties(source: "Folder | Survey") -> Any:
-    """Width and height of the images of each class, from a folder or what `survey` saw."""
+    """Plot width and height of the images of each class, from a folder or a survey."""
     seen = _seen(source)
     heights, widths = (np.array(seen.column(name), np.int64) for name in ("height", "width"))
     return charts.image_sizes(heights, widths, seen.labels)
 
 
 def pixel_intensity(source: "Folder | Survey") -> Any:
-    """Histogram of the grey values of each class before and after CLAHE, from a folder or a survey."""
+    """Plot grey value histograms per class before and after CLAHE, from a folder or a survey."""
     before, after = _seen(source).histograms.transpose(1, 0, 2)
     return charts.pixel_intensity({"Before CLAHE": before, "After CLAHE": after})
 
 
 def mean_intensity(source: "Folder | Survey") -> Any:
-    """How the images' mean grey values are spread in each class, from a folder or a survey."""
+    """Plot the distribution of mean grey values per class, from a folder or a survey."""
     seen = _seen(source)
     before, after = seen.means
     return charts.image_means({"Before CLAHE": before, "After CLAHE": after}, seen.labels)
 
 
 def training_history(folder: Folder) -> Any:
-    """Loss and accuracy over the epochs of a model bundle.
+    """Plot loss and accuracy over the epochs of a model bundle.
 
     Raises:
         InputError: It is no bundle, or damaged.
         ConfigError: It was written by another version of the format.
     """
-    made = bundle.load(Path(folder))
+    description = bundle.load(Path(folder))
     path = Path(folder) / bundle.HISTORY
     try:
         history = read_json(path)
-        phases, best = made.training["phases"], made.training["best_epoch"]
-        return charts.training_history(history, phases, best, made.model_id)
+        phases, best = description.training["phases"], description.training["best_epoch"]
+        return charts.training_history(history, phases, best, description.model_id)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is missing or damaged ({type(error).__name__}: {error}). Train the model again."
@@ -217,7 +219,7 @@ def confusion_matrix(
     predicted: Sequence[int] | Sequence[str] | NDArray[Any],
     title: str = "Confusion matrix",
 ) -> Any:
-    """Counts of each truth and prediction, with scikit-learn's classification report.
+    """Plot counts of each truth and prediction, with scikit-learn's classification report.
 
     Below it the accuracy with its 95 % interval (Wilson).
 

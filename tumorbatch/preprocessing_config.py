@@ -65,12 +65,12 @@ class Preprocessing:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, in their order, as JSON values."""
+        """Return all fields, in their order, as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, value: Any) -> "Preprocessing":
-        """Inverse of `to_dict`.
+        """Build from the values of `to_dict`.
 
         Raises:
             ConfigError: A field is missing, unknown, of the wrong type or out of range.
@@ -98,6 +98,6 @@ class Preprocessing:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the canonical JSON: keys sorted, no spaces."""
+        """Return the sha256 (hex) of the canonical JSON: keys sorted, no spaces."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -50,7 +50,7 @@ class Progress:
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more are done; `note` is shown beside the rate (a loss, say)."""
+        """Add `count` finished items; `note` is shown beside the rate (a loss, say)."""
         self._done += count
         if self._bar is not None:
             self._bar.update(  # type: ignore[attr-defined]
@@ -58,11 +58,11 @@ class Progress:
             )
         elif time.monotonic() - self._logged >= LOG_INTERVAL_S:
             self._logged = time.monotonic()
-            of = f" of {self._total:,}" if self._total else ""
+            total = f" of {self._total:,}" if self._total else ""
             note = f", {note}" if note else ""
             log.info(
                 "%s: %s%s %s, %.0f/s%s",
-                self._what, f"{self._done:,}", of, self._unit, self._rate(), note,
+                self._what, f"{self._done:,}", total, self._unit, self._rate(), note,
             )  # fmt: skip
 
     def _rate(self) -> float:

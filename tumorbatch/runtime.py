@@ -25,14 +25,14 @@ _MIN_COMPUTE_CAPABILITY = (7, 0)  # first with float16 tensor cores; a T4 has 7.
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: its affinity mask, capped by its job's CPU quota."""
+    """Return the cores this process may use: affinity mask, capped by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroups.core_quota()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
 def free_memory() -> int | None:
-    """Return the bytes that this process may still take: of the machine, capped by its job's limit."""
+    """Return the bytes this process may still allocate, capped by the container's limit."""
     free = [cgroups.free_memory()]
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -42,16 +42,16 @@ def free_memory() -> int | None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of Python, this project and the named distributions (absent ones left out)."""
+    """Return versions of Python, this project and the named distributions, if installed."""
     from tumorbatch import __version__
 
-    found = {"tumorbatch": __version__, "python": platform.python_version()}
+    installed = {"tumorbatch": __version__, "python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,21 +152,21 @@ def resolve(
     if gpus > 1 and xla == "on":
         raise ConfigError("XLA does not work with several GPUs: leave out --xla on, or --gpus.")
     tf = load_tensorflow(threads, onednn)
-    found = tf.config.list_physical_devices("GPU")
-    if device == "gpu" and not found:
+    gpu_devices = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpu_devices:
         raise ConfigError(f"--device gpu was asked for, and {why_no_gpu()}. Or use --device cpu.")
-    if gpus > 1 and (device == "cpu" or len(found) < gpus):
+    if gpus > 1 and (device == "cpu" or len(gpu_devices) < gpus):
         raise ConfigError(
-            f"--gpus {gpus} was asked for, and {len(found)} can be used"
-            + (f": {why_no_gpu()}." if not found else " on this machine.")
+            f"--gpus {gpus} was asked for, and {len(gpu_devices)} can be used"
+            + (f": {why_no_gpu()}." if not gpu_devices else " on this machine.")
         )
-    used = tf.config.threading.get_intra_op_parallelism_threads()
-    if device == "cpu" or not found:
-        if found:
+    threads_in_use = tf.config.threading.get_intra_op_parallelism_threads()
+    if device == "cpu" or not gpu_devices:
+        if gpu_devices:
             tf.config.set_visible_devices([], "GPU")
         where, fast, name, gpus = "on the CPU", False, "cpu", 0
     else:
-        details = tf.config.experimental.get_device_details(found[0])
+        details = tf.config.experimental.get_device_details(gpu_devices[0])
         capability = details.get("compute_capability", (0, 0))
         where = f"on {details.get('device_name', 'a GPU')}, compute capability {capability}"
         where = f"{gpus} GPUs, the first {where}" if gpus > 1 else where
@@ -175,8 +175,8 @@ def resolve(
         precision = "mixed_float16" if fast else "float32"
     use_xla = fast and gpus == 1 if xla == "auto" else xla == "on"
     switches = f"XLA {'on' if use_xla else 'off'}, oneDNN {'on' if _onednn() else 'off'}"
-    reason = f"{where}: {precision}, {switches}, {used} threads; {_why(name, fast, gpus)}"
-    return Runtime(name, precision, use_xla, used, reason, gpus)
+    reason = f"{where}: {precision}, {switches}, {threads_in_use} threads; {_why(name, fast, gpus)}"
+    return Runtime(name, precision, use_xla, threads_in_use, reason, gpus)
 
 
 def _onednn() -> bool:
@@ -184,7 +184,7 @@ def _onednn() -> bool:
 
 
 def _why(device: str, fast: bool, gpus: int) -> str:
-    """Why `auto` takes what it takes."""
+    """Explain what `auto` chose."""
     if device == "cpu":
         return "on a CPU XLA and half precision make training slower"
     if not fast:

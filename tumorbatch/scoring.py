@@ -12,7 +12,7 @@ Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
-    """A function that gives the logits of any number of images.
+    """Return a function that computes the logits of any number of images.
 
     Every batch is padded to `batch_size` and the result cut: a new shape would be compiled anew
     under XLA, and dropping the remainder would lose patients. An image's logit does not depend on
@@ -47,7 +47,7 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
 
 
 def probability(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """sigmoid(logit / temperature), float32 in [0, 1], without overflow.
+    """Return sigmoid(logit / temperature), float32 in [0, 1], without overflow.
 
     Args:
         logits: float32 [n].

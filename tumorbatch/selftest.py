@@ -20,7 +20,7 @@ _GRADIENT_TOLERANCE = 0.1  # of the gradient's length
 
 
 def checked(runtime: Runtime) -> Runtime:
-    """The runtime, or float32 without XLA where the self-test fails, with a warning."""
+    """Return the runtime; if the self-test fails, one with float32 and no XLA, with a warning."""
     if runtime.precision == "float32" and not runtime.xla:
         return runtime
     problem = compare(runtime.precision, runtime.xla)
@@ -37,7 +37,7 @@ def checked(runtime: Runtime) -> Runtime:
 
 
 def compare(precision: str, xla: bool) -> str | None:
-    """Do one step of a small network twice, in this way and in float32 without XLA.
+    """Run one step of a small network twice, in this way and in float32 without XLA.
 
     Returns:
         What is wrong with it, as the end of a sentence; None where the two agree.
@@ -58,7 +58,7 @@ def compare(precision: str, xla: bool) -> str | None:
 
 
 def _step(precision: str, xla: bool) -> tuple[float, NDArray[np.float32]]:
-    """Loss, and all gradients in one row, of a convolution, its pooling and a dense layer."""
+    """Return the loss and all gradients, in one row, of a convolution, a pooling and a dense layer."""
     import keras
     import tensorflow as tf
     from keras import layers

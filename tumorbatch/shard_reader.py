@@ -25,7 +25,7 @@ _FEATURES = {
 
 
 def parse(serialized: Any, size: int) -> tuple[Any, Any]:
-    """Records to images and labels.
+    """Parse records to images and labels.
 
     Args:
         serialized: string [n], `tf.train.Example` each.
@@ -109,7 +109,7 @@ def score_split(
 
 
 def damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> InputError:
-    """The error of a split that cannot be read; it names the shard, which TensorFlow's does not."""
+    """Return the error of an unreadable split; it names the shard, which TensorFlow's does not."""
     return damaged_shard(folder, dataset, split) or InputError(
         f"The {split} shards in {folder} cannot be read: {error}. {_ADVICE}"
     )

@@ -106,12 +106,12 @@ class Dataset:
 
     @property
     def leaky(self) -> bool:
-        """Whether copies of one image may lie in two splits, so that test figures are too good."""
+        """Return whether copies of an image may be in two splits, so that test metrics are too good."""
         return self.split_by == "file" or any(self.shared.values())
 
     @property
     def config(self) -> dict[str, Any]:
-        """What decides the bytes, beside the input."""
+        """Return the settings that, beside the input, determine the bytes."""
         return {
             "preprocessing": self.preprocessing.to_dict(),
             "split_by": self.split_by,
@@ -122,15 +122,15 @@ class Dataset:
         }
 
     def split(self, name: str) -> tuple[Shard, ...]:
-        """The shards of one split, in order."""
+        """Return the shards of one split, in order."""
         return tuple(shard for shard in self.shards if shard.split == name)
 
     def records(self, split: str) -> int:
-        """Number of images of one split."""
+        """Return the number of images of one split."""
         return sum(shard.records for shard in self.split(split))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, in the order in which a person wants to read them."""
+        """Return JSON values, in an order that is convenient to read."""
         return {
             "schema_version": SCHEMA_VERSION,
             "preprocessing": self.preprocessing.to_dict(),
@@ -156,7 +156,7 @@ class Dataset:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Dataset":
-        """Inverse of `to_dict`; raises KeyError, TypeError or ValueError for anything else."""
+        """Build from the values of `to_dict`; raise KeyError, TypeError or ValueError otherwise."""
         return cls(
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),
             classes=tuple(value["classes"]),
@@ -165,7 +165,7 @@ class Dataset:
             fractions=dict(value["fractions"]),
             seed=int(value["seed"]),
             shard_bytes=int(value["shard_bytes"]),
-            counts={split: dict(of) for split, of in value["counts"].items()},
+            counts={split: dict(split_counts) for split, split_counts in value["counts"].items()},
             files=dict(value["files"]),
             groups=dict(value["groups"]),
             shared=dict(value["shared_between_splits"]),
@@ -247,7 +247,7 @@ def read(path: Path) -> Dataset:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's content."""
+    """Return the sha256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -347,8 +347,8 @@ def manifest(folder: Path, dataset: Dataset, *columns: str) -> "pa.Table":
         with open_manifest(folder, dataset) as file:  # Arrow takes no file name that is not UTF-8
             return pq.read_table(file, columns=list(columns), page_checksum_verification=True)
     except (OSError, KeyError, pa.ArrowException) as error:
-        told = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(
-            f"{path} is missing or damaged: {told}. Make the shards again with `tumorbatch shard "
+            f"{path} is missing or damaged: {reason}. Make the shards again with `tumorbatch shard "
             "--overwrite`."
         ) from error

@@ -21,7 +21,7 @@ def interrupt(number: int, _: object) -> NoReturn:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], None]]:
-    """Let a first signal wait: inside, it takes effect when the yielded function is called.
+    """Delay a first signal until the yielded function is called.
 
     For work that has moments at which it can be saved. A second signal does not wait. Outside of a
     `session`, in a notebook say, nothing changes.

@@ -110,7 +110,7 @@ _CONTRASTS = (
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Image:
-    """Noise (height, width) of mean 0 and deviation about 0.8 that varies over `cell` pixels."""
+    """Return noise (height, width) with mean 0, deviation about 0.8, varying over `cell` pixels."""
     height, width = shape
     rows, columns = math.ceil(height / cell) + 3, math.ceil(width / cell) + 3
     grid = rng.standard_normal((rows, columns), dtype=np.float32)
@@ -118,7 +118,7 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float)
 
 
 def _ramp(values: Image) -> Image:
-    """A soft step: 0 below -0.5, 1 above 0.5, straight between."""
+    """Return a soft step: 0 below -0.5, 1 above 0.5, linear between."""
     step: Image = np.clip(values + 0.5, 0, 1)
     return step
 
@@ -136,13 +136,13 @@ class _Lesion:
         self.strength, self.oedema = rng.uniform(0.6, 1), rng.uniform(0.3, 0.9)
 
     def push(self, x: Image, y: Image) -> tuple[Image, Image]:
-        """Coordinates whose anatomy gives way to the lesion (mass effect)."""
+        """Return coordinates whose anatomy gives way to the lesion (mass effect)."""
         dx, dy = x - self.x, y - self.y
         pull = 0.45 * np.exp((dx * dx + dy * dy) / -((1.7 * self.radius) ** 2))
         return x - pull * dx, y - pull * dy
 
     def draw(self, image: Image, x: Image, y: Image, unit: float, contrast: _Contrast) -> Image:
-        """`image` (height, width) with the lesion and its oedema blended in."""
+        """Return `image` (height, width) with the lesion and its oedema blended in."""
         dx, dy = x - self.x, y - self.y
         angle = np.arctan2(dy, dx)
         outline = 1 + sum(size * np.cos(k * angle + phase) for k, size, phase in self.lobes)
@@ -202,7 +202,7 @@ def phantom(seed: int, index: int, shape: tuple[int, int], tumor: bool) -> Image
     side = np.abs(inner_x)
 
     def ellipse(x0: float, y0: float, across: float, along: float, turn: float) -> Image:
-        """A soft mask in both hemispheres."""
+        """Return a soft mask in both hemispheres."""
         dx, dy = side - x0, inner_y - y0
         u = (math.cos(turn) * dx + math.sin(turn) * dy) / across
         v = (math.cos(turn) * dy - math.sin(turn) * dx) / along
@@ -270,7 +270,7 @@ def _encode(suffix: str, pixels: Pixels, quality: int = 90) -> bytes:
 
 
 def _image_file(seed: int, label: int, k: int) -> tuple[str, bytes]:
-    """Suffix and content of the k-th image of a class."""
+    """Return suffix and content of the k-th image of a class."""
     # The draws about the file, as opposed to the head, are the same for both classes.
     rng = np.random.default_rng([seed, k, 2])
     quality, back = int(rng.integers(75, 96)), int(rng.integers(1, 6))
@@ -297,7 +297,7 @@ def _image_file(seed: int, label: int, k: int) -> tuple[str, bytes]:
 
 
 def _broken_files(seed: int) -> Iterator[tuple[str, bytes]]:
-    """Path below the output and content of the files that nobody can read."""
+    """Return path (below the output) and content of the unreadable files."""
     head = np.rint(phantom(seed, 2**32 - 1, (200, 200), False) * 255).astype(np.uint8)
     jpeg, png = _encode(".jpg", head), _encode(".png", head)
     yield "Healthy/Not Cancer  (empty).jpg", b""

@@ -39,7 +39,7 @@ def _masked_crc(data: bytes) -> int:
 
 
 def frame(data: bytes) -> bytes:
-    """One TFRecord: `data` with its length and checksums."""
+    """Return one TFRecord: `data` with its length and checksums."""
     length = struct.pack("<Q", len(data))
     return b"".join(
         (length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data)))
@@ -73,12 +73,12 @@ def read(path: Path) -> Iterator[bytes]:
 
 
 def places(path: Path) -> list[tuple[int, int]]:
-    """Offset and length of each framed record, from the lengths alone: no checksum is looked at.
+    """Yield offset and length of each framed record, from the lengths alone, without checksums.
 
     Raises:
         InputError: The lengths lead past the end of the file.
     """
-    found = []
+    offsets = []
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         at = 0
@@ -87,13 +87,13 @@ def places(path: Path) -> list[tuple[int, int]]:
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
             if at + FRAME_BYTES + length > size:
                 raise InputError(f"{path} is cut off or damaged inside the record at byte {at}.")
-            found.append((at, FRAME_BYTES + length))
+            offsets.append((at, FRAME_BYTES + length))
             at += FRAME_BYTES + length
-    return found
+    return offsets
 
 
 def unframe(record: bytes) -> bytes:
-    """Inverse of `frame`.
+    """Yield the records of framed data: the inverse of `frame`.
 
     Raises:
         ValueError: A checksum does not fit.
@@ -166,7 +166,7 @@ def _one_integer(kind: int, packed: memoryview) -> int:
 
 
 def decode_example(data: bytes) -> dict[str, bytes | int]:
-    """Inverse of `encode_example`, for records that `encode_example` wrote.
+    """Parse what `encode_example` wrote.
 
     Raises:
         ValueError: The bytes are something else.
@@ -206,7 +206,7 @@ class ImageRecord:
     sha256: str
 
     def encode(self) -> bytes:
-        """The serialised `tf.train.Example`."""
+        """Return the serialised `tf.train.Example`."""
         return encode_example(
             {
                 IMAGE: self.pixels,
@@ -220,7 +220,7 @@ class ImageRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> "ImageRecord":
-        """Inverse of `encode`.
+        """Parse what `encode` wrote.
 
         Raises:
             ValueError: The bytes are not such a record.

@@ -57,7 +57,7 @@ def _start_worker() -> None:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Hold signals back while a worker may be started.
+    """Block signals while a worker may be started.
 
     An interruption in the middle of it would leave a worker that prints a traceback: it is told what
     to do through a pipe that is then closed too early. Workers inherit the mask, and lift it. The
@@ -105,7 +105,7 @@ def limited(items: Iterable[Item], seconds: float) -> Iterator[Item]:
 
 
 def restart_clock(seconds: float) -> None:
-    """Inside `limited`: the item has another part, which may take as long again."""
+    """Restart the time limit inside `limited`: the item has another part, with its own limit."""
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 

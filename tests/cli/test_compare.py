@@ -470,8 +470,8 @@ def test_what_is_named_must_be_there(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ((*PROTOCOLS, "--threshold", "youden"), "--threshold goes without --protocols"),
-        ((*PROTOCOLS, "--external"), "--external goes without --protocols"),
+        ((*PROTOCOLS, "--threshold", "youden"), "--threshold cannot be combined with --protocols"),
+        ((*PROTOCOLS, "--external"), "--external cannot be combined with --protocols"),
         (("evaluate", "cnn1", "--yes"), "--yes needs --protocols"),
         (("evaluate", "cnn1", "--src", "data/raw"), "--src needs --protocols"),
     ],

@@ -295,7 +295,7 @@ def test_an_out_that_holds_something_else_is_refused(
     before = _content(tmp_path)
     for out in (text, foreign):
         code, output = invoke("infer", few, out, "--model", model)
-        assert (code, "no predictions file" in output) == (ExitCode.USAGE, True)
+        assert (code, "not a predictions file" in output) == (ExitCode.USAGE, True)
     for out in (tmp_path, Path("/"), pipe, Path("/dev/null")):
         for options in ((), ("--overwrite",)):  # never these
             code, output = invoke("infer", few, out, "--model", model, *options)
@@ -690,7 +690,7 @@ def test_show_refuses_other_files_with_a_sentence(small: Path, tmp_path: Path, i
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(data)
     reasons = {
-        foreign: "no predictions file",
+        foreign: "not a predictions file",
         text: "not a whole Parquet file",
         damaged: "is damaged",
         tmp_path: "no finished table",

@@ -73,7 +73,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     sidecar_path(bare.path).unlink()
     (tmp_path / "text.csv").write_text("a,b\n")
     for target in (cut, bare, Target.choose(tmp_path / "text.csv", "auto")):
-        with pytest.raises(ConfigError, match="no predictions file"):
+        with pytest.raises(ConfigError, match="not a predictions file"):
             target.refuse_foreign("cnn1-0123")
 
 
@@ -203,7 +203,7 @@ def test_verify_finds_a_bit_a_cut_a_missing_part_and_wrong_counts(
     path = _write(Target.choose(tmp_path / "out.parquet", "auto"), rows).path
     assert verify.run(path).problems == ()
     code, output = invoke("verify", path)
-    assert (code, "is sound" in output) == (ExitCode.OK, True)
+    assert (code, "is intact" in output) == (ExitCode.OK, True)
 
     data = path.read_bytes()
     column = pq.read_metadata(path).row_group(0).column(SCHEMA.get_field_index("logit"))
@@ -231,5 +231,5 @@ def test_verify_finds_a_bit_a_cut_a_missing_part_and_wrong_counts(
     assert any("not behind" in problem for problem in verify.run(twice).problems)
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pq.read_table(twice).replace_schema_metadata({}), foreign)
-    with pytest.raises(InputError, match="no predictions file"):
+    with pytest.raises(InputError, match="not a predictions file"):
         verify.run(foreign)

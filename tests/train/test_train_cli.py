@@ -419,7 +419,7 @@ def test_overwrite_replaces_the_bundle_by_the_one_that_the_seed_decides(
     code, output = invoke("train", shard_set, *SHORT, "--out", copy, "--overwrite")
     assert code == ExitCode.OK
     assert "Next: tumorbatch infer" in output
-    assert f"Do simple baselines reach as much? tumorbatch evaluate {copy} {shard_set}\n" in output
+    assert f"Next: compare with simple baselines: tumorbatch evaluate {copy} {shard_set}\n" in output
     assert [path.name for path in copy.parent.iterdir()] == ["cnn1"]
     # The same training as in the process of `fresh`, bit by bit.
     assert bundle.load(copy).model_id == bundle.load(fresh).model_id

@@ -44,38 +44,38 @@ def compare(
     seed: int,
     quiet: bool,
 ) -> None:
-    """Put models side by side: figures with intervals, baselines, the report's own, and every pair.
+    """Compare models: metrics with intervals, baselines, the report's values, and every pair.
 
-    MODELS are bundles or folders of bundles (default models/). Each is judged on the test split of the
-    shard set that it was trained on, by its evaluation in RESULTS; a model that has none yet is
-    evaluated first, where its shard set is found. Models of one shard set were judged on the same
-    images: each pair gets McNemar's test, and the differences of AUC and accuracy by the paired
-    bootstrap.
+    MODELS are bundles, names of bundles under models/, or folders of bundles (default models/). Each
+    model is evaluated on the test split of the shard set that it was trained on; an evaluation that is
+    already in RESULTS is used, a missing one is made if the shard set is found. Models of one shard set
+    share their test images: each pair gets McNemar's test, and paired bootstrap intervals for the
+    differences of AUC and accuracy.
 
-    OUT gets compare.html, models.csv, pairs.csv and compare.json. Damaged bundles, and those whose
-    shard set is not found, are named and left out, and models whose shard set cannot be read stand
-    without baselines; the exit code is then 3.
+    OUT gets compare.html, models.csv, pairs.csv and compare.json. Damaged bundles, and bundles whose
+    shard set is not found, are listed and left out. Models whose shard set cannot be read have no
+    baselines. In both cases the exit code is 3.
 
     \b
     Examples:
       tumorbatch compare
       tumorbatch compare models/ results/protocols/cnn1 --tfrecords tfrecords --tfrecords tfrecords-file
     """
-    with session(quiet, "Evaluations that are finished are kept: the same command does the rest."):
+    with session(quiet, "Finished evaluations are kept; the same command continues."):
         for folder in tfrecords:
-            shardset.load(folder)  # what was named must be there
+            shardset.load(folder)  # a named shard set must exist
         from tumorbatch.workflows import compare as workflow
 
         config = workflow.Config(
             tfrecords or tuple(sorted(Path().glob("tfrecords*"))), results, device, seed
         )
         out = out or results / "compare"
-        found = workflow.run(models or (Path("models"),), out, config)
+        comparison = workflow.run(models or (Path("models"),), out, config)
         if not quiet:
             from tumorbatch.cli.tables import comparison_table
             from tumorbatch.workflows.compare import MODELS_CSV, PAGE
 
-            comparison_table(found)
-            say(f"{printable(str(out / PAGE))} has the details, {MODELS_CSV} the numbers.")
-    incomplete = found.missing or found.alone
+            comparison_table(comparison)
+            say(f"Open {printable(str(out / PAGE))}; the numbers are in {MODELS_CSV}.")
+    incomplete = comparison.missing or comparison.alone
     sys.exit(ExitCode.SOME_ERRORS if incomplete else ExitCode.OK)

@@ -1,7 +1,8 @@
-"""What is printed on standard output: sentences, JSON, tables.
+"""Standard output: sentences, JSON, tables.
 
-A reader that has seen enough (`| head`) ends the printing and nothing else. A standard output that
-cannot be written, on a full disk say, ends it too; the work goes on, and `session` tells at the end.
+A reader that closes its end (`| head`) ends the printing and nothing else. A standard output that
+cannot be written, for example on a full disk, ends the printing too; the work continues, and `session`
+reports the error at the end.
 """
 
 import os
@@ -25,14 +26,14 @@ def say(text: str) -> None:
 
 
 def failure() -> OSError | None:
-    """What kept standard output from being written since this was asked last."""
-    found = _failures[0] if _failures else None
+    """Return the error that stopped standard output since the last call, or None."""
+    error = _failures[0] if _failures else None
     _failures.clear()
-    return found
+    return error
 
 
 def output(width: int) -> "Console":
-    """A rich console for tables: as wide as the terminal, or `width` columns where there is none."""
+    """Return a rich console for tables: as wide as the terminal, or `width` columns without one."""
     from rich.console import Console
 
     class Output(Console):

@@ -12,10 +12,10 @@ from tumorbatch.errors import ExitCode
 
 @click.command()
 def doctor() -> None:
-    """Say what this machine can do, and what is missing.
+    """Report what this machine can do and what is missing.
 
-    Versions, processor, GPU, driver, CUDA's libraries, whether mixed precision and XLA give the right
-    numbers here, free memory and disk. Exit code 3 where something would fail or be slow.
+    Checks versions, processor, GPU, driver, CUDA's libraries, whether mixed precision and XLA give the
+    right numbers here, free memory and disk. Exit code 3 if something would fail or be slow.
 
     \b
     Examples:
@@ -27,4 +27,4 @@ def doctor() -> None:
 
         findings = examination.run(Path())
         say(examination.told(findings))
-    sys.exit(ExitCode.SOME_ERRORS if any(not found.well for found in findings) else ExitCode.OK)
+    sys.exit(ExitCode.SOME_ERRORS if any(not finding.well for finding in findings) else ExitCode.OK)

@@ -1,4 +1,4 @@
-"""The command `equalize`: equalise a folder of images into PNG files."""
+"""The command `equalize`: write a folder of images as equalised PNG files."""
 
 import sys
 from pathlib import Path
@@ -36,14 +36,14 @@ def equalize(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Equalise a folder of images (CLAHE) into DST, as grey PNG files.
+    """Write a folder of images as equalised (CLAHE) grey PNG files.
 
     Every image in SRC, at any depth, is decoded to grey and equalised at its own size: the pixels
     that `shard` has before it resizes them. DST gets the same tree; .png is added to every name
-    (a.jpg becomes a.jpg.png), so that no two files get one name. DST/equalize.json, written last, says
-    what was done. Files that cannot be read are warned of by name; the exit code is then 3.
+    (a.jpg becomes a.jpg.png), so that all names differ. DST/equalize.json, written last, describes
+    the result. A warning names each file that cannot be read; the exit code is then 3.
 
-    The same command again makes what is missing, and what changed in SRC, and keeps the rest. It
+    The same command again writes missing files and those that changed in SRC, and keeps the rest. It
     also finishes a run that was killed.
 
     \b
@@ -51,7 +51,7 @@ def equalize(
       tumorbatch equalize data/raw data/processed
       tumorbatch equalize scans/ equalised/ --clahe-clip 4 --workers 2
     """
-    with session(quiet, "What is finished is kept: the same command does the rest."):
+    with session(quiet, "Finished files are kept; the same command continues."):
         from tumorbatch.preprocess import equalize_folder as stage
         from tumorbatch.preprocessing_config import Preprocessing
 

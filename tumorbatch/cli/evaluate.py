@@ -31,39 +31,43 @@ _ONLY_WITH = ("source", "patients", "allow_unmatched", "weights", "reuse", "yes"
     "rule",
     metavar="RULE",
     help="How to choose the threshold on validation: sensitivity=X (the largest specificity with at "
-    "least this sensitivity), specificity=X, youden, f1, or a number between 0 and 1.  [default: what "
-    "the bundle has; sensitivity=0.95 where it has none]",
+    "least this sensitivity), specificity=X, youden, f1, or a number between 0 and 1.  [default: the "
+    "bundle's own; sensitivity=0.95 if it has none]",
 )
 @click.option(
     "--freeze/--no-freeze",
     default=True,
     show_default=True,
-    help="Write a newly chosen threshold and temperature and the renewed card into the bundle.",
+    help="Write the newly chosen threshold and temperature and the new card into the bundle.",
 )
 @click.option(
     "--external",
     is_flag=True,
-    help="TFRECORDS is another set than the model was trained on, and you know that they share no "
-    "patient. All of its images are judged, but copies of those that the model was trained on; nothing "
-    "is chosen, and the bundle is left alone.",
+    help="TFRECORDS is another set than the model's own, and you know that they share no patient. All "
+    "images are used, except copies of the model's training images; nothing is chosen, and the bundle "
+    "is not changed.",
 )
 @click.option(
     "--trained-on",
     metavar="TFRECORDS",
     type=options.PATH,
-    help="With --external: the shard set that MODEL was trained on. Images of which it holds a copy or "
-    "near copy for training or validation are left out, and the baselines learn from it.  [default: "
-    "found among the tfrecords* folders here]",
+    help="With --external: the shard set that MODEL was trained on. Copies and near copies of its "
+    "training and validation images are left out, and the baselines learn from it.  [default: searched "
+    "among the tfrecords* folders here]",
 )
-@click.option("--replicates", type=int, default=2000, show_default=True, help="Of the bootstrap.")
+@click.option("--replicates", type=int, default=2000, show_default=True, help="Bootstrap replicates.")
 @click.option(
-    "--gallery", type=int, default=12, show_default=True, help="At most so many errors as pictures."
+    "--gallery",
+    type=int,
+    default=12,
+    show_default=True,
+    help="Largest number of errors shown as pictures.",
 )
 @click.option(
     "--protocols",
     is_flag=True,
-    help="Train MODEL's network anew under the other protocols too (leaky, grouped, held-out shapes), "
-    "and put the figures side by side.  [OUT: results/protocols/MODEL]",
+    help="Also train MODEL's network under the other protocols (leaky, grouped, held-out shapes), and "
+    "compare the metrics.  [OUT: results/protocols/MODEL]",
 )
 @click.option(
     "--src",
@@ -78,13 +82,13 @@ _ONLY_WITH = ("source", "patients", "allow_unmatched", "weights", "reuse", "yes"
 @click.option(
     "--weights",
     metavar="FILE",
-    help="With --protocols: the weights that MODEL's training started from.",
+    help="With --protocols: the weights from which MODEL's training started.",
 )
 @click.option(
     "--reuse",
     type=options.PATH,
     multiple=True,
-    help="With --protocols: a folder of bundles; those that are just what is missing are taken.",
+    help="With --protocols: a folder of bundles; one that is exactly a missing training is used.",
 )
 @options.batch_size
 @options.device
@@ -119,14 +123,14 @@ def evaluate(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Judge a model on the test split of its shard set: figures with intervals, and a report.
+    """Evaluate a model on the test split of its shard set, with intervals and a report.
 
-    MODEL is a bundle's folder, or its name under models/. Writes report.html, which opens without
-    network, metrics.json, predictions.parquet and the figures. Temperature and threshold are chosen
-    on the validation split alone and frozen in the bundle, where `infer` finds them.
+    MODEL is the folder of a bundle, or its name under models/. Writes report.html, which opens offline,
+    metrics.json, predictions.parquet and figures. Temperature and threshold are chosen on the
+    validation split alone and frozen in the bundle, where `infer` finds them.
 
-    With --protocols it says what the missing shard sets and trainings cost and asks before it makes
-    them; without a terminal, --yes is needed. What is finished is kept, and nothing is made twice.
+    With --protocols, prints the cost of the missing shard sets and trainings and asks before it starts;
+    without a terminal, --yes is needed. Finished parts are kept, and nothing is made twice.
 
     \b
     Examples:
@@ -136,9 +140,9 @@ def evaluate(
       tumorbatch evaluate cnn1 --protocols --yes
     """
     what = (
-        "What is finished is kept: the same command does the rest."
+        "Finished parts are kept; the same command continues."
         if protocols
-        else "Nothing was published: the same command starts again."
+        else "Nothing was published; run the same command again."
     )
     with session(quiet, what):
         from tumorbatch import bundle
@@ -179,11 +183,11 @@ def evaluate(
 
 
 def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:
-    """Raise `ConfigError` where an option was given that would be ignored."""
+    """Raise `ConfigError` if an option was given that would be ignored."""
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if parameter.name in names and given:
-            how = "goes without" if protocols else "needs"
+            how = "cannot be combined with" if protocols else "needs"
             raise ConfigError(f"{parameter.opts[0]} {how} --protocols.")
 
 
@@ -197,4 +201,4 @@ def _print_protocols(
         from tumorbatch.workflows.protocols import PAGE
 
         protocols_table(printable(model.resolve().name), protocols)
-        say(f"{printable(str(out / PAGE))} has the details.")
+        say(f"Open {printable(str(out / PAGE))}.")

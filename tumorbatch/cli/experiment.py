@@ -19,7 +19,7 @@ from tumorbatch.files import printable
 
 @click.group()
 def experiment() -> None:
-    """Ask the data a question: two arms that differ in one thing, repeated over seeds.
+    """Run an experiment: trainings in two arms that differ in one setting, over several seeds.
 
     \b
     Examples:
@@ -38,7 +38,7 @@ def experiment() -> None:
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Trainings in each arm, with the seeds --seed, --seed + 1, ...; fewer than three say little.",
+    help="Trainings in each arm, with the seeds --seed, --seed + 1, ...; three or more are useful.",
 )
 @click.option(
     "--split-by",
@@ -92,26 +92,26 @@ def clahe(
     quiet: bool,
     **schedule: Any,
 ) -> None:
-    """Does equalisation help? Trainings with CLAHE and without, on the same split, with the same seeds.
+    """Test whether equalisation helps: trainings with and without CLAHE, same split, same seeds.
 
-    Makes two shard sets of SRC (default data/raw), trains the network on each with several seeds, and
-    compares them on the test images. OUT gets report.html, difference.png and result.json: difference
-    of AUC, accuracy, sensitivity and specificity, with an interval that counts both the chance of the
-    seed and the chance of the images.
+    Writes two shard sets of SRC (default data/raw), trains the network on each with several seeds, and
+    compares them on the test images. OUT gets report.html, difference.png and result.json: the
+    differences of AUC, accuracy, sensitivity and specificity, with intervals that include the variation
+    between seeds and between images.
 
-    It says what that costs and asks before it starts; without a terminal, --yes is needed. Killed or
-    interrupted, the same command goes on: no shard set and no training is made twice.
+    Prints the cost and asks before it starts; without a terminal, --yes is needed. After a crash or an
+    interruption the same command continues: no shard set and no training is made twice.
 
     \b
     Examples:
       tumorbatch experiment clahe
       tumorbatch experiment clahe data/raw --arch mobilenetv2 --seeds 3 --yes
     """
-    with session(quiet, "What is finished is kept: the same command does the rest."):
+    with session(quiet, "Finished parts are kept; the same command continues."):
         from tumorbatch.preprocess.shard import Config as ShardConfig
         from tumorbatch.preprocessing_config import Preprocessing
         from tumorbatch.train.config import Config as TrainConfig
-        from tumorbatch.train.config import schedule as of
+        from tumorbatch.train.config import schedule as complete_schedule
         from tumorbatch.workflows import clahe_experiment as workflow
 
         config = workflow.Config(
@@ -127,18 +127,18 @@ def clahe(
             ),
             training=TrainConfig(
                 architecture=arch,
-                schedule=of(arch, weights, seed=seed, **schedule),
+                schedule=complete_schedule(arch, weights, seed=seed, **schedule),
                 weights=weights,
                 device=device,
                 overwrite=overwrite,
             ),
             seeds=seeds,
         )
-        found = workflow.run(src, out, config, asked(yes))
+        differences = workflow.run(src, out, config, asked(yes))
         if not quiet:
-            for one in found:
+            for one in differences:
                 say(one.sentence(workflow.FIRST, workflow.SECOND))
             if split_by == "file":
-                say("LEAKY: copies of test images were trained on; the figures are too good.")
-            say(f"{printable(str(out / workflow.PAGE))} has the details.")
+                say("LEAKY: the networks know copies of test images; the metrics are too good.")
+            say(f"Open {printable(str(out / workflow.PAGE))}.")
     sys.exit(ExitCode.OK)

@@ -1,4 +1,4 @@
-"""The command that looks at data: explore."""
+"""The command `explore`: describe a folder of images."""
 
 import sys
 from pathlib import Path
@@ -47,15 +47,15 @@ def explore(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Look at a folder of images before anything is made of it.
+    """Describe a folder of images: sizes, grey values, copies, and what files reveal.
 
     SRC (default data/raw) holds one folder for each class, as for `shard`. Writes explore.html, which
     opens offline, its figures as PNG files, and explore.json with every number: classes and splits,
     sizes and formats, grey values before and after CLAHE, whether the classes differ in brightness,
-    samples, duplicates, and what size and format alone give away of the class.
+    samples, copies, and how well size and format alone predict the class.
 
-    Files that cannot be read are listed; the exit code is then 3. Needs about as long as `shard`, and
-    hardly more memory for more images.
+    Files that cannot be read are listed; the exit code is then 3. The run takes about as long as
+    `shard`; the memory hardly grows with the number of images.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def explore(
       tumorbatch explore scans/ --out results/scans --class Healthy=controls --class Tumor=patients
       tumorbatch explore --tfrecords tfrecords-leaky --out results/leaky
     """
-    with session(quiet, "Nothing was published: the same command starts again."):
+    with session(quiet, "Nothing was published; run the same command again."):
         from tumorbatch.preprocess.explore import explore as stage
         from tumorbatch.preprocessing_config import Preprocessing
         from tumorbatch.shardset import DATASET

@@ -1,4 +1,4 @@
-"""The command `export`: write a bundle for other programs."""
+"""The command `export`: write a model bundle in a format of other programs."""
 
 from pathlib import Path
 
@@ -29,10 +29,11 @@ from tumorbatch.files import printable
 @options.overwrite
 @options.quiet
 def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: bool) -> None:
-    """Write the bundle MODEL for other programs.
+    """Write a model bundle in a format of other programs.
 
-    They need nothing of tumorbatch to load it. OUT.json beside it says what is inside and what is
-    not: the network takes grey images that are decoded, equalised and resized already.
+    MODEL is the folder of a bundle, or its name under models/. Other programs load the result without
+    tumorbatch. OUT.json beside it describes input and output: the network takes grey images that are
+    already decoded, equalised and resized.
 
     \b
     Examples:
@@ -47,4 +48,4 @@ def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: boo
         out = out or folder.with_name(f"{folder.name}.{kind}")
         exporting.run(folder, out, kind, overwrite)
         if not quiet:
-            say(f"{printable(str(out))}, and what it expects in {printable(out.name)}.json.")
+            say(f"Wrote {printable(str(out))}; {printable(out.name)}.json describes input and output.")

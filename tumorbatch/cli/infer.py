@@ -40,7 +40,7 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
     "--incremental",
     is_flag=True,
     help="Keep the rows of files whose size and time have not changed since OUT was written, and "
-    "compute the others.",
+    "compute only the others.",
 )
 @click.option("--hash", "content", is_flag=True, help="With --incremental: compare the content.")
 @click.option("--prune", is_flag=True, help="With --incremental: drop rows of files that are gone.")
@@ -108,14 +108,14 @@ def infer(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Predict every image in FOLDER, recursively, into the table OUT.
+    """Predict every image in FOLDER, recursively, and write the table OUT.
 
-    One row for every file (for every frame of DICOM and TIFF), sorted by path: status, label,
-    probability of Tumor, logit, size, sha256, and more. Files that cannot be read get a row with the
-    reason; the exit code is then 3. OUT appears when it is complete, and never half-written; OUT.json
-    beside it says what made it.
+    The table has one row for every file (for every frame of DICOM and TIFF), sorted by path: status,
+    label, probability of Tumor, logit, size, sha256, and more. Files that cannot be read get a row with
+    the reason; the exit code is then 3. OUT appears when it is complete, never half-written; OUT.json
+    beside it describes the run.
 
-    Killed or interrupted, the same command goes on where it was and gives the same table.
+    After a crash or an interruption the same command continues and gives the same table.
 
     \b
     Examples:
@@ -125,7 +125,7 @@ def infer(
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
     """
-    kept = "What is done is kept: the same command goes on."
+    kept = "The work so far is kept; the same command continues it."
     with session(quiet, kept, log_format):
         from tumorbatch.cli.prometheus import recorded
 

@@ -32,20 +32,20 @@ def main() -> None:
       tumorbatch shard                      images -> CLAHE -> splits -> tfrecords/
       tumorbatch train --arch cnn1          tfrecords/ -> models/cnn1/
       tumorbatch evaluate cnn1              models/cnn1/ -> results/cnn1/report.html
-      tumorbatch infer folder/ out.parquet  any folder -> one row a file
+      tumorbatch infer folder/ out.parquet  any folder -> one row per file
 
     \b
-    No images at hand? `tumorbatch sample data/raw` makes synthetic ones.
+    No images? `tumorbatch sample data/raw` creates synthetic ones.
 
     \b
     Exit codes:
-      0   done, every file read; or nothing new to do
-      2   wrong usage, or it does not fit what is already there
+      0   done, all files read; or nothing new to do
+      2   wrong usage, or settings that do not match the existing output
       3   done and published, but some files have error rows
       4   more errors than --max-error-rate, nothing published
       66  input missing, empty, unfinished or damaged
       73  output cannot be written
-      75  try again later: in use by another run, or interrupted
+      75  try again later: output in use by another run, or interrupted
       1   a bug, with a traceback
 
     Not a medical device; not for diagnosis.

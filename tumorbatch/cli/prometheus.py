@@ -45,7 +45,7 @@ class Metrics:
 
 @contextlib.contextmanager
 def recorded(path: Path | None) -> Iterator[Metrics]:
-    """Around a command's work: write its figures to `path` when it ends, however it ends.
+    """Write the metrics of the enclosed work to `path` when it ends, however it ends.
 
     Args:
         path: Ends in `.prom`; None: nothing is written.
@@ -82,14 +82,14 @@ def _write(path: Path | None, metrics: Metrics, code: ExitCode, started: float) 
 
 def _last_success(path: Path) -> float | None:
     try:
-        found = re.search(rf"^{_SUCCESS} (\S+)$", path.read_text(), re.MULTILINE)
-        return float(found[1]) if found else None
+        match = re.search(rf"^{_SUCCESS} (\S+)$", path.read_text(), re.MULTILINE)
+        return float(match[1]) if match else None
     except (OSError, ValueError):
         return None
 
 
 def render(metrics: Metrics, code: int, started: float, ended: float, success: float | None) -> str:
-    """The text exposition format, version 0.0.4: figures that are not known are left out."""
+    """Return the text exposition format, version 0.0.4; unknown metrics are left out."""
     predicted = sum(metrics.labels.values())
     values: dict[str, list[tuple[str, float | None]]] = {
         "last_run_timestamp_seconds": [("", ended)],
@@ -103,8 +103,8 @@ def render(metrics: Metrics, code: int, started: float, ended: float, success: f
         "build_info": [(f'{{version="{__version__}",model="{metrics.model_id}"}}', 1)],
     }
     lines = []
-    for name, of in values.items():
-        known = [(labels, value) for labels, value in of if value is not None]
+    for name, samples in values.items():
+        known = [(labels, value) for labels, value in samples if value is not None]
         if known:
             lines += [f"# HELP {_PREFIX}{name} {_HELP[name]}", f"# TYPE {_PREFIX}{name} gauge"]
             lines += [f"{_PREFIX}{name}{labels} {value:.15g}" for labels, value in known]

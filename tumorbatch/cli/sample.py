@@ -1,4 +1,4 @@
-"""The command `sample`: make a synthetic data set."""
+"""The command `sample`: write a synthetic data set."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from tumorbatch.cli.session import session
 
 @click.command()
 @click.argument("out", type=options.PATH)
-@click.option("--images", type=int, default=320, show_default=True, help="Readable images in all.")
+@click.option("--images", type=int, default=320, show_default=True, help="Number of readable images.")
 @options.seed
 @options.overwrite
 @options.quiet
 def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> None:
-    """Make a synthetic data set in OUT, to try the other commands on.
+    """Write a synthetic data set to OUT, to try the other commands.
 
-    Head phantoms with and without a lesion in OUT/Brain Tumor and OUT/Healthy: several sizes, JPEG,
-    PNG and TIFF, 8 and 16 bit, some exact and near duplicates, a few broken files. The same seed
-    gives the same files. Phantoms have no diagnostic value.
+    OUT/Brain Tumor and OUT/Healthy get head phantoms with and without a lesion: several sizes, JPEG,
+    PNG and TIFF, 8 and 16 bit, some identical and nearly identical copies, a few broken files. The
+    same seed gives the same files. Phantoms have no diagnostic value.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""One command's run as a good citizen of the shell: logging, signals, sentences, exit codes."""
+"""The frame of each command: logging, signals, error messages, exit codes."""
 
 import contextlib
 import datetime
@@ -20,12 +20,12 @@ LOG_FORMATS = ("text", "json")
 
 
 def _harmless(text: str) -> str:
-    """Names in it may hold what commands a terminal."""
+    """Escape control characters: a file name may contain terminal escape sequences."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 class _Formatter(logging.Formatter):
-    """Plain sentences on a terminal, time and level elsewhere."""
+    """Formats plain sentences for a terminal; adds the time elsewhere."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = _harmless(record.getMessage())
@@ -37,7 +37,7 @@ class _Formatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts (UTC), level, logger, message, and exit_code with the last one."""
+    """Formats one JSON object per line: ts (UTC), level, logger, message; exit_code in the last."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
@@ -60,7 +60,7 @@ def _set_up_logging(quiet: bool, log_format: str) -> None:
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def _tell(sentence: str, code: ExitCode, log_format: str) -> None:
+def _print_error(sentence: str, code: ExitCode, log_format: str) -> None:
     if log_format == "json":
         logging.getLogger("tumorbatch").error("%s", sentence, extra={"exit_code": code})
     else:
@@ -73,7 +73,7 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
 
     Args:
         quiet: Log warnings and errors only.
-        when_interrupted: What became of the work, for the sentence that a signal ends with.
+        when_interrupted: What happens to the work so far; printed after a signal.
         log_format: "text", or "json" for one object a line.
     """
     _set_up_logging(quiet, log_format)
@@ -85,12 +85,14 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
         lost = console.failure()
         if lost is not None:
             raise OutputError(
-                f"standard output could not be written: {lost.strerror}. All else was done; what was "
-                "to be printed is lost."
+                f"standard output could not be written: {lost.strerror}. All files were written; only "
+                "the printed text is lost."
             )
     except TumorBatchError as error:
-        _tell(f"Error: {error}", error.exit_code, log_format)
+        _print_error(f"Error: {error}", error.exit_code, log_format)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as interruption:
-        _tell(f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format)
+        _print_error(
+            f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format
+        )
         sys.exit(ExitCode.TRY_AGAIN)

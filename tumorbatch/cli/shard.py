@@ -1,4 +1,4 @@
-"""The command `shard`: make TFRecords from a folder of images."""
+"""The command `shard`: write a folder of images as TFRecords."""
 
 import sys
 from pathlib import Path
@@ -95,20 +95,20 @@ def shard(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Make TFRecords from a folder of images.
+    """Write a folder of images as TFRecords.
 
     SRC (default data/raw) holds one folder for each class, such as `Brain Tumor` and `Healthy`, with
     JPEG, PNG, TIFF, BMP, WebP and DICOM files at any depth. Each image is decoded to grey, equalised
     (CLAHE), resized, and written to OUT (default tfrecords): shards for train, validation and test, a
-    manifest with one row a file, good or bad, and dataset.json. Duplicates and near ones stay in one
-    split.
+    manifest with one row per file, good or bad, and dataset.json. Identical and nearly identical images
+    stay in one split.
 
-    A run that was killed goes on where it stopped when the same command is given again. Files that
-    cannot be read are listed in the manifest with a reason; the exit code is then 3.
+    After a crash, the same command continues where the run stopped. Files that cannot be read are
+    listed in the manifest with a reason; the exit code is then 3.
 
-    When SRC has changed since, the same command brings OUT up to date: it decodes what is new or
-    changed, drops what is gone, and leaves every group in its split. A new image that links groups of
-    two splits takes both to the first of train, validation, test.
+    After changes in SRC, the same command updates OUT: it decodes new and changed files, drops missing
+    ones, and leaves every group in its split. A new image that links groups of two splits moves both
+    to the first of train, validation, test.
 
     \b
     Examples:
@@ -117,7 +117,7 @@ def shard(
       tumorbatch shard scans/ tfrecords/ --class Healthy=controls --class Tumor=patients
       tumorbatch shard --split-by file data/raw tfrecords-leaky
     """
-    with session(quiet, "The work so far is kept: the same command goes on from there."):
+    with session(quiet, "The work so far is kept; the same command continues it."):
         from tumorbatch.preprocess import shard as stage
         from tumorbatch.preprocess.splits import Fractions
         from tumorbatch.preprocessing_config import Preprocessing

@@ -10,10 +10,12 @@ from tumorbatch.cli.session import session
 
 @click.command()
 @click.argument("file", type=options.PATH)
-@click.option("--rows", type=click.IntRange(min=0), default=20, show_default=True, help="At most.")
+@click.option(
+    "--rows", type=click.IntRange(min=0), default=20, show_default=True, help="Largest number of rows."
+)
 @click.option("--errors", is_flag=True, help="Only files without a prediction.")
 def show(file: Path, rows: int, errors: bool) -> None:
-    """Print a predictions table: what made it, and its first rows.
+    """Print the metadata and the first rows of a predictions table.
 
     \b
     Examples:

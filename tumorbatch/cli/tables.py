@@ -18,7 +18,7 @@ _ROOM = 125  # columns that a row a model takes
 
 
 def _two_lines(figure: Estimate, reported: float | None = None) -> str:
-    """Value, interval below it; the report's own figure beside the value."""
+    """Format a value with its interval below and the report's value beside it."""
     if figure.value is None:
         return "undefined"
     beside = "" if reported is None else f" | {reported:.2f}"
@@ -27,28 +27,28 @@ def _two_lines(figure: Estimate, reported: float | None = None) -> str:
     return f"{figure.value:.3f}{beside}\n{figure.low:.3f}-{figure.high:.3f}"
 
 
-def comparison_table(found: Comparison) -> None:
+def comparison_table(comparison: Comparison) -> None:
     """Print one table for each shard set, and its pairs of models, to standard output.
 
     A row a model where there is room for it; on narrow terminals a row a figure, so that no interval is
     cut off.
     """
     console = output(_WIDTH)
-    for dataset, of in groupby(found.rows, key=lambda row: row.judged.dataset):
-        rows = list(of)
+    for dataset, members in groupby(comparison.rows, key=lambda row: row.judged.dataset):
+        rows = list(members)
         console.print(escape(_title(rows)), style="bold")
         (_models if console.width >= _ROOM else _narrow_models)(console, rows)
-        _pairs(console, found, dataset)
-        for sentence in warnings(rows, found):
+        _pairs(console, comparison, dataset)
+        for sentence in warnings(rows, comparison):
             console.print(sentence, markup=False, style="bold")
     console.print(
         "With each figure its 95 % interval (Wilson; F1 and AUC: bootstrap over duplicate groups); "
         "behind |, the report's own, which has neither n nor interval and is of a random split.",
         markup=False,
     )
-    for name, why in found.missing.items():
+    for name, why in comparison.missing.items():
         console.print(f"NOT COMPARED: {name}: {why}", markup=False)
-    for names, why in found.alone.items():
+    for names, why in comparison.alone.items():
         console.print(f"WITHOUT BASELINES: {names}: {why}", markup=False)
 
 
@@ -79,7 +79,7 @@ def _narrow_models(console: Console, rows: list[Row]) -> None:
     table.add_column("n", justify="right")
     for row in rows:
         report = row.report or {}
-        shown = {**{FIGURES[key]: of for key, of in row.figures.items()},
+        shown = {**{FIGURES[key]: figure_of_row for key, figure_of_row in row.figures.items()},
                  "accuracy at 0.5": row.accuracy_at_half}  # fmt: skip
         own = {FIGURES[key]: f" | {value:.2f}" for key, value in report.items()}
         for number, (head, figure) in enumerate(shown.items()):
@@ -89,8 +89,8 @@ def _narrow_models(console: Console, rows: list[Row]) -> None:
     console.print(table)
 
 
-def _pairs(console: Console, found: Comparison, dataset: str) -> None:
-    pairs = [pair for pair in found.pairs if pair.dataset == dataset]
+def _pairs(console: Console, comparison: Comparison, dataset: str) -> None:
+    pairs = [pair for pair in comparison.pairs if pair.dataset == dataset]
     if not pairs:
         return
     if console.width < _ROOM:
@@ -115,10 +115,10 @@ def _pairs(console: Console, found: Comparison, dataset: str) -> None:
 
 def protocols_table(name: str, protocols: Protocols) -> None:
     """Print the model `name` and the baselines under every protocol, side by side."""
-    found = protocols.comparison
+    comparison = protocols.comparison
     console = output(_WIDTH)
-    for _, of in groupby(found.rows, key=lambda row: row.judged.dataset):
-        console.print(_title(list(of)), markup=False)
+    for _, rows_of_set in groupby(comparison.rows, key=lambda row: row.judged.dataset):
+        console.print(_title(list(rows_of_set)), markup=False)
     table = Table(title=f"{escape(name)}, side by side (95 % interval)", title_justify="left")
     table.add_column("figure")
     table.add_column("")
@@ -126,14 +126,16 @@ def protocols_table(name: str, protocols: Protocols) -> None:
     for words in PROTOCOLS.values() if wide else ("protocol", "figure"):
         table.add_column(words, justify="right" if wide or words == "figure" else "left")
     for figure, head in SIDE_BY_SIDE.items():
-        for number, (who, rows) in enumerate(by_name(found).items()):
-            cells = {PROTOCOLS[of]: figure_of(rows.get(of), figure) for of in PROTOCOLS}
-            told = {words: "" if cell is None else cell.text() for words, cell in cells.items()}
+        for number, (who, rows) in enumerate(by_name(comparison).items()):
+            cells = {
+                words: figure_of(rows.get(split_by), figure) for split_by, words in PROTOCOLS.items()
+            }
+            texts = {words: "" if cell is None else cell.text() for words, cell in cells.items()}
             first = "" if number else head
             if wide:
-                table.add_row(first, escape(who), *told.values())
+                table.add_row(first, escape(who), *texts.values())
                 continue
-            for at, (words, text) in enumerate(told.items()):
+            for at, (words, text) in enumerate(texts.items()):
                 table.add_row("" if at else first, "" if at else escape(who), words, text)
         table.add_section()
     console.print(table)
@@ -144,8 +146,8 @@ def protocols_table(name: str, protocols: Protocols) -> None:
                 f"accuracy at 0.5 {signed(drop.accuracy)}",
                 markup=False,
             )
-    for _, of in groupby(found.rows, key=lambda row: row.judged.dataset):
-        members = list(of)
-        for sentence in warnings(members, found):
+    for _, rows_of_set in groupby(comparison.rows, key=lambda row: row.judged.dataset):
+        members = list(rows_of_set)
+        for sentence in warnings(members, comparison):
             console.print(f"{PROTOCOLS[members[0].judged.split_by]}: {sentence}", markup=False)
-    console.print(summary(name, found), markup=False, style="bold")
+    console.print(summary(name, comparison), markup=False, style="bold")

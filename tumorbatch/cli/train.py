@@ -23,20 +23,20 @@ _EVERY = "all"
     "--arch",
     type=click.Choice([*ARCHITECTURES, _EVERY]),
     required=True,
-    help="The network to train; `all`: one after another, whatever happens to one of them.",
+    help="The network to train; `all`: one after another, also if one of them fails.",
 )
 @click.option(
     "--out",
     type=options.PATH,
-    help="Folder of the bundle.  [default: models/ARCH]  With --arch all or --seeds, the folder of the "
-    "bundles.  [default: models]",
+    help="Folder of the bundle; with --arch all or --seeds, folder of the bundles.  [default: "
+    "models/ARCH; models]",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Repeat with so many seeds, from --seed on, into ARCH-seed0, ARCH-seed1, ...",
+    help="Repeat with this many seeds, from --seed on, as ARCH-seed0, ARCH-seed1, ...",
 )
 @options.weights
 @options.epochs
@@ -45,81 +45,103 @@ _EVERY = "all"
 @click.option(
     "--rate",
     type=click.Choice(RATES),
-    help="The learning rate's course: `cosine` falls to 0 over all epochs, `plateau` to a third where "
+    help="Learning rate schedule: `cosine` falls to 0 over all epochs, `plateau` falls to a third when "
     "half the patience has passed.  [default: constant]",
 )
 @click.option(
     "--finetune-epochs",
     type=int,
-    help="With pretrained weights: at most so many more with the convolutions trained too; 0: none.  "
+    help="With pretrained weights: largest number of further epochs that train the convolutions too.  "
     "[default: 20 for resnet50 and densenet121, 0 for mobilenetv2]",
 )
-@click.option("--finetune-learning-rate", type=float, help="Of these epochs.  [default: 1e-5]")
+@click.option(
+    "--finetune-learning-rate", type=float, help="Learning rate of these epochs.  [default: 1e-5]"
+)
 @click.option(
     "--finetune-batch-norm",
     is_flag=True,
     default=None,
-    help="Train the base's batch normalisation too; it stays as in inference otherwise.",
+    help="Train the base's batch normalisation too; otherwise it works as in inference.",
 )
-@click.option("--weight-decay", type=float, help="AdamW's, of kernels only.  [default: 0.05]")
 @click.option(
-    "--dropout", type=float, help="Of the last features, beside the network's own.  [default: 0]"
+    "--weight-decay", type=float, help="AdamW's weight decay, for kernels only.  [default: 0.05]"
 )
-@click.option("--label-smoothing", type=float, help="Moves the labels to the middle.  [default: 0]")
+@click.option(
+    "--dropout",
+    type=float,
+    help="Dropout of the last features, in addition to the network's own.  [default: 0]",
+)
+@click.option("--label-smoothing", type=float, help="Label smoothing, 0 to 1.  [default: 0]")
 @click.option(
     "--class-weights",
     type=click.Choice(CLASS_WEIGHTS),
-    help="`balanced`: both classes weigh the same in the loss.  [default: none]",
+    help="`balanced`: both classes have the same weight in the loss.  [default: none]",
 )
 @click.option("--shear", type=float, default=0.2, show_default=True, help="Largest shear (tangent).")
-@click.option("--zoom", type=float, default=0.2, show_default=True, help="Largest zoom, relative.")
+@click.option("--zoom", type=float, default=0.2, show_default=True, help="Largest relative zoom.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the images.")
-@click.option("--rotation", type=float, default=0.0, show_default=True, help="Largest turn, degrees.")
-@click.option("--shift", type=float, default=0.0, show_default=True, help="Largest move, of the side.")
 @click.option(
-    "--contrast", type=float, default=0.0, show_default=True, help="Largest change, relative."
+    "--rotation", type=float, default=0.0, show_default=True, help="Largest rotation, degrees."
 )
-@click.option("--brightness", type=float, default=0.0, show_default=True, help="Largest, of white.")
-@click.option("--augment/--no-augment", default=True, show_default=True, help="All of these, or none.")
+@click.option(
+    "--shift", type=float, default=0.0, show_default=True, help="Largest shift, as a share of the side."
+)
+@click.option(
+    "--contrast",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Largest relative change of contrast.",
+)
+@click.option(
+    "--brightness",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Largest change of brightness, as a share of white.",
+)
+@click.option(
+    "--augment/--no-augment", default=True, show_default=True, help="Apply these random changes."
+)
 @click.option(
     "--feed",
     type=click.Choice(FEEDS),
     default="auto",
     show_default=True,
-    help="Images in memory, shuffled as a whole; or shards read anew each epoch, for sets larger than "
-    "the memory; `auto`: in memory where they fit.",
+    help="`ram`: images in memory, shuffled as a whole; `stream`: shards read in each epoch, for sets "
+    "larger than the memory; `auto`: `ram` if they fit.",
 )
 @click.option(
     "--gpus",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="GPUs of this machine that share each batch; XLA is off with more than one.",
+    help="Number of GPUs of this machine that share each batch; XLA is off with more than one.",
 )
 @click.option(
     "--onednn",
     type=click.Choice(SWITCHES),
     default="auto",
     show_default=True,
-    help="Intel's kernels on the CPU; `auto`: on, unless TF_ENABLE_ONEDNN_OPTS says otherwise.",
+    help="Intel's kernels on the CPU; `auto`: on, unless TF_ENABLE_ONEDNN_OPTS is set.",
 )
 @click.option(
     "--steps-per-execution",
     type=click.IntRange(min=1),
-    help="Steps between two returns to Python; a checkpoint waits for so many.  [default: 8 on a GPU, "
-    "1 on a CPU]",
+    help="Steps between two returns to Python; checkpoints and signals wait for them.  [default: 8 on "
+    "a GPU, 1 on a CPU]",
 )
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="The same bits each time, on one machine and set of versions; slower.",
+    help="Give the same bits each time, on one machine with the same versions; slower.",
 )
 @click.option(
     "--checkpoint-minutes",
     type=click.FloatRange(0, min_open=True),
     default=5.0,
     show_default=True,
-    help="Time between checkpoints inside an epoch. Each epoch's end and each signal make one too.",
+    help="Time between checkpoints inside an epoch; the end of each epoch and a signal write one too.",
 )
 @click.option(
     "--tensorboard", type=options.PATH, help="Write TensorBoard's event files to this folder."
@@ -164,12 +186,12 @@ def train(
 ) -> None:
     """Train a network on TFRecords.
 
-    Reads the shards in TFRECORDS (default tfrecords), trains until the validation AUC stops
-    rising, keeps the best weights, and writes a model bundle: weights, model.json, history and
-    curves, metrics on validation and test, and a model card.
+    Reads the shards in TFRECORDS (default tfrecords), trains until the validation AUC stops rising,
+    keeps the best weights, and writes a model bundle: weights, model.json, history and curves, metrics
+    on validation and test, and a model card.
 
-    A training that was killed or interrupted goes on where its last checkpoint stands when the same
-    command is given again; with --deterministic it ends with the very bits of one that was not.
+    After a crash or an interruption, the same command continues from the last checkpoint; with
+    --deterministic the result is identical, bit for bit, to that of an undisturbed training.
 
     \b
     Examples:
@@ -178,22 +200,24 @@ def train(
       tumorbatch train --arch all --weights none --seeds 3
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
-    with session(quiet, "Nothing was published: the same command goes on from the checkpoint."):
+    with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
         from tumorbatch.cli.summaries import series_report, train_report
         from tumorbatch.train import training
         from tumorbatch.train.config import Augmentation, Config
-        from tumorbatch.train.config import schedule as of
+        from tumorbatch.train.config import schedule as complete_schedule
         from tumorbatch.workflows import train_many
 
         augmentation = Augmentation(shear, zoom, flip, rotation, shift, contrast, brightness)
 
         def config(name: str, number: int) -> Config:
-            # With `all`, what concerns pretrained networks is not said to the others.
+            # With `all`, options for pretrained networks are not passed to the others.
             to_all = arch != _EVERY or name in PRETRAINED
-            told = {key: value for key, value in schedule.items() if to_all or "finetune" not in key}
+            options_of_network = {
+                key: value for key, value in schedule.items() if to_all or "finetune" not in key
+            }
             return Config(
                 architecture=name,
-                schedule=of(name, weights, seed=number, **given(**told)),
+                schedule=complete_schedule(name, weights, seed=number, **given(**options_of_network)),
                 augmentation=augmentation if augment else None,
                 weights=weights if to_all else None,
                 feed=feed,

@@ -15,13 +15,12 @@ from tumorbatch.errors import ExitCode
 @click.argument("table", metavar="[TFRECORDS | TABLE]", type=options.PATH, default=Path("tfrecords"))
 @options.quiet
 def verify(table: Path, quiet: bool) -> None:
-    """Check that a shard set, or a table of predictions, is still what was written.
+    """Check that a shard set or a predictions table is still what was written.
 
     Reads everything in TFRECORDS (default tfrecords) and changes nothing: size, sha256, checksums and
     number of the records of each shard, each record against its row of the manifest, the counts, and
-    the proof that no image lies in two splits. Of a table: page checksums, sha256, columns, order,
-    and counts. Every problem is told with the file that has it and what to do about it; the exit code
-    is then 66.
+    the proof that no image is in two splits. In a table it checks page checksums, sha256, columns,
+    order and counts. Every problem is printed with its file and a remedy; the exit code is then 66.
 
     \b
     Examples:
@@ -29,7 +28,7 @@ def verify(table: Path, quiet: bool) -> None:
       tumorbatch verify /archive/tfrecords --quiet && tumorbatch train --arch cnn1 /archive/tfrecords
       tumorbatch verify out.parquet
     """
-    with session(quiet, "Nothing was changed: the same command starts again."):
+    with session(quiet, "Nothing was changed; run the same command again."):
         from tumorbatch.cli.summaries import table_report, verify_report
 
         if table.is_file() or (table / "_SUCCESS").exists():

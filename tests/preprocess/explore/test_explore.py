@@ -515,7 +515,7 @@ def test_the_command_prints_what_matters_and_exits_3(
     code, output = invoke("explore", "--workers", 1)
     assert code == ExitCode.SOME_ERRORS
     assert "Found 101 files: 48 Healthy, 48 Tumor; rejected:" in output
-    assert "Height, width and format alone tell the class of" in output
+    assert "Height, width and format alone predict the class of" in output
     assert "Open results/explore/explore.html" in output
     assert read(tmp_path / "results" / "explore")["splits"]["folder"] == "tfrecords"
     code, output = invoke("explore", "--quiet", "--seed", 1)
