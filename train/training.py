@@ -188,8 +188,10 @@ def _train(
     }
     calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
     shapes = shardset.shapes(tfrecords, dataset, "train")
-    made = _publish(out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes)
-    return made, metrics, fitted
+    trained = _publish(
+        out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes
+    )
+    return trained, metrics, fitted
 
 
 def _summary(

@@ -58,7 +58,7 @@ def compare(precision: str, xla: bool) -> str | None:
 
 
 def _step(precision: str, xla: bool) -> tuple[float, NDArray[np.float32]]:
-    """Return the loss and all gradients, in one row, of a convolution, a pooling and a dense layer."""
+    """Return the loss and all gradients, in a row, of a convolution, a pooling and a dense layer."""
     import keras
     import tensorflow as tf
     from keras import layers

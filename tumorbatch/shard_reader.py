@@ -116,7 +116,7 @@ def damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> Inpu
 
 
 def damaged_shard(folder: Path, dataset: Dataset, split: str) -> InputError | None:
-    """Return what is wrong with the first damaged shard of a split; None where all are whole.
+    """Return the error of the first damaged shard of a split; None if all are intact.
 
     Raises:
         TryAgainError: Another run has replaced the set since `dataset` was read.

@@ -271,7 +271,7 @@ def refuse_replaced(folder: Path, dataset: Dataset) -> None:
 
 
 def shapes(folder: Path, dataset: Dataset, split: str) -> list[str]:
-    """Return every "WIDTHxHEIGHT" that an image of the split had before it was resized, sorted.
+    """Return every "WIDTHxHEIGHT" that an image of the split had before resizing, sorted.
 
     Raises:
         InputError: The manifest is missing or damaged.
@@ -333,7 +333,7 @@ def open_manifest(folder: Path, dataset: Dataset) -> Iterator[BinaryIO]:
 
 
 def manifest(folder: Path, dataset: Dataset, *columns: str) -> "pa.Table":
-    """Return columns of a shard set's manifest, a row a file; a flipped bit in them is an error.
+    """Read columns of a shard set's manifest, one row per file; a flipped bit is an error.
 
     Raises:
         InputError: It is missing or damaged.
