@@ -286,7 +286,7 @@ def imports() -> list[Import]:
     ]
     # It does see those inside functions and those for type checkers.
     assert Import("tumorbatch.cli.train", "tumorbatch.train.training", False) in found
-    assert Import("tumorbatch.cli.summaries", "tumorbatch.train.training", True) in found
+    assert Import("tumorbatch.cli.model_summaries", "tumorbatch.train.training", True) in found
     return found
 
 

@@ -171,7 +171,7 @@ def evaluate(
             result = workflow.run(folder, tfrecords, out, how, asked(yes))
             _print_protocols(folder, out, result, as_json, quiet)
             return
-        from tumorbatch.cli.summaries import evaluation_report
+        from tumorbatch.cli.model_summaries import evaluation_report
         from tumorbatch.workflows import evaluate as evaluation
 
         out = out or Path("results") / folder.resolve().name

@@ -161,7 +161,7 @@ def infer(
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second
             metrics.code = ExitCode.SOME_ERRORS if report.errors else ExitCode.OK
-        from tumorbatch.cli.summaries import infer_json, infer_report
+        from tumorbatch.cli.table_summaries import infer_json, infer_report
 
         if as_json:
             say(infer_json(report, Path(out)))

@@ -23,6 +23,6 @@ def show(file: Path, rows: int, errors: bool) -> None:
       tumorbatch show out.parquet --errors --rows 100
     """
     with session(False, ""):
-        from tumorbatch.cli.summaries import predictions_table
+        from tumorbatch.cli.table_summaries import predictions_table
 
         predictions_table(file, rows, errors)

@@ -201,7 +201,7 @@ def train(
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
     with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
-        from tumorbatch.cli.summaries import series_report, train_report
+        from tumorbatch.cli.model_summaries import series_report, train_report
         from tumorbatch.train import training
         from tumorbatch.train.config import Augmentation, Config
         from tumorbatch.train.config import schedule as complete_schedule

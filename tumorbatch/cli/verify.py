@@ -29,7 +29,8 @@ def verify(table: Path, quiet: bool) -> None:
       tumorbatch verify out.parquet
     """
     with session(quiet, "Nothing was changed; run the same command again."):
-        from tumorbatch.cli.summaries import table_report, verify_report
+        from tumorbatch.cli.summaries import verify_report
+        from tumorbatch.cli.table_summaries import table_report
 
         if table.is_file() or (table / "_SUCCESS").exists():
             from tumorbatch.infer import verify as check

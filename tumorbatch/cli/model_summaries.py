@@ -1,0 +1,132 @@
+"""The text that `train` and `evaluate` print at their end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorbatch.cli.summaries import shown_path
+from tumorbatch.statistics.intervals import Estimate
+
+if TYPE_CHECKING:
+    from tumorbatch.bundle import Bundle
+    from tumorbatch.evaluation.config import Report as EvaluationReport
+    from tumorbatch.train import training as train_stage
+    from tumorbatch.workflows.train_many import Outcome
+
+
+def train_report(report: "train_stage.Report", out: Path, tfrecords: Path) -> str:
+    """Summarise validation and test metrics with intervals, speed, and the next commands."""
+    lines = []
+    if report.unchanged:
+        lines.append(f"{shown_path(out)} is up to date: nothing to do.")
+    lines += _splits(report.metrics)
+    lines += _choices(report.bundle, report.metrics)
+    if report.leaky:
+        lines.append(
+            "LEAKY: the network was trained on copies of test images; these metrics are too good."
+        )
+    if report.fitted is not None:
+        lines.append(f"{report.epochs} epochs in {report.seconds:.0f} s: {report.fitted.describe()}.")
+    lines.append(f"Model {report.bundle.model_id} in {shown_path(out)}.")
+    usual = out.parent == Path("models")
+    name, model = (out.name, "") if usual else (shown_path(out), f" --model {shown_path(out)}")
+    shards = "" if tfrecords == Path("tfrecords") else f" {shown_path(tfrecords)}"
+    lines.append(f"Next: compare with simple baselines: tumorbatch evaluate {name}{shards}")
+    lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
+    return "\n".join(lines)
+
+
+def _splits(metrics: dict[str, Any]) -> list[str]:
+    """Return the metrics of validation and test side by side, as lines."""
+    heads = [f"{split}, n = {values['n']:,}" for split, values in metrics.items()]
+    lines = [f"{'':14}{heads[0]:24}  {heads[1]}"]
+    for name in ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc"):
+        cells = [_figure(values["figures"][name]) for values in metrics.values()]
+        lines.append(f"{name:14}{cells[0]:24}  {cells[1]}")
+    of_each = "; ".join(
+        f"{split} {values['healthy']:,} and {values['tumor']:,}" for split, values in metrics.items()
+    )
+    lines.append(f"In brackets: 95 % intervals. Healthy and Tumor images: {of_each}.")
+    return lines
+
+
+def _choices(bundle: "Bundle", metrics: dict[str, Any]) -> list[str]:
+    """Return what the metrics depend on, and the accuracy at a threshold of 0.5, as lines."""
+    lines = [f"Threshold {bundle.threshold:g}, temperature {bundle.temperature:g}."]
+    if bundle.calibration:
+        note = bundle.calibration["threshold"]["note"]
+        lines = [f"Threshold {bundle.threshold:g}, temperature {bundle.temperature:g}. {note}"]
+        at = metrics["test"]["at_0.5"]["figures"]["accuracy"]
+        lines.append(
+            f"At threshold 0.5 the test accuracy is {at['value']:.3f} "
+            f"({at['low']:.3f} to {at['high']:.3f}, n = {at['n']})."
+        )
+    return lines
+
+
+def series_report(outcomes: "list[Outcome]") -> str:
+    """Summarise each training in one line: its metrics, or why it failed."""
+    lines = [f"{'':20}{'n':>6}  {'test accuracy (95 %)':24}  validation AUC (95 %)"]
+    for outcome in outcomes:
+        result = outcome.result
+        if isinstance(result, Exception):
+            lines.append(f"{outcome.name:20}  FAILED: {result}")
+            continue
+        validation, test = (result.metrics[split] for split in ("validation", "test"))
+        accuracy, auc = _figure(test["figures"]["accuracy"]), _figure(validation["figures"]["auc"])
+        lines.append(f"{outcome.name:20}{test['n']:>6}  {accuracy:24}  {auc}")
+    return "\n".join(lines)
+
+
+_PROTOCOLS = {
+    "leaky": "LEAKY, the model was trained on copies of test images",
+    "group": "grouped, the model was not trained on copies of test images",
+    "shape": "held-out shapes, the model was not trained on any image size of the test split",
+    "external": "external set",
+}
+
+
+def evaluation_report(report: "EvaluationReport", out: Path) -> str:
+    """Summarise the test metrics with n and intervals, what was frozen, and where the report is."""
+    model, test = report.metrics["model"], report.metrics["test"]
+    leaky = report.metrics["protocol"] == "leaky"
+    lines = [
+        f"{model['name']} on {test['n']:,} test images in {test['groups']:,} groups of copies, "
+        f"protocol: {_PROTOCOLS[report.metrics['protocol']]}",
+        f"{'':18}{'n':>6}  {'at threshold ' + format(model['threshold'], 'g'):24}{'n':>6}  "
+        "at threshold 0.5",
+    ]
+    for name in (
+        "accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "average_precision",
+        "brier", "log_loss", "ece",
+    ):  # fmt: skip
+        chosen, plain = (_figure(values["figures"][name]) for values in (test, test["at_0.5"]))
+        n, plain_n = (values["figures"][name]["n"] for values in (test, test["at_0.5"]))
+        lines.append(f"{name:18}{n:>6}  {chosen:24}{plain_n:>6}  {plain}")
+    lines.append("In brackets: 95 % intervals.")
+    if leaky:
+        lines.append("LEAKY: these metrics are too good; expect less on new images.")
+    if "overlap" in report.metrics:
+        lines.append(_overlap(report.metrics["overlap"]))
+    if report.metrics["verdict"]:
+        lines.append(report.metrics["verdict"])
+        lines.append(report.metrics["beyond_metadata"])
+    how = "frozen in the bundle" if model["frozen"] else "NOT frozen; `infer` does not use them"
+    lines.append(
+        f"Threshold {model['threshold']:g} and temperature {model['temperature']:g} are {how}; "
+        f"model {model['model_id']}."
+    )
+    lines.append(f"{report.seconds:.1f} s. Open {shown_path(out / 'report.html')}")
+    return "\n".join(lines)
+
+
+def _overlap(overlap: dict[str, Any] | None) -> str:
+    if overlap is None:
+        return (
+            "The model's own shard set was not given (--trained-on): these images may include "
+            "copies of its training images."
+        )
+    return f"Left out, because the model knows a copy: {overlap['left_out']:,} images."
+
+
+def _figure(value: dict[str, Any]) -> str:
+    return Estimate.from_dict(value).text()

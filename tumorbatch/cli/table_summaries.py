@@ -1,0 +1,133 @@
+"""The text about a table of predictions: `infer`, `verify`, `show`."""
+
+import dataclasses
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorbatch.cli.summaries import litter_line, rejected_files, shown_path
+from tumorbatch.errors import InputError
+from tumorbatch.files import counted, visible
+from tumorbatch.status import Status
+
+if TYPE_CHECKING:
+    from tumorbatch.infer.config import Report as InferReport
+    from tumorbatch.infer.verify import Report as TableReport
+
+
+def infer_report(report: "InferReport", out: Path) -> str:
+    """Summarise files, labels, errors by reason, kept rows, speed and its bottleneck."""
+    labels = ", ".join(f"{count:,} {name}" for name, count in report.labels.items())
+    lines = [
+        f"{report.files:,} files: {report.files - report.errors:,} predicted ({labels}); "
+        f"errors: {rejected_files(report.statuses)}."
+    ]
+    if report.rows != report.files:
+        lines.append(f"{report.rows:,} rows: one for each frame or page.")
+    lines += _not_computed(report)
+    if report.unchanged:
+        lines.append(f"Nothing new: {shown_path(out)} was not changed.")
+        return "\n".join(lines)
+    lines += _speed(report)
+    lines.append(
+        f"{shown_path(out)}: {report.rows:,} rows, {report.bytes:,} bytes, model {report.model_id}."
+    )
+    lines.append(f"Next: tumorbatch show {shown_path(out)}")
+    return "\n".join(lines)
+
+
+def _not_computed(report: "InferReport") -> list[str]:
+    lines = []
+    if report.kept:
+        lines.append(f"Kept the rows of {counted(report.kept, 'unchanged file')}.")
+    if report.absent:
+        lines.append(f"Kept the rows of {counted(report.absent, 'file')} that no longer exist.")
+    if report.young:
+        lines.append(f"Left {counted(report.young, 'file')} to the next run: changed too recently.")
+    if report.future:
+        lines.append(f"Predicted {counted(report.future, 'file')} although the time is in the future.")
+    if report.others:
+        lines.append(f"Skipped {counted(report.others, 'file')} (not an image, or excluded).")
+    return lines + litter_line(report.litter)
+
+
+_JUDGED_FROM = 3.0  # seconds of work; in shorter runs, starting the workers takes most of the time
+
+
+def _speed(report: "InferReport") -> list[str]:
+    times = report.timings
+    if not report.computed or not times.processing:
+        return []
+    working = max(1e-9, times.processing - times.loading)
+    bound = {
+        "decoding": "decoding is the bottleneck (more --workers or cores would help)",
+        "model": "the model is the bottleneck (a GPU or a smaller network would help)",
+        "neither": "both share the cores",
+    }[times.bound()]
+    return [
+        f"{times.processing:.1f} s, {report.computed / times.processing:,.0f} images/s "
+        f"({report.seconds:.1f} s in total, {times.loading:.1f} s of it to load TensorFlow).",
+        f"Decoding {times.decoding:.1f} s of worker time; model {times.model:.1f} s "
+        f"({times.model / working:.0%} of the time), waiting for images {times.waiting / working:.0%}"
+        + (f": {bound}." if working > _JUDGED_FROM else "."),
+    ]
+
+
+def infer_json(report: "InferReport", out: Path) -> str:
+    """Return the receipt of `infer` as one line of JSON."""
+    value = dataclasses.asdict(report)
+    value["timings"] = {name: round(seconds, 3) for name, seconds in value["timings"].items()}
+    value["seconds"] = round(report.seconds, 3)
+    more = {"out": shown_path(out), "errors": report.errors, "bound": report.timings.bound()}
+    return json.dumps({**value, **more}, ensure_ascii=False)
+
+
+def table_report(report: "TableReport", table: Path) -> str:
+    """Summarise what was read of a predictions table, and whether it is intact."""
+    read = f"{report.rows:,} rows in {report.files} files, {report.bytes / 1e6:,.1f} MB"
+    if report.problems:
+        return f"{shown_path(table)} is damaged: {counted(len(report.problems), 'problem')} ({read})."
+    return f"{shown_path(table)} is intact ({read})."
+
+
+def predictions_table(file: Path, rows: int, errors: bool) -> None:
+    """Print a predictions file's metadata and first rows to standard output.
+
+    Raises:
+        InputError: There is no readable predictions file.
+    """
+    from rich.table import Table
+
+    from tumorbatch.cli.console import output
+    from tumorbatch.infer.predictions import iterate_rows, read_metadata
+
+    metadata = read_metadata(file)
+    if "model_id" not in metadata:
+        raise InputError(f"{shown_path(file)} is not a predictions file of tumorbatch.")
+    console = output(120)
+    for name in ("model_id", "threshold", "statuses", "labels", "finished"):
+        console.print(f"{name}: {metadata[name]}", markup=False, highlight=False)
+    table = Table("path", "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")
+    selected = (row for row in iterate_rows(file) if not errors or row["status"] != Status.OK)
+    for row in islice(selected, rows):
+        table.add_row(*_cells(row))
+    console.print(table)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    from rich.markup import escape
+
+    probability, width = row["prob_tumor"], row["width"]
+    cells = [
+        row["path"],
+        str(row.get("frame", "")),
+        row["status"],
+        row["label"],
+        None if probability is None else f"{probability:.4f}",
+        None if width is None else f"{width}x{row['height']}",
+        row["format"],
+        row["flags"],
+        row["error"],
+    ]
+    return [escape(visible(cell or "")) for cell in cells]
