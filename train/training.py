@@ -179,12 +179,12 @@ def _train(
     # From disk, whatever the feed: shard by shard, in the manifest's order.
     scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}
     validation = scored["validation"]
-    temperature, threshold = calibrate(validation.logits, validation.labels, Rule.parse(DEFAULT_RULE))
+    temperature, threshold = calibrate(validation.scores, validation.labels, Rule.parse(DEFAULT_RULE))
     log.info("temperature %g: %s", temperature.value, temperature.note)
     log.info("threshold %g: %s", threshold.value, threshold.note)
     metrics = {
-        name: split_metrics(split, threshold.value, temperature.value).values
-        for name, split in scored.items()
+        name: split_metrics(answers.at(threshold.value, temperature.value))
+        for name, answers in scored.items()
     }
     calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
     shapes = shardset.shapes(tfrecords, dataset, "train")

@@ -52,7 +52,8 @@ def _rows(folder: Path, name: str = "models.csv") -> list[dict[str, str]]:
 def _predictions(folder: Path, name: str) -> dict[str, np.ndarray[Any, Any]]:
     table = pq.read_table(folder / "results" / name / "predictions.parquet")
     rows = [row for row in table.to_pylist() if row["split"] == "test"]
-    return {key: np.array([row[key] for row in rows]) for key in ("label", "logit", "called", "prob")}
+    keys = ("label", "logit", "called", "prob", "group")
+    return {key: np.array([row[key] for row in rows]) for key in keys}
 
 
 def test_each_model_has_the_figures_of_its_predictions(trained: Path) -> None:
@@ -70,6 +71,10 @@ def test_each_model_has_the_figures_of_its_predictions(trained: Path) -> None:
         of = bundle.load(trained / "models" / name)
         assert (row["model_id"], float(row["threshold"])) == (of.model_id, of.threshold)
         assert int(row["test_images"]) == len(found["label"])
+        _, group, size = np.unique(found["group"], return_inverse=True, return_counts=True)
+        once = accuracy_score(found["label"], found["called"], sample_weight=1 / size[group])
+        assert float(row["accuracy_per_group"]) == pytest.approx(once, abs=1e-6)
+        assert int(row["accuracy_per_group_n"]) == int(row["test_groups"]) == len(size)
     assert float(rows["cnn2"]["report_accuracy"]) == 0.87
 
 
@@ -235,14 +240,14 @@ def test_no_interval_is_cut_off_on_a_narrow_terminal(
     columns: int, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tumorbatch.cli import tables
-    from tumorbatch.evaluation import compare, judged
+    from tumorbatch.evaluation import compare, results
 
     monkeypatch.setattr(tables, "_WIDTH", columns)
-    one = judged.of_model("cnn1", bundle.load(work / "models/cnn1"), work / "results/cnn1")
-    found = compare.compare([one], {}, replicates=100)
+    one = results.read_answers("cnn1", bundle.load(work / "models/cnn1"), work / "results/cnn1")
+    found = compare.compare_models([one], {}, replicates=100)
     tables.comparison_table(found)
     output = capsys.readouterr().out
-    for figure in found.rows[0].figures.values():
+    for figure in found.rows[0].per_group.values():
         ends = [f"{end:.3f}" for end in (figure.value, figure.low, figure.high) if end is not None]
         assert all(end in output for end in ends)
     assert "\N{HORIZONTAL ELLIPSIS}" not in output
@@ -319,8 +324,8 @@ def _bundles(folder: Path) -> dict[str, int]:
 
 def test_every_protocol_has_the_same_training_and_its_baselines(protocols: Path) -> None:
     rows = _protocol_rows(protocols)
-    assert [row["split_by"] for row in rows] == [
-        split_by for split_by in ("file", "group", "shape") for _ in range(4)
+    assert [row["protocol_key"] for row in rows] == [
+        key for key in ("leaky", "group", "shape") for _ in range(4)
     ]
     assert [row["name"] for row in rows[:4]] == [
         "majority",
@@ -348,7 +353,8 @@ def test_the_page_names_each_protocol_in_words(protocols: Path) -> None:
         assert words in html
     assert "copies and near copies of test images were trained on" in html
     for row in _protocol_rows(protocols):
-        assert Estimate.from_dict(row["figures"]["auc"]).text() in html
+        for of in (row, row["per_group"]):
+            assert Estimate.from_dict(of["figures"]["auc"]).text() in html
     assert (folder / "protocols.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "protocols.csv").read_text().splitlines()) == 13
 

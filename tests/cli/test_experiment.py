@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
-from tumorbatch.evaluation.experiment import answered
+from tumorbatch.evaluation.experiment import answer
 from tumorbatch.preprocess.shard import Config as ShardConfig
 
 SHORT = ("--size", 32, "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--workers", 2)
@@ -88,13 +88,14 @@ def test_the_result_is_that_of_the_bundles(done: Path) -> None:
     per_seed = result["figures"]["auc"]["per_seed"]
     for of in per_seed:
         for arm, side in (("clahe", "first"), ("plain", "second")):
-            trained, test = answered(
+            answers = answer(
                 done / "models" / f"{arm}-seed{of['seed']}", done / f"tfrecords-{arm}", "cpu"
             )
-            auc = roc_auc_score(test.labels, trained.scores)
+            auc = roc_auc_score(answers.labels, answers.scores)
             assert of[side]["value"] == pytest.approx(auc, abs=1e-9)
-            assert of[side]["n"] == test.n
+            assert of[side]["n"] == answers.images.n
         assert of["difference"]["value"] == pytest.approx(of["first"]["value"] - of["second"]["value"])
+    assert result["figures_per_group"]["auc"]["per_seed"][0]["first"]["n"] == result["groups_in_test"]
     overall = result["figures"]["auc"]["difference"]
     assert overall["mean"] == pytest.approx(sum(of["difference"]["value"] for of in per_seed) / 2)
     assert overall["low"] < overall["mean"] < overall["high"]

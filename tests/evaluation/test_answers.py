@@ -1,4 +1,4 @@
-"""A scored split: each image with its own manifest row, whatever the order of the shards."""
+"""Answers on a split: each image with its own manifest row, whatever the order of the shards."""
 
 import shutil
 from pathlib import Path
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from tests.answers import answers
 from tumorbatch import shardset, tfrecord
 from tumorbatch.errors import InputError
 from tumorbatch.evaluation.answers import read_images, score_split
@@ -34,22 +35,23 @@ def test_every_image_has_its_own_row_and_logit(shard_set: Path, split: str) -> N
     dataset = shardset.load(shard_set)
     scored = score_split(shard_set, dataset, split, _mean)
     expected = _records(shard_set, split)
-    assert list(scored.paths) == sorted(expected)
-    assert scored.n == sum(dataset.counts[split].values())
+    images = scored.images
+    assert list(images.paths) == sorted(expected)
+    assert images.n == sum(dataset.counts[split].values())
     manifest = {row["path"]: row for row in pq.read_table(shard_set / "manifest.parquet").to_pylist()}
-    for index, path in enumerate(scored.paths):
+    for index, path in enumerate(images.paths):
         pixels = np.frombuffer(expected[path].pixels, np.uint8)
-        assert scored.logits[index] == pytest.approx(pixels.mean(), rel=1e-6)
+        assert scored.scores[index] == pytest.approx(pixels.mean(), rel=1e-6)
         assert scored.labels[index] == expected[path].label
         row = manifest[path]
-        assert (scored.groups[index], scored.formats[index]) == (row["duplicate_group"], row["format"])
-        assert (scored.widths[index], scored.heights[index]) == (row["width"], row["height"])
-    assert scored.group_count == len({manifest[path]["duplicate_group"] for path in scored.paths})
-    some = [0, scored.n - 1]
-    images = read_images(shard_set, scored, some)
-    assert images.dtype == np.uint8
-    for index, image in zip(some, images, strict=True):
-        assert image.tobytes() == expected[scored.paths[index]].pixels
+        assert (images.groups[index], images.formats[index]) == (row["duplicate_group"], row["format"])
+        assert (images.widths[index], images.heights[index]) == (row["width"], row["height"])
+    assert images.group_count == len({manifest[path]["duplicate_group"] for path in images.paths})
+    some = [images.paths[-1], images.paths[0]]
+    pixels_of_some = read_images(shard_set, dataset, some)
+    assert pixels_of_some.dtype == np.uint8
+    for path, image in zip(some, pixels_of_some, strict=True):
+        assert image.tobytes() == expected[path].pixels
 
 
 @pytest.fixture
@@ -76,10 +78,29 @@ def test_a_network_that_gives_no_numbers_is_refused(shard_set: Path) -> None:
 
 def test_a_damaged_record_is_named(copy: Path) -> None:
     scored = score_split(copy, shardset.load(copy), "test", _mean)
-    path = copy / scored.shards[0]
+    name = scored.images.paths[0]
+    rows = pq.read_table(copy / "manifest.parquet").to_pylist()
+    (row,) = (row for row in rows if row["path"] == name)
+    path = copy / row["shard"]
     data = bytearray(path.read_bytes())
-    at, length = tfrecord.places(path)[scored.positions[0]]
+    at, length = tfrecord.places(path)[row["position"]]
     data[at + length // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(InputError, match=path.name):
-        read_images(copy, scored, [0])
+        read_images(copy, shardset.load(copy), [name])
+
+
+def test_answers_on_other_images_or_labels_are_a_bug() -> None:
+    test = answers([-1, 1], [0, 1])
+    with pytest.raises(ValueError, match="other images"):
+        answers([1, 2], [0, 1], paths=("000.png", "another.png")).on(test.images)
+    with pytest.raises(ValueError, match="other labels"):
+        answers([1, 2], [1, 0]).on(test.images)
+
+
+def test_answers_follow_their_images_into_another_order() -> None:
+    test = answers([1, 2, 3], [0, 1, 0], paths=("b", "c", "a"))
+    wanted = test.images.take(np.array([2, 1]))
+    assert test.on(wanted).scores.tolist() == [3, 2]
+    assert test.without({"c"}).scores.tolist() == [1, 3]
+    assert test.without({"c"}).images.paths == ("b", "a")

@@ -17,7 +17,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from tumorbatch import shardset, tfrecord
 from tumorbatch.errors import InputError
 from tumorbatch.evaluation import baselines
-from tumorbatch.evaluation.baselines import Baseline, evaluate, nearest_scores, thumbnail
+from tumorbatch.evaluation.answers import Answers
+from tumorbatch.evaluation.baselines import evaluate, nearest_scores, thumbnail
 from tumorbatch.shardset import SPLITS
 from tumorbatch.tfrecord import ImageRecord
 
@@ -25,7 +26,7 @@ Bytes = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def found(shard_set: Path) -> list[Baseline]:
+def found(shard_set: Path) -> list[Answers]:
     return evaluate(shard_set, seed=0)
 
 
@@ -39,13 +40,13 @@ def _random(n: int, seed: int) -> Bytes:
 
 
 @pytest.mark.parametrize("external", [False, True])
-def test_every_image_once(external: bool, shard_set: Path, found: list[Baseline]) -> None:
+def test_every_image_once(external: bool, shard_set: Path, found: list[Answers]) -> None:
     """Of the test split; of an external set, all of it."""
     rows = pq.read_table(shard_set / "manifest.parquet").to_pylist()
     splits = SPLITS if external else ("test",)
     expected = {row["path"]: int(row["class"] == "Tumor") for row in rows if row["split"] in splits}
     for baseline in evaluate(shard_set, 0, external=shard_set) if external else found:
-        paths, labels, scores = baseline.test_paths, baseline.test_labels, baseline.test_scores
+        paths, labels, scores = baseline.images.paths, baseline.labels, baseline.scores
         assert len(paths) == len(expected) == len(scores)
         assert dict(zip(paths, labels.tolist(), strict=True)) == expected
         assert (labels.dtype, scores.dtype) == (np.int64, np.float64)
@@ -53,24 +54,22 @@ def test_every_image_once(external: bool, shard_set: Path, found: list[Baseline]
 
 
 def test_an_external_image_is_scored_as_one_of_the_test_split(
-    shard_set: Path, found: list[Baseline]
+    shard_set: Path, found: list[Answers]
 ) -> None:
     for own, other in zip(found, evaluate(shard_set, 0, external=shard_set), strict=True):
-        score = dict(zip(other.test_paths, other.test_scores.tolist(), strict=True))
-        assert [score[path] for path in own.test_paths] == own.test_scores.tolist()
+        score = dict(zip(other.images.paths, other.scores.tolist(), strict=True))
+        assert [score[path] for path in own.images.paths] == own.scores.tolist()
 
 
-def test_the_majority_is_the_share_of_the_training_split(
-    shard_set: Path, found: list[Baseline]
-) -> None:
+def test_the_majority_is_the_share_of_the_training_split(shard_set: Path, found: list[Answers]) -> None:
     counts = shardset.load(shard_set).counts["train"]
     share = counts["Tumor"] / sum(counts.values())
     assert found[0].name == baselines.MAJORITY
-    assert set(found[0].test_scores) == {share}
+    assert set(found[0].scores) == {share}
     assert f"{share:.3f}" in found[0].description
 
 
-def test_the_neighbour_is_scikit_learns(shard_set: Path, found: list[Baseline]) -> None:
+def test_the_neighbour_is_scikit_learns(shard_set: Path, found: list[Answers]) -> None:
     train, test = (_records(shard_set, split) for split in ("train", "test"))
 
     def features(images: list[ImageRecord]) -> NDArray[np.float64]:
@@ -79,7 +78,7 @@ def test_the_neighbour_is_scikit_learns(shard_set: Path, found: list[Baseline]) 
         return np.array([one.reshape(16, 2, 16, 2).mean((1, 3)).round().ravel() for one in pixels])
 
     rule = KNeighborsClassifier(1).fit(features(train), [image.label for image in train])
-    said = dict(zip(found[2].test_paths, found[2].test_scores >= 0.5, strict=True))
+    said = dict(zip(found[2].images.paths, found[2].scores >= 0.5, strict=True))
     predicted = rule.predict(features(test))
     assert [said[image.filename] for image in test] == predicted.tolist()
     assert 0 < predicted.sum() < len(test)
@@ -116,6 +115,14 @@ def test_a_thumbnail_is_a_mean_of_areas() -> None:
     assert thumbnail(pixels).tolist() == list(range(256))
 
 
+def _write_manifest(folder: Path, table: pa.Table) -> None:
+    """Replace the manifest by one that dataset.json names."""
+    pq.write_table(table, folder / "manifest.parquet")
+    value = json.loads((folder / "dataset.json").read_text())
+    value["manifest_sha256"] = shardset.file_sha256(folder / "manifest.parquet")
+    (folder / "dataset.json").write_text(json.dumps(value))
+
+
 def _with_metadata(source: Path, folder: Path, height: dict[str, int], kind: dict[str, str]) -> Path:
     """A copy whose manifest says other heights and formats, by class; all widths are 100."""
     shutil.copytree(source, folder)
@@ -124,7 +131,7 @@ def _with_metadata(source: Path, folder: Path, height: dict[str, int], kind: dic
     columns["width"] = [100] * len(table)
     columns["height"] = [height[name] for name in columns["class"]]
     columns["format"] = [kind[name] for name in columns["class"]]
-    pq.write_table(pa.table(columns, schema=table.schema), folder / "manifest.parquet")
+    _write_manifest(folder, pa.table(columns, schema=table.schema))
     return folder
 
 
@@ -146,19 +153,19 @@ def test_the_forest_sees_size_and_format_and_nothing_else(
 ) -> None:
     folder = _with_metadata(shard_set, tmp_path / "tfrecords", height, kind)
     forest = evaluate(folder, seed=0)[1]
-    right = (forest.test_scores >= 0.5) == forest.test_labels
+    right = (forest.scores >= 0.5) == forest.labels
     if accuracy is None:  # one row of features for all: one score for all
-        assert len(set(forest.test_scores)) == 1
+        assert len(set(forest.scores)) == 1
         assert right.mean() < 0.8
     else:
         assert right.mean() == accuracy
 
 
-def test_a_seed_decides_every_bit(shard_set: Path, found: list[Baseline]) -> None:
+def test_a_seed_decides_every_bit(shard_set: Path, found: list[Answers]) -> None:
     for before, again in zip(found, evaluate(shard_set, seed=0), strict=True):
-        assert before.test_scores.tobytes() == again.test_scores.tobytes()
+        assert before.scores.tobytes() == again.scores.tobytes()
     other = evaluate(shard_set, seed=1)
-    assert found[1].test_scores.tobytes() != other[1].test_scores.tobytes()
+    assert found[1].scores.tobytes() != other[1].scores.tobytes()
 
 
 def _copy_with(source: Path, folder: Path, change: dict[str, bytes]) -> Path:
@@ -188,7 +195,7 @@ def test_damage_is_named(kind: str, shard_set: Path, tmp_path: Path) -> None:
         stranger = ImageRecord(bytes(32 * 32), 32, 32, 1, "nobody.png", "0" * 64)
         data = b"".join([*frames[:-1], tfrecord.frame(stranger.encode())])
     folder = _copy_with(shard_set, tmp_path / "tfrecords", {shard.name: data})
-    named = "manifest.parquet has no row for nobody.png" if kind == "stranger" else shard.name
+    named = "manifest.parquet has another row than nobody.png" if kind == "stranger" else shard.name
     with pytest.raises(InputError, match=named):
         evaluate(folder, seed=0)
 
@@ -224,6 +231,16 @@ def test_one_class_to_learn_from_is_a_sentence(shard_set: Path, tmp_path: Path) 
             (folder / shard["name"]).write_bytes(b"".join(kept))
             shard |= {"records": len(kept), "bytes": sum(map(len, kept))}
     (folder / "dataset.json").write_text(json.dumps(value))
+    rows = pq.read_table(folder / "manifest.parquet").to_pylist()
+    position: dict[str, int] = {}
+    kept_rows = []
+    for row in sorted(rows, key=lambda row: (row["shard"] or "", row["position"] or 0)):
+        if row["split"] != "train" or row["class"] == "Tumor":
+            at = position.setdefault(row["shard"], 0)
+            position[row["shard"]] += 1
+            kept_rows.append({**row, "position": at if row["split"] else None})
+    schema = pq.read_schema(folder / "manifest.parquet")
+    _write_manifest(folder, pa.Table.from_pylist(kept_rows, schema))
     with pytest.raises(InputError, match="one class only"):
         evaluate(folder, seed=0)
 
@@ -235,6 +252,6 @@ def test_a_missing_manifest_is_a_sentence(shard_set: Path, tmp_path: Path) -> No
         evaluate(folder, seed=0)
 
 
-def test_splits_share_nothing_with_training(shard_set: Path, found: list[Baseline]) -> None:
+def test_splits_share_nothing_with_training(shard_set: Path, found: list[Answers]) -> None:
     trained = {image.filename for image in _records(shard_set, SPLITS[0])}
-    assert not trained & set(found[0].test_paths)
+    assert not trained & set(found[0].images.paths)

@@ -7,35 +7,35 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from tumorbatch.evaluation import compare_page, protocols_page
+from tests.answers import answers
+from tumorbatch.evaluation import compare_csv, compare_page, protocols_page
+from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.compare import (
-    FIGURES,
-    PROTOCOLS,
-    REPORT,
+    AT_HALF,
+    MEASURES,
+    PUBLISHED,
     Comparison,
-    Judged,
-    compare,
-    holm,
-    row,
+    compare_models,
+    measure,
 )
-from tumorbatch.evaluation.protocols import side_by_side
+from tumorbatch.evaluation.protocol_drops import side_by_side
+from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.statistics.intervals import Estimate
+from tumorbatch.statistics.mcnemar import holm
 
 N = 120
 GROUPS = np.arange(N) // 2
 
 
-def _judged(name: str, strength: float, architecture: str = "cnn1", **changes: object) -> Judged:
+def _judged(name: str, strength: float, architecture: str = "cnn1", **changes: object) -> Answers:
     random = np.random.default_rng(sum(map(ord, name)))
     labels = (np.arange(N) % 3 == 0).astype(np.int64)
     scores = 1 / (1 + np.exp(-random.normal(size=N) - strength * (labels - 0.5)))
     values = {
-        "name": name, "architecture": architecture, "model_id": f"{architecture}-0123456789ab",
-        "split_by": "group", "leaky": False, "dataset": "d" * 64, "threshold": 0.4,
-        "paths": tuple(f"{number:03}.png" for number in range(N)), "labels": labels,
-        "groups": GROUPS, "scores": scores, "called": scores >= 0.4, "called_at_half": scores >= 0.5,
+        "name": name, "architecture": architecture, "threshold": 0.4, "temperature": None,
+        "groups": GROUPS, "scores": scores,
     }  # fmt: skip
-    return Judged(**(values | changes))  # type: ignore[arg-type]
+    return answers(scores, labels, **(values | changes))
 
 
 def _plain(html: str) -> str:
@@ -43,18 +43,19 @@ def _plain(html: str) -> str:
 
 
 STRONG, WEAK = _judged("strong", 6.0), _judged("weak", 0.5, "cnn2")
-DUMB = _judged("majority", 0.0, "", scores=np.full(N, 0.4), called=np.zeros(N, bool),
-               called_at_half=np.zeros(N, bool))  # fmt: skip
+DUMB = _judged("majority", 0.0, "", scores=np.full(N, 0.4), threshold=0.5)
 
 
 @pytest.fixture(scope="module")
 def found() -> Comparison:
-    leaky = _judged("cnn1-file", 9.0, split_by="file", leaky=True, dataset="e" * 64)
-    return compare([WEAK, leaky, STRONG, DUMB], {"broken": "its model.json is damaged"}, replicates=300)
+    leaky = _judged("cnn1-file", 9.0, protocol="leaky", dataset="e" * 64)
+    return compare_models(
+        [WEAK, leaky, STRONG, DUMB], {"broken": "its model.json is damaged"}, replicates=300
+    )
 
 
 def test_figures_are_scikit_learns() -> None:
-    of = row(WEAK, 200).figures
+    of = measure(WEAK, 200).per_image
     truth, called = WEAK.labels, WEAK.called.astype(int)
     expected = {
         "accuracy": metrics.accuracy_score(truth, called),
@@ -64,7 +65,7 @@ def test_figures_are_scikit_learns() -> None:
         "specificity": metrics.recall_score(truth, called, pos_label=0),
         "auc": metrics.roc_auc_score(truth, WEAK.scores),
     }
-    assert of.keys() == FIGURES.keys()
+    assert of.keys() == {*MEASURES, AT_HALF}
     for name, value in expected.items():
         assert of[name].value == pytest.approx(value), name
         assert of[name].low is not None
@@ -73,33 +74,35 @@ def test_figures_are_scikit_learns() -> None:
 
 
 def test_undefined_is_not_zero() -> None:
-    of = row(DUMB, 50)
-    assert of.figures["precision"].value is None  # nobody is called Tumor
-    assert of.figures["precision"].text() == "undefined"
-    assert of.figures["recall"].value == 0
-    assert of.figures["auc"].value == 0.5
+    of = measure(DUMB, 50)
+    assert of.per_group["precision"].value is None  # nobody is called Tumor
+    assert of.per_group["precision"].text() == "undefined"
+    assert of.per_group["recall"].value == 0
+    assert of.per_group["auc"].value == 0.5
 
 
 def test_rows_come_by_protocol_baselines_first(found: Comparison) -> None:
-    assert [row.judged.name for row in found.rows] == ["cnn1-file", "majority", "strong", "weak"]
+    assert [row.answers.name for row in found.rows] == ["cnn1-file", "majority", "strong", "weak"]
     assert [row.to_dict()["protocol"] for row in found.rows] == [
-        PROTOCOLS["file"], *[PROTOCOLS["group"]] * 3
+        PROTOCOLS["leaky"].name, *[PROTOCOLS["group"].name] * 3
     ]  # fmt: skip
 
 
 def test_only_models_on_the_same_images_are_pairs(found: Comparison) -> None:
-    assert [(pair.first, pair.second) for pair in found.pairs] == [
+    assert [(pair.first.name, pair.second.name) for pair in found.pairs] == [
         ("strong", "majority"), ("weak", "majority"), ("weak", "strong")
     ]  # fmt: skip
     last = found.pairs[-1]
-    assert last.test.first_only == (WEAK.right & ~STRONG.right).sum()
-    assert last.auc.value == pytest.approx(
+    assert last.test.first_only == (WEAK.decisions.right & ~STRONG.decisions.right).sum()
+    assert last.per_image.auc.value == pytest.approx(
         metrics.roc_auc_score(WEAK.labels, WEAK.scores)
         - metrics.roc_auc_score(STRONG.labels, STRONG.scores)
     )
-    assert last.accuracy.value == pytest.approx(WEAK.right.mean() - STRONG.right.mean())
-    assert last.auc.high is not None
-    assert last.auc.high < 0
+    assert last.per_image.accuracy.value == pytest.approx(
+        WEAK.decisions.right.mean() - STRONG.decisions.right.mean()
+    )
+    assert last.per_group.auc.high is not None
+    assert last.per_group.auc.high < 0
 
 
 def test_holm_as_worked_by_hand() -> None:
@@ -110,17 +113,22 @@ def test_holm_as_worked_by_hand() -> None:
 
 
 def test_the_reports_figures_stand_beside(found: Comparison) -> None:
-    by_name = {row.judged.name: row for row in found.rows}
-    assert by_name["weak"].report == {"accuracy": 0.87, "precision": 0.87, "recall": 0.86, "f1": 0.87}
-    assert by_name["majority"].report is None
-    assert set(REPORT) == {"cnn1", "cnn2", "resnet50", "mobilenetv2", "densenet121"}
+    by_name = {row.answers.name: row for row in found.rows}
+    assert by_name["weak"].published == {
+        "accuracy": 0.87,
+        "precision": 0.87,
+        "recall": 0.86,
+        "f1": 0.87,
+    }
+    assert by_name["majority"].published is None
+    assert set(PUBLISHED) == {"cnn1", "cnn2", "resnet50", "mobilenetv2", "densenet121"}
 
 
 def test_csv_reads_back(found: Comparison) -> None:
-    lines = list(csv.DictReader(io.StringIO(compare_page.models_csv(found))))
-    assert [line["name"] for line in lines] == [row.judged.name for row in found.rows]
+    lines = list(csv.DictReader(io.StringIO(compare_csv.models_csv(found))))
+    assert [line["name"] for line in lines] == [row.answers.name for row in found.rows]
     for line, of in zip(lines, found.rows, strict=True):
-        for name, figure in of.figures.items():
+        for name, figure in of.per_image.items():
             if figure.value is None:
                 assert line[name] == ""
             else:
@@ -134,7 +142,7 @@ def test_csv_reads_back(found: Comparison) -> None:
             if figure.low_by_group is not None:
                 low = float(line[f"{name}_low_by_group"])
                 assert low == pytest.approx(figure.low_by_group, abs=1e-6)
-    pairs = list(csv.DictReader(io.StringIO(compare_page.pairs_csv(found))))
+    pairs = list(csv.DictReader(io.StringIO(compare_csv.pairs_csv(found))))
     assert [float(line["mcnemar_p_holm"]) for line in pairs] == pytest.approx(
         [pair.p_adjusted for pair in found.pairs], rel=1e-3
     )
@@ -142,19 +150,20 @@ def test_csv_reads_back(found: Comparison) -> None:
 
 def test_the_page_has_every_row_and_escapes_names() -> None:
     nasty = _judged("<script>alert(1)</script>", 2.0)
-    html = _plain(compare_page.page(compare([nasty, DUMB], {"<b>": "gone"}, replicates=50)))
+    html = _plain(compare_page.page(compare_models([nasty, DUMB], {"<b>": "gone"}, replicates=50)))
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)" in html
     assert "&lt;b&gt;: gone" in html
-    assert row(nasty, 50).figures["auc"].text() in html
+    assert measure(nasty, 50).per_group["auc"].text() in html
+    assert measure(nasty, 50).per_image["accuracy"].text() in html
     assert "95 / 95 / 95 / 95" in html
 
 
 def test_what_beats_no_baseline_is_told_in_words(found: Comparison) -> None:
-    assert compare_page.not_beaten(found.pairs, {"majority"}) == []
+    assert compare_page.not_beaten(found.pairs) == []
     coin = _judged("coin", 0.0)
-    few = compare([coin, DUMB], {}, replicates=200)
-    (sentence,) = compare_page.not_beaten(few.pairs, {"majority"})
+    few = compare_models([coin, DUMB], {}, replicates=200)
+    (sentence,) = compare_page.not_beaten(few.pairs)
     assert sentence.startswith("coin is not shown to be better than: majority (AUC ")
     assert sentence in _plain(compare_page.page(few))
 
@@ -169,23 +178,26 @@ def test_an_interval_that_ends_below_zero_shows_it() -> None:
 
 
 def test_what_a_stricter_protocol_takes_away_is_the_difference_of_its_rows() -> None:
-    leaky = _judged("cnn1", 9.0, split_by="file", leaky=True, dataset="e" * 64)
+    leaky = _judged("cnn1", 9.0, protocol="leaky", dataset="e" * 64)
     grouped = _judged("cnn1", 3.0)
-    shapes = _judged("cnn1", 0.5, split_by="shape", dataset="f" * 64)
+    shapes = _judged("cnn1", 0.5, protocol="shape", dataset="f" * 64)
     found = side_by_side([grouped, shapes, leaky, DUMB], 300)
-    rows = {row.judged.split_by: row for row in found.comparison.rows if row.judged.name == "cnn1"}
+    rows = {
+        row.answers.protocol.key: row for row in found.comparison.rows if row.answers.name == "cnn1"
+    }
     assert [(drop.name, drop.first, drop.second) for drop in found.drops] == [
-        ("cnn1", "file", "group"),
+        ("cnn1", "leaky", "group"),
         ("cnn1", "group", "shape"),
     ]  # the baseline was judged under one protocol alone
     for drop in found.drops:
         first, second = rows[drop.first], rows[drop.second]
-        values = [row.figures["auc"].value or 0.0 for row in (first, second)]
-        assert drop.auc.value == pytest.approx(values[0] - values[1])
-        halves = [row.accuracy_at_half.value or 0.0 for row in (first, second)]
-        assert drop.accuracy.value == pytest.approx(halves[0] - halves[1])
-        assert drop.auc.n == 2 * N
-        assert drop.auc.low is not None
-        assert drop.auc.low <= drop.auc.value <= (drop.auc.high or 0.0)
+        values = [row.per_group["auc"].value or 0.0 for row in (first, second)]
+        assert drop.per_group.auc.value == pytest.approx(values[0] - values[1])
+        halves = [row.per_group[AT_HALF].value or 0.0 for row in (first, second)]
+        assert drop.per_group.accuracy.value == pytest.approx(halves[0] - halves[1])
+        assert drop.per_group.auc.n == N  # groups of two images
+        assert drop.per_image.auc.n == 2 * N
+        assert drop.per_group.auc.low is not None
+        assert drop.per_group.auc.low <= drop.per_group.auc.value <= (drop.per_group.auc.high or 0.0)
     html = _plain(protocols_page.page("cnn1", found))
-    assert compare_page.signed(found.drops[0].auc) in html
+    assert compare_page.signed(found.drops[0].per_group.auc) in html

@@ -7,9 +7,12 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
+from tests.answers import answers
 from tumorbatch.evaluation import experiment_page
+from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.compare_page import signed
-from tumorbatch.evaluation.experiment import FIGURES, Trained, compare
+from tumorbatch.evaluation.experiment import FIGURES, compare_arms
+from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.report import style
 from tumorbatch.statistics.intervals import resampled
 
@@ -19,16 +22,18 @@ LABELS = np.arange(N) % 2
 GROUPS = np.arange(N) // 3
 
 
-def _scored(seed: int, strength: float) -> Trained:
+def _scored(strength: float) -> Answers:
     scores = RANDOM.normal(size=N) + strength * LABELS
-    return Trained(seed, scores.astype(np.float32), scores >= strength / 2)
+    threshold = 1 / (1 + np.exp(-strength / 2))
+    return answers(scores.tolist(), LABELS.tolist(), groups=GROUPS, threshold=threshold)
 
 
-FIRST = [_scored(seed, 2.0) for seed in (4, 5, 6)]
-SECOND = [_scored(seed, 1.0) for seed in (4, 5, 6)]
+SEEDS = [4, 5, 6]
+FIRST = [_scored(2.0) for _ in SEEDS]
+SECOND = [_scored(1.0) for _ in SEEDS]
 
 
-def _value(name: str, trained: Trained, chosen: NDArray[np.intp]) -> float:
+def _value(name: str, trained: Answers, chosen: NDArray[np.intp]) -> float:
     labels, called = LABELS[chosen], trained.called[chosen]
     if name == "auc":
         return float(roc_auc_score(labels, trained.scores[chosen]))
@@ -39,7 +44,7 @@ def _value(name: str, trained: Trained, chosen: NDArray[np.intp]) -> float:
 
 def test_every_figure_and_difference_is_scikit_learns() -> None:
     everything = np.arange(N)
-    for of in compare(FIRST, SECOND, LABELS, GROUPS, replicates=200):
+    for of in compare_arms(SEEDS, FIRST, SECOND, replicates=200).per_image:
         assert [pair.seed for pair in of.pairs] == [4, 5, 6]
         for pair, one, other in zip(of.pairs, FIRST, SECOND, strict=True):
             first, second = _value(of.name, one, everything), _value(of.name, other, everything)
@@ -51,7 +56,9 @@ def test_every_figure_and_difference_is_scikit_learns() -> None:
 
 @pytest.mark.parametrize("name", sorted(FIGURES))
 def test_intervals_are_those_of_images_drawn_by_group(name: str) -> None:
-    found = {of.name: of for of in compare(FIRST, SECOND, LABELS, GROUPS, replicates=100, seed=5)}[name]
+    found = {
+        of.name: of for of in compare_arms(SEEDS, FIRST, SECOND, replicates=100, seed=5).per_image
+    }[name]
     drawn = []
     for weights in np.concatenate(list(resampled(GROUPS, 100, 5))).astype(int):
         chosen = np.repeat(np.arange(N), weights)
@@ -70,28 +77,28 @@ def test_intervals_are_those_of_images_drawn_by_group(name: str) -> None:
 
 
 def test_an_arm_against_itself_is_no_difference() -> None:
-    for of in compare(FIRST, FIRST, LABELS, GROUPS, replicates=50):
+    for of in compare_arms(SEEDS, FIRST, FIRST, replicates=50).per_group:
         assert (of.overall.mean, of.overall.low, of.overall.high) == (0, None, None)
         assert of.sentence("with", "without").endswith("these images cannot tell them apart.")
 
 
 def test_the_words_name_the_better_arm() -> None:
-    auc = compare(FIRST, SECOND, LABELS, GROUPS)[0]
+    auc = compare_arms(SEEDS, FIRST, SECOND).per_group[0]
     assert auc.overall.low > 0
     assert auc.sentence("with", "without").endswith("The AUC is higher with than without.")
-    back = compare(SECOND, FIRST, LABELS, GROUPS)[0]
+    back = compare_arms(SEEDS, SECOND, FIRST).per_group[0]
     assert back.sentence("with", "without").endswith("The AUC is higher without than with.")
     assert back.overall.mean == pytest.approx(-auc.overall.mean)
 
 
 def test_other_seeds_are_refused() -> None:
-    with pytest.raises(ValueError, match="same seeds"):
-        compare(FIRST, SECOND[:2], LABELS, GROUPS)
+    with pytest.raises(ValueError, match="for each seed"):
+        compare_arms(SEEDS, FIRST, SECOND[:2])
 
 
 def test_no_interval_goes_beyond_what_can_be_or_is_without_a_width() -> None:
-    perfect = [replace(one, scores=LABELS * 1.0, called=LABELS == 1) for one in FIRST]
-    for of in compare(perfect, SECOND, LABELS, GROUPS, replicates=100):
+    perfect = [replace(one, scores=LABELS * 2.0 - 1, threshold=0.5) for one in FIRST]
+    for of in compare_arms(SEEDS, perfect, SECOND, replicates=100).per_image:
         assert (of.first.mean, of.first.low, of.first.high) == (1, None, None)
         for spread, least in ((of.second, 0), (of.overall, -1), (of.over_seeds, -1)):
             assert spread is not None
@@ -102,17 +109,15 @@ def test_no_interval_goes_beyond_what_can_be_or_is_without_a_width() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_page_holds_every_seed_and_warns_of_few(seeds: int) -> None:
-    found = compare(FIRST[:seeds], SECOND[:seeds], LABELS, GROUPS, replicates=50)
-    png = style.png(experiment_page.draw(found, "with", "without"))
+    found = compare_arms(SEEDS[:seeds], FIRST[:seeds], SECOND[:seeds], replicates=50)
+    png = style.png(experiment_page.draw(found.per_group, "with", "without"))
     html = experiment_page.page(
         "A <title>",
         found,
         "with",
         "without",
-        "held-out shapes",
+        PROTOCOLS["shape"],
         [("source", "<b>x</b>")],
-        N,
-        30,
         50,
         png,
     )
@@ -121,6 +126,6 @@ def test_the_page_holds_every_seed_and_warns_of_few(seeds: int) -> None:
     assert "<b>x" not in html
     assert "A &lt;title&gt;" in html
     assert "Protocol: held-out shapes." in html
-    for of in found:
+    for of in (*found.per_group, *found.per_image):
         for pair in of.pairs:
             assert signed(pair.difference) in html

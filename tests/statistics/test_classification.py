@@ -10,14 +10,15 @@ from sklearn import metrics as sklearn_metrics
 from tumorbatch.statistics.auc import (
     Ranks,
     auc_difference,
-    auc_figure,
+    auc_estimate,
     auc_statistic,
     auc_within,
     disjoint_pairs,
 )
 from tumorbatch.statistics.calibration_slope import Recalibration
-from tumorbatch.statistics.classification import Measures, ece_edges
-from tumorbatch.statistics.intervals import difference, resampled
+from tumorbatch.statistics.classification import Decisions, Measures, ece_edges
+from tumorbatch.statistics.intervals import resampled
+from tumorbatch.statistics.weighting import Weighting
 
 
 def _drawn(seed: int, n: int, digits: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -138,18 +139,19 @@ def test_equal_mass_bins_hold_as_many_images_each() -> None:
 def test_figures_have_their_own_n_and_an_interval() -> None:
     logits, labels = _drawn(1, 200, 6)
     measures = Measures(logits, labels, 0.5, 1.0)
-    figures = measures.figures(measures.bootstrap(np.arange(200), 300), np.arange(200))
-    counts = measures.confusion
+    weighting = Weighting(np.arange(200))
+    figures = measures.estimates(weighting.bootstrap(measures, 300), weighting)
+    counts = measures.decisions.confusion
     assert tuple(figures) == Measures.NAMES
     assert figures["sensitivity"].n == counts["tp"] + counts["fn"] == labels.sum()
     assert figures["precision"].n == counts["tp"] + counts["fp"]
     for name, figure in figures.items():
         other = "bootstrap, mirrored" if name.startswith("ece") else "bootstrap"
-        assert figure.method == ("wilson" if name in Measures.PROPORTIONS else other)
+        assert figure.method == ("wilson" if name in Decisions.SHARES else other)
         assert figure.low is not None
         assert figure.high is not None
         assert figure.low < figure.value < figure.high
-    for name in Measures.PROPORTIONS:  # the two ways agree where nothing is duplicated
+    for name in Decisions.SHARES:  # the two ways agree where nothing is duplicated
         figure = figures[name]
         assert figure.low_by_group == pytest.approx(figure.low, abs=0.03)
 
@@ -157,7 +159,8 @@ def test_figures_have_their_own_n_and_an_interval() -> None:
 def test_one_class_has_no_auc_and_never_tumor_no_precision() -> None:
     logits = np.float32([-1, -2, -3])
     only_healthy = Measures(logits, np.zeros(3, int), 0.5, 1.0)
-    figures = only_healthy.figures(only_healthy.bootstrap(np.arange(3), 50), np.arange(3))
+    weighting = Weighting(np.arange(3))
+    figures = only_healthy.estimates(weighting.bootstrap(only_healthy, 50), weighting)
     for name in ("auc", "average_precision", "sensitivity", "precision", "f1"):
         assert figures[name].value is None, name
     assert figures["specificity"].value == 1
@@ -167,7 +170,8 @@ def test_a_paired_difference_of_auc() -> None:
     """The same scores cannot differ; a worse scorer differs by what scikit-learn says."""
     logits, labels = _drawn(3, 400, 6)
     worse = logits + np.random.default_rng(0).standard_normal(400)
-    got = difference(auc_statistic(logits, labels), auc_statistic(worse, labels), np.arange(400), 500)
+    first, second = auc_statistic(logits, labels), auc_statistic(worse, labels)
+    got = Weighting(np.arange(400)).difference(first, second, 500)
     expected = sklearn_metrics.roc_auc_score(labels, logits) - sklearn_metrics.roc_auc_score(
         labels, worse
     )
@@ -180,29 +184,29 @@ def test_a_perfect_auc_is_not_certain() -> None:
     from scipy.stats import binomtest
 
     labels, groups = np.repeat([0, 1], [6, 20]), np.r_[np.arange(6), np.arange(20) // 2 + 6]
-    replicates = np.ones(100)
+    replicates, weighting = np.ones(100), Weighting(groups)
     exact = binomtest(6, 6).proportion_ci(method="exact")
-    found = auc_figure(1.0, labels, groups, replicates)
+    found = auc_estimate(1.0, labels, weighting, replicates)
     assert (found.low, found.high) == pytest.approx((exact.low, 1.0))
     assert found.method == "exact"
-    worst = auc_figure(0.0, labels, groups, np.zeros(100))
+    worst = auc_estimate(0.0, labels, weighting, np.zeros(100))
     assert (worst.low, worst.high) == pytest.approx((0.0, 1 - exact.low))
-    mixed = auc_figure(1.0, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), replicates)
+    mixed = auc_estimate(1.0, np.array([0, 1, 0, 1]), Weighting([0, 0, 1, 1]), replicates)
     assert mixed.low == pytest.approx(0.025)  # two groups give one pair, whatever they hold
-    assert auc_figure(1.0, np.array([0, 1]), np.array([0, 0]), replicates).low is None
+    assert auc_estimate(1.0, np.array([0, 1]), Weighting([0, 0]), replicates).low is None
     # Within strata both of a pair lie in one, and a group serves one of them.
     strata = np.repeat([0, 1], 13)
-    within = auc_figure(1.0, np.arange(26) % 2, np.arange(26), replicates, strata)
+    within = auc_estimate(1.0, np.arange(26) % 2, Weighting(np.arange(26)), replicates, strata)
     assert within.low == pytest.approx(0.025 ** (1 / 12))
     assert disjoint_pairs(np.array([0, 1, 0, 1]), np.array([5, 6, 5, 6]), np.array([0, 0, 1, 1])) == 1
     assert disjoint_pairs(np.array([0, 0, 1, 1]), np.arange(4), np.array([0, 0, 1, 1])) == 0
-    assert auc_figure(0.9, labels, groups, np.full(100, 0.9)).low is None  # not perfect: no bound
+    assert auc_estimate(0.9, labels, weighting, np.full(100, 0.9)).low is None  # not perfect: no bound
     # Beside what says the same of every image, the difference is that AUC less one half.
     scores = np.r_[np.zeros(6), np.ones(20)]
-    difference_to_majority = auc_difference(scores, np.full(26, 0.3), labels, groups, 100)
+    difference_to_majority = auc_difference(scores, np.full(26, 0.3), labels, weighting, 100)
     assert difference_to_majority.value == 0.5
     assert difference_to_majority.low == pytest.approx(exact.low - 0.5)
-    assert auc_difference(scores, scores, labels, groups, 100).low is None
+    assert auc_difference(scores, scores, labels, weighting, 100).low is None
 
 
 def test_the_interval_of_a_calibration_error_holds_the_error() -> None:
@@ -212,8 +216,9 @@ def test_the_interval_of_a_calibration_error_holds_the_error() -> None:
     labels = (rng.random(600) < 1 / (1 + np.exp(-logits))).astype(np.int64)
     for scale in (1, 4):  # four times too sure: no chance gives that
         measures = Measures(scale * logits, labels, 0.5, 1.0)
-        drawn = measures.bootstrap(np.arange(600), 500)
-        figure = measures.figures(drawn, np.arange(600))["ece"]
+        weighting = Weighting(np.arange(600))
+        drawn = weighting.bootstrap(measures, 500)
+        figure = measures.estimates(drawn, weighting)["ece"]
         assert np.percentile(drawn["ece"], 2.5) > 0.5 * figure.value
         assert figure.low < figure.value < figure.high
         assert (figure.low == 0) == (scale == 1)
@@ -223,7 +228,7 @@ def test_chance_alone_gives_a_calibration_error_that_copies_make_larger() -> Non
     """One bin: the mean of n fair coins' distance from one half; with copies there are fewer coins."""
     measures = Measures(np.zeros(400, np.float32), np.arange(400) % 2, 0.5, 1.0)
     for groups, coins in ((np.arange(400), 400), (np.arange(400) // 10, 40)):
-        found = measures._ece.by_chance(groups, 3000, seed=0)
+        found = measures._errors["ece"].by_chance(Weighting(groups), 3000, seed=0)
         expected = math.sqrt(2 / math.pi) * 0.5 / math.sqrt(coins)  # mean of a half-normal
         assert found.mean() == pytest.approx(expected, rel=0.05)
 

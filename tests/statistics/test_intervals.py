@@ -12,14 +12,13 @@ from tumorbatch.statistics.intervals import (
     Statistic,
     bootstrap,
     bootstrapped,
-    difference,
-    mcnemar,
     percentile_interval,
     proportion,
     resampled,
-    unpaired_difference,
     wilson,
 )
+from tumorbatch.statistics.mcnemar import mcnemar
+from tumorbatch.statistics.weighting import Weighting, unpaired_difference
 
 Floats = NDArray[np.float64]
 
@@ -191,7 +190,7 @@ def test_a_paired_difference_is_that_of_the_paired_values() -> None:
     def mean(values: Floats) -> object:
         return lambda weights: (weights @ values) / weights.sum(axis=1)
 
-    got = difference(mean(first), mean(second), np.arange(250), 6000, seed=1)
+    got = Weighting(np.arange(250)).difference(mean(first), mean(second), 6000, seed=1)
     theirs = stats.bootstrap(
         (first - second,),
         np.mean,
@@ -202,7 +201,7 @@ def test_a_paired_difference_is_that_of_the_paired_values() -> None:
     assert got.value == pytest.approx((first - second).mean())
     assert (got.low, got.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
     assert got.high - got.low < 0.1  # far narrower than the spread of either mean, 0.25
-    same = difference(mean(first), mean(first), np.arange(250), 100)
+    same = Weighting(np.arange(250)).difference(mean(first), mean(first), 100)
     assert (same.value, same.low, same.high) == (0, None, None)  # nothing was drawn that could differ
 
 
@@ -214,7 +213,8 @@ def test_an_unpaired_difference_is_that_of_the_values_and_as_wide_as_both() -> N
     def mean(values: Floats) -> Statistic:
         return lambda weights: weights @ values / weights.sum(axis=1)
 
-    got = unpaired_difference((mean(first), np.arange(300)), (mean(second), np.arange(200)), 4000)
+    of_first, of_second = Weighting(np.arange(300)), Weighting(np.arange(200))
+    got = unpaired_difference((mean(first), of_first), (mean(second), of_second), 4000)
     assert got.value == pytest.approx(first.mean() - second.mean())
     assert got.n == 500
     error = math.sqrt(first.var() / 300 + second.var() / 200)
@@ -222,7 +222,7 @@ def test_an_unpaired_difference_is_that_of_the_values_and_as_wide_as_both() -> N
     assert got.high is not None
     assert (got.high - got.low) / (2 * 1.96) == pytest.approx(error, rel=0.05)
     # The same images twice: the two draws are not the same, or the interval would have no width.
-    twice = unpaired_difference((mean(first), np.arange(300)), (mean(first), np.arange(300)))
+    twice = unpaired_difference((mean(first), of_first), (mean(first), of_first))
     assert twice.low is not None
     assert twice.value == 0 > twice.low
 

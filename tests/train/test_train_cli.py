@@ -353,9 +353,9 @@ def test_model_json_tells_speed_and_choices(fresh: Path) -> None:
 def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     card = (model / "model_card.md").read_text()
     test, loaded = _json(model / "metrics.json")["test"], bundle.load(model)
-    accuracy = Estimate.from_dict(test["figures"]["accuracy"])
+    accuracy = Estimate.from_dict(test["per_group"]["figures"]["accuracy"])
     assert card.startswith(f"# cnn1 ({bundle.load(model).model_id})\n")
-    assert f"| test | {test['n']} | {accuracy.text()} |" in card
+    assert f"| test | {test['groups']} groups | {accuracy.text()} |" in card
     assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
     assert loaded.calibration["threshold"]["note"] in card
     assert "Grouped:" in card
@@ -374,7 +374,7 @@ def test_a_leaky_split_is_called_leaky_everywhere(sample: Path, tmp_path: Path, 
     assert "Warning: this split is leaky" in output
     assert "LEAKY:" in output
     card = (out / "model_card.md").read_text()
-    assert "**Leaky.**" in card
+    assert "Leaky: the split was drawn file by file" in card
     assert "Grouped" not in card
     assert _json(out / "model.json")["training"]["leaky"] is True
     code, output = invoke("train", tfrecords, *SHORT, "--out", out)
@@ -390,8 +390,8 @@ def test_the_saved_weights_give_the_saved_figures(fresh: Path, shard_set: Path) 
         images = load_split(shard_set, shardset.load(shard_set), split)
         got = Measures(score(images.pixels), images.labels, loaded.threshold, loaded.temperature)
         saved = _json(fresh / "metrics.json")[split]
-        assert got.confusion == saved["confusion"]
-        for name, values in got(np.ones((1, got.n))).items():
+        assert got.decisions.confusion == saved["confusion"]
+        for name, values in got(np.ones((1, images.count))).items():
             value = saved["figures"][name]["value"]
             assert values[0] == pytest.approx(
                 math.nan if value is None else value, rel=1e-5, nan_ok=True

@@ -15,7 +15,7 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 
 if TYPE_CHECKING:
-    from tumorbatch.evaluation.protocols import Protocols
+    from tumorbatch.evaluation.protocol_drops import SideBySide
 
 # Options that mean nothing with --protocols, and nothing without it.
 _NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite")
@@ -192,7 +192,7 @@ def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: boo
 
 
 def _print_protocols(
-    model: Path, out: Path, protocols: "Protocols", as_json: bool, quiet: bool
+    model: Path, out: Path, protocols: "SideBySide", as_json: bool, quiet: bool
 ) -> None:
     if as_json:
         say(json.dumps({"out": printable(str(out)), **protocols.to_dict()}))

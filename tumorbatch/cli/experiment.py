@@ -136,7 +136,7 @@ def clahe(
         )
         differences = workflow.run(src, out, config, asked(yes))
         if not quiet:
-            for one in differences:
+            for one in differences.per_group:
                 say(one.sentence(workflow.FIRST, workflow.SECOND))
             if split_by == "file":
                 say("LEAKY: the networks know copies of test images; the metrics are too good.")

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch.cli.summaries import shown_path
+from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.statistics.intervals import Estimate
+from tumorbatch.statistics.weighting import headline
 
 if TYPE_CHECKING:
     from tumorbatch.bundle import Bundle
@@ -21,9 +23,7 @@ def train_report(report: "train_stage.Report", out: Path, tfrecords: Path) -> st
     lines += _splits(report.metrics)
     lines += _choices(report.bundle, report.metrics)
     if report.leaky:
-        lines.append(
-            "LEAKY: the network was trained on copies of test images; these metrics are too good."
-        )
+        lines.append(PROTOCOLS["leaky"].warning)
     if report.fitted is not None:
         lines.append(f"{report.epochs} epochs in {report.seconds:.0f} s: {report.fitted.describe()}.")
     lines.append(f"Model {report.bundle.model_id} in {shown_path(out)}.")
@@ -35,17 +35,24 @@ def train_report(report: "train_stage.Report", out: Path, tfrecords: Path) -> st
     return "\n".join(lines)
 
 
+_COUNTED = "each group of copies counted once"
+
+
 def _splits(metrics: dict[str, Any]) -> list[str]:
-    """Return the metrics of validation and test side by side, as lines."""
-    heads = [f"{split}, n = {values['n']:,}" for split, values in metrics.items()]
+    """Return the metrics of validation and test side by side, each group of copies counted once."""
+    parts = {split: headline(values) for split, values in metrics.items()}
+    heads = [f"{split}, n = {part['figures']['accuracy']['n']:,}" for split, part in parts.items()]
     lines = [f"{'':14}{heads[0]:24}  {heads[1]}"]
     for name in ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc"):
-        cells = [_figure(values["figures"][name]) for values in metrics.values()]
+        cells = [_estimate(part["figures"][name]) for part in parts.values()]
         lines.append(f"{name:14}{cells[0]:24}  {cells[1]}")
-    of_each = "; ".join(
-        f"{split} {values['healthy']:,} and {values['tumor']:,}" for split, values in metrics.items()
+    lines.append(f"n: groups; {_COUNTED}. In brackets: 95 % intervals over groups.")
+    images = "; ".join(
+        f"{split} {values['n']:,} ({values['healthy']:,} Healthy, {values['tumor']:,} Tumor), accuracy "
+        f"{_over_groups(values['figures']['accuracy'])}"
+        for split, values in metrics.items()
     )
-    lines.append(f"In brackets: 95 % intervals. Healthy and Tumor images: {of_each}.")
+    lines.append(f"Per image: {images}.")
     return lines
 
 
@@ -55,56 +62,53 @@ def _choices(bundle: "Bundle", metrics: dict[str, Any]) -> list[str]:
     if bundle.calibration:
         note = bundle.calibration["threshold"]["note"]
         lines = [f"Threshold {bundle.threshold:g}, temperature {bundle.temperature:g}. {note}"]
-        at = metrics["test"]["at_0.5"]["figures"]["accuracy"]
+        accuracy = headline(metrics["test"])["at_0.5"]["figures"]["accuracy"]
         lines.append(
-            f"At threshold 0.5 the test accuracy is {at['value']:.3f} "
-            f"({at['low']:.3f} to {at['high']:.3f}, n = {at['n']})."
+            f"At threshold 0.5 the test accuracy is {_estimate(accuracy)}, n = {accuracy['n']:,}."
         )
     return lines
 
 
 def series_report(outcomes: "list[Outcome]") -> str:
     """Summarise each training in one line: its metrics, or why it failed."""
-    lines = [f"{'':20}{'n':>6}  {'test accuracy (95 %)':24}  validation AUC (95 %)"]
+    lines = [f"{'':20}{'groups':>6}  {'test accuracy (95 %)':24}  validation AUC (95 %)"]
     for outcome in outcomes:
         result = outcome.result
         if isinstance(result, Exception):
             lines.append(f"{outcome.name:20}  FAILED: {result}")
             continue
-        validation, test = (result.metrics[split] for split in ("validation", "test"))
-        accuracy, auc = _figure(test["figures"]["accuracy"]), _figure(validation["figures"]["auc"])
-        lines.append(f"{outcome.name:20}{test['n']:>6}  {accuracy:24}  {auc}")
+        validation, test = (
+            headline(result.metrics[split])["figures"] for split in ("validation", "test")
+        )
+        accuracy, auc = _estimate(test["accuracy"]), _estimate(validation["auc"])
+        lines.append(f"{outcome.name:20}{test['accuracy']['n']:>6}  {accuracy:24}  {auc}")
+    lines.append(f"{_COUNTED.capitalize()}; intervals over groups.")
     return "\n".join(lines)
-
-
-_PROTOCOLS = {
-    "leaky": "LEAKY, the model was trained on copies of test images",
-    "group": "grouped, the model was not trained on copies of test images",
-    "shape": "held-out shapes, the model was not trained on any image size of the test split",
-    "external": "external set",
-}
 
 
 def evaluation_report(report: "EvaluationReport", out: Path) -> str:
     """Summarise the test metrics with n and intervals, what was frozen, and where the report is."""
     model, test = report.metrics["model"], report.metrics["test"]
-    leaky = report.metrics["protocol"] == "leaky"
+    protocol, part = PROTOCOLS[report.metrics["protocol"]], headline(test)
     lines = [
         f"{model['name']} on {test['n']:,} test images in {test['groups']:,} groups of copies, "
-        f"protocol: {_PROTOCOLS[report.metrics['protocol']]}",
-        f"{'':18}{'n':>6}  {'at threshold ' + format(model['threshold'], 'g'):24}{'n':>6}  "
-        "at threshold 0.5",
+        f"protocol: {protocol.title}",
+        f"{'':18}{'groups':>6}  {'at threshold ' + format(model['threshold'], 'g'):24}"
+        f"{'at threshold 0.5':24}{'images':>6}  per image, at {model['threshold']:g}",
     ]
     for name in (
         "accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "average_precision",
         "brier", "log_loss", "ece",
     ):  # fmt: skip
-        chosen, plain = (_figure(values["figures"][name]) for values in (test, test["at_0.5"]))
-        n, plain_n = (values["figures"][name]["n"] for values in (test, test["at_0.5"]))
-        lines.append(f"{name:18}{n:>6}  {chosen:24}{plain_n:>6}  {plain}")
-    lines.append("In brackets: 95 % intervals.")
-    if leaky:
-        lines.append("LEAKY: these metrics are too good; expect less on new images.")
+        chosen, plain = (_estimate(values["figures"][name]) for values in (part, part["at_0.5"]))
+        image = test["figures"][name]
+        lines.append(
+            f"{name:18}{part['figures'][name]['n']:>6}  {chosen:24}{plain:24}{image['n']:>6}  "
+            f"{_over_groups(image)}"
+        )
+    lines.append(f"In brackets: 95 % intervals over groups. To the left {_COUNTED}: quote these.")
+    if protocol.leaky:
+        lines.append(protocol.warning)
     if "overlap" in report.metrics:
         lines.append(_overlap(report.metrics["overlap"]))
     if report.metrics["verdict"]:
@@ -128,5 +132,9 @@ def _overlap(overlap: dict[str, Any] | None) -> str:
     return f"Left out, because the model knows a copy: {overlap['left_out']:,} images."
 
 
-def _figure(value: dict[str, Any]) -> str:
+def _estimate(value: dict[str, Any]) -> str:
     return Estimate.from_dict(value).text()
+
+
+def _over_groups(value: dict[str, Any]) -> str:
+    return Estimate.from_dict(value).over_groups.text()

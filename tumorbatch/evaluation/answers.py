@@ -1,4 +1,4 @@
-"""One split as a network answers it, beside what the manifest knows of each image."""
+"""What a model or a baseline answered on the images of a split: the one type for all of evaluation."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
 from tumorbatch.errors import InputError
+from tumorbatch.evaluation import protocols
+from tumorbatch.evaluation.protocols import PROTOCOLS, Protocol
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.progress import Progress
-from tumorbatch.scoring import Scorer
-from tumorbatch.shardset import MANIFEST, Dataset
+from tumorbatch.scoring import Scorer, probability
+from tumorbatch.shardset import DATASET, MANIFEST, Dataset
+from tumorbatch.statistics.classification import Decisions
 from tumorbatch.tfrecord import ImageRecord
 
 _COLUMNS = (
@@ -25,63 +28,153 @@ _ADVICE = "Make the shards again with `tumorbatch shard --overwrite`."
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A split's images, sorted by path; all sequences have length n.
+class SplitImages:
+    """The images of one split, sorted by path; all sequences have length n.
 
     Attributes:
         split: "train", "validation" or "test".
+        dataset: sha256 of the shard set's dataset.json: where it is equal, so are the images.
+        protocol: A key of `protocols.PROTOCOLS`.
         paths: Relative to the source of the shard set.
         labels: int64, 0 Healthy, 1 Tumor.
-        logits: float32, as the network gives them: no temperature.
-        groups: int64, duplicate group; groups of copies and near copies, resampled together.
+        groups: int64, duplicate group; copies and near copies of one original.
         widths: int64, of the file, in pixels.
         heights: int64, likewise.
         formats: Of the file: jpeg, png, ...
-        shards: File name of each image's shard.
-        positions: int64, of its record in that shard, from 0.
     """
 
     split: str
+    dataset: str
+    protocol: str
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
-    logits: NDArray[np.float32]
     groups: NDArray[np.int64]
     widths: NDArray[np.int64]
     heights: NDArray[np.int64]
     formats: tuple[str, ...]
-    shards: tuple[str, ...]
-    positions: NDArray[np.int64]
 
     @property
     def n(self) -> int:
-        """Images."""
+        """Return the number of images."""
         return len(self.labels)
 
     @property
     def group_count(self) -> int:
-        """Duplicate groups: how many independent images there are at most."""
+        """Return the number of duplicate groups: how many independent images there are at most."""
         return len(np.unique(self.groups))
-
-    def without(self, paths: Container[str]) -> "Scored":
-        """The same without some images."""
-        kept = np.array([index for index, path in enumerate(self.paths) if path not in paths], np.int64)
-
-        def of(values: Any) -> Any:
-            return values[kept] if isinstance(values, np.ndarray) else tuple(values[i] for i in kept)
-
-        sequences = [field.name for field in fields(self) if field.name != "split"]
-        return replace(self, **{name: of(getattr(self, name)) for name in sequences})
 
     @property
     def file_kinds(self) -> NDArray[np.int64]:
-        """int64 [n]: images of one height, width and format have the same number, from 0."""
+        """Return int64 [n]: images of one height, width and format have the same number, from 0."""
         keys = list(zip(self.heights.tolist(), self.widths.tolist(), self.formats, strict=True))
         number = {key: index for index, key in enumerate(sorted(set(keys)))}
         return np.array([number[key] for key in keys], np.int64)
 
+    def take(self, indices: NDArray[np.int64]) -> "SplitImages":
+        """Return some of the images, int64 [k], in this order."""
+        columns: dict[str, Any] = {}
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if isinstance(values, np.ndarray):
+                columns[field.name] = values[indices]
+            elif isinstance(values, tuple):
+                columns[field.name] = tuple(values[index] for index in indices)
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model or a baseline answered.
+
+    Attributes:
+        name: Of the bundle, or of the baseline.
+        images: What it was asked about.
+        scores: float [n], higher for Tumor: a network's logits, or a baseline's probabilities.
+        threshold: A probability of at least this much is called Tumor.
+        temperature: Divides the logits; None: `scores` are probabilities already.
+        architecture: Of the network; "" for a baseline.
+        model_id: Of the bundle; "" for a baseline.
+        description: What a baseline sees and does, a sentence.
+    """
+
+    name: str
+    images: SplitImages
+    scores: NDArray[np.floating]
+    threshold: float = 0.5
+    temperature: float | None = None
+    architecture: str = ""
+    model_id: str = ""
+    description: str = ""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Return int64 [n], 0 Healthy, 1 Tumor."""
+        return self.images.labels
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Return int64 [n], duplicate groups."""
+        return self.images.groups
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return the protocol by which the images were kept away from training."""
+        return PROTOCOLS[self.images.protocol]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Return whether no network answered."""
+        return not self.architecture
+
+    @property
+    def probabilities(self) -> NDArray[np.floating]:
+        """Return the probability of Tumor, float [n]."""
+        return self.scores if self.temperature is None else probability(self.scores, self.temperature)
+
+    @property
+    def called(self) -> NDArray[np.bool_]:
+        """Return bool [n], whether the image is called Tumor."""
+        return self.called_at(self.threshold)
+
+    def called_at(self, threshold: float) -> NDArray[np.bool_]:
+        """Return bool [n], whether the image is called Tumor at another threshold."""
+        return np.asarray(self.probabilities >= np.float32(threshold), np.bool_)
+
+    @property
+    def decisions(self) -> Decisions:
+        """Return accuracy and its kin of these answers, for any weights of the images."""
+        return Decisions(self.called, self.labels)
+
+    def at(self, threshold: float, temperature: float) -> "Answers":
+        """Return the same logits at another threshold and temperature."""
+        return replace(self, threshold=threshold, temperature=temperature)
+
+    def take(self, indices: NDArray[np.int64]) -> "Answers":
+        """Return the answers on some of the images, int64 [k], in this order."""
+        return replace(self, images=self.images.take(indices), scores=self.scores[indices])
+
+    def without(self, paths: Container[str]) -> "Answers":
+        """Return the answers on all images but some."""
+        kept = [index for index, path in enumerate(self.images.paths) if path not in paths]
+        return self.take(np.array(kept, np.int64))
+
+    def on(self, images: SplitImages) -> "Answers":
+        """Return the answers on exactly these images, in their order.
+
+        Raises:
+            ValueError: There is no answer on one of them, or it has another label here.
+        """
+        place = {path: index for index, path in enumerate(self.images.paths)}
+        if not place.keys() >= set(images.paths):
+            raise ValueError(f"{self.name} was scored on other images")
+        taken = self.take(np.array([place[path] for path in images.paths], np.int64))
+        if (taken.labels != images.labels).any():
+            raise ValueError(f"{self.name} was scored with other labels")
+        return replace(taken, images=images)
+
 
 def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
-    """The manifest's rows of one split, in the order of the records in the shards.
+    """Return the manifest's rows of one split, in the order of the records in the shards.
 
     Raises:
         InputError: The manifest is missing, damaged or another shard set's.
@@ -95,7 +188,7 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
         order = pa.array([rank[name] for name in rows["shard"].to_pylist()], pa.int64())
     except KeyError as error:
         raise InputError(
-            f"{path} names a shard that dataset.json has not: {error}. {_ADVICE}"
+            f"{path} names a shard that dataset.json does not have: {error}. {_ADVICE}"
         ) from None
     rows = rows.append_column("rank", order).sort_by([("rank", "ascending"), ("position", "ascending")])
     if rows.num_rows != dataset.records(split):
@@ -106,8 +199,39 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
     return rows
 
 
-def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> Scored:
+def split_images(folder: Path, dataset: Dataset, split: str, rows: pa.Table) -> SplitImages:
+    """Return what the manifest knows of some images, in the order of `rows`.
+
+    Args:
+        folder: The shard set.
+        dataset: Its description.
+        split: Name of the result's split.
+        rows: From `manifest_rows`.
+    """
+    columns = {name: rows[name].to_pylist() for name in _COLUMNS}
+    return SplitImages(
+        split=split,
+        dataset=shardset.file_sha256(folder / DATASET),
+        protocol=protocols.of_dataset(dataset).key,
+        paths=tuple(columns["path"]),
+        labels=np.array([CLASS_NAMES.index(name) for name in columns["class"]], np.int64),
+        groups=np.array(columns["duplicate_group"], np.int64),
+        widths=np.array(columns["width"], np.int64),
+        heights=np.array(columns["height"], np.int64),
+        formats=tuple(columns["format"]),
+    )
+
+
+def by_path(paths: Sequence[str]) -> NDArray[np.int64]:
+    """Return the order that sorts images by path, int64 [n]."""
+    return np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
+
+
+def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> Answers:
     """Run a network over a split, shard by shard, with bounded memory for the images.
+
+    Returns:
+        Its logits at temperature 1 and threshold 0.5, sorted by path.
 
     Raises:
         InputError: The split is empty, or a shard or the manifest is damaged; the text names it.
@@ -129,100 +253,84 @@ def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> Sc
             return logits
 
         logits, labels = shard_reader.score_split(folder, dataset, split, counted)
-    classes = rows["class"].to_pylist()
-    if [CLASS_NAMES[label] for label in labels] != classes:
+    images = split_images(folder, dataset, split, rows)
+    if (labels != images.labels).any():
         raise InputError(f"The records of the {split} split are not those of {MANIFEST}. {_ADVICE}")
     if not np.isfinite(logits).all():
         raise InputError(
             f"The network gives logits that are not numbers for {int((~np.isfinite(logits)).sum())} "
             f"images of the {split} split: its weights are broken. Train it again."
         )
-    order = np.array(sorted(range(count), key=rows["path"].to_pylist().__getitem__), dtype=np.int64)
-
-    def column(name: str) -> Sequence[object]:
-        values = rows[name].to_pylist()
-        return [values[index] for index in order]
-
-    def numbers(name: str) -> NDArray[np.int64]:
-        return np.array(column(name), dtype=np.int64)
-
-    return Scored(
-        split=split,
-        paths=tuple(map(str, column("path"))),
-        labels=labels[order].astype(np.int64),
-        logits=logits[order],
-        groups=numbers("duplicate_group"),
-        widths=numbers("width"),
-        heights=numbers("height"),
-        formats=tuple(map(str, column("format"))),
-        shards=tuple(map(str, column("shard"))),
-        positions=numbers("position"),
-    )
+    return Answers("", images, logits, temperature=1.0).take(by_path(images.paths))
 
 
-def whole(folder: Path, dataset: Dataset, score: Scorer) -> Scored:
-    """All splits of a shard set as one, called "test": nothing of it was trained on.
+def score_whole(folder: Path, dataset: Dataset, score: Scorer) -> Answers:
+    """Run a network over all splits of a shard set as one, called "test": none of it was trained on.
 
     Raises:
         InputError: See `score_split`; there is no image at all.
     """
     splits = [split for split in shardset.SPLITS if dataset.records(split)] or ["test"]
-    several = [score_split(folder, dataset, split, score) for split in splits]
-    paths = [path for of in several for path in of.paths]
-    order = np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
+    return joined([score_split(folder, dataset, split, score) for split in splits])
 
-    def sequence(name: str) -> tuple[str, ...]:
-        values = [value for of in several for value in getattr(of, name)]
-        return tuple(values[index] for index in order)
 
-    def array(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(of, name) for of in several])[order]
-
-    return Scored(
+def joined(several: Sequence[Answers]) -> Answers:
+    """Return the answers of one network on several splits as if they were one external test split."""
+    every = [answers.images for answers in several]
+    images = replace(
+        every[0],
         split="test",
-        paths=sequence("paths"),
-        labels=array("labels"),
-        logits=array("logits"),
-        groups=array("groups"),
-        widths=array("widths"),
-        heights=array("heights"),
-        formats=sequence("formats"),
-        shards=sequence("shards"),
-        positions=array("positions"),
+        protocol=protocols.EXTERNAL,
+        **{
+            field.name: _concatenated([getattr(images, field.name) for images in every])
+            for field in fields(SplitImages)
+            if field.name not in ("split", "dataset", "protocol")
+        },
     )
+    scores = np.concatenate([answers.scores for answers in several])
+    return replace(several[0], images=images, scores=scores).take(by_path(images.paths))
 
 
-def read_images(folder: Path, scored: Scored, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """The pixels of some of the images, as the network sees them.
+def _concatenated(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return tuple(value for part in parts for value in part)
+
+
+def read_images(folder: Path, dataset: Dataset, paths: Sequence[str]) -> NDArray[np.uint8]:
+    """Read the pixels of some of a shard set's images, as the network sees them.
 
     Args:
         folder: The shard set.
-        scored: From `score_split`.
-        indices: Of images in `scored`.
+        dataset: Its description.
+        paths: Their paths in the manifest.
 
     Returns:
-        uint8 [len(indices), height, width].
+        uint8 [len(paths), height, width].
 
     Raises:
-        InputError: A record is damaged, or another image's.
+        InputError: The manifest or a record is damaged, or holds another image.
     """
+    columns = shardset.manifest(folder, dataset, "path", "shard", "position").itercolumns()
+    known = {
+        path: place for path, *place in zip(*(column.to_pylist() for column in columns), strict=True)
+    }
     images = []
     places: dict[Path, list[tuple[int, int]]] = {}
-    for index in indices:
-        path = folder / scored.shards[index]
+    for name in paths:
+        shard, position = known[name]
+        path = folder / shard
         try:
             if path not in places:
                 places[path] = tfrecord.places(path)
-            at, length = places[path][scored.positions[index]]
+            at, length = places[path][position]
             with path.open("rb") as file:
                 file.seek(at)
                 record = ImageRecord.decode(tfrecord.unframe(file.read(length)))
-            if record.filename != scored.paths[index]:
+            if record.filename != name:
                 raise ValueError(f"it is that of {record.filename}")
         except (OSError, IndexError, ValueError) as error:
-            raise InputError(
-                f"Record {scored.positions[index]} of {path} is damaged ({error}). {_ADVICE}"
-            ) from error
+            raise InputError(f"Record {position} of {path} is damaged ({error}). {_ADVICE}") from error
         pixels = np.frombuffer(record.pixels, np.uint8)
         images.append(pixels.reshape(record.height, record.width))
     return np.stack(images)

@@ -5,18 +5,21 @@ class; the file's metadata alone; the nearest training image, seen as a thumbnai
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
 from tumorbatch.errors import InputError
+from tumorbatch.evaluation import protocols
+from tumorbatch.evaluation.answers import Answers, SplitImages, by_path, manifest_rows, split_images
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import MANIFEST, SPLITS, Dataset
+from tumorbatch.statistics.metadata_forest import fit_forest, metadata_features, tumor_scores
 from tumorbatch.tfrecord import ImageRecord
 
 MAJORITY = "majority"
@@ -32,53 +35,14 @@ _ADVICE = "Make the shards again with `tumorbatch shard --overwrite`."
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
-    """The scores of one baseline on the images that models are judged by.
+class _Pictures:
+    """Some images, and each as a thumbnail: uint8 [n, THUMBNAIL * THUMBNAIL]."""
 
-    Attributes:
-        name: Short, as in tables.
-        description: What it sees and does, a sentence.
-        test_scores: float64 [n], in [0, 1]; at least 0.5 means Tumor.
-        test_labels: int64 [n], 0 Healthy, 1 Tumor.
-        test_paths: n paths, as in the manifest: the key to other tables.
-    """
-
-    name: str
-    description: str
-    test_scores: NDArray[np.float64]
-    test_labels: NDArray[np.int64]
-    test_paths: tuple[str, ...]
-
-
-class _Row(NamedTuple):
-    """What the manifest says of an image; height and width in pixels, of the file."""
-
-    split: str
-    height: int
-    width: int
-    format: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Images:
-    """What the baselines know of some images.
-
-    Attributes:
-        paths: n paths.
-        labels: int64 [n].
-        thumbnails: uint8 [n, THUMBNAIL * THUMBNAIL].
-        sides: float64 [n, 2], height and width of the file, pixels.
-        formats: n file formats.
-    """
-
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
+    images: SplitImages
     thumbnails: NDArray[np.uint8]
-    sides: NDArray[np.float64]
-    formats: tuple[str, ...]
 
 
-def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[Baseline]:
+def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[Answers]:
     """Fit the baselines on the training split of a shard set, and score images that it does not hold.
 
     In memory: about 0.5 kB an image, and 64 MiB.
@@ -89,52 +53,58 @@ def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[B
         external: Another shard set, all of whose images are scored; None: the test split of the same.
 
     Returns:
-        The majority class, the forest on metadata, the nearest neighbour, in this order; each with
-        the images in the order of the shards.
+        The majority class, the forest on metadata, the nearest neighbour, in this order; images sorted
+        by path.
 
     Raises:
         InputError: A shard set is missing, unfinished or damaged, the training split or what is to be
             scored is empty, or the training split has one class only.
         ConfigError: It was written by another version of the format.
     """
-    train = _read(tfrecords, ("train",))
-    if len(np.unique(train.labels)) < 2:
+    train = _read(tfrecords, ("train",), "train")
+    labels = train.images.labels
+    if len(np.unique(labels)) < 2:
         raise InputError(f"The train split in {tfrecords} has one class only. {_ADVICE}")
-    test = _read(tfrecords, ("test",)) if external is None else _read(external, SPLITS)
-    share = float(train.labels.mean())
-    formats = sorted(set(train.formats))
-    forest = _forest(_metadata(train, formats), train.labels, seed)
-    made = (
+    if external is None:
+        test = _read(tfrecords, ("test",), "test")
+    else:
+        test = _read(external, SPLITS, "test", protocols.EXTERNAL)
+    share = float(labels.mean())
+    formats = sorted(set(train.images.formats))
+    forest = fit_forest(_features(train.images, formats), labels, _TREES, seed, available_cores())
+    baselines = (
         (
             MAJORITY,
             f"Says the same of every image: the share of Tumor in the training split, {share:.3f}.",
-            np.full(len(test.labels), share),
+            np.full(test.images.n, share),
         ),
         (
             METADATA,
             f"Random forest of {_TREES} trees on the file's height, width and format alone: it sees no "
             "pixel.",
-            np.asarray(forest.predict_proba(_metadata(test, formats))[:, 1], np.float64),
+            tumor_scores(forest, _features(test.images, formats)),
         ),
         (
             NEIGHBOUR,
             f"The class of the training image that is nearest as a thumbnail of {THUMBNAIL} x "
             f"{THUMBNAIL} pixels (Euclidean distance); the score is d(Healthy) / (d(Healthy) + "
             "d(Tumor)), of the distances to the nearest image of each class.",
-            nearest_scores(train.thumbnails, train.labels, test.thumbnails),
+            nearest_scores(train.thumbnails, labels, test.thumbnails),
         ),
     )
-    return [Baseline(name, text, scores, test.labels, test.paths) for name, text, scores in made]
+    order = by_path(test.images.paths)
+    return [
+        Answers(name, test.images, scores, description=text).take(order)
+        for name, text, scores in baselines
+    ]
 
 
-def _metadata(images: _Images, formats: Sequence[str]) -> NDArray[np.float64]:
-    """float64 [n, 2 + formats]: height, width, then one column a format, 1 or 0."""
-    names = np.array(images.formats)
-    return np.column_stack([images.sides, *(names == name for name in formats)])
+def _features(images: SplitImages, formats: Sequence[str]) -> NDArray[np.float32]:
+    return metadata_features(images.heights, images.widths, images.formats, formats)
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [height, width] to uint8 [THUMBNAIL * THUMBNAIL], by area averaging."""
+    """Return uint8 [height, width] as uint8 [THUMBNAIL * THUMBNAIL], by area averaging."""
     small = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8).ravel()
 
@@ -142,7 +112,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def nearest_scores(
     references: NDArray[np.uint8], labels: NDArray[np.int64], queries: NDArray[np.uint8]
 ) -> NDArray[np.float64]:
-    """How much nearer the nearest tumour is than the nearest healthy image.
+    """Return how much nearer the nearest tumour is than the nearest healthy image.
 
     At least 0.5 exactly where the nearest of all is a tumour (or both are equally near), so that the
     threshold 0.5 gives the classical 1-nearest-neighbour rule, while the score can rank.
@@ -173,65 +143,50 @@ def nearest_scores(
 
 
 def _squared_distances(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """int32 [m, n], exact: 256 products of two bytes stay below 2^24, up to where float32 can count."""
+    """Return int32 [m, n], exact: 256 products of two bytes stay below 2^24, where float32 counts."""
     products = left.astype(np.float32) @ right.astype(np.float32).T
     squares = [np.einsum("ij,ij->i", of, of, dtype=np.int32) for of in (left, right)]
     sums: NDArray[np.int32] = squares[0][:, np.newaxis] + squares[1]
     return sums - 2 * products.astype(np.int32)
 
 
-def _forest(metadata: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
+def _read(folder: Path, splits: Sequence[str], name: str, protocol: str | None = None) -> _Pictures:
+    """Read the images of some splits, in the order of the shards.
 
-    forest = RandomForestClassifier(_TREES, random_state=seed, n_jobs=available_cores())
-    forest.fit(metadata, labels)
-    # Several threads add the trees' votes in any order, and the last bit with them.
-    forest.set_params(n_jobs=1)
-    return forest
-
-
-def _read(folder: Path, splits: Sequence[str]) -> _Images:
-    """The images of some splits.
+    Args:
+        folder: The shard set.
+        splits: Those that count.
+        name: Of the split that they make together.
+        protocol: By which they are judged; None: the shard set's own.
 
     Raises:
         InputError: See `evaluate`.
     """
     dataset = shardset.load(folder)
-    known = _manifest(folder, dataset)
-    total = sum(dataset.records(split) for split in splits)
-    if not total:
+    present = [split for split in splits if dataset.records(split)]
+    if not present:
         raise InputError(f"The {splits[0]} split in {folder} holds no image. {_ADVICE}")
-    paths: list[str] = []
-    formats: list[str] = []
-    labels = np.empty(total, np.int64)
-    thumbnails = np.empty((total, THUMBNAIL**2), np.uint8)
-    sides = np.empty((total, 2), np.float64)
-    for split in splits:
+    rows = pa.concat_tables([manifest_rows(folder, dataset, split) for split in present])
+    images = split_images(folder, dataset, name, rows)
+    if protocol is not None:
+        images = replace(images, protocol=protocol)
+    thumbnails = np.empty((images.n, THUMBNAIL**2), np.uint8)
+    at = 0
+    for split in present:
         for record in _images(folder, dataset, split):
-            row, at = known.get(record.filename), len(paths)
-            if row is None or row.split != split:
+            if record.filename != images.paths[at] or record.label != images.labels[at]:
                 raise InputError(
-                    f"{folder / MANIFEST} has no row for {record.filename} in {split}. {_ADVICE}"
+                    f"{folder / MANIFEST} has another row than {record.filename} in its place in "
+                    f"{split}. {_ADVICE}"
                 )
             pixels = np.frombuffer(record.pixels, np.uint8).reshape(record.height, record.width)
-            paths.append(record.filename)
-            formats.append(row.format)
-            labels[at] = record.label
             thumbnails[at] = thumbnail(pixels)
-            sides[at] = row.height, row.width
-    return _Images(tuple(paths), labels, thumbnails, sides, tuple(formats))
-
-
-def _manifest(folder: Path, dataset: Dataset) -> dict[str, _Row]:
-    """{path: row}, of the files that gave a record."""
-    table = shardset.manifest(folder, dataset, "path", "split", "height", "width", "format")
-    names, *columns = (column.to_pylist() for column in table.itercolumns())
-    rows = map(_Row, *columns)
-    return {name: row for name, row in zip(names, rows, strict=True) if row.split}
+            at += 1
+    return _Pictures(images, thumbnails)
 
 
 def _images(folder: Path, dataset: Dataset, split: str) -> Iterator[ImageRecord]:
-    """The images of a split, one at a time.
+    """Yield the images of a split, one at a time.
 
     Raises:
         InputError: A shard is damaged, cut off, or holds another number of records than it should.

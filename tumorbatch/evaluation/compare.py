@@ -1,29 +1,20 @@
-"""Models and baselines judged on the same images: figures of each, and differences of every pair."""
+"""Compare models and baselines on the same images: measures of each, and of every pair."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from tumorbatch.evaluation.answers import Answers
+from tumorbatch.evaluation.protocols import PROTOCOLS
+from tumorbatch.statistics.auc import Ranks, auc_difference, auc_estimate
+from tumorbatch.statistics.classification import Decisions
+from tumorbatch.statistics.intervals import REPLICATES, Estimate
+from tumorbatch.statistics.mcnemar import McNemar, holm, mcnemar
+from tumorbatch.statistics.weighting import PER_GROUP, Weighting, weightings
 
-from tumorbatch.statistics.auc import auc_difference, auc_figure, auc_statistic
-from tumorbatch.statistics.classification import share_statistic
-from tumorbatch.statistics.intervals import (
-    REPLICATES,
-    Estimate,
-    McNemar,
-    Weights,
-    bootstrap,
-    bootstrapped,
-    difference,
-    mcnemar,
-    proportion,
-)
-
-# Column of a table: the report's four, then what else a reader needs. Recall is sensitivity.
-FIGURES = {
+# Columns of a table: the report's four, then what else a reader needs.
+MEASURES = {
     "accuracy": "accuracy",
     "precision": "precision",
     "recall": "recall = sensitivity",
@@ -31,82 +22,17 @@ FIGURES = {
     "specificity": "specificity",
     "auc": "AUC",
 }
-REPORT_FIGURES = ("accuracy", "precision", "recall", "f1")
+AT_HALF = "accuracy_at_0.5"
+PUBLISHED_MEASURES = ("accuracy", "precision", "recall", "f1")
 # A. Oeztuener, "Deep Learning Approaches for Brain Tumor Classification": on its own validation split,
 # per cent, without n or interval.
-REPORT = {
+PUBLISHED = {
     "cnn1": (95, 95, 95, 95),
     "cnn2": (87, 87, 86, 87),
     "resnet50": (92, 93, 93, 93),
     "mobilenetv2": (91, 93, 91, 92),
     "densenet121": (92, 93, 91, 92),
 }
-PROTOCOLS = {  # as `split_by` of a shard set has them, from the least to the most honest
-    "file": "leaky (random by file)",
-    "group": "grouped (duplicates together)",
-    "shape": "held-out shapes",
-}
-LEAKY_GROUPS = "leaky"  # a split by group or shape whose proof failed
-PROTOCOL_TEXTS = {
-    "file": "Leaky: the split was drawn file by file: copies and near copies of test images were "
-    "trained on. This is what most papers do; the figures are too good.",
-    "group": "Grouped: byte-identical, pixel-identical and nearly identical images stay in one split. "
-    "This is the headline.",
-    "shape": "Held-out shapes: no test image has a height and width that was trained on: a stand-in, "
-    "no more, for other scanners and sources. This is the stress test.",
-}
-
-
-def protocol(split_by: str, leaky: bool) -> str:
-    """A split in a few words, for a table."""
-    if leaky and split_by != "file":
-        return LEAKY_GROUPS
-    return PROTOCOLS[split_by]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One model or baseline, with its answers on the test images.
-
-    Attributes:
-        name: Of the bundle's folder, or of the baseline.
-        architecture: Of the network; "" for a baseline.
-        model_id: Of the bundle; "" for a baseline.
-        split_by: Protocol of its shard set.
-        leaky: Whether copies of test images were trained on.
-        dataset: sha256 of its shard set's dataset.json: equal, and the images are the same.
-        threshold: A score of at least this much is called Tumor.
-        paths: n paths of the test images, sorted.
-        labels: int64 [n], 0 Healthy, 1 Tumor.
-        groups: int64 [n], duplicate group.
-        scores: float [n], higher for Tumor.
-        called: bool [n], at the threshold.
-        called_at_half: bool [n], at 0.5, as the report and most papers have it.
-    """
-
-    name: str
-    architecture: str
-    model_id: str
-    split_by: str
-    leaky: bool
-    dataset: str
-    threshold: float
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    scores: NDArray[np.floating]
-    called: NDArray[np.bool_]
-    called_at_half: NDArray[np.bool_]
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether it is no network."""
-        return not self.architecture
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """bool [n], whether the answer is the label."""
-        return np.asarray(self.called == (self.labels == 1), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,78 +40,99 @@ class Row:
     """One line of the table.
 
     Attributes:
-        judged: Whose.
-        figures: {name in `FIGURES`: figure}, at its own threshold.
-        accuracy_at_half: At threshold 0.5.
+        answers: Whose.
+        per_group: {name in `MEASURES` or `AT_HALF`: estimate}, each group counted once: the headline.
+        per_image: The same with each image counted once.
     """
 
-    judged: Judged
-    figures: dict[str, Estimate]
-    accuracy_at_half: Estimate
+    answers: Answers
+    per_group: dict[str, Estimate]
+    per_image: dict[str, Estimate]
 
     @property
-    def report(self) -> dict[str, float] | None:
-        """The report's own figures of this architecture, shares; None where it has none."""
-        known = REPORT.get(self.judged.architecture)
+    def published(self) -> dict[str, float] | None:
+        """Return the report's own measures of this architecture, shares; None where it has none."""
+        known = PUBLISHED.get(self.answers.architecture)
         if known is None:
             return None
-        return {name: value / 100 for name, value in zip(REPORT_FIGURES, known, strict=True)}
+        return {name: value / 100 for name, value in zip(PUBLISHED_MEASURES, known, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        of = self.judged
+        """Return JSON values."""
+        answers = self.answers
         return {
-            "name": of.name,
-            "baseline": of.is_baseline,
-            "architecture": of.architecture or None,
-            "model_id": of.model_id or None,
-            "protocol": protocol(of.split_by, of.leaky),
-            "split_by": of.split_by,
-            "leaky": of.leaky,
-            "dataset_sha256": of.dataset,
-            "n": len(of.labels),
-            "groups": len(np.unique(of.groups)),
-            "threshold": of.threshold,
-            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
-            "accuracy_at_0.5": self.accuracy_at_half.to_dict(),
-            "report": self.report,
+            "name": answers.name,
+            "baseline": answers.is_baseline,
+            "architecture": answers.architecture or None,
+            "model_id": answers.model_id or None,
+            "protocol": answers.protocol.name,
+            "protocol_key": answers.protocol.key,
+            "leaky": answers.protocol.leaky,
+            "dataset_sha256": answers.images.dataset,
+            "n": answers.images.n,
+            "groups": answers.images.group_count,
+            "threshold": answers.threshold,
+            **_json(self.per_image),
+            PER_GROUP: _json(self.per_group),
+            "report": self.published,
+        }
+
+
+def _json(estimates: dict[str, Estimate]) -> dict[str, Any]:
+    figures = {name: estimate.to_dict() for name, estimate in estimates.items()}
+    return {AT_HALF: figures.pop(AT_HALF), "figures": figures}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much the first of a pair is better than the second, by the paired bootstrap over groups.
+
+    Attributes:
+        auc: Difference of the AUC.
+        accuracy: Of the accuracy, each at its own threshold.
+    """
+
+    auc: Estimate
+    accuracy: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "auc_difference": self.auc.to_dict(),
+            "accuracy_difference": self.accuracy.to_dict(),
         }
 
 
 @dataclass(frozen=True, slots=True)
-class PairRow:
-    """Two of them on the same images.
+class Pair:
+    """Two models, or a model and a baseline, on the same images.
 
     Attributes:
-        first: Name.
-        second: Name.
-        protocol: Of both.
-        dataset: Of both, as in `Judged`.
-        auc: First less second, paired bootstrap over groups.
-        accuracy: Likewise, each at its own threshold.
+        first: The one.
+        second: The other.
+        per_group: First less second, each group counted once: the headline.
+        per_image: Likewise, each image counted once.
         test: McNemar's, on right and wrong at each one's own threshold.
         p_adjusted: Its p, adjusted for all pairs on these images by Holm's method.
     """
 
-    first: str
-    second: str
-    protocol: str
-    dataset: str
-    auc: Estimate
-    accuracy: Estimate
+    first: Answers
+    second: Answers
+    per_group: Difference
+    per_image: Difference
     test: McNemar
     p_adjusted: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {
-            "first": self.first,
-            "second": self.second,
-            "protocol": self.protocol,
-            "dataset_sha256": self.dataset,
-            "n": self.auc.n,
-            "auc_difference": self.auc.to_dict(),
-            "accuracy_difference": self.accuracy.to_dict(),
+            "first": self.first.name,
+            "second": self.second.name,
+            "protocol": self.first.protocol.name,
+            "dataset_sha256": self.first.images.dataset,
+            "n": self.first.images.n,
+            **self.per_image.to_dict(),
+            PER_GROUP: self.per_group.to_dict(),
             "only_first_right": self.test.first_only,
             "only_second_right": self.test.second_only,
             "mcnemar_p": self.test.p,
@@ -196,24 +143,24 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All of it.
+    """All rows and pairs.
 
     Attributes:
         rows: Baselines and models, protocol by protocol.
-        pairs: Of what was judged on the same images; two baselines are no pair.
+        pairs: Of what was judged on the same images; two baselines are not a pair.
         missing: What could not be compared, and why.
         alone: Models without baselines beside them, and why.
         replicates: Bootstrap samples.
     """
 
     rows: list[Row]
-    pairs: list[PairRow]
+    pairs: list[Pair]
     missing: dict[str, str] = field(default_factory=dict)
     alone: dict[str, str] = field(default_factory=dict)
     replicates: int = REPLICATES
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {
             "replicates": self.replicates,
             "rows": [row.to_dict() for row in self.rows],
@@ -223,106 +170,84 @@ class Comparison:
         }
 
 
-def compare(
-    judged: Sequence[Judged],
+def compare_models(
+    judged: Sequence[Answers],
     missing: dict[str, str],
     alone: dict[str, str] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Comparison:
-    """Figures of each, and differences of every pair that was judged on the same images.
+    """Measure each, and the differences of every pair that was judged on the same images.
 
     Args:
-        judged: Models and baselines.
+        judged: Answers of models and baselines on their test splits.
         missing: {name: why} of what is left out.
         alone: {names: why} of models without baselines.
         replicates: Bootstrap samples.
         seed: Of the bootstrap.
     """
-    on: dict[str, list[Judged]] = defaultdict(list)
+    by_dataset: dict[str, list[Answers]] = defaultdict(list)
     order = list(PROTOCOLS)
-    for one in sorted(judged, key=lambda of: (order.index(of.split_by), of.dataset)):
-        on[one.dataset].append(one)
+    for answers in sorted(judged, key=lambda one: (order.index(one.protocol.key), one.images.dataset)):
+        by_dataset[answers.images.dataset].append(answers)
     rows, pairs = [], []
-    for members in on.values():
-        members.sort(key=lambda of: (not of.is_baseline, of.name if of.architecture else ""))
-        rows += [row(one, replicates, seed) for one in members]
+    for members in by_dataset.values():
+        members.sort(key=lambda one: (not one.is_baseline, one.name if one.architecture else ""))
+        rows += [measure(answers, replicates, seed) for answers in members]
         pairs += _pairs(members, replicates, seed)
     return Comparison(rows, pairs, missing, alone or {}, replicates)
 
 
-def row(of: Judged, replicates: int = REPLICATES, seed: int = 0) -> Row:
-    """All figures of one, each with n and a 95 % interval."""
-    truth = of.labels == 1
-    cells = np.column_stack(
-        [of.called & truth, of.called & ~truth, ~of.called & truth, ~of.called & ~truth]
-    ).astype(np.float64)
-    auc_of = auc_statistic(of.scores, of.labels)
-    right_at_half = (of.called_at_half == truth).astype(np.float64)
-
-    def all_of(weights: Weights) -> dict[str, NDArray[np.float64]]:
-        tp, fp, fn, tn = (weights @ cells).T
-        with np.errstate(invalid="ignore"):  # 0 / 0: undefined
-            return {
-                "accuracy": (tp + tn) / weights.sum(axis=1),
-                "precision": tp / (tp + fp),
-                "recall": tp / (tp + fn),
-                "f1": 2 * tp / (2 * tp + fp + fn),
-                "specificity": tn / (tn + fp),
-                "auc": auc_of(weights),
-                "at half": weights @ right_at_half / weights.sum(axis=1),
-            }
-
-    drawn = bootstrap(all_of, of.groups, replicates, seed)
-    ones = all_of(np.ones((1, len(truth))))
-    tp, fp, fn, tn = (int(count) for count in cells.sum(axis=0))
-    n = len(truth)
-    shares = {
-        "accuracy": (tp + tn, n),
-        "precision": (tp, tp + fp),
-        "recall": (tp, tp + fn),
-        "specificity": (tn, tn + fp),
-    }
-    figures = {}
-    for name in FIGURES:
-        if name in shares:
-            figures[name] = proportion(*shares[name], drawn[name])
-        elif name == "auc":
-            figures[name] = auc_figure(float(ones[name][0]), of.labels, of.groups, drawn[name])
-        else:
-            figures[name] = bootstrapped(float(ones[name][0]), n, drawn[name])
-    return Row(of, figures, proportion(int(right_at_half.sum()), n, drawn["at half"]))
+def measure(answers: Answers, replicates: int = REPLICATES, seed: int = 0) -> Row:
+    """Return all measures of one, each with n and a 95 % interval."""
+    per_image, per_group = (
+        _measured(answers, weighting, replicates, seed)
+        for weighting in weightings(answers.groups).values()
+    )
+    return Row(answers, per_group, per_image)
 
 
-def _pairs(members: Sequence[Judged], replicates: int, seed: int) -> list[PairRow]:
-    found = []
-    for number, first in enumerate(members):
-        for second in members[:number]:
-            if not (first.is_baseline and second.is_baseline):
-                found.append((first, second, mcnemar(first.right, second.right)))
-    adjusted = holm([test.p for _, _, test in found])
-    rows = []
-    for (first, second, test), p in zip(found, adjusted, strict=True):
-        auc = auc_difference(first.scores, second.scores, first.labels, first.groups, replicates, seed)
-        accuracy = difference(
-            share_statistic(first.right), share_statistic(second.right), first.groups, replicates, seed
+def _measured(
+    answers: Answers, weighting: Weighting, replicates: int, seed: int
+) -> dict[str, Estimate]:
+    ranks = Ranks(answers.scores, answers.labels)
+    decisions = answers.decisions
+    at_half = Decisions(answers.called_at(0.5), answers.labels)
+    drawn = weighting.bootstrap(
+        lambda weights: {
+            **decisions(weights), "auc": ranks.auc(weights), AT_HALF: at_half(weights)["accuracy"],
+        },
+        replicates,
+        seed,
+    )  # fmt: skip
+    estimates = {name: decisions.estimate(name, drawn[name], weighting) for name in decisions.NAMES}
+    estimates["recall"] = estimates["sensitivity"]
+    estimates["auc"] = auc_estimate(weighting.value(ranks.auc), answers.labels, weighting, drawn["auc"])
+    half = at_half.estimate("accuracy", drawn[AT_HALF], weighting)
+    return {**{name: estimates[name] for name in MEASURES}, AT_HALF: half}
+
+
+def _pairs(members: Sequence[Answers], replicates: int, seed: int) -> list[Pair]:
+    together = [
+        (first, second)
+        for number, first in enumerate(members)
+        for second in members[:number]
+        if not (first.is_baseline and second.is_baseline)
+    ]
+    tests = [mcnemar(first.decisions.right, second.decisions.right) for first, second in together]
+    pairs = []
+    for (first, second), test, p in zip(together, tests, holm([test.p for test in tests]), strict=True):
+        per_image, per_group = (
+            Difference(
+                auc_difference(first.scores, second.scores, first.labels, weighting, replicates, seed),
+                weighting.difference(
+                    first.decisions.statistic("accuracy"),
+                    second.decisions.statistic("accuracy"),
+                    replicates,
+                    seed,
+                ),
+            )
+            for weighting in weightings(first.groups).values()
         )
-        named = protocol(first.split_by, first.leaky)
-        rows.append(PairRow(first.name, second.name, named, first.dataset, auc, accuracy, test, p))
-    return rows
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number: at any level, the chance of one false finding is kept.
-
-    References:
-        S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-        Statistics 6 (1979), 65-70.
-    """
-    count = len(p_values)
-    adjusted = [0.0] * count
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(count), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+        pairs.append(Pair(first, second, per_group, per_image, test, p))
+    return pairs

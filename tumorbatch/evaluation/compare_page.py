@@ -1,36 +1,36 @@
-"""A comparison of models as CSV, as a figure and as a page."""
+"""A comparison of models as a figure and as a page, and the sentences that go with it."""
 
-import csv
-import io
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from tumorbatch.evaluation.compare import (
-    FIGURES,
-    PROTOCOL_TEXTS,
-    REPORT_FIGURES,
+    AT_HALF,
+    MEASURES,
+    PUBLISHED_MEASURES,
     Comparison,
-    PairRow,
+    Pair,
     Row,
-    protocol,
 )
 from tumorbatch.report import style
 from tumorbatch.report.html import Column, Page, Strong
 from tumorbatch.statistics.intervals import Estimate
 
-_DIGITS = 6  # in CSV: more than any interval is worth, and few enough to read
-INTERVALS = (
-    "In brackets: 95 % interval; Wilson's for accuracy, precision, recall and specificity, the "
-    "bootstrap over duplicate groups for F1 and AUC ({replicates:,} samples). Wilson's counts images "
-    "as independent; the bootstrap's interval of the same shares, wider where images repeat, is in the "
-    "CSV file (low_by_group, high_by_group)."
+PER_GROUP_TEXT = (
+    "Each group of copies is counted once, so that an original with eighty copies weighs as much as "
+    "one without. In brackets: 95 % interval of a bootstrap that resamples whole groups "
+    "({replicates:,} samples)."
 )
-REPORTED = (
+PER_IMAGE_TEXT = (
+    "Per image, every copy counts. In brackets: Wilson's 95 % interval for accuracy, precision, recall "
+    "and specificity, which takes images as independent and is too narrow where they repeat; the "
+    "bootstrap over groups for F1 and AUC."
+)
+PUBLISHED_TEXT = (
     "The report's own figures (A. Öztüner) are those of its random validation split, without n or "
     "interval: of all protocols here the leaky one is nearest to it."
 )
-PAIRS = (
+PAIRS_TEXT = (
     "AUC and accuracy: first less second, with the 95 % interval of a paired bootstrap over duplicate "
     "groups; where it holds 0, the data do not tell the two apart. McNemar's test asks whether both "
     "err equally often; it counts images as independent, so that with copies in the test split its p "
@@ -38,147 +38,96 @@ PAIRS = (
 )
 
 
-def models_csv(comparison: Comparison) -> str:
-    """One line a model or baseline; shares are 0 to 1, empty where there is none."""
-    head = [
-        "name", "kind", "architecture", "model_id", "protocol", "split_by", "leaky", "dataset_sha256",
-        "test_images", "test_groups", "threshold",
-    ]  # fmt: skip
-    for name in (*FIGURES, "accuracy_at_0.5"):
-        head += [name, f"{name}_low", f"{name}_high", f"{name}_n"]
-        head += [f"{name}_low_by_group", f"{name}_high_by_group"] if name not in ("f1", "auc") else []
-    head += [f"report_{name}" for name in REPORT_FIGURES]
-    lines = []
-    for row in comparison.rows:
-        of = row.to_dict()
-        line = [
-            of["name"], "baseline" if of["baseline"] else "model", of["architecture"], of["model_id"],
-            of["protocol"], of["split_by"], of["leaky"], of["dataset_sha256"], of["n"], of["groups"],
-            of["threshold"],
-        ]  # fmt: skip
-        for name, figure in (*row.figures.items(), ("", row.accuracy_at_half)):
-            line += [*_rounded(figure), figure.n]
-            if name not in ("f1", "auc"):
-                line += [_round(figure.low_by_group), _round(figure.high_by_group)]
-        line += [(row.report or {}).get(name) for name in REPORT_FIGURES]
-        lines.append(line)
-    return _csv(head, lines)
-
-
-def pairs_csv(comparison: Comparison) -> str:
-    """One line a pair that was judged on the same images."""
-    head = ["first", "second", "protocol", "test_images"]
-    for name in ("auc_difference", "accuracy_difference"):
-        head += [name, f"{name}_low", f"{name}_high"]
-    head += ["only_first_right", "only_second_right", "mcnemar_p", "mcnemar_p_holm", "mcnemar_method"]
-    lines = [
-        [
-            pair.first, pair.second, pair.protocol, pair.auc.n, *_rounded(pair.auc),
-            *_rounded(pair.accuracy), pair.test.first_only, pair.test.second_only,
-            f"{pair.test.p:.4g}", f"{pair.p_adjusted:.4g}", pair.test.method,
-        ]
-        for pair in comparison.pairs
-    ]  # fmt: skip
-    return _csv(head, lines)
-
-
-def _rounded(figure: Estimate) -> list[float | None]:
-    return [_round(end) for end in (figure.value, figure.low, figure.high)]
-
-
-def _round(end: float | None) -> float | None:
-    return None if end is None else round(end, _DIGITS)
-
-
-def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *([_harmless(cell) for cell in line] for line in lines)])
-    return text.getvalue()
-
-
-def _harmless(cell: Any) -> Any:
-    """A name that a spreadsheet would take for a formula, as text."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
-
-
 def p_value(p: float) -> str:
-    """As it is told: three digits, and no zero."""
+    """Return a p-value with three digits, and never as zero."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def signed(figure: Estimate) -> str:
-    """A difference with its sign and interval."""
-    if figure.value is None or figure.low is None:
-        return figure.text()
-    value = round(figure.value, 3) + 0.0  # no -0
-    return f"{value:+.3f} ({figure.interval(sign='+')})"
+def signed(estimate: Estimate) -> str:
+    """Return a difference with its sign and interval."""
+    if estimate.value is None or estimate.low is None:
+        return estimate.text()
+    value = round(estimate.value, 3) + 0.0  # no -0
+    return f"{value:+.3f} ({estimate.interval(sign='+')})"
 
 
-def reported(row: Row) -> str | None:
-    """The report's four figures, per cent."""
-    if row.report is None:
+def published(row: Row) -> str | None:
+    """Return the report's four figures, per cent."""
+    if row.published is None:
         return None
-    return " / ".join(f"{100 * row.report[name]:.0f}" for name in REPORT_FIGURES)
+    return " / ".join(f"{100 * row.published[name]:.0f}" for name in PUBLISHED_MEASURES)
 
 
-def denominators(rows: Sequence[Row]) -> str:
-    """The numbers of images behind the figures of one shard set, as a sentence."""
-    recall, specificity = (rows[0].figures[name].n for name in ("recall", "specificity"))
-    precision = ", ".join(f"{row.judged.name} {row.figures['precision'].n:,}" for row in rows)
+def denominators(rows: Sequence[Row], per_group: bool = True) -> str:
+    """Return the numbers of groups (or images) behind the measures of one shard set, as a sentence."""
+    estimates = [row.per_group if per_group else row.per_image for row in rows]
+    total, tumor, healthy = (estimates[0][name].n for name in ("auc", "recall", "specificity"))
+    what = "groups of test images" if per_group else "test images"
+    precision = ", ".join(
+        f"{row.answers.name} {of['precision'].n:,}" for row, of in zip(rows, estimates, strict=True)
+    )
     return (
-        f"n = {recall + specificity:,} test images for accuracy, F1 and AUC; {recall:,} Tumor for "
-        f"recall, {specificity:,} Healthy for specificity; for precision those that each calls Tumor: "
-        f"{precision}."
+        f"n = {total:,} {what} for accuracy, F1 and AUC; {tumor:,} Tumor for recall, {healthy:,} "
+        f"Healthy for specificity; for precision those that each calls Tumor: {precision}."
     )
 
 
-def not_beaten(pairs: Sequence[PairRow], baselines: set[str]) -> list[str]:
-    """A sentence for each model whose AUC is not shown to be above a baseline's."""
-    found = []
-    for model, of in groupby(
-        sorted((pair for pair in pairs if pair.second in baselines), key=lambda pair: pair.first),
-        key=lambda pair: pair.first,
-    ):
-        above = [pair for pair in of if pair.auc.low is None or pair.auc.low <= 0]
-        if above:
-            told = ", ".join(f"{pair.second} (AUC {signed(pair.auc)})" for pair in above)
-            found.append(f"{model} is not shown to be better than: {told}.")
-    return found
+def not_beaten(pairs: Sequence[Pair]) -> list[str]:
+    """Return a sentence for each model whose AUC is not shown to be above a baseline's."""
+    with_baseline = sorted(
+        (pair for pair in pairs if pair.second.is_baseline), key=lambda pair: pair.first.name
+    )
+    sentences = []
+    for model, group in groupby(with_baseline, key=lambda pair: pair.first.name):
+        lost = [pair for pair in group if pair.per_group.auc.low is None or pair.per_group.auc.low <= 0]
+        if lost:
+            listed = ", ".join(
+                f"{pair.second.name} (AUC {signed(pair.per_group.auc)})" for pair in lost
+            )
+            sentences.append(f"{model} is not shown to be better than: {listed}.")
+    return sentences
 
 
 def warnings(rows: Sequence[Row], comparison: Comparison) -> list[str]:
-    """`not_beaten` of the rows of one shard set."""
-    baselines = {row.judged.name for row in rows if row.judged.is_baseline}
-    dataset = rows[0].judged.dataset
-    return not_beaten([pair for pair in comparison.pairs if pair.dataset == dataset], baselines)
+    """Return `not_beaten` of the rows of one shard set, after the warning of a leaky protocol."""
+    one = rows[0].answers
+    leaky = [one.protocol.warning] if one.protocol.leaky else []
+    pairs = [pair for pair in comparison.pairs if pair.first.images.dataset == one.images.dataset]
+    return [*leaky, *not_beaten(pairs)]
+
+
+def by_shard_set(comparison: Comparison) -> list[list[Row]]:
+    """Return the rows of each shard set together."""
+    return [
+        list(rows) for _, rows in groupby(comparison.rows, key=lambda row: row.answers.images.dataset)
+    ]
 
 
 @style.style()
 def draw(rows: Sequence[Row]) -> Any:
-    """A matplotlib figure: accuracy and AUC of each row with 95 % intervals; baselines hollow."""
+    """Return a matplotlib figure: accuracy and AUC of each row with intervals; baselines hollow."""
     figure, axes = style.subplots(10.0, 1.6 + 0.3 * len(rows), 1, 2, sharey=True)
     for axis, name in zip(axes, ("accuracy", "auc"), strict=True):
         for place, row in enumerate(rows):
-            of = row.figures[name]
-            color = style.GREY if row.judged.is_baseline else style.BLUE
-            if of.low is not None and of.high is not None:
-                axis.plot([of.low, of.high], [place, place], color=color, linewidth=2.0)
-            marker = "s" if row.judged.is_baseline else "o"
-            face = "white" if row.judged.is_baseline else color
-            axis.plot([of.value], [place], marker=marker, color=color, markerfacecolor=face,
+            estimate = row.per_group[name]
+            color = style.GREY if row.answers.is_baseline else style.BLUE
+            if estimate.low is not None and estimate.high is not None:
+                axis.plot([estimate.low, estimate.high], [place, place], color=color, linewidth=2.0)
+            marker = "s" if row.answers.is_baseline else "o"
+            face = "white" if row.answers.is_baseline else color
+            axis.plot([estimate.value], [place], marker=marker, color=color, markerfacecolor=face,
                       markersize=6, linestyle="none")  # fmt: skip
-        axis.set_xlabel(f"{FIGURES[name]} on the test split (95 % interval)")
-        axis.set_yticks(range(len(rows)), [style.plain(row.judged.name) for row in rows])
+        axis.set_xlabel(f"{MEASURES[name]}, each group once (95 % interval)")
+        axis.set_yticks(range(len(rows)), [style.plain(row.answers.name) for row in rows])
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.grid(axis="y", visible=False)
     return figure
 
 
 def page(comparison: Comparison) -> str:
-    """The whole comparison as one HTML file."""
-    models = [row for row in comparison.rows if not row.judged.is_baseline]
-    made = Page(
+    """Return the whole comparison as one HTML file."""
+    models = [row for row in comparison.rows if not row.answers.is_baseline]
+    html = Page(
         "Comparison of models",
         f"{len(models)} model{'s' * (len(models) != 1)} on their test splits"
         + ("" if comparison.alone else ", beside baselines that know nothing of tumours")
@@ -186,82 +135,98 @@ def page(comparison: Comparison) -> str:
         "of different sections answer different questions.",
     )
     if comparison.missing:
-        made.warning("Not in these tables:")
-        made.listing(f"{name}: {why}" for name, why in comparison.missing.items())
+        html.warning("Not in these tables:")
+        html.listing(f"{name}: {why}" for name, why in comparison.missing.items())
     if comparison.alone:
-        made.warning("No baselines stand beside these models:")
-        made.listing(f"{name}: {why}" for name, why in comparison.alone.items())
-    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
-        section(made, list(of), comparison)
-    explain(made, comparison)
-    return made.html()
+        html.warning("No baselines stand beside these models:")
+        html.listing(f"{name}: {why}" for name, why in comparison.alone.items())
+    for rows in by_shard_set(comparison):
+        add_section(html, rows, comparison)
+    add_explanation(html, comparison)
+    return html.html()
 
 
-def explain(made: Page, comparison: Comparison) -> None:
-    """Add the section on how the tables are to be read."""
-    made.section("How to read this")
-    made.paragraph(INTERVALS.format(replicates=comparison.replicates))
-    made.paragraph(
+def add_explanation(html: Page, comparison: Comparison) -> None:
+    """Add the section on how to read the tables."""
+    html.section("How to read this")
+    html.paragraph(PER_GROUP_TEXT.format(replicates=comparison.replicates))
+    html.paragraph(PER_IMAGE_TEXT)
+    html.paragraph(
         "Models answer at their own threshold, which was chosen on validation; baselines, and the "
         "column “accuracy at 0.5”, at 0.5. AUC needs no threshold."
     )
-    made.paragraph(REPORTED)
-    made.paragraph(PAIRS)
+    html.paragraph(PUBLISHED_TEXT)
+    html.paragraph(PAIRS_TEXT)
 
 
-def section(made: Page, rows: list[Row], comparison: Comparison) -> None:
-    """Add a section for what was judged on the same images: table, figure, pairs, words."""
-    one = rows[0].judged
-    named = protocol(one.split_by, one.leaky)
-    made.section(f"{named[0].upper()}{named[1:]}")
-    made.paragraph(PROTOCOL_TEXTS[one.split_by])
-    if one.leaky and one.split_by != "file":
-        made.warning("The proof failed: images or groups lie in more than one split.")
-    pairs = [pair for pair in comparison.pairs if pair.dataset == one.dataset]
+def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
+    """Add a section for what was judged on the same images: tables, figure, pairs, words."""
+    one = rows[0].answers
+    name = one.protocol.name
+    html.section(f"{name[0].upper()}{name[1:]}")
+    html.paragraph(one.protocol.meaning)
     for sentence in warnings(rows, comparison):
-        made.paragraph(Strong(sentence))
-    who = [f"{row.judged.name}{' (baseline)' * row.judged.is_baseline}" for row in rows]
-    heads = ("AUC", *(FIGURES[name] for name in REPORT_FIGURES))
-    made.table(
-        ["who", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
-        [
-            [name, *(row.figures[of].text() for of in ("auc", *REPORT_FIGURES)), reported(row)]
-            for name, row in zip(who, rows, strict=True)
-        ],
-        f"Test split, {rows[0].to_dict()['groups']:,} groups of duplicates, shard set "
-        f"{one.dataset[:12]}. {denominators(rows)} With 95 % intervals. The report's: accuracy, "
-        "precision, recall and F1.",
+        html.paragraph(Strong(sentence))
+    who = [f"{row.answers.name}{' (baseline)' * row.answers.is_baseline}" for row in rows]
+    heads = ("AUC", *(MEASURES[name] for name in PUBLISHED_MEASURES))
+    where = (
+        f"Test split, {one.images.n:,} images in {one.images.group_count:,} groups of copies, shard "
+        f"set {one.images.dataset[:12]}."
     )
-    made.table(
+    for per_group, caption in (
+        (True, f"Each group of copies counted once. {where} {denominators(rows)} With 95 % intervals. "
+         "The report's: accuracy, precision, recall and F1."),
+        (False, f"The same per image. {denominators(rows, per_group=False)}"),
+    ):  # fmt: skip
+        estimates = [row.per_group if per_group else row.per_image for row in rows]
+        html.table(
+            ["who", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
+            [
+                [name, *(of[key].text() for key in ("auc", *PUBLISHED_MEASURES)), published(row)]
+                for name, row, of in zip(who, rows, estimates, strict=True)
+            ],
+            caption,
+        )
+    html.table(
         ["who", *(Column(head, True) for head in (
-            "threshold", "sensitivity", "specificity", "accuracy at 0.5"
+            "threshold", "sensitivity", "specificity", "accuracy at 0.5", "accuracy at 0.5, per image"
         ))],
         [
             [
-                name, f"{row.judged.threshold:g}", row.figures["recall"].text(),
-                row.figures["specificity"].text(), row.accuracy_at_half.text(),
+                name, f"{row.answers.threshold:g}", row.per_group["recall"].text(),
+                row.per_group["specificity"].text(), row.per_group[AT_HALF].text(),
+                row.per_image[AT_HALF].text(),
             ]
             for name, row in zip(who, rows, strict=True)
         ],
         "Models at their own threshold, chosen on validation, baselines at 0.5; and all at 0.5, as in "
-        "most papers.",
+        "most papers. Each group once, but for the last column.",
     )  # fmt: skip
-    png = style.png(draw(rows))
-    made.figure(
-        png, "Accuracy and AUC of each row of the table above, with 95 % intervals.",
+    html.figure(
+        style.png(draw(rows)),
+        "Accuracy and AUC of each row of the first table above, with 95 % intervals.",
         "Filled circles: models. Hollow squares: baselines.",
-    )  # fmt: skip
+    )
+    pairs = [pair for pair in comparison.pairs if pair.first.images.dataset == one.images.dataset]
     if pairs:
-        made.table(
-            ["first", "second", Column("AUC, first less second", True),
-             Column("accuracy, first less second", True), Column("only first right (images)", True),
-             Column("only second right (images)", True), Column("McNemar's p", True),
-             Column("p (Holm)", True)],
-            [
-                [pair.first, pair.second, signed(pair.auc), signed(pair.accuracy),
-                 pair.test.first_only, pair.test.second_only, p_value(pair.test.p),
-                 p_value(pair.p_adjusted)]
-                for pair in pairs
-            ],
-            f"Pairs on the same {len(one.labels):,} images.",
-        )  # fmt: skip
+        _add_pairs(html, pairs)
+
+
+def _add_pairs(html: Page, pairs: Sequence[Pair]) -> None:
+    images = pairs[0].first.images
+    html.table(
+        ["first", "second", Column("AUC, first less second", True),
+         Column("accuracy, first less second", True), Column("AUC per image", True),
+         Column("accuracy per image", True), Column("only first right (images)", True),
+         Column("only second right (images)", True), Column("McNemar's p", True),
+         Column("p (Holm)", True)],
+        [
+            [pair.first.name, pair.second.name, signed(pair.per_group.auc),
+             signed(pair.per_group.accuracy), signed(pair.per_image.auc),
+             signed(pair.per_image.accuracy), pair.test.first_only, pair.test.second_only,
+             p_value(pair.test.p), p_value(pair.p_adjusted)]
+            for pair in pairs
+        ],
+        f"Pairs on the same {images.n:,} images in {images.group_count:,} groups; differences with "
+        "each group counted once unless it says per image.",
+    )  # fmt: skip

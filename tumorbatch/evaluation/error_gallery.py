@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.bundle import Bundle
-from tumorbatch.evaluation.answers import Scored, read_images
+from tumorbatch.evaluation.answers import Answers, read_images
 from tumorbatch.evaluation.gradcam import GradCam, overlay
 from tumorbatch.files import visible
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.report.html import Page, Picture
-from tumorbatch.scoring import probability
+from tumorbatch.shardset import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +43,15 @@ def gallery_picture(
     return GalleryPicture(data.tobytes(), about | {"grad_cam": bool(heat.any())})
 
 
-def most_confident_errors(test: Scored, chosen: Bundle, count: int) -> NDArray[np.int64]:
-    """Indices of the most confident errors: furthest from the threshold, on the logit's scale.
+def most_confident_errors(test: Answers, count: int) -> NDArray[np.int64]:
+    """Return the indices of the most confident errors: furthest from the threshold in logits.
 
     Half of them Tumor called Healthy, half Healthy called Tumor, or more of the one kind where there
     are not so many of the other; in this order. One of each duplicate group, so that a gallery does not
     show one image many times.
     """
-    called = probability(test.logits, chosen.temperature) >= np.float32(chosen.threshold)
-    wrong = np.flatnonzero(called != (test.labels == 1))
-    threshold_logit = np.log(chosen.threshold / (1 - chosen.threshold)) * chosen.temperature
-    distance = np.abs(test.logits[wrong].astype(np.float64) - threshold_logit)
-    ordered = wrong[np.argsort(-distance, kind="stable")]
+    wrong = np.flatnonzero(~test.decisions.right)
+    ordered = wrong[np.argsort(-_distance(test)[wrong], kind="stable")]
     _, first = np.unique(test.groups[ordered], return_index=True)
     ordered = ordered[np.sort(first)]
     missed, alarms = (ordered[test.labels[ordered] == label] for label in (TUMOR, HEALTHY))
@@ -64,37 +60,44 @@ def most_confident_errors(test: Scored, chosen: Bundle, count: int) -> NDArray[n
     return np.concatenate([missed, alarms[: count - len(missed)]])
 
 
+def _distance(test: Answers) -> NDArray[np.float64]:
+    """Return how far each logit lies from the threshold, float64 [n]."""
+    threshold_logit = np.log(test.threshold / (1 - test.threshold)) * (test.temperature or 1.0)
+    return np.asarray(np.abs(test.scores.astype(np.float64) - threshold_logit), np.float64)
+
+
 def errors_gallery(
-    network: Any, tfrecords: Path, test: Scored, chosen: Bundle, count: int
+    network: Any, tfrecords: Path, dataset: Dataset, test: Answers, count: int
 ) -> list[GalleryPicture]:
-    """Pictures of the most confident errors, at most `count`.
+    """Return pictures of the most confident errors, at most `count`.
 
     Raises:
         InputError: A record of theirs is damaged.
     """
-    errors = most_confident_errors(test, chosen, count)
+    errors = most_confident_errors(test, count)
     if not len(errors):
         return []
-    images = read_images(tfrecords, test, errors.tolist())
+    images = read_images(tfrecords, dataset, [test.images.paths[index] for index in errors])
     towards = 1 - test.labels[errors]  # what it was called: what led the network there
     maps = GradCam(network)(images, towards)
-    probabilities = probability(test.logits[errors], chosen.temperature)
     return [
         gallery_picture(
             image,
             heat,
             {
-                "path": test.paths[index],
+                "path": test.images.paths[index],
                 "label": int(test.labels[index]),
                 "prob": float(prob),
-                "logit": float(test.logits[index]),
-                "width": int(test.widths[index]),
-                "height": int(test.heights[index]),
-                "format": test.formats[index],
+                "logit": float(test.scores[index]),
+                "width": int(test.images.widths[index]),
+                "height": int(test.images.heights[index]),
+                "format": test.images.formats[index],
                 "copies": int((test.groups == test.groups[index]).sum()),
             },
         )
-        for image, heat, index, prob in zip(images, maps, errors, probabilities, strict=True)
+        for image, heat, index, prob in zip(
+            images, maps, errors, test.probabilities[errors], strict=True
+        )
     ]
 
 

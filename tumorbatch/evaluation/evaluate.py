@@ -1,10 +1,10 @@
-"""A model on the validation and test splits: what it is worth, with intervals, and a report."""
+"""Evaluate a model on the validation and test splits: measures with intervals, and a report."""
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,27 @@ from tumorbatch.atomic import make_folder, real_folder, recover_folder
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.evaluation.answers import Scored, score_split, whole
-from tumorbatch.evaluation.baseline_tests import Baseline, beyond_metadata, stand_beside, verdict
+from tumorbatch.evaluation.answers import Answers, score_split, score_whole
+from tumorbatch.evaluation.baseline_tests import beyond_metadata, measure_baselines, verdict
 from tumorbatch.evaluation.config import Config, Report
 from tumorbatch.evaluation.error_gallery import errors_gallery
 from tumorbatch.evaluation.freeze import frozen, renew, with_calibration
-from tumorbatch.evaluation.model_card import model_card, protocol
+from tumorbatch.evaluation.model_card import model_card
 from tumorbatch.evaluation.results import SCHEMA_VERSION, publish, refuse_foreign
 from tumorbatch.evaluation.split_metrics import (
     METHOD,
-    parts,
     size_bucket,
     size_buckets,
     split_metrics,
+    subgroups,
 )
 from tumorbatch.files import printable
 from tumorbatch.lock import lock_beside, output_lock
-from tumorbatch.runtime import resolve, versions
-from tumorbatch.scoring import scorer
+from tumorbatch.runtime import Runtime, resolve, versions
+from tumorbatch.scoring import Scorer, scorer
 from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
+from tumorbatch.statistics.weighting import headline
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def run(
     tfrecords: Path,
     out: Path,
     config: Config,
-    baselines: Sequence[Baseline] = (),
+    baselines: Sequence[Answers] = (),
     copies: Mapping[str, str] | None = None,
 ) -> Report:
     """Evaluate the bundle `model` on the shard set `tfrecords`, and write the results to `out`.
@@ -81,51 +82,79 @@ def run(
         log.info("model %s from %s, %s", used.model_id, model, runtime.reason)
         network = bundle.load_network(model, used)
         score = scorer(network, config.batch_size, runtime)
-        if config.external:
-            every = whole(tfrecords, dataset, score)
-            scored = {"test": every.without(copies or {})}
-            if not scored["test"].n:
-                raise InputError(
-                    f"The model was trained on a copy or near copy of every image in {tfrecords}: "
-                    "nothing is left to judge it by. Give a set of other images."
-                )
-        else:
-            scored = {
-                split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
-            }
+        answers = _scored(tfrecords, dataset, score, config, copies)
         as_is = config.external or config.as_is
-        chosen = used if as_is else _calibrated(used, scored["validation"], config, dataset_sha256)
-        log.info("figures: %d replicates of the bootstrap", config.replicates)
-        metrics = {
-            split: split_metrics(
-                of, chosen.threshold, chosen.temperature, config.replicates, config.seed
-            ).values
-            for split, of in scored.items()
+        chosen = used if as_is else _calibrated(used, answers["validation"], config, dataset_sha256)
+        answers = {
+            split: replace(
+                one.at(chosen.threshold, chosen.temperature),
+                name=printable(model.resolve().name),
+                architecture=chosen.architecture,
+                model_id=chosen.model_id,
+            )
+            for split, one in answers.items()
         }
-        rows = stand_beside(scored["test"], baselines, config.replicates, config.seed)
         freeze = config.freeze and not as_is
         about = {
             "schema_version": SCHEMA_VERSION,
             "model": _about_model(chosen, model, used, freeze),
             "dataset": _about_dataset(dataset, tfrecords, dataset_sha256),
-            "protocol": "external" if config.external else protocol(dataset),
+            "protocol": answers["test"].protocol.key,
             **({"overlap": _overlap(copies)} if config.external else {}),
-            "method": METHOD | {"replicates": config.replicates, "seed": config.seed},
-            **metrics,
-            "parts": _parts(scored["test"], chosen, config),
-            "baselines": rows,
-            "beats_baselines": all(row["beaten"] for row in rows) if rows else None,
-            "verdict": verdict(rows),
-            "beyond_metadata": beyond_metadata(metrics["test"]["within_file_kinds"]) if rows else "",
-            "runtime": runtime.reason,
-            "versions": versions("keras", "tensorflow", "numpy", "scipy", "scikit-learn"),
+            **_measured(answers, baselines, config, runtime),
         }
-        gallery = errors_gallery(network, tfrecords, scored["test"], chosen, config.gallery)
+        gallery = errors_gallery(network, tfrecords, dataset, answers["test"], config.gallery)
         about["errors"] = [picture.about for picture in gallery]
         # The bundle first: results that name a model which nobody has are worse than old results.
-        renewed = freeze and renew(model, chosen, metrics, model_card(chosen, dataset, metrics, rows))
-        publish(out, about, scored, chosen, gallery)
+        metrics = {split: about[split] for split in answers}
+        card = model_card(chosen, dataset, metrics, about["baselines"])
+        renewed = freeze and renew(model, chosen, metrics, card)
+        publish(out, about, answers, chosen, gallery)
     return Report(about, renewed, time.monotonic() - started)
+
+
+def _scored(
+    tfrecords: Path,
+    dataset: Dataset,
+    score: Scorer,
+    config: Config,
+    copies: Mapping[str, str] | None,
+) -> dict[str, Answers]:
+    """Return the logits of validation and test; of an external set, of all images but the copies."""
+    if not config.external:
+        return {
+            split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
+        }
+    test = score_whole(tfrecords, dataset, score).without(copies or {})
+    if not test.images.n:
+        raise InputError(
+            f"The model was trained on a copy or near copy of every image in {tfrecords}: nothing is "
+            "left to judge it by. Give a set of other images."
+        )
+    return {"test": test}
+
+
+def _measured(
+    answers: Mapping[str, Answers], baselines: Sequence[Answers], config: Config, runtime: Runtime
+) -> dict[str, Any]:
+    """Return all measures, as metrics.json has them."""
+    log.info("measures: %d replicates of the bootstrap", config.replicates)
+    metrics = {
+        split: split_metrics(one, config.replicates, config.seed) for split, one in answers.items()
+    }
+    rows = measure_baselines(answers["test"], baselines, config.replicates, config.seed)
+    within = headline(metrics["test"])["within_file_kinds"]
+    return {
+        "method": METHOD | {"replicates": config.replicates, "seed": config.seed},
+        **metrics,
+        "parts": _subgroups(answers["test"], config),
+        "baselines": rows,
+        "beats_baselines": all(row["beaten"] for row in rows) if rows else None,
+        "verdict": verdict(rows),
+        "beyond_metadata": beyond_metadata(within) if rows else "",
+        "runtime": runtime.reason,
+        "versions": versions("keras", "tensorflow", "numpy", "scipy", "scikit-learn"),
+    }
 
 
 def _fit_together(
@@ -134,8 +163,8 @@ def _fit_together(
     """Refuse a shard set whose test images may have been trained on, or which went another way."""
     if used.preprocessing != dataset.preprocessing:
         changes = "; ".join(
-            f"{name}: {there} in the model, {here} in the shards"
-            for name, there, here in differences(
+            f"{name}: {trained} in the model, {given} in the shards"
+            for name, trained, given in differences(
                 used.preprocessing.to_dict(), dataset.preprocessing.to_dict()
             )
         )
@@ -154,13 +183,13 @@ def _fit_together(
         )
 
 
-def _calibrated(used: Bundle, validation: Scored, config: Config, dataset_sha256: str) -> Bundle:
-    """The bundle with temperature and threshold: its own where they are what is asked for."""
+def _calibrated(used: Bundle, validation: Answers, config: Config, dataset_sha256: str) -> Bundle:
+    """Return the bundle with temperature and threshold: its own where they are what is asked for."""
     before = used.calibration.get("threshold", {}).get("rule")
     rule = Rule.parse(config.rule or before or DEFAULT_RULE)
     if before == str(rule) and used.calibration["dataset_sha256"] == dataset_sha256:
         return used  # not anew: another processor's last bits must not make another model
-    temperature, threshold = calibrate(validation.logits, validation.labels, rule)
+    temperature, threshold = calibrate(validation.scores, validation.labels, rule)
     log.info("temperature %g: %s", temperature.value, temperature.note)
     log.info("threshold %g: %s", threshold.value, threshold.note)
     if not threshold.reached:
@@ -202,17 +231,17 @@ def _about_dataset(dataset: Dataset, tfrecords: Path, sha256: str) -> dict[str, 
 
 
 def _overlap(copies: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """How many images were left out, by how they are known; None where that was not checked."""
+    """Return how many images were left out, by how they are known; None where that was not checked."""
     if copies is None:
         return None
     return {"left_out": len(copies), **dict(sorted(Counter(copies.values()).items()))}
 
 
-def _parts(test: Scored, chosen: Bundle, config: Config) -> dict[str, Any]:
-    sizes = [size_bucket(int(w), int(h)) for w, h in zip(test.widths, test.heights, strict=True)]
-    frequency = sorted(set(test.formats), key=lambda name: (-test.formats.count(name), name))
-    at = (chosen.threshold, chosen.temperature, config.replicates, config.seed)
+def _subgroups(test: Answers, config: Config) -> dict[str, Any]:
+    images = test.images
+    sizes = [size_bucket(int(w), int(h)) for w, h in zip(images.widths, images.heights, strict=True)]
+    frequency = sorted(set(images.formats), key=lambda name: (-images.formats.count(name), name))
     return {
-        "by_format": parts(test, test.formats, frequency, *at),
-        "by_size": parts(test, sizes, size_buckets(), *at),
+        "by_format": subgroups(test, images.formats, frequency, config.replicates, config.seed),
+        "by_size": subgroups(test, sizes, size_buckets(), config.replicates, config.seed),
     }

@@ -1,34 +1,23 @@
-"""Two ways of training side by side: same images, splits and seeds, and one thing different."""
+"""Compare two ways of training: same images, splits and seeds, and one thing different."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tumorbatch import bundle, shardset
-from tumorbatch.evaluation.answers import Scored, score_split
+from tumorbatch.evaluation.answers import Answers, score_split
 from tumorbatch.runtime import resolve
-from tumorbatch.scoring import probability, scorer
-from tumorbatch.statistics.auc import auc_figure, auc_statistic
-from tumorbatch.statistics.calibration import (
-    DEFAULT_RULE,
-    Rule,
-    choose_threshold,
-    fit_temperature,
-)
-from tumorbatch.statistics.intervals import (
-    REPLICATES,
-    Estimate,
-    Weights,
-    bootstrap,
-    bootstrapped,
-    proportion,
-)
+from tumorbatch.scoring import scorer
+from tumorbatch.statistics.auc import Ranks, auc_estimate
+from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
+from tumorbatch.statistics.intervals import REPLICATES, Estimate, Weights, bootstrapped
 from tumorbatch.statistics.seeds import Spread, over_seeds, over_seeds_and_images
+from tumorbatch.statistics.weighting import Weighting, weightings
 
 FIGURES = {
     "auc": "AUC",
@@ -36,21 +25,6 @@ FIGURES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """One training's answers on the test images.
-
-    Attributes:
-        seed: Of the training.
-        scores: float [n], higher for Tumor.
-        called: bool [n], whether the image is called Tumor, by the training's own threshold.
-    """
-
-    seed: int
-    scores: NDArray[np.floating]
-    called: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +50,7 @@ class Compared:
 
     Attributes:
         name: A key of `FIGURES`.
+        per_group: Whether each group of copies is counted once, or each image.
         pairs: One a seed.
         first: Mean of the first arm, with an interval for other seeds and other images.
         second: Of the second.
@@ -84,6 +59,7 @@ class Compared:
     """
 
     name: str
+    per_group: bool
     pairs: tuple[Pair, ...]
     first: Spread
     second: Spread
@@ -91,7 +67,7 @@ class Compared:
     over_seeds: Spread | None
 
     def sentence(self, first: str, second: str) -> str:
-        """What was found, as a sentence.
+        """Return the result as a sentence.
 
         Args:
             first: Name of the first arm.
@@ -102,9 +78,10 @@ class Compared:
             f"{arm.mean:.3f} ({arm.interval()}) {words}"
             for arm, words in ((self.first, first), (self.second, second))
         )
+        unit = "groups of copies, each counted once" if self.per_group else "images"
         start = (
             f"Mean {of} over {len(self.pairs)} seed{'s' * (len(self.pairs) > 1)}, n = "
-            f"{self.pairs[0].first.n:,}: {arms}; difference {spread.mean:+.3f} "
+            f"{self.pairs[0].first.n:,} {unit}: {arms}; difference {spread.mean:+.3f} "
             f"({spread.interval('+')}); 95 % intervals"
         )
         if spread.mean == 0 and spread.standard_error == 0:
@@ -117,7 +94,7 @@ class Compared:
         return f"{start}. The {of} is higher {better} than {worse}."
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {
             "per_seed": [
                 {
@@ -135,7 +112,24 @@ class Compared:
         }
 
 
-def answered(model: Path, tfrecords: Path, device: str = "auto") -> tuple[Trained, Scored]:
+@dataclass(frozen=True, slots=True)
+class ArmsCompared:
+    """All figures of two arms, in the order of `FIGURES`.
+
+    Attributes:
+        per_group: Each group of copies counted once: the headline.
+        per_image: Each image counted once.
+        n: Test images.
+        groups: Of copies among them.
+    """
+
+    per_group: list[Compared]
+    per_image: list[Compared]
+    n: int
+    groups: int
+
+
+def answer(model: Path, tfrecords: Path, device: str = "auto") -> Answers:
     """Run a bundle over validation and test of the shard set that it was trained on.
 
     Its threshold is chosen on validation, by the default rule, whatever the bundle itself says: so
@@ -147,118 +141,121 @@ def answered(model: Path, tfrecords: Path, device: str = "auto") -> tuple[Traine
         device: "auto", "cpu" or "gpu".
 
     Returns:
-        Its answers on the test split, and that split; images sorted by path.
+        Its answers on the test split.
 
     Raises:
         InputError: The bundle or the shard set is missing or damaged.
     """
-    of, dataset = bundle.load(model), shardset.load(tfrecords)
-    schedule = of.training["schedule"]
+    description, dataset = bundle.load(model), shardset.load(tfrecords)
     runtime = resolve(device)
-    network = bundle.load_network(model, of)
-    score = scorer(network, schedule["batch_size"], runtime)
+    network = bundle.load_network(model, description)
+    score = scorer(network, description.training["schedule"]["batch_size"], runtime)
     validation, test = (
         score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
     )
-    temperature = fit_temperature(validation.logits, validation.labels).value
-    rule = Rule.parse(DEFAULT_RULE)
-    threshold = choose_threshold(validation.logits, validation.labels, temperature, rule).value
-    called = probability(test.logits, temperature) >= np.float32(threshold)
-    return Trained(schedule["seed"], test.logits, called), test
+    temperature, threshold = calibrate(validation.scores, validation.labels, Rule.parse(DEFAULT_RULE))
+    named = replace(test, name=model.name, architecture=description.architecture)
+    return named.at(threshold.value, temperature.value)
 
 
-def compare(
-    first: Sequence[Trained],
-    second: Sequence[Trained],
-    labels: NDArray[np.int64],
-    groups: ArrayLike,
+def compare_arms(
+    seeds: Sequence[int],
+    first: Sequence[Answers],
+    second: Sequence[Answers],
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> list[Compared]:
-    """Differences between two arms, seed by seed and over the seeds.
+) -> ArmsCompared:
+    """Compare two arms, seed by seed and over the seeds.
 
     All trainings of both arms meet the same bootstrap samples of groups, so that what makes images
     hard or easy for all of them cancels out of the differences, and what the seeds share can be told
     from what they do not.
 
     Args:
-        first: A training a seed, images in the order of `labels`.
-        second: The same seeds in the same order.
-        labels: int64 [n], 0 Healthy, 1 Tumor.
-        groups: [n], the duplicate group of each image.
+        seeds: Of the trainings.
+        first: A training's answers for each seed.
+        second: Those of the other arm, on the same images.
         replicates: Bootstrap samples.
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: The arms have other seeds.
+        ValueError: The arms do not have an answer for each seed.
     """
-    seeds = [one.seed for one in first]
-    if seeds != [one.seed for one in second] or not seeds:
-        raise ValueError("both arms must have the same seeds, in the same order")
-    arms = [[_Statistics(one, labels, groups) for one in arm] for arm in (first, second)]
+    if not seeds or {len(first), len(second)} != {len(seeds)}:
+        raise ValueError("both arms must have a training for each seed")
+    images = first[0].images
+    per_image, per_group = (
+        _compared(seeds, (first, second), weighting, replicates, seed)
+        for weighting in weightings(images.groups).values()
+    )
+    return ArmsCompared(per_group, per_image, images.n, images.group_count)
+
+
+def _compared(
+    seeds: Sequence[int],
+    arms: tuple[Sequence[Answers], Sequence[Answers]],
+    weighting: Weighting,
+    replicates: int,
+    seed: int,
+) -> list[Compared]:
+    statistics = [[_Statistics(answers) for answers in arm] for arm in arms]
 
     def all_of(weights: Weights) -> dict[str, NDArray[np.float64]]:
         return {
             f"{arm} {number} {name}": values
             for arm in (0, 1)
-            for number, one in enumerate(arms[arm])
+            for number, one in enumerate(statistics[arm])
             for name, values in one(weights).items()
         }
 
-    drawn = bootstrap(all_of, groups, replicates, seed)
-    found = []
+    drawn = weighting.bootstrap(all_of, replicates, seed)
+    compared = []
     for name in FIGURES:
+        columns = [
+            np.stack([drawn[f"{arm} {number} {name}"] for number in range(len(seeds))], axis=1)
+            for arm in (0, 1)
+        ]
         pairs = []
-        columns: list[list[NDArray[np.float64]]] = [[], []]
-        for number, of in enumerate(seeds):
-            one, other = (drawn[f"{arm} {number} {name}"] for arm in (0, 1))
-            figures = arms[0][number].figure(name, one), arms[1][number].figure(name, other)
-            values = [math.nan if figure.value is None else figure.value for figure in figures]
-            difference = bootstrapped(values[0] - values[1], figures[0].n, one - other)
-            pairs.append(Pair(of, *figures, difference))
-            columns[0].append(one)
-            columns[1].append(other)
+        for number, of_training in enumerate(seeds):
+            one, other = (
+                statistics[arm][number].estimate(name, columns[arm][:, number], weighting)
+                for arm in (0, 1)
+            )
+            values = [math.nan if each.value is None else each.value for each in (one, other)]
+            difference = bootstrapped(
+                values[0] - values[1], one.n, columns[0][:, number] - columns[1][:, number]
+            )
+            pairs.append(Pair(of_training, one, other, difference))
         means = np.array([[pair.first.value, pair.second.value] for pair in pairs], np.float64).T
-        of_arms = [np.stack(of, axis=1) for of in columns]
-        points = means[0] - means[1]
-        made = Compared(
-            name,
-            tuple(pairs),
-            first=over_seeds_and_images(means[0], of_arms[0], (0.0, 1.0)),
-            second=over_seeds_and_images(means[1], of_arms[1], (0.0, 1.0)),
-            overall=over_seeds_and_images(points, of_arms[0] - of_arms[1]),
-            over_seeds=over_seeds(points),
+        compared.append(
+            Compared(
+                name,
+                weighting.per_group,
+                tuple(pairs),
+                first=over_seeds_and_images(means[0], columns[0], (0.0, 1.0)),
+                second=over_seeds_and_images(means[1], columns[1], (0.0, 1.0)),
+                overall=over_seeds_and_images(means[0] - means[1], columns[0] - columns[1]),
+                over_seeds=over_seeds(means[0] - means[1]),
+            )
         )
-        found.append(made)
-    return found
+    return compared
 
 
 class _Statistics:
-    """All figures of one training for any weights [r, n] of the images."""
+    """AUC, accuracy and its kin of one training, for any weights [r, n] of the images."""
 
-    def __init__(self, trained: Trained, labels: NDArray[np.int64], groups: ArrayLike) -> None:
-        self._labels, self._groups = labels, groups
-        self._right = (trained.called == (labels == 1)).astype(np.float64)
-        self._of = {
-            "accuracy": np.ones(len(labels)),
-            "sensitivity": (labels == 1).astype(np.float64),
-            "specificity": (labels == 0).astype(np.float64),
-        }
-        self._auc = auc_statistic(trained.scores, labels)
+    def __init__(self, answers: Answers) -> None:
+        self._labels = answers.labels
+        self._decisions = answers.decisions
+        self._ranks = Ranks(answers.scores, answers.labels)
 
-    def __call__(self, weights: Weights) -> Mapping[str, NDArray[np.float64]]:
-        values = {"auc": self._auc(weights)}
-        for name, among in self._of.items():
-            total = weights @ among
-            share = np.full(len(total), np.nan)
-            np.divide(weights @ (among * self._right), total, out=share, where=total > 0)
-            values[name] = share
-        return values
+    def __call__(self, weights: Weights) -> dict[str, NDArray[np.float64]]:
+        values = {**self._decisions(weights), "auc": self._ranks.auc(weights)}
+        return {name: values[name] for name in FIGURES}
 
-    def figure(self, name: str, replicates: NDArray[np.float64]) -> Estimate:
-        """Value, n and interval."""
+    def estimate(self, name: str, replicates: NDArray[np.float64], weighting: Weighting) -> Estimate:
+        """Return value, n and interval."""
         if name == "auc":
-            value = float(self._auc(np.ones((1, len(self._right))))[0])
-            return auc_figure(value, self._labels, self._groups, replicates)
-        among = self._of[name]
-        return proportion(int((among * self._right).sum()), int(among.sum()), replicates)
+            value = weighting.value(self._ranks.auc)
+            return auc_estimate(value, self._labels, weighting, replicates)
+        return self._decisions.estimate(name, replicates, weighting)

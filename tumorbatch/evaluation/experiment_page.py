@@ -1,4 +1,4 @@
-"""What an experiment found, as a figure and as a page."""
+"""The result of an experiment, as a figure and as a page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from tumorbatch.evaluation.compare_page import signed
-from tumorbatch.evaluation.experiment import FIGURES, Compared
+from tumorbatch.evaluation.experiment import FIGURES, ArmsCompared, Compared
+from tumorbatch.evaluation.protocols import Protocol
 from tumorbatch.report import style
 from tumorbatch.report.html import Column, Page, Strong
 
@@ -24,18 +25,18 @@ OVERALL = (
     "seeds on, takes the test images as given and is narrower than it should be for new images."
 )
 THRESHOLD = (
-    "AUC is the question that was asked; it needs no threshold. Accuracy, sensitivity and specificity "
-    "use each training's own threshold, chosen on its validation split, and are told beside it: their "
+    "AUC is the main question; it needs no threshold. Accuracy, sensitivity and specificity "
+    "use each training's own threshold, chosen on its validation split, and stand beside it: their "
     "intervals are not corrected for being several."
 )
 
 
 @style.style()
 def draw(compared: Sequence[Compared], first: str, second: str) -> Any:
-    """A matplotlib figure: differences of AUC and accuracy, of each seed and of all, with intervals.
+    """Return a matplotlib figure: differences of AUC and accuracy, of each seed and of all.
 
     Args:
-        compared: From `experiment.compare`.
+        compared: One list of `experiment.compare_arms`.
         first: Name of the first arm.
         second: Name of the second.
     """
@@ -69,84 +70,98 @@ def _interval(
 
 def page(
     title: str,
-    compared: Sequence[Compared],
+    compared: ArmsCompared,
     first: str,
     second: str,
-    split: str,
+    protocol: Protocol,
     setup: Sequence[tuple[str, str]],
-    n: int,
-    groups: int,
     replicates: int,
     png: bytes,
 ) -> str:
-    """The whole result as one HTML file.
+    """Return the whole result as one HTML file.
 
     Args:
         title: Of the page.
-        compared: From `experiment.compare`.
+        compared: From `experiment.compare_arms`.
         first: Name of the first arm.
         second: Name of the second; "with CLAHE" and "without", say.
-        split: The protocol in a few words.
+        protocol: Of both arms.
         setup: What was done, as (what, value).
-        n: Test images.
-        groups: Of duplicates among them.
         replicates: Bootstrap samples.
         png: The figure.
     """
-    main = next(of for of in compared if of.name == "auc")
-    made = Page(title, Strong(main.sentence(first, second)), f" Protocol: {split}.")
-    seeds = [pair.seed for pair in main.pairs]
-    if len(seeds) < 3:
-        made.warning(
-            f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: how much trainings differ by chance is hardly "
-            "known. Repeat with --seeds 5 or more before acting on this."
+    main = next(figure for figure in compared.per_group if figure.name == "auc")
+    html = Page(title, Strong(main.sentence(first, second)), f" Protocol: {protocol.name}.")
+    if protocol.leaky:
+        html.warning(protocol.warning)
+    seeds = len(main.pairs)
+    if seeds < 3:
+        html.warning(
+            f"{seeds} seed{'s' * (seeds > 1)}: how much trainings differ by chance is hardly known. "
+            "Repeat with --seeds 5 or more before acting on this."
         )
-    made.section("Differences")
-    made.figure(
+    html.section("Differences")
+    html.figure(
         png,
         f"Differences of AUC and accuracy, {first} less {second}, for each seed and for all, with 95 % "
         "intervals.",
         "Dots: one seed, 95 % interval over the images. Diamond: mean over the seeds, 95 % interval "
-        f"over seeds and images. To the right of 0: better {first}.",
+        f"over seeds and images. To the right of 0: better {first}. Each group of copies counted once.",
     )
-    made.table(
+    groups = f"n = {compared.n:,} test images in {compared.groups:,} groups of duplicates"
+    for figures, how in (
+        (compared.per_group, "Each group of copies counted once"), (compared.per_image, "Per image"),
+    ):  # fmt: skip
+        _add_means(html, figures, first, second, f"{how}: means over {seeds} seeds on {groups}.")
+    html.section("Seed by seed")
+    for figures, how in (
+        (compared.per_group, "each group of copies counted once"), (compared.per_image, "per image"),
+    ):  # fmt: skip
+        _add_seeds(html, figures, first, second, f"Each pair of trainings, {how}.")
+    html.section("How this was measured")
+    html.paragraph(METHOD.format(difference="the equalisation", replicates=replicates))
+    html.paragraph(OVERALL)
+    html.paragraph(THRESHOLD)
+    html.table(["what", "value"], setup, "What was trained on what.")
+    return html.html()
+
+
+def _add_means(html: Page, figures: Sequence[Compared], first: str, second: str, caption: str) -> None:
+    with_seeds = figures[0].over_seeds is not None
+    html.table(
         [
             "figure", Column(f"{first} (95 %)", True), Column(f"{second} (95 %)", True),
             Column("n", True), Column("difference", True),
             Column("95 % interval, seeds and images", True),
-            *([Column("95 % interval, seeds alone", True)] if main.over_seeds else []),
+            *([Column("95 % interval, seeds alone", True)] if with_seeds else []),
         ],
         [
             [
-                FIGURES[of.name],
-                *(f"{arm.mean:.3f} ({arm.interval()})" for arm in (of.first, of.second)),
-                of.pairs[0].first.n,
-                f"{of.overall.mean:+.3f}",
-                of.overall.interval("+"),
-                *([of.over_seeds.interval("+")] if of.over_seeds else []),
+                FIGURES[figure.name],
+                *(f"{arm.mean:.3f} ({arm.interval()})" for arm in (figure.first, figure.second)),
+                figure.pairs[0].first.n,
+                f"{figure.overall.mean:+.3f}",
+                figure.overall.interval("+"),
+                *([figure.over_seeds.interval("+")] if figure.over_seeds else []),
             ]
-            for of in compared
+            for figure in figures
         ],
-        f"Means over {len(seeds)} seeds on n = {n:,} test images ({groups:,} groups of duplicates).",
+        caption,
     )  # fmt: skip
-    made.section("Seed by seed")
-    made.table(
+
+
+def _add_seeds(html: Page, figures: Sequence[Compared], first: str, second: str, caption: str) -> None:
+    html.table(
         ["figure", Column("seed", True), Column(f"{first} (95 % interval)", True),
          Column(f"{second} (95 % interval)", True), Column("difference (95 % interval)", True),
          Column("n", True)],
         [
             [
-                FIGURES[of.name], str(pair.seed), pair.first.text(), pair.second.text(),
+                FIGURES[figure.name], str(pair.seed), pair.first.text(), pair.second.text(),
                 signed(pair.difference), pair.first.n,
             ]
-            for of in compared
-            for pair in of.pairs
+            for figure in figures
+            for pair in figure.pairs
         ],
-        "Each pair of trainings on the same test images.",
+        caption,
     )  # fmt: skip
-    made.section("How this was found")
-    made.paragraph(METHOD.format(difference="the equalisation", replicates=replicates))
-    made.paragraph(OVERALL)
-    made.paragraph(THRESHOLD)
-    made.table(["what", "value"], setup, "What was trained on what.")
-    return made.html()

@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.evaluation.answers import Answers
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.report import charts, style
 from tumorbatch.statistics.intervals import Estimate
+from tumorbatch.statistics.weighting import Weighting
 
 _HISTOGRAM_BINS = 20
 
 
 @style.style()
 def confusion(parts: Sequence[tuple[str, Mapping[str, int]]]) -> Any:
-    """Confusion matrices side by side: images, and their share of the true class.
+    """Return confusion matrices side by side: images, and their share of the true class.
 
     Args:
         parts: (title, {tn, fp, fn, tp}) of each.
@@ -34,7 +36,7 @@ def confusion(parts: Sequence[tuple[str, Mapping[str, int]]]) -> Any:
 def _points(
     axes: Any, points: Sequence[tuple[str, float, float, tuple[float, float, float, float]]]
 ) -> None:
-    """Operating points with their Wilson intervals: (label, x, y, ends of x, ends of y)."""
+    """Operating points with their 95 % intervals: (label, x, y, ends of x, ends of y)."""
     for (label, x, y, (x_low, x_high, y_low, y_high)), color, marker in zip(
         points, (style.VERMILLION, style.BLACK), ("D", "s"), strict=False
     ):
@@ -56,23 +58,25 @@ def _legend(axes: Any, place: str) -> None:
 
 
 @style.style()
-def roc(logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str, Any]) -> Any:
-    """Receiver operating characteristic, with the two operating points.
+def roc(test: Answers, part: Mapping[str, Any]) -> Any:
+    """Return the receiver operating characteristic, with the two operating points.
 
     Args:
-        logits: float32 [n].
-        labels: int64 [n], both classes.
-        of: A split's values, from `split_metrics.split_metrics`.
+        test: Answers on images of both classes; each group of copies is counted once.
+        part: `weighting.headline` of the split's values.
     """
     from sklearn.metrics import roc_curve
 
-    false_positive_rate, true_positive_rate, _ = roc_curve(labels, logits, drop_intermediate=False)
+    weighting = Weighting(test.groups, per_group=True)
+    false_positive_rate, true_positive_rate, _ = roc_curve(
+        test.labels, test.scores, drop_intermediate=False, sample_weight=weighting.weights
+    )
     figure, axes = style.subplots(6.2, 5.6)
-    auc = Estimate.from_dict(of["figures"]["auc"])
+    auc = Estimate.from_dict(part["figures"]["auc"])
     axes.plot(false_positive_rate, true_positive_rate, color=style.BLUE, label=f"AUC {auc.text()}")
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", label="chance")
     points = []
-    for title, at in (("chosen threshold", of), ("threshold", of["at_0.5"])):
+    for title, at in (("chosen threshold", part), ("threshold", part["at_0.5"])):
         sensitivity, specificity = (
             Estimate.from_dict(at["figures"][name]) for name in ("sensitivity", "specificity")
         )
@@ -88,7 +92,7 @@ def roc(logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str,
     axes.set(
         xlabel="1 - specificity (share of Healthy called Tumor)",
         ylabel="sensitivity (share of Tumor found)",
-        title=f"ROC, n = {len(labels):,}",
+        title=f"ROC, n = {weighting.count():,} groups, each once",
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
     )  # fmt: skip
     _legend(axes, "lower right")
@@ -100,23 +104,24 @@ def _one_minus(figure: Estimate) -> tuple[float, float, float]:
 
 
 @style.style()
-def precision_recall(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], of: Mapping[str, Any]
-) -> Any:
-    """Precision over recall, with the two operating points; arguments as for `roc`."""
+def precision_recall(test: Answers, part: Mapping[str, Any]) -> Any:
+    """Return precision over recall, with the two operating points; arguments as for `roc`."""
     from sklearn.metrics import precision_recall_curve
 
-    precision, recall, _ = precision_recall_curve(labels, logits)
+    weighting = Weighting(test.groups, per_group=True)
+    precision, recall, _ = precision_recall_curve(
+        test.labels, test.scores, sample_weight=weighting.weights
+    )
     figure, axes = style.subplots(6.2, 5.6)
-    average = Estimate.from_dict(of["figures"]["average_precision"])
+    average = Estimate.from_dict(part["figures"]["average_precision"])
     axes.plot(
         recall, precision, color=style.BLUE, drawstyle="steps-post",
         label=f"average precision {average.text()}",
     )  # fmt: skip
-    share = float(labels.mean())
+    share = float(np.average(test.labels, weights=weighting.weights))
     axes.axhline(share, color=style.GREY, linestyle=":", label=f"chance: share of Tumor, {share:.3f}")
     points = []
-    for title, at in (("chosen threshold", of), ("threshold", of["at_0.5"])):
+    for title, at in (("chosen threshold", part), ("threshold", part["at_0.5"])):
         x, y = (Estimate.from_dict(at["figures"][name]) for name in ("sensitivity", "precision"))
         if x.value is not None and y.value is not None:
             ends = (x.low or 0.0, x.high or 0.0, y.low or 0.0, y.high or 0.0)
@@ -125,7 +130,7 @@ def precision_recall(
     axes.set(
         xlabel="recall = sensitivity (share of Tumor found)",
         ylabel="precision (share of Tumor among those called so)",
-        title=f"Precision and recall, n = {len(labels):,}",
+        title=f"Precision and recall, n = {weighting.count():,} groups, each once",
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
     )  # fmt: skip
     _legend(axes, "lower left")
@@ -133,8 +138,8 @@ def precision_recall(
 
 
 @style.style()
-def scores(probabilities: NDArray[np.float32], labels: NDArray[np.int64], threshold: float) -> Any:
-    """Histogram of the calibrated probability of Tumor, one panel a class.
+def scores(probabilities: NDArray[np.floating], labels: NDArray[np.int64], threshold: float) -> Any:
+    """Return histograms of the calibrated probability of Tumor, one panel a class.
 
     Args:
         probabilities: float32 [n].
@@ -168,7 +173,7 @@ def reliability(
     errors: tuple[Estimate, Estimate],
     temperature: float,
 ) -> Any:
-    """Reliability diagrams before and after the temperature, with the number of images in each bin.
+    """Return reliability diagrams before and after the temperature, with images in each bin.
 
     Args:
         before: Rows of `calibration.reliability`.

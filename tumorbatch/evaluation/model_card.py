@@ -4,17 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorbatch.bundle import Bundle
+from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.baseline_tests import beyond_metadata
 from tumorbatch.shardset import Dataset
 from tumorbatch.statistics.intervals import Estimate
-
-PROTOCOLS = {
-    "leaky": "**Leaky.** The split was made by file: copies and near copies of test images were "
-    "trained on. The test figures are too good and say nothing about new images.",
-    "group": "Grouped: byte-identical, pixel-identical and nearly identical images stay in one split.",
-    "shape": "Grouped, with shapes held out: no image of the test set has a height and width that was "
-    "trained on, which stands for other scanners and sources; copies stay in one split too.",
-}
+from tumorbatch.statistics.weighting import headline
 
 LIMITS = (
     "Not a medical device. Nothing here was tested on patients, prospectively or by a regulator.",
@@ -24,10 +18,11 @@ LIMITS = (
     "often give the class away; a network may have learned where an image comes from rather than what "
     "a tumour looks like.",
     "Who labelled the images, and how well, is not known to this tool; wrong labels count as errors of "
-    "the network.",
-    "Wilson's intervals count images as independent and are too narrow where images repeat; those over "
-    "duplicate groups are better, and still know nothing of patients. None covers another hospital, "
-    "scanner or population.",
+    'the network. In the public set that the report used, Healthy means "not cancer": lesions and '
+    "malformations lie among the Healthy images. Where some 2.5 % of the labels are in doubt, an "
+    "accuracy above 97.5 % says nothing; `tumorbatch evaluate` lists the label suspects.",
+    "The intervals resample groups of copies, and know nothing of patients. None covers another "
+    "hospital, scanner or population.",
     "The share of Tumor in this set is not that of any clinic: see the predictive values.",
     "Single two-dimensional images, grey: no volume, no second sequence, no history of the patient.",
     "It answers Healthy or Tumor for any picture, also for one that shows no brain.",
@@ -41,31 +36,26 @@ _ROWS = (
 )  # fmt: skip
 
 
-def protocol(dataset: Dataset) -> str:
-    """Key of `PROTOCOLS`."""
-    return "leaky" if dataset.leaky else dataset.split_by
-
-
 def model_card(
     bundle: Bundle,
     dataset: Dataset,
     metrics: Mapping[str, Any],
     baselines: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Markdown text of model_card.md.
+    """Return the Markdown text of model_card.md.
 
     Args:
         bundle: The model.
         dataset: What it was trained on.
-        metrics: {"validation": ..., "test": ...}, each as `split_metrics.split_metrics` gives it.
-        baselines: As `beside.stand_beside` gives them, or none.
+        metrics: {"validation": ..., "test": ...}, each as `split_metrics.split_metrics` returns it.
+        baselines: As `baseline_tests.measure_baselines` returns them, or none.
     """
     test = metrics["test"]
     counts = "; ".join(
         f"{split} " + ", ".join(f"{number} {name}" for name, number in of.items())
         for split, of in dataset.counts.items()
     )
-    leaky = "LEAKY, " if dataset.leaky else ""
+    part, protocol = headline(test), protocols.of_dataset(dataset)
     lines = [
         f"# {bundle.architecture} ({bundle.model_id})",
         "",
@@ -73,58 +63,72 @@ def model_card(
         "",
         "## Figures",
         "",
-        f"Test split: {leaky}{test['n']} images ({test['healthy']} Healthy, {test['tumor']} Tumor) in "
-        f"{test['groups']} groups of copies. In brackets: n and 95 % interval. Positive class: Tumor.",
+        f"Test split, {protocol.title}: {test['n']} images ({test['healthy']} Healthy, "
+        f"{test['tumor']} Tumor) in {test['groups']} groups of copies. Positive class: Tumor. **Each "
+        "group of copies is counted once**, so that an original with many copies weighs as much as one "
+        "without. In brackets: n and 95 % interval over groups.",
         "",
-        f"| test | threshold {bundle.threshold:g} (frozen) | threshold 0.5 |",
-        "|---|---|---|",
+        f"| test | threshold {bundle.threshold:g} (frozen) | threshold 0.5 | frozen, per image |",
+        "|---|---|---|---|",
     ]
     lines += [
-        f"| {title} | {_told(test['figures'][name])} | {_told(test['at_0.5']['figures'][name])} |"
+        f"| {title} | {_with_n(part['figures'][name])} | {_with_n(part['at_0.5']['figures'][name])} | "
+        f"{_with_n(test['figures'][name])} |"
         for title, name in _ROWS
     ]
+    replicates, seed = (test["bootstrap"][name] for name in ("replicates", "seed"))
+    wilson = Estimate.from_dict(test["figures"]["accuracy"])
     lines += [
         "",
-        "Accuracy, sensitivity, specificity and precision: Wilson's interval. The others: bootstrap "
-        f"over groups of copies ({test['bootstrap']['replicates']:,} replicates, seed "
-        f"{test['bootstrap']['seed']}). Weights, temperature and threshold are taken as given: what "
-        "another training would give is in no interval. Weights and threshold were chosen on "
-        "validation, so its figures flatter.",
+        f"Intervals: bootstrap over groups of copies ({replicates:,} replicates, seed {seed}). "
+        "Wilson's interval of the accuracy per image, which takes copies as independent images and is "
+        f"too narrow: {wilson.interval()}. Weights, temperature and threshold are taken as given: the "
+        "intervals do not include the variation between training runs. Weights and threshold were "
+        "chosen on validation, so validation figures are too optimistic.",
         "",
         "| split | n | accuracy (95 % interval) | sensitivity | specificity | AUC |",
         "|---|---|---|---|---|---|",
     ]
-    for split, of in metrics.items():
-        named = (Estimate.from_dict(of["figures"][name]) for name in (
-            "accuracy", "sensitivity", "specificity", "auc"
-        ))  # fmt: skip
-        lines.append(f"| {split} | {of['n']} | {' | '.join(figure.text() for figure in named)} |")
+    for split, values in metrics.items():
+        for of, unit in ((headline(values), "groups"), (values, "images")):
+            estimates = [
+                Estimate.from_dict(of["figures"][name]).over_groups
+                for name in ("accuracy", "sensitivity", "specificity", "auc")
+            ]
+            lines.append(
+                f"| {split} | {estimates[0].n} {unit} | "
+                f"{' | '.join(estimate.text() for estimate in estimates)} |"
+            )
     lines += [
         "",
-        *_baselines(baselines, test),
+        *_baselines(baselines, part),
         "## Threshold and calibration",
         "",
-        *_choices(bundle, test),
+        *_choices(bundle, part),
     ]
     lines += [
         "",
         "## Predictive values",
         "",
-        "What an answer means hangs on how common tumours are where it is used. By Bayes' theorem "
-        "from the test split's sensitivity and specificity, with 95 % intervals:",
+        "What an answer means depends on how common tumours are where it is used. By Bayes' theorem "
+        "from the test split's sensitivity and specificity, each group counted once, with 95 % "
+        "intervals:",
         "",
         "| prevalence of Tumor | PPV: Tumor, when it says Tumor | NPV: Healthy, when it says Healthy |",
         "|---|---|---|",
     ]
-    for row in test["predictive_values"]:
+    for row in part["predictive_values"]:
         ppv, npv = (Estimate.from_dict(row[name]) for name in ("ppv", "npv"))
         lines.append(f"| {row['prevalence']:.1%} | {ppv.text()} | {npv.text(4)} |")
-    lines += ["", f"n = {ppv.n:,}. The intervals are made of the ends of those of both, and too wide."]
+    lines += [
+        "",
+        f"n = {ppv.n:,} groups. The intervals are made of the ends of those of both, and too wide.",
+    ]
     lines += [
         "",
         "## Data and protocol",
         "",
-        f"{PROTOCOLS[protocol(dataset)]} Images: {counts}. Split seed {dataset.seed}, dataset.json "
+        f"{protocol.meaning} Images: {counts}. Split seed {dataset.seed}, dataset.json "
         f"{str(bundle.training.get('dataset_sha256'))[:12]}. Preprocessing "
         f"{bundle.preprocessing.fingerprint[:12]}.",
         "",
@@ -141,22 +145,22 @@ def model_card(
     return "\n".join(lines)
 
 
-def _told(value: Mapping[str, Any]) -> str:
-    figure = Estimate.from_dict(value)
-    if figure.value is None:
+def _with_n(value: Mapping[str, Any]) -> str:
+    estimate = Estimate.from_dict(value).over_groups
+    if estimate.value is None:
         return "undefined"
-    return f"{figure.value:.3f} (n = {figure.n}; {figure.interval()})"
+    return f"{estimate.value:.3f} (n = {estimate.n}; {estimate.interval()})"
 
 
-def _choices(bundle: Bundle, test: Mapping[str, Any]) -> list[str]:
+def _choices(bundle: Bundle, part: Mapping[str, Any]) -> list[str]:
     if not bundle.calibration:
         return [
             f"Threshold on the probability: {bundle.threshold:g}. Neither it nor the temperature was "
             "chosen on data: the probabilities are not calibrated."
         ]
     threshold, temperature = (bundle.calibration[name] for name in ("threshold", "temperature"))
-    before = Estimate.from_dict(test["uncalibrated"]["ece"])
-    after = Estimate.from_dict(test["figures"]["ece"])
+    before = Estimate.from_dict(part["uncalibrated"]["ece"])
+    after = Estimate.from_dict(part["figures"]["ece"])
     return [
         f"- A calibrated probability of at least {bundle.threshold:g} is called Tumor. "
         f"{threshold['note']} The test split had no part in it.",
@@ -165,23 +169,25 @@ def _choices(bundle: Bundle, test: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _baselines(baselines: Sequence[Mapping[str, Any]], test: Mapping[str, Any]) -> list[str]:
+def _baselines(baselines: Sequence[Mapping[str, Any]], part: Mapping[str, Any]) -> list[str]:
     head = ["## Beside simple baselines", ""]
     if not baselines:
         return [
             *head,
             "None stand here yet: what the majority class, a random forest on the file's height, width "
-            "and format, and the nearest thumbnail reach on the same images is not known. `tumorbatch "
-            "evaluate` says it, and whether this model is better.",
+            "and format, and the nearest thumbnail reach on the same images is not known. Run "
+            "`tumorbatch evaluate` to compare them.",
             "",
         ]
     lines = [
         *head,
-        "| baseline | its AUC on test | AUC of the model minus its | |",
+        "| baseline (each group counted once) | its AUC on test | AUC difference | |",
         "|---|---|---|---|",
     ]
-    for of in baselines:
-        auc, difference = (Estimate.from_dict(of[name]) for name in ("auc", "auc_difference"))
-        verdict = "beaten" if of["beaten"] else "**not beaten**"
-        lines.append(f"| {of['name']} | {auc.text()} | {difference.text()} | {verdict} |")
-    return [*lines, "", beyond_metadata(test["within_file_kinds"]), ""]
+    for row in baselines:
+        auc, difference = (
+            Estimate.from_dict(headline(row)[name]) for name in ("auc", "auc_difference")
+        )
+        verdict = "beaten" if row["beaten"] else "**not beaten**"
+        lines.append(f"| {row['name']} | {auc.text()} | {difference.text()} | {verdict} |")
+    return [*lines, "", beyond_metadata(part["within_file_kinds"]), ""]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorbatch.evaluation import figures as draw_one
-from tumorbatch.evaluation.answers import Scored
+from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.error_gallery import GalleryPicture, tell_errors
 from tumorbatch.evaluation.model_card import LIMITS
 from tumorbatch.evaluation.page_probabilities import (
@@ -14,11 +14,12 @@ from tumorbatch.evaluation.page_probabilities import (
     tell_choices,
     tell_predictive_values,
 )
+from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.report import style
-from tumorbatch.report.html import MISSING, Code, Column, Page, Strong
-from tumorbatch.scoring import probability
+from tumorbatch.report.html import Code, Column, Page, Strong
 from tumorbatch.statistics.intervals import Estimate
+from tumorbatch.statistics.weighting import headline
 
 ROWS = (
     ("accuracy", "Accuracy"), ("sensitivity", "Sensitivity (recall)"), ("specificity", "Specificity"),
@@ -26,34 +27,9 @@ ROWS = (
     ("auc", "AUC"), ("average_precision", "Average precision"), *ERRORS,
 )  # fmt: skip
 
-PROTOCOLS = {
-    "leaky": (
-        "LEAKY split by file",
-        "Copies and near copies of test images were trained on. These figures measure memory; they are "
-        "too good, and say nothing about new images. They stand here to be compared with papers that "
-        "split this way.",
-    ),
-    "group": (
-        "grouped split",
-        "Images that are byte-identical, pixel-identical or nearly identical stay in one split, so no "
-        "copy of a test image was trained on.",
-    ),
-    "shape": (
-        "held-out shapes",
-        "No image of the test set has a height and width that was trained on; copies stay in one split "
-        "too. A stress test: it comes nearer to images from another source.",
-    ),
-    "external": (
-        "external set",
-        "Another shard set than the one that the model was trained on; all of its images, whatever "
-        "split they lie in. Nothing was chosen on it. That it shares no patient with the training data "
-        "is what whoever started this evaluation said.",
-    ),
-}
 
-
-def draw(about: Mapping[str, Any], test: Scored) -> dict[str, bytes]:
-    """All figures of the test split as PNG files, {name: bytes}; curves only with both classes."""
+def draw(about: Mapping[str, Any], test: Answers) -> dict[str, bytes]:
+    """Return the test split's figures as PNG files, {name: bytes}; curves only with both classes."""
     of, model = about["test"], about["model"]
     threshold = model["threshold"]
     ece = (Estimate.from_dict(of["uncalibrated"]["ece"]), Estimate.from_dict(of["figures"]["ece"]))
@@ -65,7 +41,7 @@ def draw(about: Mapping[str, Any], test: Scored) -> dict[str, bytes]:
             ]
         ),
         "scores": draw_one.scores(
-            probability(test.logits, model["temperature"]), test.labels, threshold
+            test.probabilities, test.labels, threshold
         ),
         "reliability": draw_one.reliability(
             of["reliability"]["before"]["equal-width"], of["reliability"]["after"]["equal-width"],
@@ -73,44 +49,44 @@ def draw(about: Mapping[str, Any], test: Scored) -> dict[str, bytes]:
         ),
     }  # fmt: skip
     if of["healthy"] and of["tumor"]:
-        drawn["roc"] = draw_one.roc(test.logits, test.labels, of)
-        drawn["precision_recall"] = draw_one.precision_recall(test.logits, test.labels, of)
+        drawn["roc"] = draw_one.roc(test, headline(of))
+        drawn["precision_recall"] = draw_one.precision_recall(test, headline(of))
     return {name: style.png(figure) for name, figure in drawn.items()}
 
 
 def report(
     about: Mapping[str, Any], drawn: Mapping[str, bytes], gallery: Sequence[GalleryPicture]
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         about: The content of metrics.json.
         drawn: From `draw`.
         gallery: The most confident errors.
     """
-    test, model = about["test"], about["model"]
-    name, meaning = PROTOCOLS[about["protocol"]]
+    test, model, protocol = about["test"], about["model"], PROTOCOLS[about["protocol"]]
+    part = headline(test)["figures"]
     accuracy, auc, sensitivity, specificity = (
-        Estimate.from_dict(test["figures"][which])
-        for which in ("accuracy", "auc", "sensitivity", "specificity")
+        Estimate.from_dict(part[which]) for which in ("accuracy", "auc", "sensitivity", "specificity")
     )
+    per_image = Estimate.from_dict(test["figures"]["accuracy"])
     page = Page(
-        f"{model['name']}: accuracy {accuracy.text()} on {test['n']:,} test images, {name}",
+        f"{model['name']}: accuracy {accuracy.text()} on {test['groups']:,} groups of test images, "
+        f"{protocol.title}",
         "On the test split, ", Strong(f"{test['n']:,} images in {test['groups']:,} groups of copies"),
-        f" ({test['healthy']:,} Healthy, {test['tumor']:,} Tumor; protocol: ", Strong(name),
+        f" ({test['healthy']:,} Healthy, {test['tumor']:,} Tumor; protocol: ", Strong(protocol.title),
         f"), {model['architecture']} has an AUC of {auc.text()} and, at its threshold of "
         f"{model['threshold']:g}, an accuracy of {accuracy.text()}, a sensitivity of "
-        f"{sensitivity.text()} (n = {sensitivity.n:,} Tumor) and a specificity of {specificity.text()} "
-        f"(n = {specificity.n:,} Healthy). In brackets: 95 % intervals; that of the accuracy is "
-        f"{_by_group(accuracy)} when groups of copies are resampled instead of images. ",
+        f"{sensitivity.text()} (n = {sensitivity.n:,} groups with Tumor) and a specificity of "
+        f"{specificity.text()} (n = {specificity.n:,} with Healthy). Each group of copies is counted "
+        "once; in brackets 95 % intervals over groups. Counted per image the accuracy is "
+        f"{per_image.over_groups.text()}. ",
         Strong("Not a medical device; not for diagnosis."),
     )  # fmt: skip
-    (page.note if about["protocol"] in ("group", "shape") else page.warning)(
-        f"Protocol: {name}. {meaning}"
-    )
+    (page.warning if protocol.leaky else page.note)(f"Protocol: {protocol.title}. {protocol.meaning}")
     if about["protocol"] == "external":
         _overlap(page, about["overlap"])
-    if model["trained_on_leaky_split"] and about["protocol"] != "leaky":
+    if model["trained_on_leaky_split"] and not protocol.leaky:
         page.warning(
             "The model was trained on a leaky split; its threshold and temperature come from it."
         )
@@ -124,7 +100,7 @@ def report(
     tell_calibration(page, about, drawn)
     tell_predictive_values(page, test)
     _curves(page, about, drawn)
-    _parts(page, about)
+    _subgroups(page, about)
     tell_errors(page, about, gallery)
     _limits(page)
     _made_of(page, about)
@@ -146,60 +122,57 @@ def _overlap(page: Page, overlap: Mapping[str, Any] | None) -> None:
 
 
 def _figures(page: Page, about: Mapping[str, Any]) -> None:
-    test = about["test"]
-    threshold = about["model"]["threshold"]
+    test, threshold = about["test"], about["model"]["threshold"]
     page.section("Figures")
+    part = headline(test)
     rows: Rows = []
     for key, title in ROWS:
-        chosen, plain = (Estimate.from_dict(at["figures"][key]) for at in (test, test["at_0.5"]))
-        grouped = None if chosen.method != "wilson" else _by_group(chosen)
+        once, plain, image = (
+            Estimate.from_dict(of["figures"][key]) for of in (part, part["at_0.5"], test)
+        )
+        wilson = image.interval() if image.method == "wilson" else None
         rows.append(
-            [title, _value(chosen), chosen.n, chosen.interval(), grouped, _value(plain), plain.n,
-             plain.interval()]
-        )  # fmt: skip
+            [title, once.text(), once.n, plain.text(), image.over_groups.text(), image.n, wilson]
+        )
     page.table(
         [
-            "test split", Column(f"at threshold {threshold:g}", True), Column("n", True),
-            Column("95 % interval", True), Column("groups resampled", True),
-            Column("at threshold 0.5", True), Column("n", True), Column("95 % interval", True),
+            "test split", Column(f"at threshold {threshold:g}, each group once", True),
+            Column("n (groups)", True), Column("at threshold 0.5, each group once", True),
+            Column(f"at threshold {threshold:g}, per image", True), Column("n (images)", True),
+            Column("Wilson's interval, per image", True),
         ],
         rows,
-        "Positive class: Tumor. n: images in the denominator.",
+        "Positive class: Tumor. n: groups, or images, in the denominator. In brackets: 95 % intervals "
+        "over groups.",
     )  # fmt: skip
     page.paragraph(
-        "Intervals: Wilson's for accuracy, sensitivity, specificity, precision and NPV, which counts "
-        "images as independent; beside it the same by a bootstrap that resamples whole groups of "
-        f"copies ({about['method']['replicates']:,} replicates, seed {about['method']['seed']}). For "
-        "all other figures the bootstrap alone; there is none where no replicate holds an error, and "
-        "an exact bound for an AUC of 1. ECE leans upwards on few images. All intervals take weights, "
-        "temperature and threshold as given: another training is in none of them."
+        "Each group of copies counts once, so that an original with many copies weighs as much as one "
+        "without: these figures are the ones to quote. Intervals: a bootstrap that resamples whole "
+        f"groups ({about['method']['replicates']:,} replicates, seed {about['method']['seed']}). There "
+        "is none where no replicate holds an error, but an exact bound for an AUC of 1, and Wilson's "
+        "over groups for a share of 0 or 1. Wilson's interval per image takes copies as independent "
+        "images and is too narrow. ECE leans upwards on few images. All intervals take weights, "
+        "temperature and threshold as given: they do not include the variation between training runs."
     )
     if "validation" not in about:  # of an external set
         return
-    rows = [
-        [title, _value(figure), figure.n, figure.interval()]
-        for key, title in ROWS
-        for figure in (Estimate.from_dict(about["validation"]["figures"][key]),)
-    ]
+    rows = []
+    for key, title in ROWS:
+        once, image = (
+            Estimate.from_dict(of["figures"][key])
+            for of in (headline(about["validation"]), about["validation"])
+        )
+        rows.append([title, once.text(), once.n, image.over_groups.text(), image.n])
     page.heading("Validation split")
     page.table(
         [
-            "validation split", Column(f"at threshold {threshold:g}", True), Column("n", True),
-            Column("95 % interval", True),
+            "validation split", Column(f"at threshold {threshold:g}, each group once", True),
+            Column("n (groups)", True), Column("per image", True), Column("n (images)", True),
         ],
         rows,
-        "For comparison only: weights, temperature and threshold were chosen on it, so it flatters.",
+        "For comparison only: weights, temperature and threshold were chosen on it, so its figures are "
+        "too optimistic.",
     )  # fmt: skip
-
-
-def _by_group(figure: Estimate) -> str:
-    if figure.low_by_group is None or figure.high_by_group is None:
-        return MISSING
-    return f"{figure.low_by_group:.3f} to {figure.high_by_group:.3f}"
-
-
-def _value(figure: Estimate) -> str | None:
-    return None if figure.value is None else f"{figure.value:.3f}"
 
 
 def _baselines(page: Page, about: Mapping[str, Any]) -> None:
@@ -210,44 +183,50 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
         "What needs no knowledge of tumours, on the same images. A model is worth what it adds to "
         "these."
     )
-    auc, accuracy = (
-        Estimate.from_dict(about["test"]["at_0.5"]["figures"][key]) for key in ("auc", "accuracy")
-    )
-    model = about["model"]["name"]
-    within = about["test"]["within_file_kinds"]
-    rows: Rows = [
-        [model, "the model", accuracy.n, auc.text(), accuracy.text(), None, None, _told(within["auc"])]
-    ]
-    for row in about["baselines"]:
-        auc, accuracy, difference = (
-            Estimate.from_dict(row[key]) for key in ("auc", "accuracy", "auc_difference")
+    test, model = about["test"], about["model"]["name"]
+    for per_group, caption in ((True, "Each group of copies counted once"), (False, "Per image")):
+        part = headline(test) if per_group else test
+        within = part["within_file_kinds"]
+        auc, accuracy = (
+            Estimate.from_dict(part["at_0.5"]["figures"][key]) for key in ("auc", "accuracy")
         )
-        rows.append(
-            [row["name"], row["description"], auc.n, auc.text(), accuracy.text(), difference.text(),
-             "yes" if row["beaten"] else "NO", _told(row["within_file_kinds"]["auc"])]
+        rows: Rows = [
+            [model, "the model", auc.n, auc.text(), accuracy.over_groups.text(), None, None,
+             _text(within["auc"])]
+        ]  # fmt: skip
+        for row in about["baselines"]:
+            of = headline(row) if per_group else row
+            auc, accuracy, difference = (
+                Estimate.from_dict(of[key]) for key in ("auc", "accuracy", "auc_difference")
+            )
+            rows.append(
+                [row["name"], row["description"], auc.n, auc.text(), accuracy.over_groups.text(),
+                 difference.text(), ("yes" if row["beaten"] else "NO") if per_group else None,
+                 _text(of["within_file_kinds"]["auc"])]
+            )  # fmt: skip
+        page.table(
+            [
+                "who", "what it sees", Column("n", True), Column("AUC (95 %)", True),
+                Column("accuracy at 0.5 (95 %)", True), Column("AUC difference (95 %)", True),
+                "beaten", Column("AUC within kinds of file (95 %)", True),
+            ],
+            rows,
+            f"{caption}. AUC difference: model less baseline, paired bootstrap over groups of copies. "
+            "Beaten: its interval lies above 0, each group counted once. Within kinds of file: of the "
+            f"{within['pairs']:,} pairs of a Tumor and a Healthy image that have the same height, "
+            "width and format.",
         )  # fmt: skip
-    page.table(
-        [
-            "who", "what it sees", Column("n", True), Column("AUC (95 %)", True),
-            Column("accuracy at 0.5 (95 %)", True), Column("AUC of the model minus its (95 %)", True),
-            "beaten", Column("AUC within kinds of file (95 %)", True),
-        ],
-        rows,
-        "Difference: paired bootstrap over groups of copies. Beaten: its interval lies above 0. Within "
-        f"kinds of file: of the {within['pairs']:,} pairs of a Tumor and a Healthy image that have the "
-        "same height, width and format.",
-    )  # fmt: skip
     page.paragraph(about["verdict"])
     page.paragraph(about["beyond_metadata"])
 
 
-def _told(value: Mapping[str, Any]) -> str | None:
+def _text(value: Mapping[str, Any]) -> str | None:
     figure = Estimate.from_dict(value)
     return None if figure.value is None else figure.text()
 
 
 def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:
-    n = about["test"]["n"]
+    n, part = about["test"]["n"], headline(about["test"])["figures"]
     page.section("Errors and curves")
     page.figure(
         drawn["confusion"],
@@ -255,24 +234,27 @@ def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) ->
         + _matrix(about["test"]["confusion"])
         + "; at 0.5: "
         + _matrix(about["test"]["at_0.5"]["confusion"]),
-        f"Confusion matrices on the test split (n = {n:,}).",
+        f"Confusion matrices on the test split (n = {n:,} images).",
     )
     page.figure(
         drawn["scores"],
         "Histograms of the calibrated probability of Tumor for Healthy and for Tumor images.",
-        "How sure the network is, by true class. What lies on the wrong side of the line is an error.",
+        "How sure the network is, by true class, per image. What lies on the wrong side of the line is "
+        "an error.",
     )
     if "roc" in drawn:
         page.figure(
             drawn["roc"],
-            f"ROC curve, AUC {Estimate.from_dict(about['test']['figures']['auc']).text()}.",
-            "Receiver operating characteristic. Bars at the two thresholds: Wilson's 95 % intervals.",
+            f"ROC curve, AUC {Estimate.from_dict(part['auc']).text()}.",
+            "Receiver operating characteristic, each group of copies counted once. Bars at the two "
+            "thresholds: 95 % intervals over groups.",
         )
         page.figure(
             drawn["precision_recall"],
             "Precision over recall, average precision "
-            f"{Estimate.from_dict(about['test']['figures']['average_precision']).text()}.",
-            "Precision and recall. Precision hangs on the share of Tumor in this split.",
+            f"{Estimate.from_dict(part['average_precision']).text()}.",
+            "Precision and recall, each group of copies counted once. Precision depends on the share "
+            "of Tumor in this split.",
         )
 
 
@@ -283,27 +265,32 @@ def _matrix(counts: Mapping[str, int]) -> str:
     )
 
 
-def _parts(page: Page, about: Mapping[str, Any]) -> None:
+def _subgroups(page: Page, about: Mapping[str, Any]) -> None:
     page.section("By file format and size")
     page.paragraph(
         "Where one class fills a format or a size, the file alone gives the class away, and a network "
         "can score by knowing the source. Figures at the chosen threshold; in brackets 95 % intervals "
-        "(Wilson's, AUC by bootstrap). A dash: undefined, as a class is missing."
+        "over groups. A dash: undefined, as a class is missing."
     )
+    heads = ("n (images)", "groups", *CLASS_NAMES, "accuracy", "sensitivity", "specificity", "AUC")
     for key, head in (("by_format", "format"), ("by_size", "longer side (pixels)")):
-        rows: Rows = []
-        for part in about["parts"][key]:
-            told = [Estimate.from_dict(part["figures"][name]) for name in (
-                "accuracy", "sensitivity", "specificity", "auc"
-            )]  # fmt: skip
-            rows.append(
-                [part["name"], part["n"], part["groups"], *(part[name] for name in CLASS_NAMES)]
-                + [None if figure.value is None else figure.text() for figure in told]
+        for per_group, how in ((True, "each group of copies counted once"), (False, "per image")):
+            rows: Rows = []
+            for row in about["parts"][key]:
+                figures = (headline(row) if per_group else row)["figures"]
+                estimates = [
+                    Estimate.from_dict(figures[name]).over_groups
+                    for name in ("accuracy", "sensitivity", "specificity", "auc")
+                ]
+                rows.append(
+                    [row["name"], row["n"], row["groups"], *(row[name] for name in CLASS_NAMES)]
+                    + [None if estimate.value is None else estimate.text() for estimate in estimates]
+                )
+            page.table(
+                [head, *(Column(number, True) for number in heads)],
+                rows,
+                f"Test split by {head}, {how}.",
             )
-        numbers = ("n", "groups", *CLASS_NAMES, "accuracy", "sensitivity", "specificity", "AUC")
-        page.table(
-            [head, *(Column(number, True) for number in numbers)], rows, f"Test split by {head}."
-        )
 
 
 def _limits(page: Page) -> None:

@@ -1,95 +1,99 @@
-"""What a stricter protocol takes away: figures of one protocol less those of the next."""
+"""The protocols by which a model is judged, in words: which images are kept away from training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from tumorbatch.evaluation.compare import PROTOCOLS, Comparison, Judged, compare
-from tumorbatch.statistics.auc import auc_statistic
-from tumorbatch.statistics.classification import share_statistic
-from tumorbatch.statistics.intervals import REPLICATES, Estimate, Statistic, unpaired_difference
+from tumorbatch.shardset import Dataset
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
-    """How much one model's or baseline's figures fall from one protocol to the next.
+class Protocol:
+    """One protocol.
 
     Attributes:
-        name: Of the model or baseline.
-        first: Protocol, as in `PROTOCOLS`.
-        second: The stricter one.
-        auc: First less second, each on its own test images.
-        accuracy: Likewise, at threshold 0.5.
+        key: In metrics.json and in the footer of predictions.
+        name: In tables and sentences.
+        meaning: What it says of the measures, in sentences.
+        leaky: Whether copies of judged images were trained on.
     """
 
+    key: str
     name: str
-    first: str
-    second: str
-    auc: Estimate
-    accuracy: Estimate
+    meaning: str
+    leaky: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "name": self.name,
-            "first": self.first,
-            "second": self.second,
-            "auc_difference": self.auc.to_dict(),
-            "accuracy_at_0.5_difference": self.accuracy.to_dict(),
-        }
+    @property
+    def title(self) -> str:
+        """Return the name for headings, where a leak must not be overlooked."""
+        return self.name.replace("leaky", "LEAKY", 1)
+
+    @property
+    def warning(self) -> str:
+        """Return the sentence that goes with measures of a leaky protocol, or ""."""
+        return "LEAKY: copies of test images were trained on; the measures are too good." * self.leaky
 
 
-@dataclass(frozen=True, slots=True)
-class Protocols:
-    """One model and the baselines under every protocol.
+LEAKY, PROOF_FAILED, GROUP, SHAPE, EXTERNAL = "leaky", "leaky-proof", "group", "shape", "external"
+PROTOCOLS = {
+    protocol.key: protocol
+    for protocol in (  # from the least to the most honest
+        Protocol(
+            LEAKY,
+            "leaky (random by file)",
+            "Leaky: the split was drawn file by file, so copies and near copies of test images were "
+            "trained on. Most papers split this way; the measures are too good, and say nothing about "
+            "new images.",
+            leaky=True,
+        ),
+        Protocol(
+            PROOF_FAILED,
+            "leaky (the proof failed)",
+            "Leaky: images or groups lie in more than one split, although the split was made by group. "
+            "The measures are too good. Make the shards again with `tumorbatch shard --overwrite`.",
+            leaky=True,
+        ),
+        Protocol(
+            GROUP,
+            "grouped (duplicates together)",
+            "Grouped: identical and nearly identical images stay in one split, so no copy of a test "
+            "image was trained on. This is the headline.",
+        ),
+        Protocol(
+            SHAPE,
+            "held-out shapes",
+            "Held-out shapes: no test image has a height and width that was trained on, which stands "
+            "for other scanners and sources; copies stay in one split too. This is the stress test.",
+        ),
+        Protocol(
+            EXTERNAL,
+            "external set",
+            "External: another shard set than the one that the model was trained on; all of its "
+            "images, whatever split they lie in. Nothing was chosen on it. That it shares no patient "
+            "with the training data is what the person who started this evaluation said.",
+        ),
+    )
+}
+SPLIT_PROTOCOLS = {"file": PROTOCOLS[LEAKY], "group": PROTOCOLS[GROUP], "shape": PROTOCOLS[SHAPE]}
 
-    Attributes:
-        comparison: One shard set a protocol.
-        drops: From each protocol to the next stricter one, of what was judged under both.
-    """
 
-    comparison: Comparison
-    drops: list[Drop]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**self.comparison.to_dict(), "drops": [drop.to_dict() for drop in self.drops]}
+def of_dataset(dataset: Dataset) -> Protocol:
+    """Return the protocol of a shard set's own test split."""
+    return of_training({"split_by": dataset.split_by, "leaky": dataset.leaky})
 
 
-def side_by_side(judged: Sequence[Judged], replicates: int = REPLICATES, seed: int = 0) -> Protocols:
-    """Compare under each protocol, and the protocols with each other.
+def of_training(training: Mapping[str, Any]) -> Protocol:
+    """Return the protocol of a bundle's own test split.
 
     Args:
-        judged: A model and baselines; those of one protocol on the same images.
-        replicates: Bootstrap samples.
-        seed: Of the bootstrap.
+        training: `Bundle.training`.
+
+    Raises:
+        ValueError: It does not say on which kind of split the model was trained.
     """
-    found = compare(judged, {}, replicates=replicates, seed=seed)
-    return Protocols(found, _drops(found, seed))
-
-
-def _drops(found: Comparison, seed: int) -> list[Drop]:
-    names = dict.fromkeys(row.judged.name for row in found.rows)
-    judged = {(row.judged.name, row.judged.split_by): row.judged for row in found.rows}
-    made = []
-    for first, second in pairwise(PROTOCOLS):
-        for name in names:
-            if (name, first) in judged and (name, second) in judged:
-                one, other = judged[name, first], judged[name, second]
-                auc, accuracy = (
-                    unpaired_difference(
-                        (of(one), one.groups), (of(other), other.groups), found.replicates, seed
-                    )
-                    for of in (_auc, _accuracy_at_half)
-                )
-                made.append(Drop(name, first, second, auc, accuracy))
-    return made
-
-
-def _auc(of: Judged) -> Statistic:
-    return auc_statistic(of.scores, of.labels)
-
-
-def _accuracy_at_half(of: Judged) -> Statistic:
-    return share_statistic(of.called_at_half == (of.labels == 1))
+    split_by, leaky = training.get("split_by"), training.get("leaky")
+    if split_by not in SPLIT_PROTOCOLS or not isinstance(leaky, bool):
+        raise ValueError("it does not say on which kind of split the model was trained")
+    if leaky and split_by != "file":
+        return PROTOCOLS[PROOF_FAILED]
+    return SPLIT_PROTOCOLS[split_by]

@@ -1,136 +1,160 @@
 """One model under every protocol, side by side: a figure and a page."""
 
-from itertools import groupby
 from typing import Any
 
-from tumorbatch.evaluation.compare import FIGURES, PROTOCOL_TEXTS, PROTOCOLS, Comparison, Row
-from tumorbatch.evaluation.compare_page import denominators, explain, section, signed, warnings
-from tumorbatch.evaluation.protocols import Protocols
+from tumorbatch.evaluation.compare import AT_HALF, MEASURES, Comparison, Row
+from tumorbatch.evaluation.compare_page import (
+    add_explanation,
+    add_section,
+    by_shard_set,
+    denominators,
+    signed,
+    warnings,
+)
+from tumorbatch.evaluation.protocol_drops import SideBySide, protocols_of
+from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.report import style
 from tumorbatch.report.html import Column, Page, Strong
 from tumorbatch.statistics.intervals import Estimate
 
-_COLORS = {"file": style.VERMILLION, "group": style.BLUE, "shape": style.GREEN}
-_MARKERS = {"file": "X", "group": "o", "shape": "s"}
+_LOOKS = ((style.VERMILLION, "X"), (style.BLUE, "o"), (style.GREEN, "s"), (style.GREY, "D"))
 UNPAIRED = (
-    "Each protocol has a test split of its own, so the columns are judged on other images; the "
+    "Each protocol has a test split of its own, so the columns are judged on different images; the "
     "training is the same: network, schedule, augmentation and seed. Copies of test images in the "
     "training set can raise the leaky column above the grouped one; what comes with the source of an "
     "image can raise the grouped one above held-out shapes. Whether they do, the differences below say."
 )
 DROPS = (
     "Difference of two protocols, with the 95 % interval of a bootstrap over duplicate groups of each "
-    "test split ({replicates:,} samples); n: images of both. The two splits are taken as independent; "
-    "they share some images, so that the intervals are rather too wide. One training each: what "
-    "another seed would give is not in them."
+    "test split ({replicates:,} samples); n: groups of both. The two splits are taken as independent; "
+    "they share some images, so the intervals are rather too wide. One training each: they do not "
+    "include the variation between training runs."
 )
-SIDE_BY_SIDE = {"accuracy_at_half": "accuracy at 0.5", **FIGURES}
+SIDE_BY_SIDE = {AT_HALF: "accuracy at 0.5", **MEASURES}
 
 
 def by_name(comparison: Comparison) -> dict[str, dict[str, Row]]:
-    """{name of model or baseline: {protocol: row}}, the models first."""
-    rows = sorted(comparison.rows, key=lambda row: row.judged.is_baseline)
-    found: dict[str, dict[str, Row]] = {}
+    """Return {name of model or baseline: {protocol: row}}, the models first."""
+    rows = sorted(comparison.rows, key=lambda row: row.answers.is_baseline)
+    table: dict[str, dict[str, Row]] = {}
     for row in rows:
-        found.setdefault(row.judged.name, {})[row.judged.split_by] = row
-    return found
+        table.setdefault(row.answers.name, {})[row.answers.protocol.key] = row
+    return table
 
 
-def figure_of(row: Row | None, name: str) -> Estimate | None:
-    """One of `SIDE_BY_SIDE` of a row."""
+def estimate_of(row: Row | None, name: str, per_group: bool = True) -> Estimate | None:
+    """Return one of `SIDE_BY_SIDE` of a row, or None without a row."""
     if row is None:
         return None
-    return row.accuracy_at_half if name == "accuracy_at_half" else row.figures[name]
+    return (row.per_group if per_group else row.per_image)[name]
 
 
 @style.style()
 def draw(comparison: Comparison) -> Any:
-    """A matplotlib figure: accuracy at 0.5 and AUC of model and baselines under each protocol."""
+    """Return a matplotlib figure: accuracy at 0.5 and AUC of each row under each protocol."""
     rows = by_name(comparison)
+    keys = protocols_of(comparison)
     figure, axes = style.subplots(10.0, 1.6 + 0.75 * len(rows), 1, 2, sharey=True)
-    for axis, name in zip(axes, ("accuracy_at_half", "auc"), strict=True):
-        for place, of in enumerate(rows.values()):
-            for number, split_by in enumerate(PROTOCOLS):
-                shown = figure_of(of.get(split_by), name)
+    for axis, name in zip(axes, (AT_HALF, "auc"), strict=True):
+        for place, columns in enumerate(rows.values()):
+            for number, key in enumerate(keys):
+                shown = estimate_of(columns.get(key), name)
                 if shown is None or shown.value is None:
                     continue
-                at, color = place + 0.22 * (number - 1), _COLORS[split_by]
+                at, (color, marker) = place + 0.22 * (number - 1), _LOOKS[number % len(_LOOKS)]
                 if shown.low is not None and shown.high is not None:
                     axis.plot([shown.low, shown.high], [at, at], color=color, linewidth=2.0)
-                axis.plot([shown.value], [at], marker=_MARKERS[split_by], color=color, markersize=7,
-                          linestyle="none", label="" if place else PROTOCOLS[split_by])  # fmt: skip
-        axis.set_xlabel(f"{SIDE_BY_SIDE[name]} on the test split (95 % interval)")
+                axis.plot([shown.value], [at], marker=marker, color=color, markersize=7,
+                          linestyle="none", label="" if place else PROTOCOLS[key].name)  # fmt: skip
+        axis.set_xlabel(f"{SIDE_BY_SIDE[name]}, each group once (95 % interval)")
         axis.set_yticks(range(len(rows)), [style.plain(name) for name in rows])
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.grid(axis="y", visible=False)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(PROTOCOLS))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(keys))
     return figure
 
 
 def summary(name: str, comparison: Comparison) -> str:
-    """The result as a sentence."""
+    """Return the result as a sentence."""
     rows = by_name(comparison)[name]
-    told = [
-        f"{rows[split_by].figures['auc'].text()} {words}"
-        for split_by, words in PROTOCOLS.items()
-        if split_by in rows
+    listed = [
+        f"{rows[key].per_group['auc'].text()} {PROTOCOLS[key].name}"
+        for key in protocols_of(comparison)
+        if key in rows
     ]
-    return f"AUC of {name}: {'; '.join(told)}. The grouped figure is the one to quote."
+    return (
+        f"AUC of {name}, each group of copies counted once: {'; '.join(listed)}. The grouped figure is "
+        "the one to quote."
+    )
 
 
-def page(name: str, found: Protocols) -> str:
-    """The whole as one HTML file, of the model `name`."""
-    comparison = found.comparison
-    made = Page(f"{name} under every protocol", Strong(summary(name, comparison)))
-    made.section("Side by side")
-    for split_by in PROTOCOLS:
-        made.paragraph(PROTOCOL_TEXTS[split_by])
-    made.paragraph(UNPAIRED)
-    made.figure(
+def page(name: str, result: SideBySide) -> str:
+    """Return the whole as one HTML file, of the model `name`."""
+    comparison = result.comparison
+    html = Page(f"{name} under every protocol", Strong(summary(name, comparison)))
+    html.section("Side by side")
+    for key in protocols_of(comparison):
+        html.paragraph(PROTOCOLS[key].meaning)
+    html.paragraph(UNPAIRED)
+    html.figure(
         style.png(draw(comparison)),
         "Accuracy at 0.5 and AUC of the model and of the baselines under each protocol.",
-        "Lines: 95 % intervals.",
+        "Lines: 95 % intervals. Each group of copies counted once.",
     )
-    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
-        members = list(of)
-        for sentence in warnings(members, comparison):
-            made.paragraph(Strong(f"{_capital(PROTOCOLS[members[0].judged.split_by])}: {sentence}"))
-    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
-        members = list(of)
-        named = _capital(PROTOCOLS[members[0].judged.split_by])
-        made.paragraph(f"{named}: {denominators(members)}")
-    rows = by_name(comparison)
-    for figure, head in SIDE_BY_SIDE.items():
-        made.table(
-            ["who", *(Column(words, True) for words in PROTOCOLS.values())],
-            [
-                [who, *(_told(figure_of(of.get(split_by), figure)) for split_by in PROTOCOLS)]
-                for who, of in rows.items()
-            ],
-            f"{_capital(head)}, with 95 % interval.",
-        )
-    made.section("From one protocol to the next")
-    made.table(
-        ["who", "from", "to", Column("n", True), Column("AUC, first less second", True),
-         Column("accuracy at 0.5, first less second", True)],
-        [
-            [drop.name, PROTOCOLS[drop.first], PROTOCOLS[drop.second], drop.auc.n, signed(drop.auc),
-             signed(drop.accuracy)]
-            for drop in found.drops
-        ],
-        "What is lost when the split becomes stricter.",
-    )  # fmt: skip
-    made.paragraph(DROPS.format(replicates=comparison.replicates))
-    for _, of in groupby(comparison.rows, key=lambda row: row.judged.dataset):
-        section(made, list(of), comparison)
-    explain(made, comparison)
-    return made.html()
+    for rows in by_shard_set(comparison):
+        for sentence in warnings(rows, comparison):
+            html.paragraph(Strong(f"{_title(rows)}: {sentence}"))
+    for rows in by_shard_set(comparison):
+        html.paragraph(f"{_title(rows)}: {denominators(rows)}")
+    _add_tables(html, comparison)
+    _add_drops(html, result)
+    for rows in by_shard_set(comparison):
+        add_section(html, rows, comparison)
+    add_explanation(html, comparison)
+    return html.html()
+
+
+def _add_tables(html: Page, comparison: Comparison) -> None:
+    keys = protocols_of(comparison)
+    for per_group, how in ((True, "each group of copies counted once"), (False, "per image")):
+        for measure, head in SIDE_BY_SIDE.items():
+            html.table(
+                ["who", *(Column(PROTOCOLS[key].name, True) for key in keys)],
+                [
+                    [who, *(_text(estimate_of(row.get(key), measure, per_group)) for key in keys)]
+                    for who, row in by_name(comparison).items()
+                ],
+                f"{_capital(head)}, {how}, with 95 % interval.",
+            )
+
+
+def _add_drops(html: Page, result: SideBySide) -> None:
+    html.section("From one protocol to the next")
+    for per_group, how in ((True, "Each group of copies counted once."), (False, "Per image.")):
+        rows: list[list[str | int | None]] = []
+        for drop in result.drops:
+            difference = drop.per_group if per_group else drop.per_image
+            rows.append(
+                [drop.name, PROTOCOLS[drop.first].name, PROTOCOLS[drop.second].name, difference.auc.n,
+                 signed(difference.auc), signed(difference.accuracy)]
+            )  # fmt: skip
+        html.table(
+            ["who", "from", "to", Column("n", True), Column("AUC, first less second", True),
+             Column("accuracy at 0.5, first less second", True)],
+            rows,
+            f"What is lost when the split becomes stricter. {how}",
+        )  # fmt: skip
+    html.paragraph(DROPS.format(replicates=result.comparison.replicates))
+
+
+def _title(rows: list[Row]) -> str:
+    return _capital(rows[0].answers.protocol.name)
 
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _told(figure: Estimate | None) -> str | None:
-    return None if figure is None else figure.text()
+def _text(estimate: Estimate | None) -> str | None:
+    return None if estimate is None else estimate.text()

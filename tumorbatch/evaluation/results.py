@@ -1,4 +1,4 @@
-"""The folder of an evaluation's results, written as a whole.
+"""The folder of an evaluation's results: written as a whole, and read for comparisons.
 
 metrics.json         every figure with n and interval
 predictions.parquet  one row an image of validation and test
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tumorbatch.atomic import (
@@ -23,13 +24,12 @@ from tumorbatch.atomic import (
     write_bytes,
     write_json,
 )
-from tumorbatch.bundle import Bundle
-from tumorbatch.errors import ConfigError
-from tumorbatch.evaluation import page
-from tumorbatch.evaluation.answers import Scored
+from tumorbatch.bundle import MODEL, Bundle
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.evaluation import page, protocols
+from tumorbatch.evaluation.answers import Answers, SplitImages
 from tumorbatch.evaluation.error_gallery import GalleryPicture
 from tumorbatch.files import is_litter, printable
-from tumorbatch.scoring import probability
 from tumorbatch.shardset import file_sha256
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def refuse_foreign(out: Path, used: Bundle, dataset_sha256: str, overwrite: bool
 def publish(
     out: Path,
     about: Mapping[str, Any],
-    scored: Mapping[str, Scored],
+    answers: Mapping[str, Answers],
     chosen: Bundle,
     gallery: Sequence[GalleryPicture],
 ) -> None:
@@ -98,44 +98,48 @@ def publish(
     Args:
         out: The folder; its parent exists. Hold its lock.
         about: The content of metrics.json, but for the predictions' sha256.
-        scored: {"validation": ..., "test": ...}.
-        chosen: The bundle, with the threshold and the temperature of the figures.
+        answers: {"validation": ..., "test": ...}, at the threshold and temperature of the figures.
+        chosen: The bundle, with them.
         gallery: The most confident errors.
     """
-    private = any("dicom" in of.formats for of in scored.values())
+    private = any("dicom" in split.images.formats for split in answers.values())
     mode = _PRIVATE if private else None
     with atomic_folder(out) as folder:
         make_folder(folder / FIGURES)
         log.info("figures and report")
-        drawn = page.draw(about, scored["test"])
+        drawn = page.draw(about, answers["test"])
         for name, data in drawn.items():
             write_bytes(folder / FIGURES / f"{name}.png", data, mode)
         for number, picture in enumerate(gallery, 1):
             write_bytes(folder / FIGURES / f"error-{number:02}.png", picture.png, mode)
-        _write_predictions(folder / PREDICTIONS, scored, chosen, about, mode)
+        _write_predictions(folder / PREDICTIONS, answers, chosen, about, mode)
         sha256 = file_sha256(folder / PREDICTIONS)
         write_json(folder / METRICS, {**about, "predictions_sha256": sha256}, mode)
         write_bytes(folder / REPORT, page.report(about, drawn, gallery).encode(), mode)
 
 
 def _write_predictions(
-    path: Path, scored: Mapping[str, Scored], chosen: Bundle, about: Mapping[str, Any], mode: int | None
+    path: Path,
+    answers: Mapping[str, Answers],
+    chosen: Bundle,
+    about: Mapping[str, Any],
+    mode: int | None,
 ) -> None:
-    """One row an image of validation and test, so that models can be compared on the same images."""
+    """Write one row an image of validation and test, so that models can be paired on them."""
     tables = []
-    for split, of in scored.items():
-        prob = probability(of.logits, chosen.temperature)
+    for name, split in answers.items():
+        images = split.images
         columns = {
-            "path": of.paths,
-            "split": [split] * of.n,
-            "label": of.labels,
-            "logit": of.logits,
-            "prob": prob,
-            "called": prob >= np.float32(chosen.threshold),
-            "group": of.groups,
-            "width": of.widths,
-            "height": of.heights,
-            "format": of.formats,
+            "path": images.paths,
+            "split": [name] * images.n,
+            "label": images.labels,
+            "logit": split.scores,
+            "prob": split.probabilities,
+            "called": split.called,
+            "group": images.groups,
+            "width": images.widths,
+            "height": images.heights,
+            "format": images.formats,
         }
         arrays = [
             pa.array(np.asarray(columns[field.name]).astype(np.int64), pa.int64()).cast(field.type)
@@ -158,3 +162,77 @@ def _write_predictions(
     )
     with atomic_path(path, mode) as temporary, temporary.open("wb") as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+def fits(folder: Path, model: Bundle) -> bool:
+    """Return whether `folder` holds an evaluation of this very bundle, on its own shard set, undamaged.
+
+    Not where weights, threshold or temperature are others than the bundle's: changed since, or never
+    frozen; nor of an external shard set; nor where the predictions are not those of the figures.
+    """
+    try:
+        about = read_json(folder / METRICS)
+        there = (
+            about["model"]["weights_sha256"],
+            about["model"]["model_id"],
+            about["dataset"]["sha256"],
+            about["predictions_sha256"],
+        )
+        here = (
+            model.weights_sha256,
+            model.model_id,
+            model.training.get("dataset_sha256"),
+            file_sha256(folder / PREDICTIONS),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return there == here
+
+
+def read_answers(name: str, model: Bundle, folder: Path) -> Answers:
+    """Read a model's answers on its test split.
+
+    Args:
+        name: Of the model.
+        model: The bundle.
+        folder: Its evaluation: one that `fits`.
+
+    Raises:
+        InputError: The predictions cannot be read, or the bundle does not say what it was trained on.
+    """
+    try:
+        protocol = protocols.of_training(model.training)
+    except ValueError as error:
+        raise InputError(f"The {MODEL} of {name} is too old: {error}. Train it again.") from error
+    path = folder / PREDICTIONS
+    try:
+        with path.open("rb") as file:  # Arrow takes no file name that is not UTF-8
+            table = pq.read_table(file, columns=_SCHEMA.names, page_checksum_verification=True)
+        rows = table.filter(pc.equal(table["split"], "test")).sort_by("path")
+        columns = {column: rows[column].to_numpy() for column in _SCHEMA.names}
+        if not (np.isfinite(columns["logit"]).all() and np.isfinite(columns["prob"]).all()):
+            raise ValueError("some of its logits or probabilities are not finite")
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} is missing or damaged ({error}). Evaluate the model again: `tumorbatch evaluate`."
+        ) from error
+    images = SplitImages(
+        split="test",
+        dataset=str(model.training["dataset_sha256"]),
+        protocol=protocol.key,
+        paths=tuple(columns["path"].tolist()),
+        formats=tuple(columns["format"].tolist()),
+        labels=columns["label"].astype(np.int64),
+        groups=columns["group"].astype(np.int64),
+        widths=columns["width"].astype(np.int64),
+        heights=columns["height"].astype(np.int64),
+    )
+    return Answers(
+        name,
+        images,
+        columns["logit"],  # not the probability: float32 makes ties of it near 0 and 1
+        model.threshold,
+        model.temperature,
+        architecture=model.architecture,
+        model_id=model.model_id,
+    )

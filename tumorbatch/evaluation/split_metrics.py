@@ -1,36 +1,33 @@
-"""All figures of one model on one split, each with its n and its 95 % interval, as JSON values."""
+"""All measures of one model on one split, each with its n and its 95 % interval, as JSON values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.evaluation.answers import Scored
+from tumorbatch.evaluation.answers import Answers
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.progress import Progress
-from tumorbatch.statistics.auc import auc_figure, auc_within
+from tumorbatch.statistics.auc import auc_estimate, auc_within
 from tumorbatch.statistics.calibration import predictive_values, reliability
 from tumorbatch.statistics.calibration_slope import Recalibration
 from tumorbatch.statistics.classification import BINNINGS, Measures
-from tumorbatch.statistics.intervals import (
-    REPLICATES,
-    Estimate,
-    Weights,
-    bootstrap,
-    bootstrapped,
-)
+from tumorbatch.statistics.intervals import REPLICATES, Estimate, Weights, bootstrap
+from tumorbatch.statistics.weighting import Weighting, weightings
 
 PLAIN_THRESHOLD = 0.5  # beside the chosen one: what most papers use
-# Of a part of a split: the others are too uncertain on a handful of images.
-_PART_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
+# Of a subgroup: the others are too uncertain on a handful of images.
+_SUBGROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 # Longer side of the file, in pixels; 256 and 512 are the usual matrix sizes of MRI.
 SIZE_EDGES = (224, 256, 384, 512)
 
 METHOD = {
-    "proportions": "accuracy, sensitivity, specificity, precision, npv: Wilson's score interval, "
-    "images counted as independent; low_by_group and high_by_group: the bootstrap below",
+    "per_group": "each duplicate group counted once: an image counts 1 / (images of its group in the "
+    "split); the headline. n: groups; intervals: the bootstrap below. Where all groups agree, a share "
+    "has Wilson's interval over groups",
+    "proportions": "accuracy, sensitivity, specificity, precision, npv, per image: Wilson's score "
+    "interval, images counted as independent; low_by_group and high_by_group: the bootstrap below",
     "others": "percentile interval of a bootstrap that resamples duplicate groups with replacement; "
     "none where all replicates are the same. auc where the classes do not overlap: exact bound "
     "(Clopper and Pearson) from disjoint pairs of groups",
@@ -53,131 +50,138 @@ METHOD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SplitMetrics:
-    """Figures of one split.
-
-    Attributes:
-        values: JSON values; see `split_metrics`.
-        measures: At the chosen threshold and temperature.
-        replicates: Of `measures`, {name: float64 [replicates]}.
-    """
-
-    values: dict[str, Any]
-    measures: Measures
-    replicates: Mapping[str, NDArray[np.float64]]
-
-
-def split_metrics(
-    scored: Scored, threshold: float, temperature: float, replicates: int = REPLICATES, seed: int = 0
-) -> SplitMetrics:
-    """Everything that is told of one split.
+def split_metrics(answers: Answers, replicates: int = REPLICATES, seed: int = 0) -> dict[str, Any]:
+    """Return everything that is reported of one split, per image and with each group counted once.
 
     Args:
-        scored: The split.
-        threshold: On the calibrated probability.
-        temperature: Divides the logits.
+        answers: A network's, at its threshold and temperature.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
 
     Returns:
-        With the values: n, healthy, tumor, groups; bootstrap {replicates, seed}; figures {name:
-        `Estimate`} of `Measures.NAMES`, with threshold and confusion; the same at threshold 0.5 under
-        "at_0.5"; recalibration {name: `Estimate`} of `Recalibration.NAMES`; brier, log_loss, ece,
-        ece_equal_mass and recalibration without temperature under "uncalibrated"; within_file_kinds,
-        predictive_values (see these functions); reliability {before, after} x binning.
+        JSON values: n, healthy, tumor, groups; bootstrap {replicates, seed}; reliability {before,
+        after} x binning. Per image: threshold, confusion and figures {name: `Estimate`} of
+        `Measures.NAMES`; the same at threshold 0.5 under "at_0.5"; recalibration {name: `Estimate`} of
+        `Recalibration.NAMES`; brier, log_loss, ece, ece_equal_mass and recalibration without
+        temperature under "uncalibrated"; within_file_kinds, predictive_values (see these functions).
+        Under "per_group" the latter with each group counted once: the headline.
     """
-    chosen = Measures(scored.logits, scored.labels, threshold, temperature)
-    plain, raw = (
-        Measures(scored.logits, scored.labels, PLAIN_THRESHOLD, divisor, chosen.ranks)
-        for divisor in (temperature, 1.0)
-    )
-    after, before = (
-        Recalibration(scored.logits / np.float32(divisor), scored.labels)
-        for divisor in (temperature, 1.0)
-    )
-    drawn, of_plain, of_raw = _drawn((chosen, plain, raw), (after, before), scored, replicates, seed)
-    figures, of_before = (
-        of.figures(by, scored.groups, seed) for of, by in ((chosen, drawn), (raw, of_raw))
-    )
+    scores, labels = answers.scores, answers.labels
+    temperature = answers.temperature or 1.0
+    chosen = Measures(scores, labels, answers.threshold, temperature)
+    measures = {
+        "chosen": chosen,
+        "plain": Measures(scores, labels, PLAIN_THRESHOLD, temperature, chosen.ranks),
+        "raw": Measures(scores, labels, PLAIN_THRESHOLD, 1.0, chosen.ranks),
+    }
+    lines = {
+        "chosen": Recalibration(scores / np.float32(temperature), labels),
+        "raw": Recalibration(scores, labels),
+    }
     values = {
-        "n": scored.n,
-        "healthy": int((scored.labels == HEALTHY).sum()),
-        "tumor": int((scored.labels == TUMOR).sum()),
-        "groups": scored.group_count,
+        name: _measured(answers, measures, lines, weighting, replicates, seed)
+        for name, weighting in weightings(answers.groups).items()
+    }
+    return {
+        "n": answers.images.n,
+        "healthy": int((labels == HEALTHY).sum()),
+        "tumor": int((labels == TUMOR).sum()),
+        "groups": answers.images.group_count,
         "bootstrap": {"replicates": replicates, "seed": seed},
-        **_told(chosen, threshold, figures),
-        "at_0.5": _told(plain, PLAIN_THRESHOLD, plain.figures(of_plain, scored.groups, seed)),
-        "recalibration": _lines(after, drawn, scored.n),
-        "uncalibrated": {
-            **{
-                name: of_before[name].to_dict()
-                for name in ("brier", "log_loss", "ece", "ece_equal_mass")
-            },
-            **_lines(before, of_raw, scored.n),
-        },
-        "within_file_kinds": within_file_kinds(scored, scored.logits, replicates, seed),
-        "predictive_values": predictive_values(figures["sensitivity"], figures["specificity"]),
+        **values.pop(""),
         "reliability": {
             when: {
-                binning: reliability(measures.probabilities, scored.labels, binning)
+                binning: reliability(measures[name].probabilities, labels, binning)
                 for binning in BINNINGS
             }
-            for when, measures in (("before", raw), ("after", chosen))
+            for when, name in (("before", "raw"), ("after", "chosen"))
         },
+        **values,
     }
-    return SplitMetrics(values, chosen, drawn)
 
 
-def _drawn(
-    many: Sequence[Measures],
-    lines: tuple[Recalibration, Recalibration],
-    scored: Scored,
+def _measured(
+    answers: Answers,
+    measures: Mapping[str, Measures],
+    lines: Mapping[str, Recalibration],
+    weighting: Weighting,
     replicates: int,
     seed: int,
-) -> list[dict[str, NDArray[np.float64]]]:
-    """Replicates of each of `many`, all from the same draws; `lines` are of the first and the last."""
-    with Progress(f"bootstrap {scored.split}", "replicates", replicates) as progress:
+) -> dict[str, Any]:
+    """Return the measures by one weighting, all of them from the same draws."""
+    ranks = measures["chosen"].ranks
+    with Progress(f"bootstrap {answers.images.split}", "replicates", replicates) as progress:
 
         def all_of_them(weights: Weights) -> dict[str, NDArray[np.float64]]:
-            ranked = many[0].ranks.both(weights)
-            found = [dict(measures.given(weights, *ranked)) for measures in many]
-            for of, line in zip((found[0], found[-1]), lines, strict=True):
-                of.update(line(weights))
+            ranked = ranks.both(weights)
+            values = {name: dict(one.given(weights, *ranked)) for name, one in measures.items()}
+            for name, line in lines.items():
+                values[name] |= line(weights)
             progress.advance(len(weights))
-            return {f"{at} {name}": of[name] for at, of in enumerate(found) for name in of}
+            return {f"{at} {name}": of for at, named in values.items() for name, of in named.items()}
 
-        drawn = bootstrap(all_of_them, scored.groups, replicates, seed)
-    parts: list[dict[str, NDArray[np.float64]]] = [{} for _ in many]
-    for key, values in drawn.items():
+        drawn = weighting.bootstrap(all_of_them, replicates, seed)
+    replicated: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in measures}
+    for key, column in drawn.items():
         at, name = key.split(" ", 1)
-        parts[int(at)][name] = values
-    return parts
+        replicated[at][name] = column
+    estimates = {
+        name: one.estimates(replicated[name], weighting, seed) for name, one in measures.items()
+    }
+    slopes = {name: _lines(line, replicated[name], weighting) for name, line in lines.items()}
+    uncalibrated = ("brier", "log_loss", "ece", "ece_equal_mass")
+    confusion = {
+        name: {} if weighting.per_group else {"confusion": one.decisions.confusion}
+        for name, one in measures.items()
+    }
+    return {
+        "threshold": answers.threshold,
+        **confusion["chosen"],
+        "figures": _json(estimates["chosen"]),
+        "at_0.5": {
+            "threshold": PLAIN_THRESHOLD,
+            **confusion["plain"],
+            "figures": _json(estimates["plain"]),
+        },
+        "recalibration": slopes["chosen"],
+        "uncalibrated": {
+            **_json({name: estimates["raw"][name] for name in uncalibrated}),
+            **slopes["raw"],
+        },
+        "within_file_kinds": within_file_kinds(answers, weighting, replicates, seed),
+        "predictive_values": predictive_values(
+            estimates["chosen"]["sensitivity"], estimates["chosen"]["specificity"]
+        ),
+    }
+
+
+def _json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: estimate.to_dict() for name, estimate in estimates.items()}
 
 
 def _lines(
-    line: Recalibration, drawn: Mapping[str, NDArray[np.float64]], n: int
+    line: Recalibration, drawn: Mapping[str, NDArray[np.float64]], weighting: Weighting
 ) -> dict[str, dict[str, Any]]:
-    values = line(np.ones((1, n)))
-    return {name: bootstrapped(float(values[name][0]), n, drawn[name]).to_dict() for name in line.NAMES}
+    values = weighting.values(line)
+    return _json({name: weighting.estimate(values[name], drawn[name]) for name in line.NAMES})
 
 
 def within_file_kinds(
-    scored: Scored, scores: NDArray[np.floating], replicates: int = REPLICATES, seed: int = 0
+    answers: Answers, weighting: Weighting, replicates: int = REPLICATES, seed: int = 0
 ) -> dict[str, Any]:
-    """Whether scores tell the classes apart where the file's metadata cannot.
+    """Measure whether scores tell the classes apart where the file's metadata cannot.
 
     Args:
-        scored: Gives labels, groups, and height, width and format of each image.
-        scores: float [n], higher for Tumor: the logits, or what a baseline says.
+        answers: Scores, labels, and height, width and format of each image.
+        weighting: Of the images.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
 
     Returns:
-        auc: `Estimate.to_dict` of `measures.auc_within`, undefined where no kind of file holds both
+        auc: `Estimate.to_dict` of `auc.auc_within`, undefined where no kind of file holds both
         classes; kinds, healthy, tumor and pairs: how many there are that hold both.
     """
-    kinds, labels = scored.file_kinds, scored.labels
+    kinds, labels = answers.images.file_kinds, answers.labels
     table = np.stack(
         [np.bincount(kinds[labels == label], minlength=kinds.max() + 1) for label in (0, 1)]
     )
@@ -191,31 +195,19 @@ def within_file_kinds(
     }
     if not inside.any():
         return {"auc": Estimate(None, 0, None, None, "bootstrap").to_dict(), **about}
-    auc = auc_within(scores[inside], labels[inside], kinds[inside])
-    # Groups are drawn from the whole split, as for every other figure.
-    drawn = bootstrap(lambda weights: {"": auc(weights[:, inside])}, scored.groups, replicates, seed)[
-        ""
-    ]
-    value = float(auc(np.ones((1, int(inside.sum()))))[0])
-    figure = auc_figure(value, labels[inside], scored.groups[inside], drawn, kinds[inside])
-    return {"auc": figure.to_dict(), **about}
-
-
-def _told(measures: Measures, threshold: float, figures: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {
-        "threshold": threshold,
-        "confusion": measures.confusion,
-        "figures": {name: figure.to_dict() for name, figure in figures.items()},
-    }
-
-
-def figure(of: Mapping[str, Any], name: str) -> Estimate:
-    """One figure of a split's values (or of its "at_0.5")."""
-    return Estimate.from_dict(of["figures"][name])
+    auc = auc_within(answers.scores[inside], labels[inside], kinds[inside])
+    part = weighting.subset(inside)
+    counted = part.weighted(auc)
+    # Groups are drawn from the whole split, as for every other measure.
+    drawn = bootstrap(
+        lambda weights: {"auc": counted(weights[:, inside])}, weighting.groups, replicates, seed
+    )
+    estimate = auc_estimate(part.value(auc), labels[inside], part, drawn["auc"], kinds[inside])
+    return {"auc": estimate.to_dict(), **about}
 
 
 def size_bucket(width: int, height: int) -> str:
-    """The bucket of a file by its longer side, in words."""
+    """Return the bucket of a file by its longer side, in words."""
     longer = max(width, height)
     below = 0
     for edge in SIZE_EDGES:
@@ -226,50 +218,49 @@ def size_bucket(width: int, height: int) -> str:
 
 
 def size_buckets() -> list[str]:
-    """All buckets, ascending."""
+    """Return all buckets, ascending."""
     return [size_bucket(edge, edge) for edge in (*SIZE_EDGES, SIZE_EDGES[-1] + 1)]
 
 
-def parts(
-    scored: Scored,
+def subgroups(
+    answers: Answers,
     names: Sequence[str],
     order: Sequence[str],
-    threshold: float,
-    temperature: float,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Figures of a split's parts: by format, by size.
+    """Return measures of a split's subgroups: by format, by size.
 
     Args:
-        scored: The split.
-        names: [n], each image's part.
-        order: All parts, in the order in which they are told; those without an image are left out.
-        threshold: On the calibrated probability.
-        temperature: Divides the logits.
+        answers: A network's, at its threshold and temperature.
+        names: [n], each image's subgroup.
+        order: All subgroups, as they are listed; those without an image are left out.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
 
     Returns:
-        For each part its name, n, groups, the number of each class, and figures: accuracy, sensitivity,
-        specificity and auc, `Estimate.to_dict` each, undefined where a class is missing.
+        For each subgroup its name, n, groups, the number of each class, and figures: accuracy,
+        sensitivity, specificity and auc, `Estimate.to_dict` each, undefined where a class is missing;
+        under "per_group" the figures with each group counted once.
     """
     place = np.array(names)
-    found = []
+    rows = []
     for name in order:
-        inside = place == name
-        if not inside.any():
+        inside = np.flatnonzero(place == name)
+        if not len(inside):
             continue
-        labels, groups = scored.labels[inside], scored.groups[inside]
-        measures = Measures(scored.logits[inside], labels, threshold, temperature)
-        figures = measures.figures(measures.bootstrap(groups, replicates, seed), groups, seed)
-        found.append(
-            {
-                "name": name,
-                "n": int(inside.sum()),
-                "groups": len(np.unique(groups)),
-                **{cls: int((labels == label).sum()) for label, cls in enumerate(CLASS_NAMES)},
-                "figures": {which: figures[which].to_dict() for which in _PART_FIGURES},
-            }
-        )
-    return found
+        part = answers.take(inside)
+        measures = Measures(part.scores, part.labels, part.threshold, part.temperature or 1.0)
+        row: dict[str, Any] = {
+            "name": name,
+            "n": part.images.n,
+            "groups": part.images.group_count,
+            **{cls: int((part.labels == label).sum()) for label, cls in enumerate(CLASS_NAMES)},
+        }
+        for key, weighting in weightings(part.groups).items():
+            drawn = weighting.bootstrap(measures, replicates, seed)
+            estimates = measures.estimates(drawn, weighting, seed)
+            figures = {"figures": _json({which: estimates[which] for which in _SUBGROUP_FIGURES})}
+            row |= {key: figures} if key else figures
+        rows.append(row)
+    return rows

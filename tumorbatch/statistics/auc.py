@@ -6,26 +6,20 @@ AUC is the probability that a Tumor scores higher than a Healthy image, ties cou
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tumorbatch.statistics.intervals import (
-    REPLICATES,
-    Estimate,
-    Statistic,
-    Weights,
-    bootstrapped,
-    difference,
-)
+from tumorbatch.statistics.intervals import REPLICATES, Estimate, Statistic, Weights
+from tumorbatch.statistics.weighting import Weighting
 
 _TAIL = 0.025  # of a 95 % interval, on one side
 
 
 def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quotients, nan where `below` is not above 0."""
+    """Return quotients, nan where `below` is not above 0."""
     out = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
     return np.asarray(np.divide(above, below, out=out, where=below > 0))
 
 
 class Ranks:
-    """Images sorted by score once, for the figures that hang on the order alone.
+    """Images sorted by score once, for the figures that depend on the order alone.
 
     Args:
         scores: float [n], higher for Tumor; equal ones are ties.
@@ -39,7 +33,7 @@ class Ranks:
         self._tumor = labels[self._order] == 1
 
     def by_class(self, weights: Weights) -> tuple[Weights, Weights]:
-        """Weight of Tumor and of Healthy at each distinct score, ascending: [r, distinct] each."""
+        """Return the weights of Tumor and Healthy at each distinct score, ascending: [r, distinct]."""
         ordered = weights[:, self._order]
         tumor, healthy = ordered * self._tumor, ordered * ~self._tumor
         if len(self._starts) == ordered.shape[1]:
@@ -50,7 +44,7 @@ class Ranks:
         )
 
     def both(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """AUC and average precision, float64 [r] each; nan in a replicate that lacks a class.
+        """Return AUC and average precision, float64 [r] each; nan in a replicate that lacks a class.
 
         AUC is the probability that a random Tumor scores higher than a random Healthy image, ties
         counted half (the Mann-Whitney statistic; J. A. Hanley and B. J. McNeil, Radiology 143 (1982),
@@ -69,7 +63,7 @@ class Ranks:
         return ratio(wins, tumors * healthies), average
 
     def auc(self, weights: Weights) -> NDArray[np.float64]:
-        """The first of `both`."""
+        """Return the first of `both`, float64 [r]."""
         tumor, healthy = self.by_class(weights)
         below = healthy.cumsum(axis=1)
         tumors = tumor.sum(axis=1)
@@ -77,19 +71,19 @@ class Ranks:
 
 
 def auc_statistic(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> Statistic:
-    """AUC as a statistic for `statistics.difference`."""
+    """Return the AUC as a statistic, for `Weighting.bootstrap` and `Weighting.difference`."""
     return Ranks(scores, labels).auc
 
 
 def auc_within(
     scores: NDArray[np.floating], labels: NDArray[np.int64], strata: NDArray[np.int64]
 ) -> Statistic:
-    """AUC of the pairs whose two images lie in one stratum: what the stratum itself cannot tell.
+    """Return the AUC of the pairs within one stratum: what the stratum itself cannot tell.
 
     The probability that a Tumor scores higher than a Healthy image of its own stratum, over all such
     pairs, ties counted half: the stratified Mann-Whitney statistic (Ph. van Elteren, Bulletin of the
     International Statistical Institute 37 (1960), 351-361) with pairs of equal weight. A score that
-    hangs on the stratum alone has 0.5.
+    depends on the stratum alone has 0.5.
 
     Args:
         scores: float [n], higher for Tumor.
@@ -123,7 +117,7 @@ def auc_within(
 def disjoint_pairs(
     labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
 ) -> int:
-    """Pairs of a group with Tumor and a group with Healthy, no group in two of them.
+    """Return the number of pairs of a group with Tumor and one with Healthy, no group in two of them.
 
     Args:
         labels: int64 [n].
@@ -145,14 +139,14 @@ def disjoint_pairs(
     return pairs
 
 
-def auc_figure(
+def auc_estimate(
     value: float,
     labels: NDArray[np.int64],
-    groups: ArrayLike,
+    weighting: Weighting,
     replicates: NDArray[np.float64],
     strata: NDArray[np.int64] | None = None,
 ) -> Estimate:
-    """An AUC with its interval.
+    """Return an AUC with its interval.
 
     The bootstrap's, over groups; but where every replicate is the same, because the classes do not
     overlap, the bootstrap knows nothing of the next error. Then an exact bound stands in: among k
@@ -160,25 +154,25 @@ def auc_figure(
     chance of winning is at least 0.025^(1/k).
 
     Args:
-        value: The AUC; nan is told as undefined.
+        value: The AUC; nan becomes undefined.
         labels: int64 [n].
-        groups: [n], duplicate groups.
-        replicates: float64 [replicates], of the bootstrap over `groups`.
+        weighting: Of the images.
+        replicates: float64 [replicates], of the bootstrap over groups.
         strata: int64 [n], of an AUC within strata.
 
     References:
         C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case
         of the binomial", Biometrika 26 (1934), 404-413.
     """
-    figure = bootstrapped(value, len(labels), replicates)
-    ends = None if figure.low is not None else _exact_ends(value, labels, groups, strata)
-    return figure if ends is None else Estimate(value, len(labels), *ends, "exact")
+    estimate = weighting.estimate(value, replicates)
+    ends = None if estimate.low is not None else _exact_ends(value, labels, weighting.groups, strata)
+    return estimate if ends is None else Estimate(value, estimate.n, *ends, "exact")
 
 
 def _exact_ends(
     value: float, labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
 ) -> tuple[float, float] | None:
-    """Of an AUC of 0 or 1, see `auc_figure`; None for any other, and where there is no pair."""
+    """Return the bounds of an AUC of 0 or 1 (`auc_estimate`); None for others, or without a pair."""
     pairs = disjoint_pairs(labels, groups, strata) if value in (0.0, 1.0) else 0
     if not pairs:
         return None
@@ -190,11 +184,11 @@ def auc_difference(
     first: NDArray[np.floating],
     second: NDArray[np.floating],
     labels: NDArray[np.int64],
-    groups: ArrayLike,
+    weighting: Weighting,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Estimate:
-    """How much higher the AUC of `first` is than that of `second`, by the paired bootstrap over groups.
+    """Return how much higher the AUC of `first` is than that of `second`, by the paired bootstrap.
 
     Beside scores that are all the same (their AUC is 0.5, whatever is drawn) the interval is that of
     the first AUC less 0.5, so that it has a width where the first is perfect.
@@ -203,15 +197,16 @@ def auc_difference(
         first: float [n] scores, higher for Tumor.
         second: float [n], likewise.
         labels: int64 [n].
-        groups: [n].
+        weighting: Of the images.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
     """
-    ours, theirs = auc_statistic(first, labels), auc_statistic(second, labels)
-    found = difference(ours, theirs, groups, replicates, seed)
-    if found.low is not None or found.value is None or len(np.unique(second)) > 1:
-        return found
-    ends = _exact_ends(found.value + 0.5, labels, groups)
+    estimate = weighting.difference(
+        auc_statistic(first, labels), auc_statistic(second, labels), replicates, seed
+    )
+    if estimate.low is not None or estimate.value is None or len(np.unique(second)) > 1:
+        return estimate
+    ends = _exact_ends(estimate.value + 0.5, labels, weighting.groups)
     if ends is None:
-        return found
-    return Estimate(found.value, found.n, ends[0] - 0.5, ends[1] - 0.5, "exact")
+        return estimate
+    return Estimate(estimate.value, estimate.n, ends[0] - 0.5, ends[1] - 0.5, "exact")

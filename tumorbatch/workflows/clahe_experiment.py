@@ -17,8 +17,9 @@ from tumorbatch.workflows import steps as chain
 from tumorbatch.workflows.steps import Consent, Parts, ShardsPart, TrainingPart
 
 if TYPE_CHECKING:
-    from tumorbatch.evaluation.answers import Scored
-    from tumorbatch.evaluation.experiment import Compared, Trained
+    from tumorbatch.evaluation.answers import Answers
+    from tumorbatch.evaluation.experiment import ArmsCompared
+    from tumorbatch.evaluation.protocols import Protocol
     from tumorbatch.preprocess.shard import Config as ShardConfig
     from tumorbatch.train.config import Config as TrainConfig
 
@@ -65,7 +66,7 @@ class Config:
         return Parts(list(shards.values()), trainings)
 
 
-def run(source: Path, out: Path, config: Config, consent: Consent) -> "list[Compared]":
+def run(source: Path, out: Path, config: Config, consent: Consent) -> "ArmsCompared":
     """Make what is missing, compare the arms, and write the result to `out`.
 
     Args:
@@ -79,6 +80,7 @@ def run(source: Path, out: Path, config: Config, consent: Consent) -> "list[Comp
             experiment, or where the arms would not have the same split.
     """
     from tumorbatch.evaluation import experiment as analysis
+    from tumorbatch.evaluation.protocols import of_dataset
     from tumorbatch.preprocess.classes import find_sources
     from tumorbatch.statistics.intervals import REPLICATES
 
@@ -97,11 +99,11 @@ def run(source: Path, out: Path, config: Config, consent: Consent) -> "list[Comp
         checks.refuse_other_images(parts.shards[0].out, parts.shards[1].out, same_split=True)
         make_folder(out / MODELS)
         models = [chain.make_training(part).model_id for part in parts.trainings]
-        arms, test = _answered(parts)
-        found = analysis.compare(arms[0], arms[1], test.labels, test.groups, REPLICATES, 0)
-        value = _result(found, config, (first, second), parts, models, test.group_count)
-        _publish(out, found, value, test.n, config)
-    return found
+        seeds = [part.config.schedule.seed for part in parts.trainings[:: len(_ARMS)]]
+        compared = analysis.compare_arms(seeds, *_answered(parts), replicates=REPLICATES)
+        value = _result(compared, config, (first, second), parts, models)
+        _publish(out, compared, value, of_dataset(first), config)
+    return compared
 
 
 def _cost(parts: Parts, files: Sequence[Any], config: Config) -> Any:
@@ -125,27 +127,25 @@ def _cost(parts: Parts, files: Sequence[Any], config: Config) -> Any:
     return total
 
 
-def _answered(parts: Parts) -> "tuple[list[list[Trained]], Scored]":
-    """For each arm the answers of its trainings, and the test split; images in one order for all."""
-    from tumorbatch.evaluation.experiment import answered
+def _answered(parts: Parts) -> "tuple[list[Answers], list[Answers]]":
+    """Return the answers of each arm's trainings on the test split, which is the same for all."""
+    from tumorbatch.evaluation.experiment import answer
 
-    arms: list[list[Trained]] = [[] for _ in _ARMS]
+    arms: list[list[Answers]] = [[] for _ in _ARMS]
     for number, part in enumerate(parts.trainings):
-        trained, test = answered(part.out, part.tfrecords, part.config.device)
-        arms[number % len(_ARMS)].append(trained)
+        arms[number % len(_ARMS)].append(answer(part.out, part.tfrecords, part.config.device))
         chain.forget()
-    return arms, test
+    return arms[0], arms[1]
 
 
 def _result(
-    found: "Sequence[Compared]",
+    compared: "ArmsCompared",
     config: Config,
     datasets: tuple[Dataset, Dataset],
     parts: Parts,
     models: Sequence[str],
-    groups: int,
 ) -> dict[str, Any]:
-    """The content of result.json."""
+    """Return the content of result.json."""
     from tumorbatch.statistics.intervals import REPLICATES
 
     training = config.training
@@ -159,7 +159,7 @@ def _result(
         "leaky": datasets[0].leaky,
         "split_seed": datasets[0].seed,
         "counts": datasets[0].counts,
-        "groups_in_test": groups,
+        "groups_in_test": compared.groups,
         "architecture": training.architecture,
         "weights": _started(training.start),
         "schedule": asdict(training.schedule),
@@ -167,7 +167,8 @@ def _result(
         "seeds": [part.config.schedule.seed for part in parts.trainings[:: len(_ARMS)]],
         "models": list(models),
         "replicates": REPLICATES,
-        "figures": {one.name: one.to_dict() for one in found},
+        "figures": {one.name: one.to_dict() for one in compared.per_image},
+        "figures_per_group": {one.name: one.to_dict() for one in compared.per_group},
         "versions": versions("keras", "tensorflow", "numpy", "scipy", "scikit-learn"),
     }
 
@@ -179,10 +180,9 @@ def _started(start: str) -> str:
 
 
 def _publish(
-    out: Path, found: "Sequence[Compared]", value: dict[str, Any], n: int, config: Config
+    out: Path, compared: "ArmsCompared", value: dict[str, Any], protocol: "Protocol", config: Config
 ) -> None:
     from tumorbatch.evaluation import experiment_page
-    from tumorbatch.evaluation.compare import protocol
     from tumorbatch.report import style
 
     schedule = config.training.schedule
@@ -201,19 +201,16 @@ def _publish(
         *((f"images in {split}", ", ".join(f"{number:,} {name}" for name, number in of.items()))
           for split, of in value["counts"].items()),
     ]  # fmt: skip
-    png = style.png(experiment_page.draw(found, FIRST, SECOND))
-    split = protocol(value["split_by"], value["leaky"])
+    png = style.png(experiment_page.draw(compared.per_group, FIRST, SECOND))
     title = f"Does CLAHE help {config.training.architecture}?"
     title += " (LEAKY split)" if value["leaky"] else ""
     html = experiment_page.page(
         title,
-        found,
+        compared,
         FIRST,
         SECOND,
-        split,
+        protocol,
         setup,
-        n,
-        value["groups_in_test"],
         value["replicates"],
         png,
     )

@@ -17,7 +17,8 @@ from tumorbatch.workflows import checks
 from tumorbatch.workflows import steps as chain
 
 if TYPE_CHECKING:
-    from tumorbatch.evaluation.compare import Comparison, Judged
+    from tumorbatch.evaluation.answers import Answers
+    from tumorbatch.evaluation.compare import Comparison
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
             f"{', '.join(map(str, models))} holds no model bundle. Train one with `tumorbatch train`."
         )
     beside, alone = _baselines(judged, known, config.seed)
-    found = analysis.compare([*judged, *beside], missing, alone, seed=config.seed)
+    found = analysis.compare_models([*judged, *beside], missing, alone, seed=config.seed)
     make_folder(out)
     with output_lock(out, lock_inside(out)):
         remove_temporaries(out, *names)
@@ -86,16 +87,16 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
 
 def publish(found: "Comparison", out: Path) -> None:
     """Write the comparison's four files."""
-    from tumorbatch.evaluation import compare_page
+    from tumorbatch.evaluation import compare_csv, compare_page
 
-    write_bytes(out / MODELS_CSV, compare_page.models_csv(found).encode())
-    write_bytes(out / PAIRS_CSV, compare_page.pairs_csv(found).encode())
+    write_bytes(out / MODELS_CSV, compare_csv.models_csv(found).encode())
+    write_bytes(out / PAIRS_CSV, compare_csv.pairs_csv(found).encode())
     write_bytes(out / PAGE, compare_page.page(found).encode())
     write_json(out / JSON, found.to_dict())
 
 
 def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Name and folder of each bundle, each bundle once."""
+    """Yield name and folder of each bundle, each bundle once."""
     folders: list[Path] = []
     for path in map(bundle.find, models):
         if (path / bundle.MODEL).exists():
@@ -112,7 +113,7 @@ def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of each path: as few as tell all of them apart."""
+    """Return the last parts of each path: as few as tell all of them apart."""
     count = 1
     names = [folder.name for folder in folders]
     while len(set(names)) < len(names):
@@ -125,15 +126,15 @@ def _is_bundle(folder: Path) -> bool:
     return any((folder / name).exists() for name in (bundle.MODEL, bundle.WEIGHTS))
 
 
-def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> "Judged":
-    from tumorbatch.evaluation.judged import fits, of_model
+def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> "Answers":
+    from tumorbatch.evaluation.results import fits, read_answers
 
     of = bundle.load(folder)
     bundle.check_weights(folder, of)
     evaluation = chain.evaluation_folder(folder, of, config.results)
     if not fits(evaluation, of):
         _evaluate(folder, of, evaluation, known, config)
-    return of_model(name, of, evaluation)
+    return read_answers(name, of, evaluation)
 
 
 def _evaluate(
@@ -154,16 +155,15 @@ def _evaluate(
 
 
 def _baselines(
-    judged: "Sequence[Judged]", known: dict[str, Path], seed: int
-) -> "tuple[list[Judged], dict[str, str]]":
-    """The baselines of every shard set that is found; {names of models: why they have none}."""
+    judged: "Sequence[Answers]", known: dict[str, Path], seed: int
+) -> "tuple[list[Answers], dict[str, str]]":
+    """Return the baselines of every shard set that is found; {names of models: why they have none}."""
     from tumorbatch.evaluation import baselines
-    from tumorbatch.evaluation.judged import of_baseline
 
-    found: list[Judged] = []
+    found: list[Answers] = []
     alone: dict[str, str] = {}
-    for dataset in dict.fromkeys(one.dataset for one in judged):
-        models = [one for one in judged if one.dataset == dataset]
+    for dataset in dict.fromkeys(one.images.dataset for one in judged):
+        models = [one for one in judged if one.images.dataset == dataset]
         names = ", ".join(one.name for one in models)
         if dataset not in known:
             alone[names] = "the shard set is not among those given by --tfrecords"
@@ -173,7 +173,7 @@ def _baselines(
         except InputError as error:
             alone[names] = printable(str(error))
             continue
-        found += [of_baseline(baseline, models[0]) for baseline in beside]
+        found += [baseline.on(models[0].images) for baseline in beside]
     for names, why in alone.items():
         log.warning("no baselines beside %s: %s", names, why)
     return found, alone

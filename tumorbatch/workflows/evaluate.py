@@ -7,7 +7,7 @@ from tumorbatch import bundle
 from tumorbatch.errors import ConfigError
 from tumorbatch.evaluation import baselines
 from tumorbatch.evaluation import evaluate as evaluation
-from tumorbatch.evaluation.baselines import Baseline
+from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.config import Config, Report
 from tumorbatch.preprocess import overlap
 from tumorbatch.workflows import checks
@@ -44,7 +44,7 @@ def run(
 
 def _external(
     model: Path, tfrecords: Path, trained_on: Path | None, seed: int
-) -> tuple[Sequence[Baseline], dict[str, str] | None]:
+) -> tuple[Sequence[Answers], dict[str, str] | None]:
     """Return the baselines and the known images of an external set, as the model's own set has them."""
     description = bundle.load(model)
     if trained_on is None:

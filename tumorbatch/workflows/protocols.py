@@ -22,9 +22,9 @@ from tumorbatch.workflows import steps as chain
 from tumorbatch.workflows.steps import Consent, Parts, ShardsPart, TrainingPart
 
 if TYPE_CHECKING:
-    from tumorbatch.evaluation.compare import Judged
+    from tumorbatch.evaluation.answers import Answers
     from tumorbatch.evaluation.config import Config as EvaluationConfig
-    from tumorbatch.evaluation.protocols import Protocols
+    from tumorbatch.evaluation.protocol_drops import SideBySide
     from tumorbatch.preprocess.classes import SourceFile
     from tumorbatch.train.config import Config as TrainConfig
 
@@ -75,7 +75,7 @@ class Trained:
     model: Path
 
 
-def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> "Protocols":
+def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> "SideBySide":
     """The model's training under every protocol, evaluated beside the baselines.
 
     The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, beside the
@@ -93,7 +93,8 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consen
         TumorBatchError: As the stages and `consent`; `ConfigError` where a shard set or a bundle is
             there that is another one than wanted.
     """
-    from tumorbatch.evaluation import compare_page, protocols, protocols_page
+    from tumorbatch.evaluation import compare_csv, protocols_page
+    from tumorbatch.evaluation.protocol_drops import side_by_side
 
     name = printable(model.resolve().name)
     make_folder(out)
@@ -108,26 +109,26 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consen
             for answer in _answers(name, trained, out / EVALUATIONS, config.evaluation)
         ]
         how = config.evaluation
-        found = protocols.side_by_side(judged, how.replicates, how.seed)
-        write_bytes(out / CSV, compare_page.models_csv(found.comparison).encode())
+        found = side_by_side(judged, how.replicates, how.seed)
+        write_bytes(out / CSV, compare_csv.models_csv(found.comparison).encode())
         write_bytes(out / FIGURE, style.png(protocols_page.draw(found.comparison)))
         write_bytes(out / PAGE, protocols_page.page(name, found).encode())
         write_json(out / JSON, {"model": name, **found.to_dict()})
     return found
 
 
-def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfig") -> "list[Judged]":
-    """What model and baselines answer under one protocol; evaluated where that is missing."""
+def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfig") -> "list[Answers]":
+    """Return the answers of model and baselines under one protocol; evaluated where that is missing."""
     from tumorbatch.evaluation import baselines
-    from tumorbatch.evaluation.judged import fits, of_baseline, of_model
+    from tumorbatch.evaluation.results import fits, read_answers
 
     of = bundle.load(trained.model)
     beside = baselines.evaluate(trained.tfrecords, config.seed)
     evaluation = folder / trained.split_by
     if not fits(evaluation, of):
         chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config, beside)
-    judged = of_model(name, of, evaluation)
-    return [judged, *(of_baseline(baseline, judged) for baseline in beside)]
+    judged = read_answers(name, of, evaluation)
+    return [judged, *(baseline.on(judged.images) for baseline in beside)]
 
 
 def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> list[Trained]:

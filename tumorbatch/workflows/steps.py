@@ -23,7 +23,7 @@ from tumorbatch.status import FileError
 from tumorbatch.workflows import checks
 
 if TYPE_CHECKING:
-    from tumorbatch.evaluation.baselines import Baseline
+    from tumorbatch.evaluation.answers import Answers
     from tumorbatch.evaluation.config import Config as EvaluationConfig
     from tumorbatch.preprocess.classes import SourceFile
     from tumorbatch.preprocess.shard import Config as ShardConfig
@@ -246,8 +246,7 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
     Results of another model of that name, on an external shard set, or at a threshold that the bundle
     does not have, stay as they are.
     """
-    from tumorbatch.evaluation.judged import fits
-    from tumorbatch.evaluation.results import METRICS
+    from tumorbatch.evaluation.results import METRICS, fits
 
     folder = results / model.resolve().name
     try:
@@ -264,7 +263,7 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
 
 
 def make_evaluation(
-    model: Path, tfrecords: Path, out: Path, config: "EvaluationConfig", beside: "Sequence[Baseline]"
+    model: Path, tfrecords: Path, out: Path, config: "EvaluationConfig", beside: "Sequence[Answers]"
 ) -> None:
     """Evaluate a bundle on its own shard set; the bundle stays as it is.
 
@@ -276,7 +275,7 @@ def make_evaluation(
         beside: The baselines on that shard set.
 
     Raises:
-        TumorBatchError: As `train.evaluation.run`.
+        TumorBatchError: As `evaluation.evaluate.run`.
     """
     from tumorbatch.runtime import load_tensorflow
 
