@@ -22,7 +22,7 @@ class Config:
         workers: Decoding processes; default: the cores that this process may use.
         batch_size: Images a forward pass.
         device: "auto", "cpu" or "gpu".
-        precision: "auto", "float32" or "mixed_float16".
+        precision: One of `runtime.PRECISIONS`.
         xla: "auto", "on" or "off".
         threads: TensorFlow's, for one operation; None: the cores that this process may use.
         seconds: After so many a frame that is still being decoded costs its file an error row.

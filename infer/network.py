@@ -51,7 +51,7 @@ class Network:
         runtime = resolve(config.device, config.precision, config.xla, threads=config.threads)
         import keras
 
-        if runtime.device == "gpu":
+        if runtime.device == "gpu" or runtime.precision != "float32":
             from tumorbatch.selftest import checked
 
             runtime = checked(runtime)

@@ -158,7 +158,7 @@ class Config:
         feed: "ram" holds the images in memory, "stream" reads the shards anew each epoch, "auto"
             takes "ram" where they fit.
         device: "auto", "cpu" or "gpu".
-        precision: "auto", "float32" or "mixed_float16".
+        precision: One of `runtime.PRECISIONS`.
         xla: "auto", "on" or "off".
         threads: TensorFlow's, for one operation; None: the cores that this process may use.
         onednn: Intel's kernels on the CPU: "auto", "on" or "off".

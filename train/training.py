@@ -142,7 +142,7 @@ def _train(
     from tumorbatch.train.stream import splits
 
     refuse_several_nodes(os.environ)
-    if runtime.device == "gpu":
+    if runtime.device == "gpu" or runtime.precision != "float32":
         runtime = checked(runtime)
     log.info("%s %s", config.architecture, runtime.reason)
     if dataset.leaky:

@@ -109,6 +109,7 @@ _NETWORKS = {
 }
 ARCHITECTURES = tuple(_NETWORKS)
 PRETRAINED = tuple(name for name, network in _NETWORKS.items() if network.base)
+_FOLDED = tuple(name for name in ARCHITECTURES if name not in PRETRAINED)
 
 
 def build(name: str, size: int, dropout: float = 0.0) -> Any:
@@ -153,3 +154,42 @@ def build(name: str, size: int, dropout: float = 0.0) -> Any:
     # float32 whatever the policy: a float16 sigmoid is exactly 1.0 from a logit of 8 on.
     logit = layers.Dense(1, dtype="float32", name="logit")(x)
     return keras.Model(image, logit, name=name)
+
+
+def fold(network: Any) -> Any:
+    """Give the same network a first convolution that sees the grey image once instead of three times.
+
+    The three channels are equal, so that the convolution is that of one channel with the kernel's sum
+    over the three: a third of its multiplications, and logits that differ by rounding alone (1e-6).
+    The result shares all weights with `network`, also those that training will give it.
+
+    Args:
+        network: From `build`.
+
+    Returns:
+        `keras.Model` with the same input and output. A network that begins otherwise is returned as it
+        is. So do the pretrained ones: they scale each channel differently, and put zeros around them.
+    """
+    import keras
+    from keras import layers
+
+    if not isinstance(network, keras.Model) or network.name not in _FOLDED:
+        return network
+
+    class FoldedConvolution(layers.Layer):  # type: ignore[misc]
+        def __init__(self, convolution: Any) -> None:
+            super().__init__(dtype=convolution.dtype_policy)
+            self.convolution = convolution
+
+        def call(self, image: Any) -> Any:
+            kernel = keras.ops.sum(self.convolution.kernel, axis=2, keepdims=True)
+            x = keras.ops.conv(image, kernel, padding=self.convolution.padding)
+            return self.convolution.activation(keras.ops.add(x, self.convolution.bias))
+
+    _, _, scaling, first, *others = network.layers
+    image = keras.Input(network.input.shape[1:], dtype="uint8")
+    x = layers.Rescaling(scaling.scale, scaling.offset, dtype="float32")(image)
+    x = FoldedConvolution(first)(x)
+    for layer in others:
+        x = layer(x)
+    return keras.Model(image, x, name=network.name)

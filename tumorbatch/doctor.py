@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tumorbatch import gpu, native
 from tumorbatch.files import counted
-from tumorbatch.runtime import available_cores, free_memory, load_tensorflow, versions
+from tumorbatch.runtime import available_cores, free_memory, load_tensorflow, processor, versions
 
 _LEAST_MEMORY = 2 << 30  # bytes; TensorFlow with cnn1 and its data takes 1.2 GB, resnet50 more
 _LEAST_DISK = 1 << 30  # bytes; a set of 4,000 images, five bundles and a checkpoint
 # What the speed of the CPU depends on, in /proc/cpuinfo's words.
-_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 _PACKAGES = (
     "tensorflow", "keras", "numpy", "opencv-python-headless", "pydicom", "python-gdcm", "pyarrow",
     "safetensors", "scikit-learn", "matplotlib", "simplejpeg", "tensorboard",
@@ -58,16 +58,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _processor() -> Iterator[Finding]:
-    model, flags = "unknown", set()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                model = value.strip()
-            elif name.strip() == "flags":
-                flags = set(value.split())
-    except OSError:
-        pass
+    model, flags = processor()
     useful = ", ".join(name for name in _FEATURES if name in flags) or "no vector extensions"
     yield Finding("processor", f"{model}; {available_cores()} cores for this process; {useful}")
     if flags and "avx2" not in flags:

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.gpu import why_no_gpu
 
 DEVICES = ("auto", "cpu", "gpu")
-PRECISIONS = ("auto", "float32", "mixed_float16")
+PRECISIONS = ("auto", "float32", "mixed_float16", "bfloat16")
 SWITCHES = ("auto", "on", "off")
+# Keras imports them where they are installed, for tools that are not used here: a third of its start.
+_NOT_FOR_KERAS = ("IPython", "matplotlib", "pandas", "sklearn")
+_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instructions that make it faster than float32
 _MIN_COMPUTE_CAPABILITY = (7, 0)  # first with float16 tensor cores; a T4 has 7.5
 
 
@@ -29,6 +33,19 @@ def available_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroups.core_quota()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def processor() -> tuple[str, frozenset[str]]:
+    """Return the processor's name and its instruction sets, in /proc/cpuinfo's words."""
+    name, flags = "unknown", frozenset[str]()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() == "flags":
+                flags = frozenset(value.split())
+    return name, flags
 
 
 def free_memory() -> int | None:
@@ -60,7 +77,7 @@ class Runtime:
 
     Attributes:
         device: "cpu" or "gpu".
-        precision: Keras dtype policy, "float32" or "mixed_float16".
+        precision: Keras dtype policy: "float32", "mixed_float16" or "mixed_bfloat16".
         xla: Whether the network is compiled with XLA.
         threads: Intra-op threads.
         reason: One sentence for the log and for model.json.
@@ -92,7 +109,8 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
         else:
             os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1" if onednn == "on" else "0"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _QuietStandardError():
+        with _QuietStandardError(), _hidden(*_NOT_FOR_KERAS):
+            import keras  # noqa: F401
             import tensorflow as tf
         # One op at a time with all threads inside it: two convolutions side by side on few cores
         # only evict each other's cache.
@@ -104,6 +122,18 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
     import tensorflow as tf
 
     return tf
+
+
+@contextlib.contextmanager
+def _hidden(*packages: str) -> Iterator[None]:
+    """Make imports of these packages fail meanwhile, unless they are loaded already."""
+    absent = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: not to be found
+    try:
+        yield
+    finally:
+        for package in absent:
+            del sys.modules[package]
 
 
 class _QuietStandardError:
@@ -134,12 +164,13 @@ def resolve(
 
     `auto` means: on a GPU with compute capability 7.0 or more mixed_float16 and XLA; on a CPU
     float32 without XLA, which there makes training slower; on several GPUs without XLA, which Keras
-    does not combine with them. Threads and oneDNN: see `load_tensorflow`; where TensorFlow runs
-    already, as in a notebook, they are what they were.
+    does not combine with them. "bfloat16" is for CPUs that have instructions for it. Threads and
+    oneDNN: see `load_tensorflow`; where TensorFlow runs already, as in a notebook, they are what they
+    were.
 
     Raises:
-        ConfigError: A value is not in the closed list, there are fewer GPUs than asked for, or XLA was
-            asked for on several.
+        ConfigError: A value is not in the closed list, there are fewer GPUs than asked for, XLA was
+            asked for on several, or bfloat16 where the processor has no instructions for it.
     """
     for name, value, allowed in (
         ("device", device, DEVICES),
@@ -173,10 +204,24 @@ def resolve(
         fast, name = capability >= _MIN_COMPUTE_CAPABILITY, "gpu"
     if precision == "auto":
         precision = "mixed_float16" if fast else "float32"
+    elif precision == "bfloat16":
+        _refuse_slow_bfloat16(name)
+        precision = "mixed_bfloat16"
     use_xla = fast and gpus == 1 if xla == "auto" else xla == "on"
     switches = f"XLA {'on' if use_xla else 'off'}, oneDNN {'on' if _onednn() else 'off'}"
     reason = f"{where}: {precision}, {switches}, {threads_in_use} threads; {_why(name, fast, gpus)}"
     return Runtime(name, precision, use_xla, threads_in_use, reason, gpus)
+
+
+def _refuse_slow_bfloat16(device: str) -> None:
+    """Raise `ConfigError` where bfloat16 is not for this device."""
+    if device == "gpu":
+        raise ConfigError("--precision bfloat16 is for CPUs. On a GPU use mixed_float16 or auto.")
+    if processor()[1].isdisjoint(_BFLOAT16):
+        raise ConfigError(
+            "--precision bfloat16 needs a CPU with AVX512_BF16 or AMX; on this one it would be slower "
+            "than float32. Use --precision auto."
+        )
 
 
 def _onednn() -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.architectures import fold
 from tumorbatch.runtime import Runtime
 
 Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -19,7 +20,7 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
     its neighbours; its row in the batch can change the last bit, by up to 2e-7.
 
     Args:
-        network: uint8 [N, H, W, 1] -> logits [N, 1].
+        network: uint8 [N, H, W, 1] -> logits [N, 1], from `architectures.build`; see `fold`.
         batch_size: Images a forward pass.
         runtime: Decides about XLA.
 
@@ -27,6 +28,8 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
         Function from uint8 [n, H, W] to float32 [n].
     """
     import tensorflow as tf
+
+    network = fold(network)
 
     @tf.function(jit_compile=runtime.xla)  # type: ignore[untyped-decorator]
     def forward(images: Any) -> Any:

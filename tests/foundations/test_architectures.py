@@ -9,7 +9,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from tumorbatch.architectures import ARCHITECTURES, BASE, PRETRAINED, build
+from tumorbatch.architectures import ARCHITECTURES, BASE, PRETRAINED, build, fold
 from tumorbatch.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("tf")
@@ -246,3 +246,49 @@ def test_images_that_are_too_small_are_refused(name: str) -> None:
 def test_an_unknown_name_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"one of cnn1, cnn2.*Received: resnet152"):
         build("resnet152", 150)
+
+
+# --- the first convolution, folded ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_folded_network_gives_the_same_logits(name: str) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    network = build(name, 40)
+    folded = fold(network)
+    images = np.random.default_rng(0).integers(0, 256, (16, 40, 40, 1), np.uint8)
+    for _ in range(2):
+        logits = network(images, training=False).numpy()
+        assert np.ptp(logits) > 1e-3
+        np.testing.assert_allclose(folded(images, training=False), logits, rtol=0, atol=2e-6)
+        assert folded.dtype_policy == network.dtype_policy
+        # Weights that the network is given later count as well.
+        network.set_weights([value * 1.1 for value in network.get_weights()])
+    shapes = [layer.output.shape for layer in folded.layers[:2]]
+    assert shapes == [(None, 40, 40, 1)] * 2  # one channel in front of the convolution
+
+
+def test_the_folded_kernel_is_the_sum_over_the_channels() -> None:
+    network = build("cnn1", 32)
+    image = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 1), np.uint8)
+    kernel, bias = (value.astype(np.float64) for value in network.get_layer("conv_1").get_weights())
+    windows = sliding_window_view(image[0, :, :, 0] / 255.0, (3, 3))
+    expected = np.maximum(np.einsum("yxij,ijf->yxf", windows, kernel.sum(axis=2)) + bias, 0)
+    convolution = fold(network).layers[2]
+    np.testing.assert_allclose(convolution(image / np.float32(255))[0], expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("half_precision")
+def test_a_folded_network_computes_in_its_own_precision() -> None:
+    folded = fold(build("cnn1", 32))
+    image = np.zeros((1, 32, 32, 1), np.uint8)
+    assert folded.layers[2](folded.layers[1](image)).dtype == "float16"
+    assert folded(image).dtype == "float32"
+
+
+def test_what_is_not_folded() -> None:
+    pretrained = build("mobilenetv2", 32)
+    assert fold(pretrained) is pretrained
+    assert fold(abs) is abs

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tumorbatch import __version__
+from tumorbatch import __version__, runtime
 from tumorbatch.errors import ConfigError
 from tumorbatch.runtime import available_cores, resolve, versions
 
@@ -39,6 +39,20 @@ def test_unknown_values_are_refused(arguments: dict[str, str], message: str) -> 
         resolve(**arguments)
 
 
+def test_bfloat16_only_where_the_processor_has_instructions_for_it(
+    tf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags in ({"avx2", "avx512_bf16"}, {"amx_bf16"}):
+        monkeypatch.setattr(runtime, "processor", lambda flags=flags: ("a CPU", frozenset(flags)))
+        assert resolve("cpu", "bfloat16").precision == "mixed_bfloat16"
+        assert resolve("cpu").precision == "float32"
+    monkeypatch.setattr(runtime, "processor", lambda: ("a CPU", frozenset({"avx2", "avx512f"})))
+    with pytest.raises(ConfigError, match="needs a CPU with AVX512_BF16 or AMX"):
+        resolve("cpu", "bfloat16")
+    with pytest.raises(ConfigError, match="bfloat16 is for CPUs"):
+        runtime._refuse_slow_bfloat16("gpu")
+
+
 def test_versions() -> None:
     assert versions("numpy", "no-such-distribution") == {
         "tumorbatch": __version__,
@@ -55,12 +69,15 @@ from tumorbatch.runtime import load_tensorflow, resolve
 modules = "tensorflow" in sys.modules
 tf = load_tensorflow(threads=1)
 tf.reduce_sum(tf.ones([2, 2])).numpy()
+light = sys.modules.keys().isdisjoint(("sklearn", "matplotlib"))
+import matplotlib, sklearn
 try:
     refusal = resolve("gpu") and None
 except ConfigError as error:
     refusal = str(error)
 print(json.dumps({
     "early": modules,
+    "light": light,
     "again": load_tensorflow() is tf,
     "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"],
     "level": os.environ["TF_CPP_MIN_LOG_LEVEL"],
@@ -80,7 +97,7 @@ def test_tensorflow_is_silent_and_set_up(python: Any, monkeypatch: pytest.Monkey
     out, err = python(TENSORFLOW).communicate(timeout=300)
     assert err == ""
     found = json.loads(out)
-    assert found["early"] is False
+    assert (found["early"], found["light"]) == (False, True)
     assert found["again"] is True
     assert (found["onednn"], found["level"]) == ("0", "3")
     assert (found["inter"], found["intra"]) == (1, 1)

@@ -102,7 +102,8 @@ precision = click.option(
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="`auto`: mixed_float16 on a GPU with tensor cores, float32 elsewhere.",
+    help="`auto`: mixed_float16 on a GPU with tensor cores, float32 elsewhere. `bfloat16`: for CPUs "
+    "with AVX512_BF16 or AMX, after a self-test.",
 )
 xla = click.option(
     "--xla",
