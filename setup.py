@@ -6,8 +6,8 @@ setup(
     ext_modules=[
         Extension(
             "tumorbatch.native._native",
-            sources=["tumorbatch/native/pixels.c"],
-            depends=["tumorbatch/native/kernels.h"],
+            sources=[f"tumorbatch/native/{name}.c" for name in ("pixels", "variants", "warp")],
+            depends=[f"tumorbatch/native/{name}.h" for name in ("kernels", "variants")],
             # -ffp-contract=off: float32 operations stay apart, as OpenCV's are.
             extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=off"],
             libraries=["m"],

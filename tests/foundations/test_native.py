@@ -196,6 +196,14 @@ def test_a_library_with_other_pixels_is_not_used(
     assert "other pixels" in choice.reason
 
 
+def test_pixels_of_another_type_are_refused(native_file: Path) -> None:
+    library = Library(native_file)
+    with pytest.raises(ValueError, match=r"must be uint8. Received: float32"):
+        library.equalize(np.zeros((64, 64), np.float32), 2.0, 8)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must be uint8. Received: int8"):
+        library.warp(np.zeros((1, 8, 8), np.int8), np.zeros((1, 2, 3), np.float32))  # type: ignore[arg-type]
+
+
 def test_an_unknown_variant(native_file: Path) -> None:
     with pytest.raises(ValueError, match="variant must be one of portable"):
         Library(native_file, "avx1024")

@@ -9,6 +9,10 @@
 #include <stdio.h>
 
 #include "../../tumorbatch/native/pixels.c"
+#include "../../tumorbatch/native/variants.c"
+#include "../../tumorbatch/native/warp.c"
+
+enum { STEPS = 5 };
 
 static uint64_t state;
 
@@ -39,12 +43,15 @@ int main(int count, char **arguments) {
         int out_height = 1 + (int)draw((uint32_t)height), out_width = 1 + (int)draw((uint32_t)width);
         size_t size = (size_t)height * width, out_size = (size_t)out_height * out_width;
         size_t rows_size = (size_t)out_height * width;
-        uint8_t *grey = exact(size), *first[4] = {0};
+        uint8_t *grey = exact(size), *first[STEPS] = {0};
+        float map[6];
+        for (int i = 0; i < 6; i++) map[i] = ((float)draw(4001) - 2000.f) * (draw(50) ? 1e-3f : 1e7f);
         uint32_t levels = 1 + draw(256);
         for (size_t i = 0; i < size; i++) grey[i] = (uint8_t)draw(levels);
         for (int variant = 0; variant_name(variant); variant++) {
-            uint8_t *all[4] = {exact(size), exact(out_size), exact(out_size), exact(rows_size)};
-            size_t sizes[4] = {size, out_size, out_size, rows_size};
+            uint8_t *all[STEPS] = {exact(size), exact(out_size), exact(out_size), exact(rows_size),
+                                   exact(size)};
+            size_t sizes[STEPS] = {size, out_size, out_size, rows_size, size};
             int failed = equalize(variant, grey, height, width, clip, tiles, all[0]);
             if (can_shrink(height, width, out_height, out_width)) {
                 failed |= equalize_and_shrink(variant, grey, height, width, clip, tiles, all[1], out_height,
@@ -54,7 +61,8 @@ int main(int count, char **arguments) {
             }
             if (can_shrink(height, width, out_height, width))
                 failed |= shrink_rows(variant, grey, height, width, all[3], out_height);
-            for (int i = 0; i < 4; i++) {
+            failed |= warp(variant, grey, 1, height, width, map, all[4]);
+            for (int i = 0; i < STEPS; i++) {
                 if (failed || (first[i] && memcmp(first[i], all[i], sizes[i]))) {
                     fprintf(stderr, "image %ld, %d x %d, %s: step %d %s\n", image, height, width,
                             variant_name(variant), i, failed ? "has no memory" : "differs");
@@ -66,7 +74,7 @@ int main(int count, char **arguments) {
                     first[i] = all[i];
             }
         }
-        for (int i = 0; i < 4; i++) free(first[i]);
+        for (int i = 0; i < STEPS; i++) free(first[i]);
         free(grey);
     }
     printf("%ld images, no fault\n", images);

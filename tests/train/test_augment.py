@@ -1,11 +1,15 @@
 """Turning, moving and shading, against what can be computed by hand; shear and zoom: test_feed.py."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tumorbatch import native
 from tumorbatch.errors import ConfigError
-from tumorbatch.train.augment import augment
+from tumorbatch.native import Library
+from tumorbatch.train.augment import augment, warp_by_opencv
 from tumorbatch.train.config import Augmentation
 
 NONE = {"shear": 0.0, "zoom": 0.0, "flip": False}
@@ -67,6 +71,57 @@ def test_contrast_keeps_the_middle_and_brightness_the_differences() -> None:
     assert lifts.min() < -15 < 15 < lifts.max()
     np.testing.assert_array_equal(lifted[ramp == 160] - lifted[ramp == 96], 64)
     assert (lifted[ramp == 255] <= 255).all()
+
+
+# --- the warp ---------------------------------------------------------------------------------------
+
+
+def _warped(image: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Bilinear in 1/32 of a pixel, pixel for pixel in whole numbers."""
+    height, width = image.shape
+    m = where.astype(float)
+    out = np.empty_like(image)
+    for y, x in np.ndindex(height, width):
+        at = [
+            (round((m[axis, 1] * y + m[axis, 2]) * 1024) + 16 + round(m[axis, 0] * x * 1024)) >> 5
+            for axis in (0, 1)
+        ]
+        (left, fx), (top, fy) = (divmod(place, 32) for place in at)
+        value = 512
+        for row, part_y in ((top, 32 - fy), (top + 1, fy)):
+            for column, part_x in ((left, 32 - fx), (left + 1, fx)):
+                pixel = image[min(max(row, 0), height - 1), min(max(column, 0), width - 1)]
+                value += int(pixel) * part_x * part_y
+        out[y, x] = value >> 10
+    return out
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 47), (1, 9), (16, 1), (64, 64)])
+def test_the_warp_by_every_way(native_file: Path, height: int, width: int) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6, height, width), np.uint8)
+    maps = random.normal(0, 0.3, (6, 2, 3)).astype(np.float32) + np.eye(2, 3, dtype=np.float32)
+    maps[..., 2] *= [[1], [10], [40], [1e3], [1e6], [1e12]]
+    expected = np.stack([_warped(*pair) for pair in zip(images[:4], maps[:4], strict=True)])
+    by_opencv = warp_by_opencv(images, maps)
+    np.testing.assert_array_equal(by_opencv[:4], expected)
+    for variant in Library(native_file).variants:
+        warp = Library(native_file, variant).warp
+        np.testing.assert_array_equal(warp(images, maps), by_opencv)
+        np.testing.assert_array_equal(warp(images[::-1], maps[::-1]), by_opencv[::-1])
+
+
+def test_the_bits_are_the_same_with_and_without_the_library(
+    native_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 150, 150, 1), np.uint8)
+    how = {"shear": 0.2, "zoom": 0.2, "flip": True, "rotation": 10.0, "shift": 0.1}
+    results = []
+    for library in (None, Library(native_file)):
+        monkeypatch.setattr(native, "choose", lambda library=library: native.Choice(library, ""))
+        results.append(_augmented(images, 3, **how))
+    np.testing.assert_array_equal(*results)
+    assert (results[0] != images).mean() > 0.5
 
 
 def test_each_image_has_its_own_change_and_the_seed_decides_it() -> None:

@@ -27,6 +27,7 @@ _SIGNATURES = {
     "can_shrink": [_INT] * 4,
     "equalize": [_INT, _POINTER, _INT, _INT, _DOUBLE, _INT, _POINTER],
     "equalize_and_shrink": [_INT, _POINTER, _INT, _INT, _DOUBLE, _INT, _POINTER, _INT, _INT],
+    "warp": [_INT, _POINTER, _INT, _INT, _INT, _POINTER, _POINTER],
     "shrink_rows": [_INT, _POINTER, _INT, _INT, _POINTER, _INT],
 }
 
@@ -106,6 +107,23 @@ class Library:
         out = np.empty((height, grey.shape[1]), np.uint8)
         return self._call(self._code.shrink_rows, grey, out, (), (height,))
 
+    def warp(self, images: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Resample images at the places that affine maps give for the output's pixels; see warp.c.
+
+        Args:
+            images: uint8 [n, height, width], with pixels in them.
+            maps: float32 [n, 2, 3]: output pixel (x, y) is the image's value at maps[i] @ (x, y, 1).
+
+        Returns:
+            uint8 [n, height, width].
+        """
+        images, maps = _in_rows(images), np.ascontiguousarray(maps, np.float32)
+        out = np.empty_like(images)
+        places = images.ctypes.data, maps.ctypes.data, out.ctypes.data
+        if self._code.warp(self._index, places[0], *images.shape, *places[1:]):
+            raise MemoryError
+        return out
+
     def _call(
         self,
         function: Callable[..., int],
@@ -116,11 +134,18 @@ class Library:
     ) -> NDArray[np.uint8] | None:
         if not 0 < grey.size <= _MOST_PIXELS:
             return None
-        grey = np.ascontiguousarray(grey)
+        grey = _in_rows(grey)
         failed = function(self._index, grey.ctypes.data, *grey.shape, *before, out.ctypes.data, *behind)
         if failed:
             raise MemoryError
         return out
+
+
+def _in_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same pixels without gaps; of another type the library would read something else."""
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"The pixels must be uint8. Received: {pixels.dtype}.")
+    return np.ascontiguousarray(pixels)
 
 
 class Choice(NamedTuple):

@@ -1,13 +1,17 @@
 /* The inner loops, compiled once for each instruction set.
  *
- * pixels.c includes this file several times, with TARGET, an attribute that chooses the instruction
+ * variants.c includes this file several times, with TARGET, an attribute that chooses the instruction
  * set; NAME(x), which gives each copy names of its own; WIDTH, how many numbers of 32 bits a vector
- * has; and GATHER(table, at), the vector of the entries table[at[0]], table[at[1]], ...
+ * has; GATHER(table, at), the vector of the entries table[at[0]], table[at[1]], ...; GATHER_BYTES(bytes,
+ * at), that of the four bytes from bytes[at[0]] on, and so on, the first one lowest;
+ * NARROW(x), the numbers of a vector, 0 to 255, as bytes.
  */
 
 typedef float NAME(floats) __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t NAME(ints) __attribute__((vector_size(4 * WIDTH)));
 typedef uint8_t NAME(bytes) __attribute__((vector_size(WIDTH)));
+/* Each number, but at least 0 and at most `most`; a comparison gives all bits or none. */
+#define CLAMP(x, most) (((x) & ((x) >= 0) & ((x) <= (most))) | (((x) > (most)) & (most)))
 #define TO_FLOATS(x) __builtin_convertvector(x, NAME(floats))
 enum { NAME(parts) = LANES / WIDTH }; /* vectors that hold one column of a strip */
 
@@ -140,7 +144,7 @@ TARGET static void NAME(equalize_row)(const uint8_t *pixels, const uint32_t *qua
         at += __builtin_convertvector(some, NAME(ints));
         NAME(ints) quad = GATHER((const int32_t *)quads, at);
         NAME(floats) value = BLEND(quad, a, a_rest, b, b_rest);
-        some = __builtin_convertvector(__builtin_convertvector(value, NAME(ints)), NAME(bytes));
+        some = (NAME(bytes))NARROW(__builtin_convertvector(value, NAME(ints)));
         copy_up_to(out + x, &some, count, WIDTH);
     }
 }
@@ -160,13 +164,51 @@ TARGET static void NAME(store_row)(const float *sums, int width, uint8_t *out) {
     for (int x = 0; x < width; x++) out[x] = (uint8_t)to_integer(sums[x]);
 }
 
+/* One row of a warped image, bilinear between the four nearest pixels, in 1/32 of a pixel:
+ *
+ *   round(((p00 (32 - fy) + p10 fy) (32 - fx) + (p01 (32 - fy) + p11 fy) fx) / 1024)
+ *
+ * pairs: see repeat_edge in warp.c; rows of `stride` bytes. at_x, at_y: where the row's first pixel
+ * lies in the image; right, below: int32 [width], how much further each column does; all four in
+ * 1/1024 of a pixel. */
+TARGET static void NAME(warp_row)(const uint8_t *pairs, int stride, int height, int width, int32_t at_x,
+                                  int32_t at_y, const int32_t *right, const int32_t *below, uint8_t *out) {
+    for (int x = 0; x < width; x += WIDTH) {
+        size_t count = width - x < WIDTH ? (size_t)(width - x) : WIDTH;
+        NAME(ints) column, row;
+        memcpy(&column, right + x, sizeof column);
+        memcpy(&row, below + x, sizeof row);
+        column = (column + at_x) >> 5;
+        row = (row + at_y) >> 5;
+        NAME(ints) fx = column & 31, fy = row & 31;
+        /* Further out there is only the repeated edge. */
+        column = (column >> 5) + 1;
+        row = (row >> 5) + 1;
+        column = CLAMP(column, width);
+        row = CLAMP(row, height);
+        NAME(ints) at = row * stride + column * 2;
+        /* From the lowest byte on: p00, p10, p01, p11. Two columns share a word, 16 bits each. */
+        NAME(ints) four = GATHER_BYTES(pairs, at);
+        NAME(ints) upper = four & 0x00FF00FF, lower = four >> 8 & 0x00FF00FF;
+        NAME(ints) both = upper * 32 + (lower - upper) * fy;
+        NAME(ints) before = both & 0xFFFF, behind = both >> 16;
+        NAME(ints) value = (before * 32 + (behind - before) * fx + 512) >> 10;
+        NAME(bytes) some = (NAME(bytes))NARROW(value);
+        copy_up_to(out + x, &some, count, WIDTH);
+    }
+}
+
 static const struct variant NAME(variant) = {
     NAME(tile_table), NAME(interleave), NAME(transpose),  NAME(strip_equalized), NAME(strip_plain),
     NAME(equalize_row), NAME(add_row),  NAME(add_pixels), NAME(store_row),
+    NAME(warp_row),
 };
 
 #undef BLEND
 #undef GATHER
+#undef GATHER_BYTES
+#undef NARROW
+#undef CLAMP
 #undef WIDTH
 #undef TO_FLOATS
 #undef TARGET

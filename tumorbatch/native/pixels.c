@@ -12,123 +12,10 @@
 #include <float.h>
 #include <limits.h>
 #include <math.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if FLT_EVAL_METHOD != 0
-#error "float32 operations must be rounded to float32"
-#endif
-
-enum { BINS = 256, LANES = 8 };
-
-/* x + ROUND - ROUND is x rounded to a whole number, halves to even, for 0 <= x < 2^22: of the sum's
- * 24 bits none is left for a fraction. Unlike rint it needs no function call on any processor. */
-#define ROUND 12582912.0f /* 3 * 2^22 */
-
-static inline int32_t to_integer(float x) { return (int32_t)(x + ROUND - ROUND); }
-
-/* memcpy, of which the compiler knows that it is nearly always of `most` bytes. */
-static inline void copy_up_to(void *to, const void *from, size_t count, size_t most) {
-    if (count == most)
-        memcpy(to, from, most);
-    else
-        memcpy(to, from, count);
-}
-
-/* Exchange the bits of *low that are above `shift` with those of *high that lie under `mask`. */
-static inline void exchange(uint64_t *low, uint64_t *high, int shift, uint64_t mask) {
-    uint64_t changed = ((*low >> shift) ^ *high) & mask;
-    *high ^= changed;
-    *low ^= changed << shift;
-}
-
-/* Where the pixels of one axis lie among the tiles, one entry a pixel. */
-struct tiles {
-    int32_t *quad; /* offset of the tables of the two nearest tiles */
-    float *share;  /* of the second of them, 0 to 1 */
-    float *rest;   /* 1 - share */
-};
-
-/* Which source pixels make up each pixel of one axis of the smaller image. */
-struct spans {
-    int length;     /* pixels of the smaller image */
-    int *end;       /* [length]: entries up to and with each of them */
-    int *source;    /* [entries]: a source pixel */
-    float *weight;  /* [entries]: its share; those of one span sum to 1 */
-};
-
-struct variant {
-    void (*tile_table)(uint32_t[4][BINS], int32_t, int32_t, uint8_t *);
-    void (*interleave)(const uint8_t *const[4], uint32_t *);
-    void (*transpose)(const uint8_t *const[LANES], int, uint8_t *);
-    void (*strip_equalized)(const uint8_t *, const uint32_t *, const struct tiles *, const struct tiles *,
-                            int, const struct spans *, float *);
-    void (*strip_plain)(const uint8_t *, const struct spans *, float *);
-    void (*equalize_row)(const uint8_t *, const uint32_t *, const struct tiles *, float, float, int,
-                         uint8_t *);
-    void (*add_row)(const float *, int, float, int, float *);
-    void (*add_pixels)(const uint8_t *, float, int, float *);
-    void (*store_row)(const float *, int, uint8_t *);
-};
-
-#define FOUR(table, at) {(table)[at[0]], (table)[at[1]], (table)[at[2]], (table)[at[3]]}
-
-#define WIDTH 4
-#define GATHER(table, at) ((portable_ints)FOUR(table, at))
-#define TARGET
-#define NAME(x) portable_##x
-#include "kernels.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define WIDTH 4
-#define GATHER(table, at) ((sse4_ints)FOUR(table, at))
-#define TARGET __attribute__((target("sse4.1")))
-#define NAME(x) sse4_##x
-#include "kernels.h"
-#define WIDTH 8
-#define GATHER(table, at) ((avx2_ints)_mm256_i32gather_epi32(table, (__m256i)at, 4))
-#define TARGET __attribute__((target("avx2")))
-#define NAME(x) avx2_##x
-#include "kernels.h"
-#endif
-
-/* From the slowest to the fastest. */
-static const struct {
-    const char *name;
-    const struct variant *code;
-} variants[] = {
-    {"portable", &portable_variant},
-#if defined(__x86_64__) && defined(__GNUC__)
-    {"sse4", &sse4_variant},
-    {"avx2", &avx2_variant},
-#endif
-};
-
-/* The name of a variant that this processor can run; NULL behind the last one. */
-const char *variant_name(int index) {
-    if (index < 0 || index >= (int)(sizeof variants / sizeof *variants)) return NULL;
-#if defined(__x86_64__) && defined(__GNUC__)
-    __builtin_cpu_init();
-    if (index == 1 && !__builtin_cpu_supports("sse4.1")) return NULL;
-    if (index == 2 && !__builtin_cpu_supports("avx2")) return NULL;
-#endif
-    return variants[index].name;
-}
-
-/* Memory for one call, taken piece by piece from one block. */
-struct arena {
-    char *block;
-    size_t used;
-};
-
-static void *take(struct arena *arena, size_t bytes) {
-    void *piece = arena->block ? arena->block + arena->used : NULL;
-    arena->used += (bytes + 63) / 64 * 64;
-    return piece;
-}
+#include "variants.h"
 
 /* --- area resize ------------------------------------------------------------------------------- */
 
@@ -293,7 +180,7 @@ static void prepare(const struct variant *code, const uint8_t *image, int height
 /* CLAHE: out is [height, width]. */
 int equalize(int variant, const uint8_t *image, int height, int width, double clip, int tiles,
              uint8_t *out) {
-    const struct variant *code = variants[variant].code;
+    const struct variant *code = variant_at(variant);
     struct arena arena = {0};
     struct equalizer equalizer;
     take_equalizer(&arena, height, width, tiles, &equalizer);
@@ -327,7 +214,7 @@ static void take_shrinker(struct arena *arena, int height, int width, int out_he
  * can_shrink. */
 int equalize_and_shrink(int variant, const uint8_t *image, int height, int width, double clip, int tiles,
                         uint8_t *out, int out_height, int out_width) {
-    const struct variant *code = variants[variant].code;
+    const struct variant *code = variant_at(variant);
     struct arena arena = {0};
     struct equalizer equalizer;
     struct shrinker shrinker;
@@ -369,7 +256,7 @@ int equalize_and_shrink(int variant, const uint8_t *image, int height, int width
 
 /* The mean of each area where the width stays: out is [out_height, width]; see can_shrink. */
 int shrink_rows(int variant, const uint8_t *image, int height, int width, uint8_t *out, int out_height) {
-    const struct variant *code = variants[variant].code;
+    const struct variant *code = variant_at(variant);
     struct arena arena = {0};
     struct spans down;
     float *sums;
