@@ -5,6 +5,7 @@ it must find at that moment.
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 import math
 import os
@@ -110,8 +111,9 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
             os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1" if onednn == "on" else "0"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with _QuietStandardError(), _hidden(*_NOT_FOR_KERAS):
-            import keras  # noqa: F401
             import tensorflow as tf
+
+            importlib.import_module("keras")
         # One op at a time with all threads inside it: two convolutions side by side on few cores
         # only evict each other's cache.
         tf.config.threading.set_inter_op_parallelism_threads(1)
