@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tumorbatch.errors import InputError
-from tumorbatch.files import FoundFile, composed, find_files, marked_encoding, printable
+from tumorbatch.files import FoundFile, composed, find_files, is_dicom, marked_encoding, printable
 from tumorbatch.status import Status
 
 # A file with such a name is taken for an image; what is read here is decided by its first bytes. The
@@ -139,11 +139,7 @@ def _may_be_image(file: FoundFile) -> bool:
             os.close(descriptor)
     except OSError:
         return True
-    return (
-        head.startswith(_MAGIC)
-        or head[128:] == b"DICM"
-        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-    )
+    return head.startswith(_MAGIC) or is_dicom(head) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def _listed(folder: Path, listed: str) -> list[FoundFile]:

@@ -68,21 +68,23 @@ def luma(rgb: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.asarray(rgb.astype(np.float64) @ _LUMA)
 
 
-def window(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+def window(image: NDArray[np.generic], padding: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Stretch the values between `WINDOW_PERCENTILES` over 0..255, and clip the rest.
 
     Args:
         image: Any numbers [height, width].
+        padding: Where no image is [height, width]: these values have no part in the percentiles.
 
     Raises:
         FileError: Some are infinite or not numbers.
     """
     values = image.astype(np.float64)
-    least, most = values.min(), values.max()
+    shown = values if padding is None else values[~padding]
+    least, most = shown.min(), shown.max()
     # Beyond float32's range lies no measurement, but overflow. Not a number compares as false.
     if not (-_FLOAT32.max <= least and most <= _FLOAT32.max):
         raise FileError(Status.DECODE_ERROR, "some pixel values are infinite or not numbers")
-    low, high = np.percentile(values, WINDOW_PERCENTILES)
+    low, high = np.percentile(shown, WINDOW_PERCENTILES)
     if high <= low:  # nearly constant: the extremes are all there is to show
         low, high = least, most
     if high - low < _FLOAT32.smallest_subnormal:

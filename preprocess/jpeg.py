@@ -169,6 +169,12 @@ def _decode_unusual(data: bytes, grey: bool) -> Pixels:
     return np.asarray(image if grey else image[..., ::-1], np.uint8)
 
 
+def is_extraneous(complaint: str) -> bool:
+    """Whether libjpeg complains of nothing but a few odd bytes before the end mark."""
+    match = _EXTRANEOUS.search(complaint)
+    return match is not None and int(match[1]) <= _MOST_EXTRANEOUS and int(match[2], 16) == _EOI
+
+
 def _without_oddity(data: bytes, reason: str) -> tuple[bytes, bool]:
     """Take out of a stream what libjpeg complains of, if it is harmless.
 
@@ -180,14 +186,14 @@ def _without_oddity(data: bytes, reason: str) -> tuple[bytes, bool]:
         at = data.find(b"JFIF\0")
         return data[: at + 5] + b"\x01\x01" + data[at + 7 :], False
     match = _EXTRANEOUS.search(reason)
-    if match is None or int(match[1]) > _MOST_EXTRANEOUS:
+    if match is None:
         return data, False
+    if is_extraneous(reason):
+        end = next(start for marker, start, _ in _segments(data) if marker == _EOI)
+        return data[: end - int(match[1])] + data[end:], True
     # Before a restart marker they are what a damaged interval left over, and between the scans of a
     # progressive image nobody can tell where a scan should have ended.
-    if int(match[2], 16) != _EOI:
-        return _without_gaps(data), False
-    end = next(start for marker, start, _ in _segments(data) if marker == _EOI)
-    return data[: end - int(match[1])] + data[end:], True
+    return _without_gaps(data), False
 
 
 def _without_gaps(data: bytes) -> bytes:

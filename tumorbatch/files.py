@@ -130,14 +130,32 @@ _LITTER = frozenset(
 )  # fmt: skip
 
 
+# Of a bare DICOM data set: the last element that may be its first one (SOPInstanceUID), how long the
+# value of such an element may be, and their types of value (PS3.6).
+_LAST_FIRST, _LONGEST_FIRST = 0x18, 256
+_FIRST_TYPES = (b"UL", b"OB", b"SH", b"CS", b"DA", b"TM", b"UI")
+
+
 def is_litter(name: str) -> bool:
     """Return whether a file was left by a file manager or a network file system."""
     return name.lower() in _LITTER or name.startswith(("._", ".nfs", "@Syno"))
 
 
 def is_dicom(data: bytes) -> bool:
-    """Return whether bytes are those of a DICOM file (PS3.10 7.1), which may name a patient."""
-    return data[128:132] == b"DICM"
+    """Return whether a file's bytes are those of DICOM, which may name a patient.
+
+    Either a file (PS3.10 7.1), or the bare data set that some archives and consoles write: it begins
+    with group 2 or 8, an element from there, and its length or type of value.
+    """
+    if data[128:132] == b"DICM":
+        return True
+    for order in ("little", "big"):
+        group, element = (int.from_bytes(data[at : at + 2], order) for at in (0, 2))
+        if group in (2, 8) and element <= _LAST_FIRST and len(data) >= 8:
+            length = int.from_bytes(data[4:8], order)
+            longest = _LONGEST_FIRST if element else 4  # element 0 is the group's own length
+            return data[4:6] in _FIRST_TYPES or (0 < length <= longest and length % 2 == 0)
+    return False
 
 
 def starts_as_dicom(path: str) -> bool:

@@ -15,13 +15,15 @@ A file is an error, and never gives pixels, where
       corrupt by their codec's own words.
 
 Order (PS3.4 N.2): stored values -> modality LUT, or slope and intercept (PS3.3 C.11.1) -> VOI LUT, or
-the first window (C.11.2), or without either the percentiles of `decode` -> uint8 -> inverted for
-MONOCHROME1. An enhanced image has slope and window in its functional groups. Colour becomes luma; no
-LUT applies to it. pydicom's LUT functions are not used: in them 8-bit tables of more than 256 entries,
-and signed values that lie more than 32,767 above the first one mapped, wrap around.
+the first window (C.11.2), or without either the percentiles of `decode`, in which padding has no part
+(C.7.5.1.1.2; it is shown black) -> uint8 -> inverted for MONOCHROME1. An enhanced image has slope and
+window in its functional groups. Colour becomes luma; no LUT applies to it. pydicom's LUT functions are
+not used: in them 8-bit tables of more than 256 entries, and signed values that lie more than 32,767
+above the first one mapped, wrap around.
 
-Flags: 16-bit (BitsStored > 8), colour, inverted, multi-frame (the middle one is used), voi-window (the
-file's own window or LUT).
+Flags: 16-bit (BitsStored > 8), colour, extraneous-bytes (as in `decode`), inverted, multi-frame (the
+middle one is used), stretched (8 bits between the percentiles), voi-window (the file's own window or
+LUT).
 
 Messages hold no value of the file but sizes, counts and names from closed lists. What pydicom warns and
 logs, and what codecs print, may hold others, and is dropped.
@@ -42,7 +44,7 @@ from tumorbatch.preprocess.dicom.header import (
     text_of,
 )
 from tumorbatch.preprocess.dicom.stored_values import stored_values
-from tumorbatch.preprocess.dicom.transforms import modality_transform, voi_transform
+from tumorbatch.preprocess.dicom.transforms import modality_transform, padding_mask, voi_transform
 from tumorbatch.preprocess.image import MIN_SIDE, Decoded, Header, window
 from tumorbatch.status import FileError, Status
 
@@ -114,26 +116,33 @@ def _decode(data: bytes, max_pixels: int, frame: int | None) -> Decoded:
         colour = image.samples_per_pixel == 3
         modality = None if colour else modality_transform(dataset, image, index)
         voi = None if colour else voi_transform(dataset, image, index)
-        stored = stored_values(dataset, syntax, image, index)
+        stored, extraneous = stored_values(dataset, syntax, image, index)
+        padding = None if colour else padding_mask(dataset, image, stored)
     if colour:
         stored = np.asarray(cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY), stored.dtype)
-    if colour and image.bits_stored == 8:
+    inverted = image.photometric_interpretation == "MONOCHROME1"
+    as_it_is = colour and image.bits_stored == 8
+    if as_it_is:
         grey = stored.astype(np.uint8)
     else:
         values = stored.astype(np.float64)
         with np.errstate(over="ignore"):  # far outside a narrow window
             values = modality(values) if modality else values
-            grey = np.rint(255 * voi(values)).astype(np.uint8) if voi else window(values)
-    inverted = image.photometric_interpretation == "MONOCHROME1"
+            grey = np.rint(255 * voi(values)).astype(np.uint8) if voi else window(values, padding)
+    grey = 255 - grey if inverted else grey
+    if padding is not None and voi is None:
+        grey[padding] = 0
     flags = {
         "16-bit": image.bits_stored > 8,
         "colour": colour,
+        "extraneous-bytes": extraneous,
         "inverted": inverted,
         "multi-frame": image.number_of_frames > 1,
+        "stretched": image.bits_stored == 8 and voi is None and not as_it_is,
         "voi-window": voi is not None,
     }
     return Decoded(
-        np.ascontiguousarray(255 - grey if inverted else grey),
+        np.ascontiguousarray(grey),
         Header(
             "dicom",
             image.columns,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
@@ -85,7 +86,9 @@ def quiet_pydicom() -> Iterator[None]:
 def read_part10(data: bytes, stop_behind: int | None = None) -> tuple[Dataset, uid.UID, str]:
     """Data set, transfer syntax and SOP class; checked for its end unless `stop_behind` a tag."""
     if data[128:132] != b"DICM":
-        raise FileError(Status.UNSUPPORTED, "not a DICOM file: no DICM at byte 128")
+        raise FileError(
+            Status.UNSUPPORTED, "a DICOM data set without its preamble: no DICM at byte 128"
+        )
     stream = io.BytesIO(data)
     stream.seek(132)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
@@ -155,15 +158,25 @@ def registered(value: str) -> str:
     return "unknown" if name == value else name
 
 
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """An element's value, None where there is none; a `FileError` names it where it is malformed."""
+    try:
+        return dataset.get(keyword)
+    except (FileError, MemoryError):
+        raise
+    except Exception:  # pydicom converts values when they are asked for; its words may hold them
+        raise broken(f"{keyword} is malformed: its value is not of its type") from None
+
+
 def text_of(dataset: Dataset, keyword: str) -> str:
     """An element's value as text without padding, "" where there is none."""
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     return "" if value is None else str(value).strip("\0 ")
 
 
 def number_of(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     """An element's value as a whole number; a `FileError` where there is none and no default."""
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     value = default if value is None else value
     if not isinstance(value, int):
         raise broken(f"{keyword} is missing or not one whole number")
@@ -193,7 +206,10 @@ def description(dataset: Dataset) -> DicomImage:
     if bits > image.bits_allocated or high != bits - 1:
         raise broken(f"{bits} bits in {image.bits_allocated} with high bit {high}")
     if image.samples_per_pixel != (3 if colour else 1):
-        raise broken(f"{image.samples_per_pixel} samples a pixel in {photometric}")
+        raise broken(
+            f"SamplesPerPixel {image.samples_per_pixel} contradicts "
+            f"PhotometricInterpretation {photometric}"
+        )
     if not 0 <= image.pixel_representation <= (0 if colour else 1):
         raise broken("values neither unsigned nor signed, or signed colour")
     if image.planar_configuration not in (0, 1) or image.number_of_frames < 1:

@@ -3,13 +3,8 @@
 Part of `dicom`, where the rules stand.
 """
 
-import io
 import math
-import os
 import struct
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -20,18 +15,29 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_fragments, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
+from tumorbatch.preprocess.complaints import complaints
 from tumorbatch.preprocess.dicom.header import JPEG_2000, NATIVE, DicomImage, broken, registered
+from tumorbatch.preprocess.jpeg import is_extraneous
 from tumorbatch.status import FileError, Status
 
-_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # of a code stream: JPEG and JPEG-LS; JPEG 2000
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+# Of a code stream: JPEG and JPEG-LS; JPEG 2000; JPEG 2000 in a file of its own.
+_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", _JP2)
+_LOSSY_JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit}
+_DAMAGE = ("corrupt jpeg", "premature end")  # what libjpeg prints where it makes pixels up
 # Start of frame in all JPEG processes and JPEG-LS: ITU-T T.81 table B.1, T.87 C.1.
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 
 
 def stored_values(
     dataset: Dataset, syntax: uid.UID, image: DicomImage, index: int
-) -> NDArray[np.integer[Any]]:
-    """One frame as stored, unused bits cleared: [Rows, Columns], or RGB [Rows, Columns, 3]."""
+) -> tuple[NDArray[np.integer[Any]], bool]:
+    """One frame as stored, the bits above BitsStored cleared or filled with the sign.
+
+    Returns:
+        [Rows, Columns], or RGB [Rows, Columns, 3]; and whether a JPEG had odd bytes before its end
+        mark, see `tumorbatch.preprocess.jpeg`.
+    """
     value = cast(bytes, dataset["PixelData"].value or b"")
     options: dict[str, Any] = asdict(image) | {
         "pixel_keyword": "PixelData",
@@ -41,8 +47,7 @@ def stored_values(
     }
     colour = image.samples_per_pixel == 3
     shape = (image.rows, image.columns, 3) if colour else (image.rows, image.columns)
-    decoder = get_decoder(syntax)
-    damage = b""
+    complaint = ""
     if syntax in NATIVE:
         needed = math.prod(shape) * image.number_of_frames * image.bits_allocated // 8
         if image.photometric_interpretation == "YBR_FULL_422":  # two pixels share a colour, C.7.6.3.1.2
@@ -50,25 +55,40 @@ def stored_values(
         if len(value) not in (needed, needed + needed % 2):
             status = Status.TRUNCATED if len(value) < needed else Status.DECODE_ERROR
             raise FileError(status, f"{len(value):,} bytes of pixels; the header asks for {needed:,}")
-        array, properties = decoder.as_array(value, index=index, **options)
+        array, properties = get_decoder(syntax).as_array(value, index=index, **options)
     else:
-        options["decoding_plugin"] = "pydicom" if syntax == uid.RLELossless else "gdcm"
-        if options["decoding_plugin"] not in decoder.available_plugins:
-            raise FileError(
-                Status.UNSUPPORTED,
-                f"{registered(syntax)} needs a decoder: pip install 'tumorbatch[dicom]'",
-            )
         frame = _encoded_frame(value, syntax, image, index)
-        # All codecs here give colour by pixel, whatever the header says of the planes.
-        options |= {"number_of_frames": 1, "planar_configuration": 0}
-        with _codec_words() as words:
-            array, properties = decoder.as_array(encapsulate([frame]), index=0, **options)
-        damage = words.getvalue().lower()
-    if b"corrupt jpeg" in damage or b"premature end" in damage:
-        raise broken("its JPEG is corrupt: its decoder had to make up pixels")
+        array, properties, complaint = _decompressed(frame, syntax, image, options)
     if array.shape != shape or (colour and properties["photometric_interpretation"] != "RGB"):
         raise broken("its decoder gave something else than the header says")
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return _within_stored_bits(native, image), bool(complaint)
+
+
+def _decompressed(
+    frame: bytes, syntax: uid.UID, image: DicomImage, options: dict[str, Any]
+) -> tuple[NDArray[np.integer[Any]], dict[str, Any], str]:
+    """One frame's pixels, their properties, and what its decoder complained of that harms no pixel."""
+    decoder = get_decoder(syntax)
+    plugin = "pydicom" if syntax == uid.RLELossless else "gdcm"
+    if plugin not in decoder.available_plugins:
+        raise FileError(
+            Status.UNSUPPORTED, f"{registered(syntax)} needs a decoder: pip install 'tumorbatch[dicom]'"
+        )
+    # All codecs here give colour by pixel, whatever the header says of the planes.
+    options |= {"decoding_plugin": plugin, "number_of_frames": 1, "planar_configuration": 0}
+    if syntax in _LOSSY_JPEG:
+        options["bits_allocated"] = 8  # that is all that is coded, whatever is allocated
+    with complaints() as printed:
+        try:
+            array, properties = decoder.as_array(encapsulate([frame]), index=0, **options)
+        except (RuntimeError, ValueError):
+            raise broken(f"its {registered(syntax)} pixels cannot be decoded") from None
+    # libjpeg goes on after damage, and tells its first complaint only.
+    complaint = printed()
+    if any(word in complaint for word in _DAMAGE) and not is_extraneous(complaint):
+        raise broken("its JPEG is damaged: its decoder had to make up pixels")
+    return array, properties, complaint if is_extraneous(complaint) else ""
 
 
 def _encoded_frame(value: bytes, syntax: uid.UID, image: DicomImage, index: int) -> bytes:
@@ -85,16 +105,22 @@ def _encoded_frame(value: bytes, syntax: uid.UID, image: DicomImage, index: int)
         if len(stream) > 80 + 2 * samples * image.bits_allocated // 8:
             raise broken("RLE that is longer than its pixels")
         return stream
+    if stream.startswith(_JP2):
+        stream = _code_stream(stream)
     if not stream.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise FileError(Status.TRUNCATED, "a frame ends before its end mark")
     bits, rows, columns, samples = (_siz if syntax in JPEG_2000 else _start_of_frame)(stream)
     if (rows, columns, samples) != (image.rows, image.columns, image.samples_per_pixel):
         raise broken(f"{columns} x {rows} compressed pixels; the header says something else")
-    # Of grey, more precision than BitsStored is common: 12 bits in a stream of 16.
-    if bits > image.bits_allocated or (samples == 3 and bits != image.bits_stored):
-        raise broken(f"{bits} bits compressed, {image.bits_stored} in {image.bits_allocated} described")
     if syntax == uid.JPEGExtended12Bit and bits > 8:
         raise FileError(Status.UNSUPPORTED, "JPEG Extended of 12 bits is not read")
+    # Of grey, more precision than BitsStored is common: 12 bits in a stream of 16.
+    exact = samples == 3 or syntax in _LOSSY_JPEG
+    if bits > image.bits_allocated or (exact and bits != image.bits_stored):
+        raise broken(
+            f"{bits} bits compressed, BitsStored {image.bits_stored} in "
+            f"BitsAllocated {image.bits_allocated}"
+        )
     return stream
 
 
@@ -117,20 +143,33 @@ def _siz(stream: bytes) -> tuple[int, int, int, int]:
     return (depth & 0x7F) + 1, bottom - top, right - left, samples
 
 
-@contextmanager
-def _codec_words() -> Iterator[io.BytesIO]:
-    """Catch what the C libraries in gdcm print: only there does libjpeg say that it made up pixels.
+def _code_stream(container: bytes) -> bytes:
+    """The code stream in a JP2 file, which DICOM forbids and some writers put there (T.800 I.4)."""
+    at = 0
+    while at + 8 <= len(container):
+        length, kind = struct.unpack_from(">I4s", container, at)
+        start = at + 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", container, start)
+            start += 8
+        end = at + length if length else len(container)
+        if end < start:
+            break
+        if kind == b"jp2c":
+            return container[start:end]
+        at = end
+    raise broken("a JP2 file without a code stream in place of its JPEG 2000 code stream")
 
-    It takes the whole process' standard error for that time, so decode in a process of its own.
+
+def _within_stored_bits(
+    values: NDArray[np.integer[Any]], image: DicomImage
+) -> NDArray[np.integer[Any]]:
+    """Clear the bits above BitsStored, or for signed values fill them with the sign (PS3.5 8.1.1).
+
+    They may hold anything, and codecs hand them over as they are.
     """
-    words = io.BytesIO()
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield words
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            words.write(file.read(1 << 16))
+    size = values.dtype.itemsize
+    unused = 8 * size - image.bits_stored
+    kind = "i" if image.pixel_representation else "u"
+    shifted = values.view(f"u{size}") << unused
+    return np.asarray(shifted.view(f"{kind}{size}") >> unused)

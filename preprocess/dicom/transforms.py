@@ -4,13 +4,20 @@ Part of `dicom`, where the rules stand.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from tumorbatch.preprocess.dicom.header import LARGEST, DicomImage, broken, text_of
+from tumorbatch.preprocess.dicom.header import (
+    LARGEST,
+    DicomImage,
+    broken,
+    number_of,
+    text_of,
+    value_of,
+)
 from tumorbatch.status import FileError, Status
 
 Values = NDArray[np.float64]
@@ -20,8 +27,9 @@ Transform = Callable[[Values], Values]
 def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
     """Where a frame's attributes stand: in its functional group, the shared one, or at the top."""
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        items = dataset.get(groups)
-        found = items[frame if groups.startswith("Per") else 0].get(keyword) if items else None
+        items = value_of(dataset, groups)
+        item = items[frame if groups.startswith("Per") else 0] if items else None
+        found = None if item is None else value_of(item, keyword)
         if found:
             return cast(Dataset, found[0])
     return dataset
@@ -29,18 +37,45 @@ def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
 
 def _pair(dataset: Dataset, *keywords: str) -> list[float] | None:
     """The first value of each of two attributes that only count together; None without both."""
-    given = [value for value in map(dataset.get, keywords) if value not in (None, "")]
+    values = {keyword: value_of(dataset, keyword) for keyword in keywords}
+    given = {keyword: value for keyword, value in values.items() if value not in (None, "")}
     if not given:
         return None
-    numbers = [float(np.atleast_1d(np.asarray(value, np.float64))[0]) for value in given]
+    numbers = [_first_number(keyword, value) for keyword, value in given.items()]
     if len(numbers) != len(keywords) or not max(map(abs, numbers)) < LARGEST:
         raise broken(f"{' and '.join(keywords)} are not two usable numbers")
     return numbers
 
 
+def _first_number(keyword: str, value: Any) -> float:
+    try:
+        return float(np.atleast_1d(np.asarray(value, np.float64))[0])
+    except (TypeError, ValueError, IndexError):
+        raise broken(f"{keyword} is malformed: its value is not a number") from None
+
+
+def padding_mask(
+    dataset: Dataset, image: DicomImage, stored: NDArray[np.integer[Any]]
+) -> NDArray[np.bool_] | None:
+    """Which stored values [Rows, Columns] only fill the image up; None where none do.
+
+    PixelPaddingValue and, for a range, PixelPaddingRangeLimit: PS3.3 C.7.5.1.1.2. They may be written
+    as unsigned numbers for signed pixels.
+    """
+    if value_of(dataset, "PixelPaddingValue") is None:
+        return None
+    value = number_of(dataset, "PixelPaddingValue")
+    ends = np.array([value, number_of(dataset, "PixelPaddingRangeLimit", default=value)])
+    ends &= (1 << image.bits_stored) - 1
+    if image.pixel_representation:
+        ends -= (ends >> (image.bits_stored - 1)) << image.bits_stored
+    mask = (stored >= ends.min()) & (stored <= ends.max())
+    return mask if mask.any() and not mask.all() else None
+
+
 def modality_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform | None:
     """Stored to modality values: PS3.3 C.11.1, for a frame C.7.6.16.2.9."""
-    if tables := dataset.get("ModalityLUTSequence"):
+    if tables := value_of(dataset, "ModalityLUTSequence"):
         entries, first, _ = _table(dataset, tables[0], image)
         return lambda values: _look_up(values, entries, first)
     rescale = _pair(
@@ -56,7 +91,7 @@ def modality_transform(dataset: Dataset, image: DicomImage, frame: int) -> Trans
 
 def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform | None:
     """Modality values to 0..1: PS3.3 C.11.2, for a frame C.7.6.16.2.10."""
-    if tables := dataset.get("VOILUTSequence"):
+    if tables := value_of(dataset, "VOILUTSequence"):
         entries, first, bits = _table(dataset, tables[0], image)
         return lambda values: _look_up(values, entries, first) / (2**bits - 1)
     source = _macro(dataset, frame, "FrameVOILUTSequence")
@@ -80,17 +115,20 @@ def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform 
 
 def _table(dataset: Dataset, item: Dataset, image: DicomImage) -> tuple[Values, int, int]:
     """Entries [count], first value mapped and bits of a LUT: PS3.3 C.11.1.1, C.11.2.1.1."""
-    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    descriptor, data = (value_of(item, keyword) for keyword in ("LUTDescriptor", "LUTData"))
+    if data is None or np.size(descriptor) != 3:
+        raise broken("a lookup table without LUTDescriptor or LUTData")
+    count, first, bits = (int(number) for number in descriptor)
     count = count % 0x10000 or 0x10000
     if image.pixel_representation and first > 0x7FFF:  # a negative one, written as unsigned
         first -= 0x10000
-    if isinstance(item.LUTData, bytes):
+    if isinstance(data, bytes):
         order = "<u2" if dataset.original_encoding[1] else ">u2"
-        entries = np.frombuffer(item.LUTData, order).astype("<u2")
+        entries = np.frombuffer(data, order).astype("<u2")
         if bits == 8 and entries.nbytes == count + count % 2:  # two entries a word
             entries = entries.view(np.uint8)[:count]
     else:
-        entries = np.atleast_1d(np.asarray(item.LUTData, np.uint16))
+        entries = np.atleast_1d(np.asarray(data, np.uint16))
     if not 8 <= bits <= 16 or entries.size != count or entries.max() >> bits:
         raise broken("a lookup table is not what its descriptor says")
     return entries.astype(np.float64), first, bits

@@ -238,7 +238,12 @@ def test_matrix(signed: bool, bits: int, rescale: str, voi: str) -> None:
         decoded = decode_dicom(make(stored, bits, f"MONOCHROME{2 - inverted}", **values), LIMIT)
         assert decoded.grey.dtype == np.uint8
         np.testing.assert_array_equal(decoded.grey, 255 - expected if inverted else expected)
-        flags = {"16-bit": bits > 8, "inverted": inverted, "voi-window": window is not None}
+        flags = {
+            "16-bit": bits > 8,
+            "inverted": inverted,
+            "stretched": bits == 8 and window is None,
+            "voi-window": window is not None,
+        }
         assert decoded.flags == tuple(flag for flag, applies in flags.items() if applies)
 
 
