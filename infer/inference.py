@@ -4,10 +4,8 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
-import json
 import logging
 import os
-import secrets
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle, native
-from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes
+from tumorbatch.atomic import make_folder, remove_temporaries
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import refuse_too_many_errors
 from tumorbatch.errors import InputError, OutputError, TryAgainError
@@ -24,14 +22,16 @@ from tumorbatch.infer.batching import Wanted, predict_files
 from tumorbatch.infer.config import Config, Report, Timings
 from tumorbatch.infer.listing import Listing, list_files
 from tumorbatch.infer.network import Network
-from tumorbatch.infer.predictions import PRIVATE, iterate_rows, sidecar_path
+from tumorbatch.infer.predictions import iterate_rows, sidecar_path
 from tumorbatch.infer.table import ABSENT, Counts, flags, write_table
 from tumorbatch.infer.target import Target
 from tumorbatch.infer.work_area import Entry, FileRows, WorkArea, aligned, by_file, matches
+from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.preprocessing_config import DECODE_VERSION
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import versions
+from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import Status
 
 log = logging.getLogger(__name__)
@@ -281,7 +281,8 @@ def _counts_of(metadata: Mapping[str, str]) -> Counts:
     """The counts of a table that is left as it is: every row there is `ok`."""
     try:
         rows, files = int(metadata["rows"]), int(metadata["files"])
-        absent, labels = int(metadata["absent_files"]), json.loads(metadata["labels"])
+        absent = int(metadata["absent_files"])
+        labels = parse_object(metadata["labels"].encode(), {TEXT: COUNT})
     except (KeyError, ValueError) as error:
         raise InputError(f"The table's metadata is damaged ({error}): use --overwrite.") from error
     counts = Counts(rows=rows, absent=absent)
@@ -294,8 +295,5 @@ def _path_key(out: Path) -> bytes:
     """The secret that hides the paths of this table, the same in every run."""
     path = out.with_name(f".{out.name}.key")
     if not path.exists():
-        write_bytes(path, secrets.token_bytes(32), PRIVATE)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}, which hides the paths, cannot be read: {error.strerror}.") from error
+        create_key(path)
+    return read_key(path)

@@ -13,13 +13,18 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tumorbatch import json_reader, parquet_reader
 from tumorbatch.atomic import atomic_path, write_json
-from tumorbatch.errors import InputError
-from tumorbatch.files import printable
+from tumorbatch.errors import InputError, reason
+from tumorbatch.files import printable, read_regular
 from tumorbatch.infer.decoding import Row
+from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.parquet_reader import read_footer
 from tumorbatch.shardset import file_sha256
+from tumorbatch.status import Status
 
 SCHEMA_VERSION = 2  # 2: the column `frame`
 ROW_GROUP = 65_536  # rows
@@ -192,26 +197,25 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     if path.is_dir():
         table_files(path)
-        try:
-            return {
-                name: _text(value)
-                for name, value in json.loads((path / SUCCESS).read_bytes() or b"{}").items()
-            }
-        except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"{path / SUCCESS} is damaged: {error}.") from error
+        data = _read_success(path)
+        return {name: _text(value) for name, value in data.items()}
     try:
-        with path.open("rb") as file:
-            found = pq.read_metadata(file).metadata or {}
+        _, texts = read_footer(path, PREFIX)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.") from error
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is not a whole Parquet file: {error}.") from error
-    prefix = PREFIX.encode()
-    return {
-        key.removeprefix(prefix).decode(): value.decode()
-        for key, value in found.items()
-        if key.startswith(prefix)
-    }
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a whole Parquet file: {reason(error)}.") from error
+    return texts
+
+
+def _read_success(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's `_SUCCESS`; other programs write an empty one."""
+    path = folder / SUCCESS
+    try:
+        data = read_regular(path, json_reader.MAX_BYTES)
+        return json_reader.parse_object(data) if data else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {reason(error)}.") from error
 
 
 def iterate_rows(path: Path) -> Iterator[Row]:
@@ -224,12 +228,22 @@ def iterate_rows(path: Path) -> Iterator[Row]:
         yield from iterate_file(part)
 
 
+def _check_values(batch: pa.RecordBatch) -> None:
+    """Raise `ValueError` for values that no row of a table of predictions has."""
+    for name, allowed in (("status", [*Status]), ("label", CLASS_NAMES)):
+        known = pc.is_in(batch[name], pa.array(allowed, pa.string()))
+        if pc.any(pc.and_(pc.is_valid(batch[name]), pc.invert(known))).as_py():
+            raise ValueError(f"its column {name!r} must be one of {', '.join(allowed)}")
+    if pc.any(pc.invert(pc.match_substring_regex(batch["sha256"], "^[0-9a-f]{64}$"))).as_py():
+        raise ValueError("its column 'sha256' must hold 64 hexadecimal digits")
+
+
 def iterate_file(path: Path) -> Iterator[Row]:
     """`iterate_rows` of one Parquet file."""
     try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True)
-            for batch in table.iter_batches(1024):
-                yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is damaged: {error}.") from error
+        schema = SCHEMA
+        if "frame" not in read_footer(path)[0].names:  # schema version 1
+            schema = schema.remove(schema.get_field_index("frame"))
+        yield from parquet_reader.iterate_rows(path, schema, _check_values)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {reason(error)}.") from error

@@ -1,6 +1,5 @@
 """Where the predictions go: what may be replaced, and how the table is written."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tumorbatch.infer.predictions import (
     sidecar_path,
 )
 from tumorbatch.infer.writers import DatasetWriter, TextWriter, Writer
+from tumorbatch.json_reader import TEXT, read_object
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -90,11 +90,11 @@ class Target:
         if self.format in ("parquet", "dataset"):
             return read_metadata(self.path)
         try:
-            value = json.loads(sidecar_path(self.path).read_bytes())
+            value = read_object(sidecar_path(self.path), {"file": TEXT, "model_id": TEXT})
         except (OSError, ValueError):
             return {}
-        whole = isinstance(value, dict) and value.get("file") == printable(self.path.name)
-        return {name: str(of) for name, of in value.items()} if whole else {}
+        whole = value["file"] == printable(self.path.name)
+        return {name: str(content) for name, content in value.items()} if whole else {}
 
     def refuse_foreign(self, model_id: str) -> dict[str, str] | None:
         """`before`, and that it is of the same model, which a rerun renews.

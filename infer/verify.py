@@ -1,6 +1,5 @@
 """Whether a table of predictions is still what `infer` wrote."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from tumorbatch.atomic import read_json
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, reason
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     SCHEMA,
@@ -22,9 +17,14 @@ from tumorbatch.infer.predictions import (
     sidecar_path,
     table_files,
 )
+from tumorbatch.json_reader import COUNT, FILE_NAME, SHA256, TEXT, parse_object, read_object
 from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.parquet_reader import read_footer
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
+
+_FILE_SHAPE = {"bytes": COUNT, "sha256": SHA256}
+_FOLDER_SHAPE = {"files": [{"name": FILE_NAME, **_FILE_SHAPE}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +80,42 @@ def run(table: Path) -> Report:
             problems.append(f"{error} Bring the table back from a backup, or make it again.")
     if not problems:
         problems += _counts(table, metadata, rows, statuses)
-    return Report(rows, len(files), sum(path.stat().st_size for path in files), tuple(problems))
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    return Report(rows, len(files), size, tuple(problems))
 
 
 def _recorded(table: Path, problems: list[str]) -> dict[str, Mapping[str, Any]]:
     """What the sidecar or `_SUCCESS` says of each file: bytes and sha256."""
     path = table / SUCCESS if table.is_dir() else sidecar_path(table)
     try:
-        value = read_json(path)
         if table.is_dir():
-            return {entry["name"]: entry for entry in value["files"]}
-        return {table.name: {"bytes": value["bytes"], "sha256": value["sha256"]}}
+            return {entry["name"]: entry for entry in read_object(path, _FOLDER_SHAPE)["files"]}
+        return {table.name: read_object(path, _FILE_SHAPE)}
     except FileNotFoundError:
         problems.append(f"{path} is missing: the sha256 of the table cannot be checked.")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problems.append(f"{path} is damaged: {error}.")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path} is damaged: {reason(error)}.")
     return {}
 
 
 def _changed(path: Path, recorded: Mapping[str, Any] | None) -> Iterator[str]:
     if recorded is None:
         return
-    size = path.stat().st_size
-    if size != recorded["bytes"]:
-        yield f"{path} has {size:,} bytes and should have {recorded['bytes']:,}."
-    elif file_sha256(path) != recorded["sha256"]:
-        yield f"{path} was changed: its sha256 is not the one recorded."
+    try:
+        size = path.stat().st_size
+        if size != recorded["bytes"]:
+            yield f"{path} has {size:,} bytes and should have {recorded['bytes']:,}."
+        elif file_sha256(path) != recorded["sha256"]:
+            yield f"{path} was changed: its sha256 is not the one recorded."
+    except OSError as error:
+        yield f"{path} cannot be read: {reason(error)}."
 
 
 def _check_columns(path: Path) -> None:
     try:
-        with path.open("rb") as file:
-            schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is damaged: {error}.") from error
+        schema, _ = read_footer(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {reason(error)}.") from error
     if not schema.equals(SCHEMA):
         raise InputError(f"{path} has other columns than this version of tumorbatch writes.")
 
@@ -136,7 +138,8 @@ def _counts(
     table: Path, metadata: Mapping[str, str], rows: int, statuses: Mapping[str, int]
 ) -> Iterator[str]:
     try:
-        recorded = int(metadata["rows"]), json.loads(metadata["statuses"])
+        statuses_there = parse_object(metadata["statuses"].encode(), {TEXT: COUNT})
+        recorded = int(metadata["rows"]), statuses_there
     except (KeyError, ValueError) as error:
         yield f"{table}: its metadata is damaged ({error})."
         return

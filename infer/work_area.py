@@ -10,7 +10,6 @@ leaves out the files whose rows an earlier one has.
 import datetime
 import heapq
 import itertools
-import json
 import logging
 import operator
 import shutil
@@ -25,6 +24,7 @@ from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.decoding import Row, to_time
 from tumorbatch.infer.predictions import PRIVATE, PredictionsWriter, iterate_file
+from tumorbatch.json_reader import read_object
 from tumorbatch.signals import deferred
 from tumorbatch.status import Status
 
@@ -60,11 +60,11 @@ class WorkArea:
     def __init__(self, folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None:
         self.folder = folder
         try:
-            before = json.loads((folder / _PLAN).read_bytes())
+            before = read_object(folder / _PLAN)
         except (OSError, ValueError):
             before = None
         if before != plan:
-            if isinstance(before, dict) and not overwrite:
+            if before is not None and not overwrite:
                 changes = "; ".join(
                     f"{name}: {then} then, {now} now" for name, then, now in differences(before, plan)
                 )

@@ -15,7 +15,6 @@ keep times with different precision, everything is made anew, with the same byte
 
 import errno
 import functools
-import json
 import logging
 import os
 import stat
@@ -32,6 +31,7 @@ from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync
 from tumorbatch.checks import check_workers
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, is_litter, printable, read_file
+from tumorbatch.json_reader import read_object
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.pixels import equalize
@@ -258,12 +258,11 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
 def _read_json(path: Path) -> dict[str, Any] | None:
     """Its content; empty when it is damaged, None when it is not there."""
     try:
-        value = json.loads(path.read_bytes())
+        return read_object(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _outputs(target: Path) -> set[str]:

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,16 +20,18 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from tumorbatch.atomic import make_folder, write_bytes, write_json
+from tumorbatch.atomic import make_folder, write_json
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
+from tumorbatch.json_reader import read_object
+from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.image import Decoded
-from tumorbatch.preprocess.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.pixels import perceptual_hash, pixel_hash, process
 from tumorbatch.preprocess.previous_set import Base
 from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import FileError, Status
 from tumorbatch.tfrecord import ImageRecord, frame
 from tumorbatch.workers import limited, ordered_map
@@ -172,7 +173,7 @@ class WorkArea:
             make_folder(folder)
             if keep_base is not None:
                 keep_base(self.base_folder)
-            write_bytes(folder / _KEY, secrets.token_bytes(32), mode=0o600)
+            create_key(folder / _KEY)
             write_json(folder / _PLAN, dict(plan))
 
     def run(
@@ -208,7 +209,7 @@ class WorkArea:
         work = functools.partial(
             process_files,
             preprocessing=preprocessing,
-            secret=(self.folder / _KEY).read_bytes(),
+            secret=read_key(self.folder / _KEY),
             seconds=seconds,
         )
         try:
@@ -323,8 +324,7 @@ class RecordReader:
 def read_plan(folder: Path) -> dict[str, Any] | None:
     """The plan of the interrupted run in `folder`, or None."""
     try:
-        plan: dict[str, Any] = json.loads((folder / _PLAN).read_bytes())
-        return plan
+        return read_object(folder / _PLAN)
     except (OSError, ValueError):
         return None
 

@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError, InputError, reason
 from tumorbatch.files import composed, read_text
+from tumorbatch.parquet_reader import read_columns
 
 _COLUMNS = ("path", "patient")
 
@@ -116,13 +115,11 @@ def _rows(table: Path) -> list[tuple[str, str]]:
     """Return each row's path and patient; "" for what is missing."""
     try:
         if table.suffix.lower() in (".parquet", ".pq"):
-            with table.open("rb") as file:  # Arrow takes `file:...` for an address
-                columns = pq.read_table(file).to_pydict()
+            columns = read_columns(table, _COLUMNS)
         else:
-            rows = list(csv.DictReader(io.StringIO(read_text(table), newline="")))
-            columns = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise InputError(f"{table} cannot be read: {error}.") from error
+            columns = _read_csv(table)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{table} cannot be read: {reason(error)}.") from error
     missing = [name for name in _COLUMNS if name not in columns]
     if missing:
         raise ConfigError(
@@ -130,4 +127,18 @@ def _rows(table: Path) -> list[tuple[str, str]]:
             "comma between them."
         )
     pairs = zip(columns["path"], columns["patient"], strict=True)
-    return [(str(path or ""), str(patient or "").strip()) for path, patient in pairs]
+    return [(_text(path), _text(patient).strip()) for path, patient in pairs]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)  # a patient may have the number 0
+
+
+def _read_csv(table: Path) -> dict[str, list[str | None]]:
+    reader = csv.DictReader(io.StringIO(read_text(table), newline=""))
+    rows = list(reader)
+    heads = reader.fieldnames or ()
+    for name in _COLUMNS:
+        if list(heads).count(name) > 1:
+            raise ValueError(f"it has several columns {name!r}")
+    return {name: [row[name] for row in rows] for name in heads}

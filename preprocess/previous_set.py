@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
 from tumorbatch.errors import InputError, cannot_write
-from tumorbatch.preprocess.manifest_schema import MANIFEST_SCHEMA
+from tumorbatch.files import open_regular
+from tumorbatch.manifest_schema import MANIFEST_SCHEMA
 from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset
 from tumorbatch.status import Status
 from tumorbatch.tfrecord import ImageRecord
@@ -68,12 +68,7 @@ class Base:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.dataset = shardset.load(folder)
-        self._rows = pq.read_table(folder / MANIFEST, page_checksum_verification=True)
-        if self._rows.schema != MANIFEST_SCHEMA:
-            raise InputError(
-                f"{MANIFEST} has the columns of another version. Make the shards again with "
-                "`tumorbatch shard --overwrite`."
-            )
+        self._rows = shardset.manifest(folder, self.dataset, *MANIFEST_SCHEMA.names)
         columns = [self._rows[name].to_pylist() for name in ("path", "class", "status", "sha256")]
         self._at = {path: at for at, path in enumerate(columns[0])}
         self._known = list(zip(*columns[1:], strict=True))
@@ -137,16 +132,22 @@ class Base:
             record = ImageRecord.decode(tfrecord.unframe(framed))
             if (record.filename, record.sha256) != (path, self._known[self._at[path]][2]):
                 raise ValueError("it holds another file's record")
+            size = self.dataset.preprocessing.size
+            if record.image().shape != (size, size) or record.label != self._label(path):
+                raise ValueError("it holds an image of another size or class")
         except ValueError as error:
             raise self._damaged(path, str(error)) from error
         return framed
+
+    def _label(self, path: str) -> int:
+        return self.dataset.classes.index(self._known[self._at[path]][0])
 
     def _place(self, path: str) -> tuple[int, int, int]:
         """File descriptor, offset and length of a record."""
         shard, position = self._where[self._at[path]]
         if shard not in self._open:
             self._places[shard] = tfrecord.places(self._folder / shard)
-            file = self._files.enter_context((self._folder / shard).open("rb"))
+            file = self._files.enter_context(open_regular(self._folder / shard))
             self._open[shard] = file.fileno()
         try:
             return self._open[shard], *self._places[shard][position]

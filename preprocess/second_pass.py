@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from tumorbatch import shardset
 from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.manifest_schema import MANIFEST_SCHEMA
+from tumorbatch.parquet_reader import read_table
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess import shard_writer as writing
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.first_pass import WorkArea
-from tumorbatch.preprocess.manifest_schema import MANIFEST_SCHEMA
 from tumorbatch.preprocess.patients import Patients, digest
 from tumorbatch.preprocess.previous_set import Base
 from tumorbatch.preprocess.splits import Fractions, assign
@@ -133,6 +134,8 @@ def assemble(
     members = {shard.name: layout[name] for shard, name in zip(shards, layout, strict=True)}
     manifest = _manifest(rows, images.row, groups, conflict, members, kept)
     writing.write_manifest(work.folder / MANIFEST, manifest)
+    proof_schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in writing.PROOF_COLUMNS])
+    written = read_table(work.folder / MANIFEST, proof_schema)
     counts = grouping.count(groups, duplicates, images.sha256, images.pixels)
     dataset = Dataset(
         preprocessing=preprocessing,
@@ -145,7 +148,7 @@ def assemble(
         counts=_counts(splits, images.labels[kept]),
         files={"found": len(rows), **dict(sorted(Counter(manifest["status"].to_pylist()).items()))},
         groups={**counts, "patients": _patients(images)},
-        shared=writing.count_shared(work.folder, shards, work.folder / MANIFEST, settings["split_by"]),
+        shared=writing.count_shared(work.folder, shards, written, settings["split_by"]),
         patients=digest(first_pass.patients.by_path),
         patient_table=first_pass.patients.counts(),
         updates=0 if base is None else base.dataset.updates + 1,

@@ -19,6 +19,7 @@ from tumorbatch.errors import InputError, cannot_write
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import DIGITS, SPLITS, Shard
 
+PROOF_COLUMNS = ("path", "duplicate_group", "height", "width")
 READERS = 8  # a split large enough for it gets a shard for each parallel reader of `train`
 MIN_SHARD_BYTES = 4 << 20  # below 4 MiB opening a file costs more than reading it in parallel saves
 
@@ -132,14 +133,15 @@ def write_manifest(path: Path, manifest: pa.Table) -> None:
 
 
 def count_shared(
-    folder: Path, shards: Sequence[Shard], manifest: Path, split_by: str
+    folder: Path, shards: Sequence[Shard], manifest: pa.Table, split_by: str
 ) -> dict[str, int]:
     """The proof: read back what was written and count what occurs in more than one split.
 
     Args:
         folder: Holds the shards.
         shards: Which ones.
-        manifest: The manifest that was written; joins each record to its group and shape.
+        manifest: Columns `path`, `duplicate_group`, `height`, `width` of the manifest that was written:
+            it joins each record to its group and shape.
         split_by: How they were split.
 
     Returns:
@@ -149,9 +151,7 @@ def count_shared(
     Raises:
         InputError: A shard does not hold what was to be written into it.
     """
-    columns = ["path", "duplicate_group", "height", "width"]
-    table = pq.read_table(manifest, columns=columns, page_checksum_verification=True)
-    paths, *about = (table[name].to_pylist() for name in columns)
+    paths, *about = (manifest[name].to_pylist() for name in PROOF_COLUMNS)
     about_path = dict(zip(paths, zip(*about, strict=True), strict=True))
     by_shape = ("shapes",) if split_by == "shape" else ()
     seen: dict[str, dict[object, set[str]]] = {

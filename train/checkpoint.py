@@ -20,10 +20,27 @@ from numpy.typing import NDArray
 from tumorbatch.atomic import write_bytes
 from tumorbatch.bundle import MAX_WEIGHTS_BYTES
 from tumorbatch.checks import differences
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError, InputError, reason
+from tumorbatch.files import read_regular
+from tumorbatch.json_reader import COUNT, FLAG, NULL, NUMBER, OBJECT, TEXT, parse_object
 
 _MAX_BYTES = 5 * MAX_WEIGHTS_BYTES  # weights, Adam's two moments, the best weights, and some room
 _DIGEST = 32
+_STATE_SHAPE = {
+    "plan": OBJECT,
+    "position": {
+        **dict.fromkeys(
+            ("epoch", "step", "best_epoch", "phase", "phase_start", "rate_changed", "images",
+             "timed_steps"), COUNT,
+        ),
+        **dict.fromkeys(("learning_rate", "seconds", "waited"), NUMBER),
+        "partial": {TEXT: NUMBER},
+        "history": {TEXT: [NUMBER]},
+        "best": ([NUMBER], NULL),
+        "starts": [COUNT],
+        "stopped": FLAG,
+    },
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -145,9 +162,7 @@ class Checkpoint:
 
     def _read(self) -> tuple[Position, dict[str, NDArray[Any]]] | None:
         try:
-            if self.path.stat().st_size > _MAX_BYTES:
-                raise ValueError("it is larger than any training's")
-            data = self.path.read_bytes()
+            data = read_regular(self.path, _MAX_BYTES)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -157,7 +172,8 @@ class Checkpoint:
             if hashlib.sha256(data).digest() != digest:
                 raise ValueError("its checksum does not fit")
             length = int.from_bytes(data[:8], "little")
-            state = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+            header = parse_object(data[8 : 8 + length], {"__metadata__": {"state": TEXT}})
+            state = parse_object(header["__metadata__"]["state"].encode(), _STATE_SHAPE)
             values = state["position"]
             if values["best"] is not None:
                 values["best"] = tuple(values["best"])
@@ -179,7 +195,7 @@ class Checkpoint:
     def damaged(self, error: Exception) -> InputError:
         """The sentence for a file that cannot be used."""
         return InputError(
-            f"{self.path} cannot be used ({error}). Start anew with --overwrite, or delete it."
+            f"{self.path} cannot be used ({reason(error)}). Start anew with --overwrite, or delete it."
         )
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.bundle import MAX_WEIGHTS_BYTES
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, reason
+from tumorbatch.files import open_regular
 from tumorbatch.shardset import file_sha256
 
 _HOST = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -125,7 +126,7 @@ def _imagenet(architecture: str) -> Path:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
@@ -170,9 +171,9 @@ def load(path: Path, base: Any) -> None:
 
     layers = {layer.name: layer for layer in base.layers if layer.weights}
     try:
-        if path.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise ValueError("it is larger than any network's weights")
-        with h5py.File(path, "r") as file:
+        with open_regular(path) as stream, h5py.File(stream, "r") as file:
+            if os.fstat(stream.fileno()).st_size > MAX_WEIGHTS_BYTES:
+                raise ValueError("it is larger than any network's weights")
             found = _layers(file)
             for name in sorted(layers.keys() ^ found.keys()):
                 raise ValueError(f"it {'lacks' if name in layers else 'has an unknown'} layer {name!r}")
@@ -185,7 +186,7 @@ def load(path: Path, base: Any) -> None:
             ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
-            f"{path} cannot be used as the weights of this network's base: {error}."
+            f"{path} cannot be used as the weights of this network's base: {reason(error)}."
         ) from error
     for variable, value in values:
         variable.assign(value)

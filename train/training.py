@@ -13,7 +13,6 @@ from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import (
     atomic_folder,
     make_folder,
-    read_json,
     real_folder,
     recover_folder,
     write_bytes,
@@ -262,11 +261,10 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
 def _read_finished(out: Path) -> tuple[Bundle, dict[str, Any]]:
     old = bundle.load(out)
     try:
-        metrics = read_json(out / bundle.METRICS)
-        if shardset.file_sha256(out / bundle.WEIGHTS) != old.weights_sha256:
-            raise ValueError(f"the sha256 of {bundle.WEIGHTS} is another one")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out} is damaged ({error}). Train it again with --overwrite.") from error
+        metrics = bundle.read_metrics(out)
+        bundle.check_weights(out, old)
+    except InputError as error:
+        raise InputError(f"{error} To train it again: --overwrite.") from error
     return old, metrics
 
 

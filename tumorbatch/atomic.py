@@ -8,7 +8,6 @@ import contextlib
 import errno
 import glob
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -98,26 +97,6 @@ def write_json(path: Path, value: Any, mode: int | None = None) -> None:
     """Write `value` atomically as indented JSON, in the order given, with a final newline."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode(), mode)
-
-
-def read_json(path: Path) -> Any:
-    """Return the value of a JSON file in which every number is finite.
-
-    Python's parser takes `NaN` and `Infinity`, which JSON does not have, and makes infinity of 1e999.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not JSON, or holds a number that is not finite.
-    """
-    return json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
-
-
-def _finite(text: str) -> float:
-    """Return the number; raise `ValueError` where it is not finite."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
-    return value
 
 
 def _aside(folder: Path) -> Path:

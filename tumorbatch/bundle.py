@@ -14,18 +14,34 @@ Keras' `load_model`, which runs code from the file (16 published holes in two ye
 
 import hashlib
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tumorbatch import architectures
-from tumorbatch.atomic import read_json
-from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.files import printable
+from tumorbatch.errors import ConfigError, InputError, reason
+from tumorbatch.files import printable, read_regular
+from tumorbatch.json_reader import (
+    ANYTHING,
+    COUNT,
+    FLAG,
+    NULL,
+    NUMBER,
+    OBJECT,
+    SHA256,
+    SHARE,
+    TEXT,
+    Shape,
+    check,
+    read_object,
+)
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.shardset import file_sha256
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 MODELS = Path("models")  # where `train` writes bundles by default
@@ -37,12 +53,56 @@ CURVES = "curves.png"
 METRICS = "metrics.json"
 CARD = "model_card.md"
 MAX_WEIGHTS_BYTES = 2 << 30  # 2 GiB, twenty times the largest of the architectures
-# What reports tell of `Bundle.calibration`, {part ("": itself): {name: type}}.
-_TOLD: dict[str, dict[str, type]] = {
-    "": {"split": str, "dataset_sha256": str},
-    "threshold": {"reached": bool, "rule": str, "n": int, "note": str},
-    "temperature": {"n": int, "note": str},
+_MODEL_SHAPE = {
+    "model_id": TEXT,
+    "architecture": TEXT,
+    "preprocessing": OBJECT,
+    "classes": [TEXT],
+    "threshold": NUMBER,
+    "temperature": NUMBER,
+    "weights_sha256": SHA256,
+    "training": {
+        "dataset_sha256?": TEXT,
+        "split_by?": TEXT,
+        "leaky?": FLAG,
+        "weights?": (NULL, {"origin": TEXT, "name": TEXT, "sha256": TEXT}),
+        "schedule?": {"seed?": COUNT, "batch_size?": COUNT, TEXT: (NUMBER, FLAG, TEXT)},
+        "augmentation?": (NULL, {TEXT: (NUMBER, FLAG)}),
+        "epochs?": COUNT,
+        "best_epoch?": COUNT,
+        "parameters?": COUNT,
+        "phases?": {TEXT: COUNT},
+        "images_per_second?": NUMBER,
+        "shapes?": [TEXT],
+    },
+    "versions": {TEXT: TEXT},
+    "calibration?": OBJECT,
 }
+# What reports tell of `Bundle.calibration`.
+_CALIBRATION_SHAPE = {
+    "split": TEXT,
+    "dataset_sha256": TEXT,
+    "threshold": {"value": NUMBER, "reached": FLAG, "rule": TEXT, "n": COUNT, "note": TEXT},
+    "temperature": {"value": NUMBER, "n": COUNT, "note": TEXT},
+}
+_FIGURE_SHAPE = {
+    "value": (NUMBER, NULL),
+    "n": COUNT,
+    "low": (NUMBER, NULL),
+    "high": (NUMBER, NULL),
+    "method": TEXT,
+    "low_by_group?": (NUMBER, NULL),
+    "high_by_group?": (NUMBER, NULL),
+}
+_SPLIT_SHAPE = {
+    "n": COUNT,
+    "healthy": COUNT,
+    "tumor": COUNT,
+    "figures": {"auc": _FIGURE_SHAPE, "accuracy": _FIGURE_SHAPE, TEXT: _FIGURE_SHAPE},
+    "at_0.5": {"figures": {"accuracy": _FIGURE_SHAPE, TEXT: _FIGURE_SHAPE}},
+}
+_AUC_SHAPE: Shape = {"validation": {"figures": {"auc": {"value": SHARE}}}}
+_METRICS_SHAPE: Shape = {"validation": _SPLIT_SHAPE, "test": _SPLIT_SHAPE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +166,26 @@ def load(folder: Path) -> Bundle:
             "train`, or give the folder of a bundle."
         )
     try:
-        value = read_json(path)
+        value = read_object(path, {"schema_version": ANYTHING})
         if value["schema_version"] != SCHEMA_VERSION:
             raise ConfigError(
                 f"{path} has format version {value['schema_version']}; this tumorbatch reads "
                 f"{SCHEMA_VERSION}. Train the model again."
             )
+        check(value, _MODEL_SHAPE)
         bundle = Bundle(
-            architecture=str(value["architecture"]),
+            architecture=value["architecture"],
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),
-            classes=tuple(str(name) for name in value["classes"]),
+            classes=tuple(value["classes"]),
             threshold=float(value["threshold"]),
             temperature=float(value["temperature"]),
-            weights_sha256=str(value["weights_sha256"]),
-            training=dict(value["training"]),
-            versions=dict(value["versions"]),
-            calibration=dict(value.get("calibration", {})),
+            weights_sha256=value["weights_sha256"],
+            training=value["training"],
+            versions=value["versions"],
+            calibration=value.get("calibration", {}),
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Train the model again."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {reason(error)}. Train the model again.") from error
     if bundle.architecture not in architectures.ARCHITECTURES:
         raise ConfigError(
             f"{path} names the network {bundle.architecture!r}, which is not one of "
@@ -136,7 +195,7 @@ def load(folder: Path) -> Bundle:
         raise InputError(f"{path} has an impossible threshold or temperature.")
     if bundle.classes != CLASS_NAMES:
         raise InputError(f"{path} must have the classes {', '.join(CLASS_NAMES)}, in this order.")
-    problem = _contradiction(bundle, value.get("model_id"))
+    problem = _contradiction(bundle, value["model_id"])
     if problem:
         raise InputError(
             f"{path} {problem}. It was changed by hand, or is damaged: bring the original back, or "
@@ -145,7 +204,7 @@ def load(folder: Path) -> Bundle:
     return bundle
 
 
-def _contradiction(bundle: Bundle, model_id: Any) -> str:
+def _contradiction(bundle: Bundle, model_id: str) -> str:
     """Return what in model.json cannot be true, as the middle of a sentence; or "".
 
     Tables and reports name a model by its id, and tell how its threshold was chosen.
@@ -156,16 +215,10 @@ def _contradiction(bundle: Bundle, model_id: Any) -> str:
     if not calibration:
         return ""
     try:
-        chosen = tuple(calibration[part]["value"] for part in ("threshold", "temperature"))
-        whole = all(
-            type((calibration[part] if part else calibration)[name]) is kind
-            for part, names in _TOLD.items()
-            for name, kind in names.items()
-        )
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
+        check(calibration, _CALIBRATION_SHAPE)
+    except ValueError:
         return "does not say how its threshold and temperature were chosen"
+    chosen = tuple(calibration[part]["value"] for part in ("threshold", "temperature"))
     if chosen != (bundle.threshold, bundle.temperature):
         return "has another threshold or temperature than those that it says were chosen"
     return ""
@@ -177,7 +230,7 @@ def check_weights(folder: Path, bundle: Bundle) -> None:
     try:
         sha256 = file_sha256(path)
     except OSError as error:
-        raise InputError(f"{path} is missing or unreadable: {error.strerror}.") from error
+        raise InputError(f"{path} is missing or unreadable: {reason(error)}.") from error
     if sha256 != bundle.weights_sha256:
         raise _exchanged(path, sha256, bundle)
 
@@ -204,12 +257,9 @@ def load_network(folder: Path, bundle: Bundle) -> Any:
 
     path = folder / WEIGHTS
     try:
-        size = path.stat().st_size
-        if size > MAX_WEIGHTS_BYTES:
-            raise InputError(f"{path} has {size:,} bytes; no network here has so many weights.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} is missing or unreadable: {error.strerror}.") from error
+        data = read_regular(path, MAX_WEIGHTS_BYTES)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or cannot be read: {reason(error)}.") from error
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != bundle.weights_sha256:
         raise _exchanged(path, sha256, bundle)
@@ -262,6 +312,21 @@ def serialize_weights(network: Any) -> bytes:
     return data
 
 
+def read_metrics(folder: Path, shape: Shape = _METRICS_SHAPE) -> dict[str, Any]:
+    """Return the figures of a bundle's metrics.json: {"validation": ..., "test": ...}.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    path = folder / METRICS
+    try:
+        return read_object(path, shape)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is missing or damaged: {reason(error)}. Train the model again."
+        ) from error
+
+
 def names(folder: Path = MODELS) -> list[str]:
     """Return the sorted names of the bundles in a folder."""
     # Not the hidden folders: they belong to a training run that is under way or was killed.
@@ -291,7 +356,8 @@ def find(name: Path, models: Path = MODELS) -> Path:
 def best(folder: Path = MODELS) -> Path:
     """Return the bundle in a folder that has the highest validation AUC.
 
-    A bundle of a leaky split is taken only if there is no other: its figures are too good.
+    A bundle of a leaky split is taken only if there is no other: its figures are too good. Bundles
+    that cannot be used are passed over, with a warning.
 
     Raises:
         InputError: There is no bundle.
@@ -299,23 +365,20 @@ def best(folder: Path = MODELS) -> Path:
     ranked = []
     for path in (folder / name / MODEL for name in names(folder)):
         try:
-            metrics = read_json(path.parent / METRICS)
-            auc = float(metrics["validation"]["figures"]["auc"]["value"])
-        except (OSError, KeyError, TypeError, ValueError):
+            found, metrics = load(path.parent), read_metrics(path.parent, _AUC_SHAPE)
+        except (ConfigError, InputError) as error:
+            log.warning("%s is passed over: %s", path.parent, error)
             continue
-        if 0 <= auc <= 1:  # not for nan
-            ranked.append((not _leaky(path), auc, path.parent))
-    if not ranked:
-        raise InputError(
-            f"{folder} holds no model bundle. Train one with `tumorbatch train`, or name one with "
-            "--model FOLDER."
-        )
-    return max(ranked, key=lambda entry: entry[:2])[2]
-
-
-def _leaky(path: Path) -> bool:
-    """Return whether a model.json says that its split is leaky; False for a damaged one."""
-    try:
-        return bool(read_json(path)["training"]["leaky"])
-    except (OSError, KeyError, TypeError, ValueError):
-        return False
+        auc = metrics["validation"]["figures"]["auc"]["value"]
+        ranked.append((bool(found.training.get("leaky")), -auc, path.parent, found))
+    for _, _, candidate, found in sorted(ranked, key=lambda entry: entry[:2]):
+        try:
+            check_weights(candidate, found)
+        except InputError as error:
+            log.warning("%s is passed over: %s", candidate, error)
+            continue
+        return candidate
+    raise InputError(
+        f"{folder} holds no model bundle that can be used. Train one with `tumorbatch train`, or name "
+        "one with --model FOLDER."
+    )

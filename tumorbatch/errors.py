@@ -58,6 +58,13 @@ class TryAgainError(TumorBatchError):
     exit_code = ExitCode.TRY_AGAIN
 
 
+def reason(error: Exception) -> str:
+    """Return why a file could not be used, without the file's name and a final full stop."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__).rstrip(".")
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """Return the error for an `OSError` that occurred while writing `path`."""
     hints = {

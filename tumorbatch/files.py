@@ -9,6 +9,7 @@ import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from tumorbatch.errors import InputError
@@ -21,6 +22,7 @@ _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 # cannot be seen.
 _UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 
+_MAX_TEXT_BYTES = 1 << 30  # ten million lines of the usual length
 MAX_BYTES = 512 << 20  # 512 MiB; no 2-D image that is read here comes near
 
 
@@ -95,9 +97,9 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is in another encoding; the text says which byte shows it.
+        ValueError: It is too large, or in another encoding; the text says which byte shows it.
     """
-    data = path.read_bytes()
+    data = read_regular(path, _MAX_TEXT_BYTES)
     encoding = marked_encoding(data) or "utf-8"
     try:
         return data.decode(encoding)
@@ -161,7 +163,7 @@ def is_dicom(data: bytes) -> bool:
 def starts_as_dicom(path: str) -> bool:
     """Return whether a file begins as a DICOM file; False where it cannot be read."""
     try:
-        with open(path, "rb", opener=_open_at_once) as stream:
+        with open_regular(path) as stream:
             return is_dicom(stream.read(132))
     except OSError:
         return False
@@ -233,9 +235,51 @@ def _walk(
                 yield FoundFile(path, name, "not a regular file")
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a FIFO that took a file's place would wait for ever.
-    return os.open(path, flags | os.O_NONBLOCK)
+class NotRegularError(OSError):
+    """A path names a folder, FIFO, socket or device, where only a regular file can be read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EINVAL, "not a regular file", path)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a regular file, or a symbolic link to one, for reading bytes; every reader starts here.
+
+    Opening a FIFO waits for a writer, and opening a device can do something. So what is not a regular
+    file is refused without being opened.
+
+    Raises:
+        NotRegularError: It is something else.
+        OSError: It is missing or unreadable.
+    """
+    name = os.fspath(path)
+    if not stat.S_ISREG(os.stat(name).st_mode):
+        raise NotRegularError(name)
+    # O_NONBLOCK: a FIFO that took the file's place just now must not wait either.
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError(name)
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the whole content of a regular file.
+
+    Raises:
+        OSError: See `open_regular`.
+        ValueError: It has more than `max_bytes` bytes.
+    """
+    with open_regular(path) as file:
+        data = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
+    if data is None or len(data) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes, and no such file is so large")
+    return data
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether `name` leads to a file in the same folder, and can be shown as it is."""
+    return bool(name) and name not in (".", "..") and "/" not in name and visible(name) == name
 
 
 def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
@@ -247,16 +291,16 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
     if file.problem:
         raise FileError(file.status, file.problem)
     try:
-        with open(file.path, "rb", opener=_open_at_once) as stream:
+        with open_regular(file.path) as stream:
             info = os.fstat(stream.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                raise FileError(Status.UNSUPPORTED, "not a regular file")
             if info.st_size == 0:
                 raise FileError(Status.EMPTY, "the file has no bytes")
             if info.st_size > max_bytes:
                 raise FileError(Status.TOO_LARGE, f"{info.st_size:,} bytes; the limit is {max_bytes:,}")
             data = stream.read(info.st_size + 1)  # it may be growing
             after = os.fstat(stream.fileno())
+    except NotRegularError as error:
+        raise FileError(Status.UNSUPPORTED, "not a regular file") from error
     except FileNotFoundError as error:
         raise FileError(Status.VANISHED, "the file was gone when it was to be read") from error
     except OSError as error:

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import bundle, shardset
-from tumorbatch.atomic import read_json
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, reason
+from tumorbatch.json_reader import COUNT, NUMBER, TEXT, Shape, check, read_object
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.report import charts
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess.explore.survey import Survey
 
 Folder = str | os.PathLike[str]
+
+_CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "val_auc")
+_HISTORY_SHAPE: Shape = {**{name: [NUMBER] for name in _CURVES}, TEXT: [NUMBER]}
 
 
 def survey(
@@ -205,13 +208,17 @@ def training_history(folder: Folder) -> Any:
     description = bundle.load(Path(folder))
     path = Path(folder) / bundle.HISTORY
     try:
-        history = read_json(path)
+        history = read_object(path, _HISTORY_SHAPE)
+        check(description.training, {"phases": {TEXT: COUNT}, "best_epoch": COUNT}, "training")
         phases, best = description.training["phases"], description.training["best_epoch"]
-        return charts.training_history(history, phases, best, description.model_id)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        epochs = sum(phases.values())
+        if {len(values) for values in history.values()} != {epochs} or not 1 <= best <= epochs:
+            raise ValueError(f"{bundle.MODEL} says that there were {epochs} epochs, the best {best}")
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is missing or damaged ({type(error).__name__}: {error}). Train the model again."
+            f"{path} is missing or damaged: {reason(error)}. Train the model again."
         ) from error
+    return charts.training_history(history, phases, best, description.model_id)
 
 
 def confusion_matrix(

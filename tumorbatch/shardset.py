@@ -12,13 +12,28 @@ and takes the name `manifest.parquet` after that rename; until then `manifest_pa
 import contextlib
 import hashlib
 import re
+import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tumorbatch.atomic import read_json
-from tumorbatch.errors import ConfigError, InputError, TryAgainError, TumorBatchError
+from tumorbatch.errors import ConfigError, InputError, TryAgainError, TumorBatchError, reason
+from tumorbatch.files import NotRegularError, open_regular
+from tumorbatch.json_reader import (
+    ANYTHING,
+    COUNT,
+    FILE_NAME,
+    FLAG,
+    NULL,
+    NUMBER,
+    OBJECT,
+    SHA256,
+    TEXT,
+    check,
+    read_object,
+)
+from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
 
 if TYPE_CHECKING:
@@ -37,6 +52,27 @@ SHARD_NAME = re.compile(
     rf"(train|validation|test)-\d{{5}}-of-\d{{5}}(?:-([0-9a-f]{{{DIGITS}}}))?\.tfrecord"
 )
 _WAITING_NAME = re.compile(rf"\.manifest-[0-9a-f]{{{DIGITS}}}\.parquet")
+_SHAPE = {
+    "preprocessing": OBJECT,
+    "classes": [TEXT],
+    "split_by": TEXT,
+    "patient_id": FLAG,
+    "fractions": {TEXT: NUMBER},
+    "seed": COUNT,
+    "shard_bytes": COUNT,
+    "counts": {TEXT: {TEXT: COUNT}},
+    "files": {TEXT: COUNT},
+    "groups": {TEXT: COUNT},
+    "shared_between_splits": {TEXT: COUNT},
+    "patients": (TEXT, NULL),
+    "patient_table?": {TEXT: COUNT},
+    "updates": COUNT,
+    "shards": [
+        {"name": FILE_NAME, "split": TEXT, "records": COUNT, "bytes": COUNT, "sha256": SHA256},
+    ],
+    "manifest_sha256": SHA256,
+    "versions": {TEXT: TEXT},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,26 +192,34 @@ class Dataset:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Dataset":
-        """Build from the values of `to_dict`; raise KeyError, TypeError or ValueError otherwise."""
+        """Return what `to_dict` gave; raise `ValueError` or `ConfigError` for anything else."""
+        check(value, _SHAPE)
         return cls(
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),
             classes=tuple(value["classes"]),
-            split_by=str(value["split_by"]),
-            patient_id=bool(value["patient_id"]),
-            fractions=dict(value["fractions"]),
-            seed=int(value["seed"]),
-            shard_bytes=int(value["shard_bytes"]),
-            counts={split: dict(split_counts) for split, split_counts in value["counts"].items()},
-            files=dict(value["files"]),
-            groups=dict(value["groups"]),
-            shared=dict(value["shared_between_splits"]),
+            split_by=value["split_by"],
+            patient_id=value["patient_id"],
+            fractions=value["fractions"],
+            seed=value["seed"],
+            shard_bytes=value["shard_bytes"],
+            counts=value["counts"],
+            files=value["files"],
+            groups=value["groups"],
+            shared=value["shared_between_splits"],
             patients=value["patients"],
-            updates=int(value["updates"]),
-            shards=tuple(Shard(**shard) for shard in value["shards"]),
-            manifest_sha256=str(value["manifest_sha256"]),
-            versions=dict(value["versions"]),
-            patient_table=dict(value.get("patient_table", {})),
+            updates=value["updates"],
+            shards=tuple(map(_shard, value["shards"])),
+            manifest_sha256=value["manifest_sha256"],
+            versions=value["versions"],
+            patient_table=value.get("patient_table", {}),
         )
+
+
+def _shard(value: Mapping[str, Any]) -> Shard:
+    unknown = value.keys() - {field.name for field in fields(Shard)}
+    if unknown:
+        raise ValueError(f"a shard has the unknown member {min(unknown)!r}")
+    return Shard(**value)
 
 
 def load(folder: Path) -> Dataset:
@@ -209,18 +253,29 @@ def _load(folder: Path, path: Path) -> Dataset:
 
 def _check_shards(folder: Path, dataset: Dataset) -> None:
     for shard in dataset.shards:
-        try:
-            size = (folder / shard.name).stat().st_size
-        except OSError as error:
-            raise InputError(
-                f"{folder / shard.name} is missing or unreadable: {error.strerror}. Bring it back, "
-                "or make the shards again with `tumorbatch shard --overwrite`."
-            ) from error
-        if size != shard.bytes:
-            raise InputError(
-                f"{folder / shard.name} has {size:,} bytes and should have {shard.bytes:,}: it was "
-                "cut off or replaced. Make the shards again with `tumorbatch shard --overwrite`."
-            )
+        _check_shard_file(folder / shard.name, shard, dataset.preprocessing.size)
+
+
+def _check_shard_file(path: Path, shard: Shard, size: int) -> None:
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):  # TensorFlow would wait for a FIFO for ever
+            raise NotRegularError(str(path))
+    except OSError as error:
+        raise InputError(
+            f"{path} is missing or unreadable: {reason(error)}. Bring it back, or make the shards "
+            "again with `tumorbatch shard --overwrite`."
+        ) from error
+    if info.st_size != shard.bytes:
+        raise InputError(
+            f"{path} has {info.st_size:,} bytes and should have {shard.bytes:,}: it was cut off or "
+            "replaced. Make the shards again with `tumorbatch shard --overwrite`."
+        )
+    if shard.records * size**2 > shard.bytes:  # memory is reserved for as many images
+        raise InputError(
+            f"{path} cannot hold {shard.records:,} images in {shard.bytes:,} bytes: {DATASET} is "
+            "damaged. Make the shards again with `tumorbatch shard --overwrite`."
+        )
 
 
 def read(path: Path) -> Dataset:
@@ -231,24 +286,42 @@ def read(path: Path) -> Dataset:
         ConfigError: It was written by another version of the format.
     """
     try:
-        value = read_json(path)
+        value = read_object(path, {"schema_version": ANYTHING})
         version = value["schema_version"]
         if version != SCHEMA_VERSION:
             raise ConfigError(
                 f"{path} has format version {version}; this tumorbatch reads {SCHEMA_VERSION}. "
                 "Make the shards again with `tumorbatch shard --overwrite`."
             )
-        return Dataset.from_dict(value)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        dataset = Dataset.from_dict(value)
+        _refuse_unusable(dataset)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is damaged ({type(error).__name__}: {error}). "
-            "Make the shards again with `tumorbatch shard --overwrite`."
+            f"{path} is damaged: {reason(error)}. Make the shards again with `tumorbatch shard "
+            "--overwrite`."
         ) from error
+    return dataset
+
+
+def _refuse_unusable(dataset: Dataset) -> None:
+    """Raise `ValueError` for what no shard set can have."""
+    names = [shard.name for shard in dataset.shards]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("it lists no shards, or one of them twice")
+    if dataset.classes != CLASS_NAMES:
+        raise ValueError(f"its classes must be {', '.join(CLASS_NAMES)}, in this order")
+    if dataset.split_by not in SPLIT_BY:
+        raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}")
+    if not {shard.split for shard in dataset.shards} <= set(SPLITS):
+        raise ValueError(f"the split of a shard must be one of {', '.join(SPLITS)}")
+    for split in SPLITS:
+        if dataset.counts.get(split, {}).keys() != set(CLASS_NAMES):
+            raise ValueError(f"counts.{split} must have the classes {', '.join(CLASS_NAMES)}")
 
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 (hex) of a file's content."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -312,13 +385,13 @@ def open_manifest(folder: Path, dataset: Dataset) -> Iterator[BinaryIO]:
     path = manifest_path(folder, dataset)
     try:
         try:
-            file = path.open("rb")
+            file = open_regular(path)
         except FileNotFoundError:  # it takes its name at this moment
             path = folder / MANIFEST
-            file = path.open("rb")
+            file = open_regular(path)
     except OSError as error:
         raise InputError(
-            f"{path} is missing or damaged: {error.strerror}. Make the shards again with `tumorbatch "
+            f"{path} is missing or damaged: {reason(error)}. Make the shards again with `tumorbatch "
             "shard --overwrite`."
         ) from error
     with file:
@@ -340,15 +413,19 @@ def manifest(folder: Path, dataset: Dataset, *columns: str) -> "pa.Table":
         TryAgainError: See `open_manifest`.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from tumorbatch.manifest_schema import MANIFEST_SCHEMA, check_rows
+    from tumorbatch.parquet_reader import read_table
 
     path = folder / MANIFEST
     try:
-        with open_manifest(folder, dataset) as file:  # Arrow takes no file name that is not UTF-8
-            return pq.read_table(file, columns=list(columns), page_checksum_verification=True)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        with open_manifest(folder, dataset) as file:
+            schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
+            table = read_table(file, schema)
+            check_rows(table)
+            return table
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is missing or damaged: {reason}. Make the shards again with `tumorbatch shard "
-            "--overwrite`."
+            f"{path} is missing or damaged: {reason(error)}. Make the shards again with `tumorbatch "
+            "shard --overwrite`."
         ) from error

@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
 
 from tumorbatch.errors import InputError
+from tumorbatch.files import open_regular
 
 IMAGE = "image/raw"
 HEIGHT = "image/height"
@@ -54,15 +57,16 @@ def read(path: Path) -> Iterator[bytes]:
     Raises:
         InputError: A checksum does not fit, or the file ends inside a record.
     """
-    with path.open("rb") as file:
-        position = 0
+    with open_regular(path) as file:
+        position, size = 0, os.fstat(file.fileno()).st_size
         while header := file.read(12):
             if len(header) < 12:
                 raise InputError(f"{path} is cut off inside the record at byte {position}.")
             length, length_crc = struct.unpack("<QI", header)
             if _masked_crc(header[:8]) != length_crc:
                 raise InputError(f"{path} is damaged: bad length checksum at byte {position}.")
-            body = file.read(length + 4)
+            # A length that is not in the file would reserve any amount of memory.
+            body = file.read(length + 4) if position + FRAME_BYTES + length <= size else b""
             if len(body) < length + 4:
                 raise InputError(f"{path} is cut off inside the record at byte {position}.")
             data = body[:-4]
@@ -79,7 +83,7 @@ def places(path: Path) -> list[tuple[int, int]]:
         InputError: The lengths lead past the end of the file.
     """
     offsets = []
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         at = 0
         while at < size:
@@ -138,13 +142,14 @@ def encode_example(features: Mapping[str, bytes | int]) -> bytes:
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
-    while True:
+    while shift < 64:
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
         shift += 7
+    raise ValueError("a number of more than 64 bits")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -217,6 +222,10 @@ class ImageRecord:
                 SHA256: self.sha256.encode(),
             }
         )
+
+    def image(self) -> NDArray[np.uint8]:
+        """Return the pixels, uint8 [height, width]; raise `ValueError` where they are not as many."""
+        return np.frombuffer(self.pixels, np.uint8).reshape(self.height, self.width)
 
     @classmethod
     def decode(cls, data: bytes) -> "ImageRecord":

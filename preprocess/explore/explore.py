@@ -8,7 +8,6 @@ The folder appears whole, in the place of an earlier one. Its bytes depend on th
 and the versions of the libraries only.
 """
 
-import json
 import logging
 import os
 import time
@@ -30,6 +29,7 @@ from tumorbatch.atomic import (
 from tumorbatch.checks import check_seed, check_workers, differences, told
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_litter, printable
+from tumorbatch.json_reader import FILE_NAME, OBJECT, read_object
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.preprocess.classes import find_sources, refuse_inside
 from tumorbatch.preprocess.explore.figures import draw
@@ -175,10 +175,10 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
     if not there:
         return
     try:
-        before = json.loads((out / RESULT).read_bytes())
+        before = read_object(out / RESULT, {"figures": [FILE_NAME], "settings": OBJECT})
         own = {RESULT, PAGE, *before["figures"]}
         old = dict(before["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         own, old = set(), {}
     foreign = [name for name in there if name not in own and not is_litter(name)]
     if foreign:

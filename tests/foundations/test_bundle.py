@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle  # noqa: TID251 - to make what must never be loaded
 import shutil
 import struct
@@ -203,7 +204,7 @@ def test_no_weights_file(folder: Path) -> None:
 def test_a_weights_file_too_large_to_be_one(folder: Path) -> None:
     with (folder / WEIGHTS).open("r+b") as file:
         file.truncate(bundle.MAX_WEIGHTS_BYTES + 1)  # sparse
-    with pytest.raises(InputError, match="no network here has so many weights"):
+    with pytest.raises(InputError, match="no such file is so large"):
         load_network(folder, load(folder))
 
 
@@ -404,8 +405,7 @@ def _figures(auc: float | None) -> dict[str, object]:
 
 
 def _metrics(folder: Path, metrics: Any) -> Path:
-    folder.mkdir(parents=True)
-    (folder / MODEL).write_text("{}")  # is not looked into
+    _write(folder, "cnn1", b"weights, which nobody reads")
     (folder / bundle.METRICS).write_text(json.dumps(metrics))
     return folder
 
@@ -419,7 +419,7 @@ def test_best_takes_the_highest_validation_auc(tmp_path: Path) -> None:
 def test_best_takes_a_leaky_one_only_where_there_is_no_other(tmp_path: Path) -> None:
     for name, leaky, auc in (("a", True, 0.99), ("b", True, 0.98)):
         folder = _metrics(tmp_path / name, {"validation": _figures(auc)})
-        (folder / MODEL).write_text(json.dumps({"training": {"leaky": leaky}}))
+        rewrite(folder, training={"leaky": leaky})
     assert best(tmp_path) == tmp_path / "a"
     _metrics(tmp_path / "c", {"validation": _figures(0.6)})
     assert best(tmp_path) == tmp_path / "c"
@@ -431,7 +431,9 @@ def test_best_takes_the_first_of_equals(tmp_path: Path) -> None:
     assert best(tmp_path) == tmp_path / "a"
 
 
-def test_best_passes_over_what_is_no_finished_bundle(tmp_path: Path) -> None:
+def test_best_passes_over_what_is_no_finished_bundle(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     good = {"validation": _figures(0.6)}
     better = {"validation": _figures(0.9)}
     _metrics(tmp_path / "good", good)
@@ -444,8 +446,15 @@ def test_best_passes_over_what_is_no_finished_bundle(tmp_path: Path) -> None:
          {"validation": _figures(float("nan"))}]
     ):  # fmt: skip
         _metrics(tmp_path / f"broken {number}", metrics)
+    (_metrics(tmp_path / "other weights", better) / WEIGHTS).write_bytes(b"other weights")
+    (_metrics(tmp_path / "broken model", better) / MODEL).write_bytes(b"[" * 100_000)
+    os.mkfifo(_metrics(tmp_path / "pipe", better) / "fifo")
+    (tmp_path / "pipe/fifo").replace(tmp_path / "pipe" / WEIGHTS)
     (tmp_path / "file").write_bytes(b"")
     assert best(tmp_path) == tmp_path / "good"
+    # Each of them is named, and why: somebody may count on it.
+    told = {record.args[0].name for record in caplog.records}
+    assert told >= {"without metrics", "other weights", "broken model", "pipe", "broken 0"}
 
 
 @pytest.mark.parametrize("name", ["", "missing", "file"])

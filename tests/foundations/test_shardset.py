@@ -13,7 +13,7 @@ from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.shardset import DATASET, Dataset, Shard, file_sha256, load, read
 
-DATA = b"the bytes of a shard"
+DATA = bytes(11 * 1024 + 20)  # at least a byte for each pixel of 10 or 11 images
 SHARDS = tuple(
     Shard(f"{split}-0000{number}-of-00002.tfrecord", split, 10 + number, len(DATA), "ab" * 32)
     for split in ("train", "validation", "test")
@@ -27,7 +27,7 @@ MADE = Dataset(
     fractions={"train": 0.7, "validation": 0.15, "test": 0.15},
     seed=3,
     shard_bytes=1000,
-    counts={"train": {"Healthy": 1, "Tumor": 2}},
+    counts={split: {"Healthy": 10, "Tumor": 11} for split in ("train", "validation", "test")},
     files={"found": 3, "ok": 3},
     groups={"groups": 3},
     shared={"sha256": 0, "pixels": 0, "groups": 0},
@@ -99,7 +99,9 @@ def test_a_missing_shard(folder: Path) -> None:
 def test_a_shard_of_another_size(folder: Path, content: bytes) -> None:
     path = folder / SHARDS[3].name
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"{path} has {len(content)} bytes and should have 20"):
+    with pytest.raises(
+        InputError, match=f"{path} has {len(content):,} bytes and should have {len(DATA):,}"
+    ):
         load(folder)
 
 

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, reason
 from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.protocols import PROTOCOLS, Protocol
+from tumorbatch.files import open_regular
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.progress import Progress
 from tumorbatch.scoring import Scorer, probability
@@ -324,13 +325,14 @@ def read_images(folder: Path, dataset: Dataset, paths: Sequence[str]) -> NDArray
             if path not in places:
                 places[path] = tfrecord.places(path)
             at, length = places[path][position]
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 file.seek(at)
                 record = ImageRecord.decode(tfrecord.unframe(file.read(length)))
             if record.filename != name:
                 raise ValueError(f"it is that of {record.filename}")
+            images.append(record.image())
         except (OSError, IndexError, ValueError) as error:
-            raise InputError(f"Record {position} of {path} is damaged ({error}). {_ADVICE}") from error
-        pixels = np.frombuffer(record.pixels, np.uint8)
-        images.append(pixels.reshape(record.height, record.width))
+            raise InputError(
+                f"Record {position} of {path} is damaged ({reason(error)}). {_ADVICE}"
+            ) from error
     return np.stack(images)

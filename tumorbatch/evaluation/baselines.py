@@ -14,11 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, reason
 from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.answers import Answers, SplitImages, by_path, manifest_rows, split_images
+from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.runtime import available_cores
-from tumorbatch.shardset import MANIFEST, SPLITS, Dataset
+from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset
 from tumorbatch.statistics.metadata_forest import fit_forest, metadata_features, tumor_scores
 from tumorbatch.tfrecord import ImageRecord
 
@@ -179,8 +180,7 @@ def _read(folder: Path, splits: Sequence[str], name: str, protocol: str | None =
                     f"{folder / MANIFEST} has another row than {record.filename} in its place in "
                     f"{split}. {_ADVICE}"
                 )
-            pixels = np.frombuffer(record.pixels, np.uint8).reshape(record.height, record.width)
-            thumbnails[at] = thumbnail(pixels)
+            thumbnails[at] = thumbnail(record.image())
             at += 1
     return _Pictures(images, thumbnails)
 
@@ -198,12 +198,17 @@ def _images(folder: Path, dataset: Dataset, split: str) -> Iterator[ImageRecord]
         try:
             for data in tfrecord.read(path):
                 count += 1
+                record = ImageRecord.decode(data)
+                if record.image().shape != (dataset.preprocessing.size,) * 2:
+                    raise ValueError(f"record {count} has another size than {DATASET} says")
+                if record.label not in range(len(CLASS_NAMES)):
+                    raise ValueError(f"record {count} has the label {record.label}, and not 0 or 1")
                 if count <= shard.records:
-                    yield ImageRecord.decode(data)
+                    yield record
         except InputError as error:
             raise InputError(f"{error} {_ADVICE}") from error
         except (OSError, ValueError) as error:
             shardset.refuse_replaced(folder, dataset)
-            raise InputError(f"{path} cannot be read: {error}. {_ADVICE}") from error
+            raise InputError(f"{path} cannot be read: {reason(error)}. {_ADVICE}") from error
         if count != shard.records:
             raise InputError(f"{path} holds {count} records and should hold {shard.records}. {_ADVICE}")

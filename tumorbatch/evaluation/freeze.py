@@ -11,6 +11,8 @@ from tumorbatch import bundle
 from tumorbatch.atomic import atomic_file, remove_temporaries
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import InputError, OutputError
+from tumorbatch.files import read_regular
+from tumorbatch.json_reader import MAX_BYTES
 from tumorbatch.lock import lock_beside, output_lock
 
 
@@ -87,6 +89,6 @@ def _json_text(value: Any) -> bytes:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except OSError:
+        return read_regular(path, MAX_BYTES)
+    except (OSError, ValueError):
         return None

@@ -20,16 +20,17 @@ from tumorbatch.atomic import (
     atomic_folder,
     atomic_path,
     make_folder,
-    read_json,
     write_bytes,
     write_json,
 )
 from tumorbatch.bundle import MODEL, Bundle
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError, InputError, reason
 from tumorbatch.evaluation import page, protocols
 from tumorbatch.evaluation.answers import Answers, SplitImages
 from tumorbatch.evaluation.error_gallery import GalleryPicture
 from tumorbatch.files import is_litter, printable
+from tumorbatch.json_reader import TEXT, read_object
+from tumorbatch.parquet_reader import read_table
 from tumorbatch.shardset import file_sha256
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,16 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
 FIGURES = "figures"
+ABOUT_SHAPE = {  # of metrics.json: what tells whose results they are
+    "model": {"weights_sha256": TEXT, "model_id": TEXT},
+    "dataset": {"sha256": TEXT},
+    "protocol": TEXT,
+    "predictions_sha256": TEXT,
+}
 _FILES = {METRICS, PREDICTIONS, REPORT, FIGURES}
 _PRIVATE = 0o600  # of what shows DICOM files: their paths often hold names
 
-_SCHEMA = pa.schema(
+PREDICTIONS_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
@@ -74,9 +81,9 @@ def refuse_foreign(out: Path, used: Bundle, dataset_sha256: str, overwrite: bool
     if overwrite or not names:
         return
     try:
-        before = read_json(out / METRICS)
+        before = read_object(out / METRICS, ABOUT_SHAPE)
         there = (before["model"]["weights_sha256"], before["dataset"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{out} holds damaged results. Give --overwrite to replace them.") from error
     if there != (used.weights_sha256, dataset_sha256):
         what = "another model" if there[0] != used.weights_sha256 else "another shard set"
@@ -145,9 +152,9 @@ def _write_predictions(
             pa.array(np.asarray(columns[field.name]).astype(np.int64), pa.int64()).cast(field.type)
             if pa.types.is_integer(field.type)
             else pa.array(columns[field.name], field.type)
-            for field in _SCHEMA
+            for field in PREDICTIONS_SCHEMA
         ]
-        tables.append(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+        tables.append(pa.Table.from_arrays(arrays, schema=PREDICTIONS_SCHEMA))
     footer = {
         "schema_version": SCHEMA_VERSION,
         "model_id": chosen.model_id,
@@ -171,7 +178,7 @@ def fits(folder: Path, model: Bundle) -> bool:
     frozen; nor of an external shard set; nor where the predictions are not those of the figures.
     """
     try:
-        about = read_json(folder / METRICS)
+        about = read_object(folder / METRICS, ABOUT_SHAPE)
         there = (
             about["model"]["weights_sha256"],
             about["model"]["model_id"],
@@ -184,9 +191,19 @@ def fits(folder: Path, model: Bundle) -> bool:
             model.training.get("dataset_sha256"),
             file_sha256(folder / PREDICTIONS),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return False
     return there == here
+
+
+def _check_rows(rows: pa.Table) -> None:
+    """Raise `ValueError` unless test rows can be judged: both classes, each image once, numbers."""
+    if set(rows["label"].to_pylist()) != {0, 1}:
+        raise ValueError("its test images must be of both classes, 0 and 1")
+    if pc.count_distinct(rows["path"]).as_py() != len(rows):
+        raise ValueError("it names an image twice")
+    if not all(np.isfinite(rows[name].to_numpy()).all() for name in ("logit", "prob")):
+        raise ValueError("some of its logits or probabilities are not finite")
 
 
 def read_answers(name: str, model: Bundle, folder: Path) -> Answers:
@@ -206,16 +223,15 @@ def read_answers(name: str, model: Bundle, folder: Path) -> Answers:
         raise InputError(f"The {MODEL} of {name} is too old: {error}. Train it again.") from error
     path = folder / PREDICTIONS
     try:
-        with path.open("rb") as file:  # Arrow takes no file name that is not UTF-8
-            table = pq.read_table(file, columns=_SCHEMA.names, page_checksum_verification=True)
+        table = read_table(path, PREDICTIONS_SCHEMA)
         rows = table.filter(pc.equal(table["split"], "test")).sort_by("path")
-        columns = {column: rows[column].to_numpy() for column in _SCHEMA.names}
-        if not (np.isfinite(columns["logit"]).all() and np.isfinite(columns["prob"]).all()):
-            raise ValueError("some of its logits or probabilities are not finite")
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        _check_rows(rows)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is missing or damaged ({error}). Evaluate the model again: `tumorbatch evaluate`."
+            f"{path} is missing or damaged: {reason(error)}. Evaluate the model again: `tumorbatch "
+            "evaluate`."
         ) from error
+    columns = {column: rows[column].to_numpy() for column in rows.column_names}
     images = SplitImages(
         split="test",
         dataset=str(model.training["dataset_sha256"]),

@@ -1,5 +1,7 @@
 """What commands of several stages refuse before they start: other images, other folders."""
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ConfigError
-from tumorbatch.files import printable
+from tumorbatch.files import printable, read_regular
+from tumorbatch.json_reader import MAX_BYTES
 from tumorbatch.shardset import DATASET, Dataset
 
 if TYPE_CHECKING:
@@ -87,11 +90,12 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
 
 def shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
     """{sha256 of dataset.json: folder}, of those that are finished shard sets."""
-    return {
-        shardset.file_sha256(folder / DATASET): folder
-        for folder in folders
-        if (folder / DATASET).is_file()
-    }
+    known: dict[str, Path] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):  # no shard set, or none that could be read
+            data = read_regular(folder / DATASET, MAX_BYTES)
+            known[hashlib.sha256(data).hexdigest()] = folder
+    return known
 
 
 def load_own(tfrecords: Path, of: bundle.Bundle, model: Path) -> Dataset:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle
-from tumorbatch.atomic import read_json
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import read_file
 from tumorbatch.shardset import DATASET, Dataset
@@ -246,16 +245,17 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
     Results of another model of that name, on an external shard set, or at a threshold that the bundle
     does not have, stay as they are.
     """
-    from tumorbatch.evaluation.results import METRICS, fits
+    from tumorbatch.evaluation.results import ABOUT_SHAPE, METRICS, fits
+    from tumorbatch.json_reader import read_object
 
     folder = results / model.resolve().name
     try:
-        about = read_json(folder / METRICS)
+        about = read_object(folder / METRICS, ABOUT_SHAPE)
         # At another threshold it is somebody's answer too, or another bundle's of the same weights.
         outdated = about["model"]["model_id"] == of.model_id and about["protocol"] != "external"
     except FileNotFoundError:
         outdated = True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         outdated = False
     if outdated or fits(folder, of):
         return folder
