@@ -158,8 +158,9 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    if len(text.removeprefix("-")) > _MAX_DIGITS:
-        raise ValueError(f"it has a whole number of {len(text):,} digits")
+    digits = len(text.removeprefix("-"))
+    if digits > _MAX_DIGITS:
+        raise ValueError(f"it has a whole number of {digits:,} digits")
     return int(text)
 
 
