@@ -18,21 +18,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from tumorbatch.dataset_shape import DATASET_SHAPE
 from tumorbatch.errors import ConfigError, InputError, TryAgainError, TumorBatchError, reason
 from tumorbatch.files import NotRegularError, open_regular
-from tumorbatch.json_reader import (
-    ANYTHING,
-    COUNT,
-    FILE_NAME,
-    FLAG,
-    NULL,
-    NUMBER,
-    OBJECT,
-    SHA256,
-    TEXT,
-    check,
-    read_object,
-)
+from tumorbatch.json_reader import ANYTHING, check, read_object
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
 
@@ -52,27 +41,6 @@ SHARD_NAME = re.compile(
     rf"(train|validation|test)-\d{{5}}-of-\d{{5}}(?:-([0-9a-f]{{{DIGITS}}}))?\.tfrecord"
 )
 _WAITING_NAME = re.compile(rf"\.manifest-[0-9a-f]{{{DIGITS}}}\.parquet")
-_SHAPE = {
-    "preprocessing": OBJECT,
-    "classes": [TEXT],
-    "split_by": TEXT,
-    "patient_id": FLAG,
-    "fractions": {TEXT: NUMBER},
-    "seed": COUNT,
-    "shard_bytes": COUNT,
-    "counts": {TEXT: {TEXT: COUNT}},
-    "files": {TEXT: COUNT},
-    "groups": {TEXT: COUNT},
-    "shared_between_splits": {TEXT: COUNT},
-    "patients": (TEXT, NULL),
-    "patient_table?": {TEXT: COUNT},
-    "updates": COUNT,
-    "shards": [
-        {"name": FILE_NAME, "split": TEXT, "records": COUNT, "bytes": COUNT, "sha256": SHA256},
-    ],
-    "manifest_sha256": SHA256,
-    "versions": {TEXT: TEXT},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +161,7 @@ class Dataset:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Dataset":
         """Return what `to_dict` gave; raise `ValueError` or `ConfigError` for anything else."""
-        check(value, _SHAPE)
+        check(value, DATASET_SHAPE)
         return cls(
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),
             classes=tuple(value["classes"]),

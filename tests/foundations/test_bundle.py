@@ -320,7 +320,9 @@ def test_a_number_that_is_not_finite(folder: Path, number: str) -> None:
     _edit(folder, training={"epochs": "HERE"})
     text = (folder / MODEL).read_text()
     (folder / MODEL).write_text(text.replace('"HERE"', number))
-    with pytest.raises(InputError, match=f"is damaged .*{number} is not a finite number"):
+    with pytest.raises(
+        InputError, match=r"is damaged: it has (NaN|-?Infinity|a number that is too large)"
+    ):
         load(folder)
 
 
