@@ -320,9 +320,7 @@ def test_a_number_that_is_not_finite(folder: Path, number: str) -> None:
     _edit(folder, training={"epochs": "HERE"})
     text = (folder / MODEL).read_text()
     (folder / MODEL).write_text(text.replace('"HERE"', number))
-    with pytest.raises(
-        InputError, match=r"it has (NaN|-?Infinity|a number that is too large)"
-    ):
+    with pytest.raises(InputError, match=r"it has (NaN|-?Infinity|a number that is too large)"):
         load(folder)
 
 
