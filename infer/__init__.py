@@ -1,20 +1,36 @@
 """Stage 3, imported as `tumorbatch.infer`: a folder and a model bundle to a table of predictions.
 
-`predict` and `batches` are for notebooks and scripts; `stage.run` is the command.
+`predict` and `batches` return predictions; `infer_folder` writes a table, as the command does.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tumorbatch import lazy
 
 if TYPE_CHECKING:
     from tumorbatch.infer.api import batches, predict
+    from tumorbatch.infer.config import Config as InferConfig
+    from tumorbatch.infer.inference import run as infer_folder
+    from tumorbatch.infer.listing import Selection
+    from tumorbatch.infer.verify import run as verify_table
 
-__all__ = ["batches", "predict"]
+__all__ = [
+    "InferConfig",
+    "Selection",
+    "batches",
+    "infer_folder",
+    "predict",
+    "verify_table",
+]
 
-
-def __getattr__(name: str) -> Any:
-    # Not at import: the worker processes import this package too, and need neither.
-    if name in __all__:
-        from tumorbatch.infer import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy.attach(
+    __name__,
+    {
+        "predict": "tumorbatch.infer.api:predict",
+        "batches": "tumorbatch.infer.api:batches",
+        "infer_folder": "tumorbatch.infer.inference:run",
+        "InferConfig": "tumorbatch.infer.config:Config",
+        "Selection": "tumorbatch.infer.listing:Selection",
+        "verify_table": "tumorbatch.infer.verify:run",
+    },
+)

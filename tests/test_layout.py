@@ -302,6 +302,7 @@ FLOORS = (
 )
 DOORS = {
     "tumorbatch.__main__",
+    "tumorbatch.__init__",
     "tumorbatch.imaging",
     "tumorbatch.plots",
 }  # for users; nothing imports them

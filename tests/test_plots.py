@@ -70,13 +70,15 @@ def test_an_image_of_any_format_is_shown_as_shard_decodes_it(formats: Path) -> N
         assert np.array_equal(pixels, decode(path.read_bytes()).grey)
     with pytest.raises(InputError, match=r"broken\.png cannot be shown: not a JPEG"):
         plots.image(formats / "Tumor" / "broken.png")
-    for no_image in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8)):
+    for no_image in (np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8)):
         with pytest.raises(ValueError, match=r"uint8 \[height, width\]"):
             plots.image(no_image)
     with pytest.raises(ValueError, match="At least one image"):
         plots.image_grid(formats, count=0)
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(shown(plots.image(grey, "a ramp"))[0], grey)
+    colour = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+    assert np.array_equal(shown(plots.image(colour))[0], colour)
 
 
 def test_a_random_image_is_that_of_the_image_utilities(formats: Path) -> None:

@@ -1,7 +1,6 @@
 """The report's image utilities, as functions on NumPy arrays: to look at images, not to train on them.
 
-Contrast-limited adaptive histogram equalisation, which belongs to the pixel path, is
-`tumorbatch.preprocess.pixels.equalize`; over a whole folder, `tumorbatch.preprocess.equalize_folder`.
+For a whole folder, `tumorbatch equalize` writes equalised PNG files.
 """
 
 import contextlib
@@ -14,8 +13,20 @@ from numpy.typing import NDArray
 
 from tumorbatch.errors import InputError
 from tumorbatch.files import FoundFile, find_files, read_file
+from tumorbatch.preprocess import pixels
 from tumorbatch.preprocess.decode import decode
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError
+
+__all__ = [
+    "dilate",
+    "draw_orb_keypoints",
+    "equalize",
+    "random_image",
+    "sample_images",
+    "threshold",
+    "to_grey",
+]
 
 THRESHOLD = 70  # Öztüner's report
 DILATION = 6  # Öztüner's report: a 6 x 6 kernel
@@ -44,6 +55,27 @@ def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return _check_grey(image)
 
 
+def equalize(grey: NDArray[np.uint8], clip: float = 2.0, grid: int = 16) -> NDArray[np.uint8]:
+    """Equalise an image as `shard` does: contrast-limited adaptive histogram equalisation (CLAHE).
+
+    Args:
+        grey: uint8 [height, width].
+        clip: Clip limit; 2.0 is the report's.
+        grid: Tiles along each side; 16 is the report's.
+
+    Returns:
+        uint8 [height, width].
+
+    Raises:
+        ValueError: The array is not a grey image.
+        ConfigError: `clip` or `grid` is out of range.
+
+    References:
+        K. Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994.
+    """
+    return pixels.equalize(_check_grey(grey), Preprocessing(clahe_clip=clip, clahe_grid=grid))
+
+
 def threshold(grey: NDArray[np.uint8], level: int = THRESHOLD) -> NDArray[np.uint8]:
     """Set pixels brighter than a level to white, all others to black.
 
@@ -55,7 +87,7 @@ def threshold(grey: NDArray[np.uint8], level: int = THRESHOLD) -> NDArray[np.uin
         uint8 [height, width], 0 or 255.
 
     Raises:
-        ValueError: The array is no grey image, or `level` is out of range.
+        ValueError: The array is not a grey image, or `level` is out of range.
     """
     _check_grey(grey)
     if not 0 <= level <= 255:
@@ -75,7 +107,7 @@ def dilate(grey: NDArray[np.uint8], size: int = DILATION) -> NDArray[np.uint8]:
         uint8 [height, width].
 
     Raises:
-        ValueError: The array is no grey image, or `size` is below 1.
+        ValueError: The array is not a grey image, or `size` is below 1.
     """
     _check_grey(grey)
     if size < 1:
@@ -96,7 +128,7 @@ def draw_orb_keypoints(grey: NDArray[np.uint8], count: int = 500) -> NDArray[np.
         uint8 [height, width, 3], R, G, B.
 
     Raises:
-        ValueError: The array is no grey image, or `count` is below 1.
+        ValueError: The array is not a grey image, or `count` is below 1.
 
     References:
         E. Rublee et al., "ORB: an efficient alternative to SIFT or SURF", ICCV 2011.

@@ -76,16 +76,16 @@ def survey(
 
 
 def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
-    """Plot one image: a file, or uint8 [height, width].
+    """Plot one image: a file, uint8 [height, width], or uint8 [height, width, 3] (R, G, B).
 
     Raises:
         InputError: The file cannot be read, with the reason.
-        ValueError: The array is no grey image of bytes.
+        ValueError: The array is not such an image.
     """
     if isinstance(shown, np.ndarray):
-        if shown.dtype != np.uint8 or shown.ndim != 2:
+        if shown.dtype != np.uint8 or not (shown.ndim == 2 or shown.shape[2:] == (3,)):
             raise ValueError(
-                "An image is an array uint8 [height, width]. Received: "
+                "An image is an array uint8 [height, width] or [height, width, 3]. Received: "
                 f"{shown.dtype} {list(shown.shape)}."
             )
         return charts.image_grid([shown], title=title)

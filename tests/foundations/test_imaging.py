@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tumorbatch.imaging import dilate, draw_orb_keypoints, random_image, threshold, to_grey
+from tumorbatch.imaging import (
+    dilate,
+    draw_orb_keypoints,
+    equalize,
+    random_image,
+    threshold,
+    to_grey,
+)
 from tumorbatch.preprocess.decode import decode
 
 Grey = NDArray[np.uint8]
@@ -165,3 +172,13 @@ def test_random_image_without_images_is_a_value_error(tmp_path: Path) -> None:
         random_image(tmp_path)
     with pytest.raises(ValueError, match="does not exist"):
         random_image(tmp_path / "nowhere")
+
+
+def test_equalize_is_opencvs_clahe_with_the_reports_settings() -> None:
+    grey = np.random.default_rng(0).integers(90, 130, (96, 80)).astype(np.uint8)
+    clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(16, 16))
+    np.testing.assert_array_equal(equalize(grey), clahe.apply(grey))
+    other = cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8))
+    np.testing.assert_array_equal(equalize(grey, clip=4.0, grid=8), other.apply(grey))
+    with pytest.raises(ValueError, match=r"uint8 \[height, width\]"):
+        equalize(grey.astype(float))

@@ -152,7 +152,7 @@ def image_grid(
     """Grey images side by side, each in its own proportions.
 
     Args:
-        images: uint8 [height, width] each, 0 black to 255 white.
+        images: uint8 [height, width] each, 0 black to 255 white; or [height, width, 3] (R, G, B).
         titles: One above each; none: no titles. Long ones are cut in the middle.
         columns: In a row.
         title: Above all.

@@ -1,1 +1,28 @@
-"""Several stages in a row: what commands like `compare` and `experiment` do."""
+"""Several stages in a row: evaluate beside baselines, compare models, train many."""
+
+from typing import TYPE_CHECKING
+
+from tumorbatch import lazy
+
+if TYPE_CHECKING:
+    from tumorbatch.workflows.compare import Config as CompareConfig
+    from tumorbatch.workflows.compare import run as compare_models
+    from tumorbatch.workflows.evaluate import run as evaluate_model
+    from tumorbatch.workflows.train_many import run as train_models
+
+__all__ = [
+    "CompareConfig",
+    "compare_models",
+    "evaluate_model",
+    "train_models",
+]
+
+__getattr__ = lazy.attach(
+    __name__,
+    {
+        "evaluate_model": "tumorbatch.workflows.evaluate:run",
+        "compare_models": "tumorbatch.workflows.compare:run",
+        "CompareConfig": "tumorbatch.workflows.compare:Config",
+        "train_models": "tumorbatch.workflows.train_many:run",
+    },
+)

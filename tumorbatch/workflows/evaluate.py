@@ -10,6 +10,7 @@ from tumorbatch.evaluation import evaluate as evaluation
 from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.config import Config, Report
 from tumorbatch.preprocess import overlap
+from tumorbatch.runtime import load_tensorflow
 from tumorbatch.workflows import checks
 
 
@@ -17,8 +18,6 @@ def run(
     model: Path, tfrecords: Path, out: Path, config: Config, trained_on: Path | None = None
 ) -> Report:
     """Evaluate a bundle and write the results to `out`.
-
-    TensorFlow must have been set up (`runtime.load_tensorflow`).
 
     Args:
         model: The bundle.
@@ -32,6 +31,8 @@ def run(
         ConfigError: `trained_on` without `config.external`, or not what the bundle was trained on.
         TumorBatchError: As `evaluation.evaluate.run`.
     """
+    load_tensorflow()  # before anything else imports it
+
     copies = None
     if config.external:
         beside, copies = _external(model, tfrecords, trained_on, config.seed)
