@@ -50,7 +50,7 @@ def batches(
     config: Config | None = None,
     rows: int = 1024,
 ) -> Generator[pa.RecordBatch]:
-    """`predict`, for sets that do not fit into memory: yields the table piece by piece.
+    """Predict like `predict`, but yield the table in pieces, for sets larger than the memory.
 
     Args:
         paths, model, config: As for `predict`.

@@ -99,7 +99,7 @@ class _Batches:
         self._shapes = frozenset(shapes) if isinstance(shapes, list) else None
 
     def add(self, entry: Decoded, ring: Ring) -> None:
-        """Take a file; where the batch is full, score it."""
+        """Take a file; score the batch when it is full."""
         self._waiting.append(entry.rows)
         for row, pixels in zip(entry.rows, entry.pixels, strict=True):
             if pixels is None:
@@ -116,7 +116,7 @@ class _Batches:
             row["flags"] = ",".join(sorted([*filter(None, row["flags"].split(",")), "unseen-shape"]))
 
     def score(self) -> None:
-        """Give the rows that wait their predictions."""
+        """Give the waiting rows their predictions."""
         if not self._owners:
             return
         started = time.monotonic()
@@ -134,7 +134,7 @@ class _Batches:
         self._owners.clear()
 
     def finished(self) -> Iterator[list[Row]]:
-        """The files at the front whose rows are all finished."""
+        """Yield the files at the front whose rows are all finished."""
         while self._waiting and all(
             row["status"] != Status.OK or "logit" in row for row in self._waiting[0]
         ):

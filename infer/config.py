@@ -96,7 +96,7 @@ class Timings:
     processing: float = 0.0
 
     def bound(self) -> str:
-        """What a faster run would need more of: "decoding", "model" or "neither"."""
+        """Return what limits the speed: "decoding", "model" or "neither"."""
         working = self.processing - self.loading
         if self.waiting > 0.3 * working:
             return "decoding"
@@ -140,15 +140,15 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """Files without a prediction for one of their frames."""
+        """Return the number of files without a prediction for one of their frames."""
         return sum(self.statuses.values()) - self.statuses.get(Status.OK.value, 0)
 
     @property
     def images_per_second(self) -> float | None:
-        """Files that were read, a second; None where none was."""
+        """Return the number of files read per second; None if none was read."""
         return self.computed / self.timings.processing if self.computed else None
 
     @property
     def computed(self) -> int:
-        """Files that were read in this run."""
+        """Return the number of files read in this run."""
         return self.files - self.kept

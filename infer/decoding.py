@@ -55,7 +55,7 @@ class Decoded(NamedTuple):
 def decode_files(
     tasks: Sequence[Task], preprocessing: Preprocessing, seconds: float = SECONDS
 ) -> list[Decoded]:
-    """The work of one chunk; a frame that takes longer than `seconds` kills its process."""
+    """Decode one chunk of files; a frame that takes longer than `seconds` kills its process."""
     return [_decode_file(task, preprocessing, seconds) for task in limited(tasks, seconds)]
 
 
@@ -113,7 +113,7 @@ def _described(done: Processed) -> Row:
 
 
 def to_time(nanoseconds: int) -> datetime.datetime | None:
-    """Whole microseconds, UTC; None beyond the years 1 to 9999, which some file systems allow."""
+    """Return whole microseconds, UTC; None outside the years 1 to 9999."""
     try:
         return _EPOCH + datetime.timedelta(microseconds=nanoseconds // 1000)
     except OverflowError:
@@ -121,6 +121,6 @@ def to_time(nanoseconds: int) -> datetime.datetime | None:
 
 
 def lost(task: Task, error: FileError) -> Decoded:
-    """The row of a file that cost the process which decoded it."""
+    """Return the row of a file that killed the process which decoded it."""
     row = {"path": task.file.name, "frame": 1, "status": error.status.value, "error": error.message}
     return Decoded([row], [None], 0.0)

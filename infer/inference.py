@@ -118,12 +118,12 @@ class _Run:
         self._changes = 0  # of rows that are kept: their flags, or that they go
 
     def _earlier(self) -> list[Iterator[FileRows]]:
-        """Rows that may be kept: of interrupted attempts, newest first, and of the last table."""
+        """Return rows that may be kept: of interrupted attempts, newest first, and the last table."""
         base = [by_file(iterate_rows(self._target.path))] if self._incremental else []
         return [*self._area.earlier(), *base]
 
     def _kept_rows(self, entry: Entry) -> FileRows:
-        """The rows that still hold for a file by its size and time; []: it must be read."""
+        """Return the rows that are still valid for a file by size and time; []: read it again."""
         if entry.file is None or self._config.content:
             return []
         attempts = len(entry.rows) - self._incremental
@@ -176,7 +176,7 @@ class _Run:
                 yield entry.file, tuple(known if good else [])
 
     def nothing_new(self) -> bool:
-        """Whether the last table says all that there is to say."""
+        """Return whether the last table is still complete and current."""
         return (
             self._incremental
             and self._kept == len(self._listing.files)
@@ -231,7 +231,7 @@ class _Run:
                 yield entry, entry.rows[-1]
 
     def report(self, counts: Counts, started: float, unchanged: bool = False) -> Report:
-        """The receipt."""
+        """Return the receipt."""
         return Report(
             model_id=self._used.model_id,
             files=len(self._listing.files),
@@ -259,7 +259,7 @@ def _out_of_time(done: int, files: int) -> TryAgainError:
 
 
 def _static(used: Bundle, model: Path) -> dict[str, Any]:
-    """What decides the predictions."""
+    """Return what determines the predictions."""
     return {
         "model_id": used.model_id,
         "model": printable(model.name),
@@ -278,7 +278,7 @@ def _static(used: Bundle, model: Path) -> dict[str, Any]:
 
 
 def _counts_of(metadata: Mapping[str, str]) -> Counts:
-    """The counts of a table that is left as it is: every row there is `ok`."""
+    """Return the counts of a table that stays as it is: every row in it is `ok`."""
     try:
         rows, files = int(metadata["rows"]), int(metadata["files"])
         absent = int(metadata["absent_files"])
@@ -292,7 +292,7 @@ def _counts_of(metadata: Mapping[str, str]) -> Counts:
 
 
 def _path_key(out: Path) -> bytes:
-    """The secret that hides the paths of this table, the same in every run."""
+    """Return the secret that hides the paths of this table, the same in every run."""
     path = out.with_name(f".{out.name}.key")
     if not path.exists():
         create_key(path)

@@ -109,7 +109,7 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
 
 
 def hashed(name: str, key: bytes) -> str:
-    """The name that a path has in a table whose paths are hidden: HMAC-SHA256, 64 hex digits."""
+    """Return the name of a path in a table that hides paths: HMAC-SHA256, 64 hex digits."""
     return hmac.new(key, name.encode(), hashlib.sha256).hexdigest()
 
 
@@ -126,7 +126,7 @@ def _matches(name: str, selection: Selection) -> bool:
 
 
 def _may_be_image(file: FoundFile) -> bool:
-    """By its suffix, or its first bytes; also when it cannot be opened, so that a row says so."""
+    """Return whether suffix or first bytes suggest an image; True if it cannot be opened."""
     if os.path.splitext(file.name)[1].lower() in _SUFFIXES:
         return True
     if file.problem:  # a pipe or device that is not called like an image is none
@@ -216,7 +216,7 @@ class _Spellings:
 
 
 def found_file(path: str, name: str) -> FoundFile:
-    """A single file, as a walk would have found it."""
+    """Return a single file as a walk would have found it."""
     try:
         info = os.stat(path)
     except OSError:

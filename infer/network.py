@@ -38,7 +38,7 @@ class Network:
         self.place_matters: bool | None = None
 
     def load(self) -> Scorer:
-        """Start TensorFlow, build the network, and run it once.
+        """Load TensorFlow, build the network, and run it once.
 
         Raises:
             InputError: The weights are missing or damaged.
@@ -76,10 +76,10 @@ class Network:
         return bool((logits != logits[0]).any())
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, size, size] -> logits, float32 [n]."""
+        """Compute logits: uint8 [n, size, size] -> float32 [n]."""
         return self.load()(images)
 
     @property
     def reason(self) -> str:
-        """What it ran on, and why."""
+        """Return device and settings, and why they were chosen."""
         return self.runtime.reason if self.runtime else "no image was new"

@@ -56,7 +56,7 @@ SCHEMA = pa.schema(
 
 
 def is_private(row: Row) -> bool:
-    """Whether a table with this row is for its owner's eyes only."""
+    """Return whether a table with this row must be readable by its owner only."""
     return row.get("format") == "dicom"
 
 
@@ -113,7 +113,7 @@ class PredictionsWriter:
         self._waiting -= count
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Say what goes into the footer and the sidecar; the file is closed when the block ends.
+        """Set the content of footer and sidecar; the file is closed when the block ends.
 
         Args:
             metadata: JSON values; in the footer each becomes a key `tumorbatch.NAME`.
@@ -138,7 +138,7 @@ class PredictionsWriter:
 
 
 def footer(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Each value as text under `tumorbatch.NAME`."""
+    """Return each value as text under `tumorbatch.NAME`."""
     return {PREFIX + name: _text(value) for name, value in metadata.items()}
 
 
@@ -159,7 +159,7 @@ def finish_file(
 
 
 def _default_mode() -> int:
-    """Permission bits of a new file: what the umask gives."""
+    """Return the permission bits of a new file under the current umask."""
     mask = os.umask(0o077)
     os.umask(mask)
     return 0o666 & ~mask
@@ -170,12 +170,12 @@ def _text(value: Any) -> str:
 
 
 def sidecar_path(path: Path) -> Path:
-    """`out.parquet.json` for `out.parquet`."""
+    """Return `out.parquet.json` for `out.parquet`."""
     return path.with_name(path.name + ".json")
 
 
 def table_files(path: Path) -> list[Path]:
-    """The Parquet files of a table, in the order of their rows.
+    """Return the Parquet files of a table, in the order of their rows.
 
     Raises:
         InputError: `path` is a folder without `_SUCCESS`.
@@ -188,7 +188,7 @@ def table_files(path: Path) -> list[Path]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What made a table: the footer's `tumorbatch.` keys, without the prefix, or a folder's `_SUCCESS`.
+    """Read the metadata of a table: the footer's `tumorbatch.` keys, or a folder's `_SUCCESS`.
 
     Empty for a foreign Parquet file.
 
@@ -219,7 +219,7 @@ def _read_success(folder: Path) -> dict[str, Any]:
 
 
 def iterate_rows(path: Path) -> Iterator[Row]:
-    """Each row of a table as a dictionary, page checksums verified.
+    """Yield each row of a table as a dictionary, page checksums verified.
 
     Raises:
         InputError: A file is damaged.
@@ -239,7 +239,7 @@ def _check_values(batch: pa.RecordBatch) -> None:
 
 
 def iterate_file(path: Path) -> Iterator[Row]:
-    """`iterate_rows` of one Parquet file."""
+    """Yield each row of one Parquet file as `iterate_rows` does."""
     try:
         schema = SCHEMA
         if "frame" not in read_footer(path)[0].names:  # schema version 1

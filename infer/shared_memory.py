@@ -63,11 +63,11 @@ class Ring:
         return self
 
     def place(self, index: int) -> Place | None:
-        """The place of image `index`, modulo the room; None where memory cannot be shared."""
+        """Return the place of image `index`, modulo the room; None if memory cannot be shared."""
         return Place(self._memory.name, index % self._count) if self._memory else None
 
     def read(self, place: Place) -> NDArray[np.uint8]:
-        """The image at `place`, uint8 [size, size]: valid until its place is used again."""
+        """Return the image at `place`, uint8 [size, size], valid until its place is used again."""
         if self._memory is None:
             raise ValueError("no memory is shared")
         return _image(self._memory, place.number, self._size)
@@ -101,7 +101,7 @@ def _attach(name: str) -> SharedMemory:
 
 
 def _reserve(memory: SharedMemory) -> int | None:
-    """Take the memory now: where it is missing, a later write would kill the writer (SIGBUS).
+    """Reserve the memory now: without it, a later write would kill the writer (SIGBUS).
 
     Returns:
         A descriptor to keep open: its lock says that somebody uses the memory.
@@ -119,7 +119,7 @@ def _reserve(memory: SharedMemory) -> int | None:
 
 
 def _remove_stale() -> None:
-    """Free what runs have left that were killed together with all their processes.
+    """Free the memory of runs that were killed together with all their processes.
 
     Python's resource tracker frees it where only the parent is killed. A job's end on a cluster may
     take the tracker as well, and no number of a process means anything in another container.

@@ -54,7 +54,7 @@ class Duplicates:
         self._seen: set[bytes] = set()
 
     def flag(self, rows: FileRows, *more: str) -> FileRows:
-        """A file's rows, with the flags that depend on the rest of the table set anew.
+        """Return a file's rows with the flags that depend on the rest of the table.
 
         Args:
             rows: Of one file.
@@ -77,7 +77,7 @@ def _flagged(row: Row, extra: set[str]) -> Row:
 
 
 def flags(row: Row) -> set[str]:
-    """A row's flags."""
+    """Return a row's flags."""
     return set(filter(None, (row.get("flags") or "").split(",")))
 
 

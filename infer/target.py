@@ -37,7 +37,7 @@ class Target:
 
     @classmethod
     def choose(cls, path: Path, format: str) -> "Target":
-        """`format`, or the one that `path` asks for where it is "auto".
+        """Choose `format`, or by the name of `path` if `format` is "auto".
 
         Raises:
             ConfigError: `path` is a folder with other files in it, a device, a pipe, or has no name.
@@ -67,7 +67,7 @@ class Target:
         return cls(real_folder(path) if format == "dataset" else path, format)
 
     def before(self) -> dict[str, str] | None:
-        """What made the table that is there, {name: text}; None where there is no table.
+        """Return the metadata of the existing table, {name: text}; None without a table.
 
         Raises:
             ConfigError: There is something else.
@@ -97,7 +97,7 @@ class Target:
         return {name: str(content) for name, content in value.items()} if whole else {}
 
     def refuse_foreign(self, model_id: str) -> dict[str, str] | None:
-        """`before`, and that it is of the same model, which a rerun renews.
+        """Return `before`; raise `ConfigError` if the table belongs to another model.
 
         Raises:
             ConfigError: It holds another model's predictions, or something else.
@@ -131,7 +131,7 @@ class Target:
             )
 
     def writer(self, metadata: Mapping[str, Any]) -> Writer:
-        """For the new table.
+        """Return the writer of the new table.
 
         Args:
             metadata: What is known at the beginning.
@@ -143,13 +143,13 @@ class Target:
         return TextWriter(self.path, self.format)
 
     def bytes(self) -> int:
-        """Size of the table, bytes."""
+        """Return the size of the table, bytes."""
         if self.format != "dataset":
             return self.path.stat().st_size
         return sum(part.stat().st_size for part in self.path.glob(PARTS))
 
     def outputs(self) -> tuple[Path, ...]:
-        """What this run writes and may find in its own input folder."""
+        """Return the paths that this run writes and may find in its own input folder."""
         if self.format == "dataset":
             return (self.path / SUCCESS, *self.path.glob(PARTS))
         return (self.path, sidecar_path(self.path))

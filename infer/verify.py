@@ -85,7 +85,7 @@ def run(table: Path) -> Report:
 
 
 def _recorded(table: Path, problems: list[str]) -> dict[str, Mapping[str, Any]]:
-    """What the sidecar or `_SUCCESS` says of each file: bytes and sha256."""
+    """Return bytes and sha256 of each file, as the sidecar or `_SUCCESS` records them."""
     path = table / SUCCESS if table.is_dir() else sidecar_path(table)
     try:
         if table.is_dir():

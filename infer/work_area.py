@@ -97,19 +97,19 @@ class WorkArea:
         return attempts
 
     def earlier(self) -> list[Iterator[FileRows]]:
-        """The rows of each earlier attempt, newest first."""
+        """Return the rows of each earlier attempt, newest first."""
         return [by_file(_rows(paths)) for _, paths in sorted(self._earlier.items(), reverse=True)]
 
     def current(self) -> Iterator[FileRows]:
-        """The rows of this attempt."""
+        """Return the rows of this attempt."""
         return by_file(_rows(self._written))
 
     def has_earlier(self) -> bool:
-        """Whether an interrupted attempt has left rows."""
+        """Return whether an interrupted attempt has left rows."""
         return bool(self._earlier)
 
     def add(self, rows: FileRows) -> None:
-        """Keep a file's rows; now and then they are written."""
+        """Keep a file's rows; from time to time they are written."""
         self._rows += rows
         if len(self._rows) >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS:
             self.flush()
@@ -136,7 +136,7 @@ def _rows(paths: Sequence[Path]) -> Iterator[Row]:
 
 
 def by_file(rows: Iterable[Row]) -> Iterator[FileRows]:
-    """Rows that follow each other and have one path, together."""
+    """Group consecutive rows by their path."""
     for _, group in itertools.groupby(rows, operator.itemgetter("path")):
         yield list(group)
 
@@ -156,7 +156,7 @@ class Entry(NamedTuple):
 
 
 def aligned(files: Iterable[FoundFile], streams: Sequence[Iterable[FileRows]]) -> Iterator[Entry]:
-    """Files and rows by path, all of them sorted by it; memory holds one path."""
+    """Pair files and rows by path, both sorted by it; the memory holds one path."""
     sources: list[Iterator[tuple[str, int, Any]]] = [((file.name, 0, file) for file in files)]
     sources += [_numbered(number, stream) for number, stream in enumerate(streams, 1)]
     merged = heapq.merge(*sources, key=operator.itemgetter(0))
@@ -176,7 +176,7 @@ def _numbered(number: int, stream: Iterable[FileRows]) -> Iterator[tuple[str, in
 
 
 def matches(file: FoundFile, rows: FileRows, also_errors: bool) -> bool:
-    """Whether the rows still hold for the file, by its size and time of change.
+    """Return whether the rows are still valid for the file, by its size and time of change.
 
     Args:
         file: As it is now.

@@ -42,7 +42,7 @@ class Writer(Protocol):
         ...
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Say what made the table, as JSON values; it is published when the block ends."""
+        """Set the table's metadata, as JSON values; the table is published when the block ends."""
         ...
 
     def __exit__(
@@ -51,7 +51,7 @@ class Writer(Protocol):
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Publish, or leave no trace."""
+        """Publish the table, or leave no trace."""
         ...
 
 
@@ -95,7 +95,7 @@ class TextWriter:
                 self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Say what goes into the sidecar."""
+        """Set the content of the sidecar."""
         self._metadata = {"schema_version": SCHEMA_VERSION, **metadata}
 
     def __exit__(
@@ -170,7 +170,7 @@ class DatasetWriter:
             self._private = self._private or any(map(is_private, now))
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Say what goes into `_SUCCESS`."""
+        """Set the content of `_SUCCESS`."""
         self._metadata = {"schema_version": SCHEMA_VERSION, **metadata}
 
     def __exit__(

@@ -16,7 +16,7 @@ cv2.setNumThreads(1)
 
 
 def augment(images: Any, augmentation: Augmentation, seed: Any) -> Any:
-    """Shear, zoom, mirror, turn and move each image about its centre; change its contrast.
+    """Change each image at random: shear, zoom, mirror, rotation, shift about its centre, contrast.
 
     Sampled bilinearly, to 1/32 of a pixel; pixels from outside repeat the nearest edge. The bits depend
     on nothing but the arguments: not on the number of threads, nor on OpenCV's version.
@@ -110,7 +110,7 @@ def _fixed_places(where: NDArray[np.float64], height: int, width: int) -> NDArra
 def _shade(
     images: NDArray[np.uint8], gain: NDArray[np.float32], lift: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """Each grey value v of an image becomes gain (v - 127.5) + 127.5 + lift, rounded and clipped."""
+    """Replace each grey value v by gain (v - 127.5) + 127.5 + lift, rounded and clipped."""
     values = np.arange(256, dtype=np.float32) - 127.5
     tables = np.rint(gain[:, np.newaxis] * values + 127.5 + lift[:, np.newaxis])
     tables = np.clip(tables, 0, 255).astype(np.uint8)

@@ -60,13 +60,13 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self.end_if_asked: Callable[[], None]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remember where the epoch is taken up."""
+        """Store where this process begins in the epoch."""
         self._last, self._waited = time.monotonic(), self._waiting.seconds
         self._before = dict(self._at.partial)
         self._start = self._at.step
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count what was done, and save where it is time to."""
+        """Count the finished steps, and save a checkpoint when it is time."""
         now = time.monotonic()
         at = self._at
         done = min(at.step + self._stride, self._steps)
@@ -101,7 +101,7 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         return min(steps * self._batch_size, self._images)
 
     def _merged(self, logs: dict[str, float]) -> dict[str, float]:
-        """Means over the epoch: Keras' are over the steps since this process began or went on."""
+        """Return means over the whole epoch; Keras' means begin where this process began."""
         before, total = self._seen(self._start), self._seen(self._at.step)
         if not before:
             return {name: float(value) for name, value in logs.items()}
@@ -112,5 +112,5 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         }
 
     def figures(self) -> dict[str, float]:
-        """{name: mean over the epoch's images}."""
+        """Return {name: mean over the epoch's images}."""
         return dict(self._at.partial)

@@ -147,7 +147,7 @@ class Checkpoint:
         write_bytes(self.path, hashlib.sha256(data).digest() + data)
 
     def load(self) -> "Saved | None":
-        """What was saved, or None where nothing was.
+        """Return the saved content, or None if nothing was saved.
 
         Raises:
             ConfigError: The file belongs to a training with another plan.
@@ -157,7 +157,7 @@ class Checkpoint:
         return None if content is None else Saved(self, *content)
 
     def remove(self) -> None:
-        """The training is finished, or cannot be."""
+        """Delete the file: the training is finished, or cannot be."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> tuple[Position, dict[str, NDArray[Any]]] | None:
@@ -193,7 +193,7 @@ class Checkpoint:
         return position, arrays
 
     def damaged(self, error: Exception) -> InputError:
-        """The sentence for a file that cannot be used."""
+        """Return the error for a file that cannot be used."""
         return InputError(
             f"{self.path} cannot be used ({reason(error)}). Start anew with --overwrite, or delete it."
         )
@@ -214,7 +214,7 @@ class Saved:
     arrays: dict[str, NDArray[Any]]
 
     def restore(self, network: Any) -> list[NDArray[np.float32]]:
-        """Give a network, compiled for the position's phase and its optimizer built, its values.
+        """Set the variables of a network that is compiled for the position's phase, optimizer built.
 
         Returns:
             The best weights.

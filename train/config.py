@@ -134,7 +134,7 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def schedule(architecture: str, weights: str | None = None, **given: Any) -> Schedule:
-    """An architecture's own schedule, with what is `given` in place of its defaults.
+    """Return an architecture's own schedule, with the values in `given` instead of its defaults.
 
     Args:
         architecture: Its name.
@@ -214,7 +214,7 @@ class Config:
 
     @property
     def start(self) -> str:
-        """What the base starts from: "imagenet", "none", or a file's path."""
+        """Return where the base's weights come from: "imagenet", "none", or a file's path."""
         if self.architecture not in architectures.PRETRAINED:
             return "none"
         return self.weights or "imagenet"

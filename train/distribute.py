@@ -27,7 +27,7 @@ class LossScale(keras.optimizers.LossScaleOptimizer):  # type: ignore[misc]
 
 
 def strategy(devices: Sequence[str]) -> Any:
-    """A `tf.distribute.Strategy` that gives each device its part of every batch.
+    """Return a `tf.distribute.Strategy` that gives each device its part of every batch.
 
     Args:
         devices: TensorFlow's names, such as "GPU:0".

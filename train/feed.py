@@ -19,7 +19,7 @@ from tumorbatch.train.config import Augmentation
 def finished(
     pixels: Any, labels: Any, augmentation: Augmentation | None, seed: Sequence[Any]
 ) -> tuple[Any, Any]:
-    """A batch as the network takes it.
+    """Convert a batch to the form that the network takes.
 
     Args:
         pixels: uint8 [B, height, width].
@@ -37,7 +37,7 @@ def finished(
 
 
 def batch_seed(seed: int, epoch: int, step: Any) -> list[Any]:
-    """Of a batch's changes: the step is part of it, so parallel calls cannot change the outcome."""
+    """Return the seed of a batch's changes; it depends on the step, not on parallel calls."""
     return [seed * 100_003 + epoch, step]
 
 
@@ -55,22 +55,22 @@ class Images:
 
     @property
     def count(self) -> int:
-        """Images."""
+        """Return the number of images."""
         return len(self.labels)
 
     @property
     def tumors(self) -> int:
-        """Images of the positive class."""
+        """Return the number of images of the positive class."""
         return int(self.labels.sum())
 
     def feed(
         self, batch_size: int, augmentation: Augmentation | None, seed: int, fixed_shape: bool
     ) -> "TrainingFeed":
-        """Batches for training."""
+        """Return the batches for training."""
         return TrainingFeed(self, batch_size, augmentation, seed, fixed_shape)
 
     def scored(self, score: Scorer) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Logits, float32 [n], and labels, int64 [n]."""
+        """Return logits, float32 [n], and labels, int64 [n]."""
         return score(self.pixels), self.labels
 
 
@@ -80,7 +80,7 @@ def load_split(folder: Path, dataset: Dataset, split: str) -> Images:
 
 
 def steps(count: int, batch_size: int, fixed_shape: bool) -> int:
-    """Batches of `count` images, with or without the remainder."""
+    """Return the number of batches for `count` images, with or without the remainder."""
     full, rest = divmod(count, batch_size)
     return full + (rest > 0 and not fixed_shape)
 
@@ -116,7 +116,7 @@ class TrainingFeed:
         self.steps = steps(images.count, batch_size, fixed_shape)
 
     def epoch(self, number: int, start: int = 0) -> Any:
-        """Every image once, in an order that seed and epoch alone decide.
+        """Yield every image once, in an order that depends on seed and epoch alone.
 
         Args:
             number: Of the epoch, from 0.

@@ -9,7 +9,7 @@ from tumorbatch.report import style as figures
 
 
 def csv(history: Mapping[str, Sequence[float]]) -> str:
-    """One row an epoch; `epoch` counts from 1."""
+    """Return the history as CSV, one row per epoch; `epoch` counts from 1."""
     lines = [",".join(("epoch", *history))]
     for epoch, values in enumerate(zip(*history.values(), strict=True), 1):
         lines.append(",".join((str(epoch), *(f"{value:.9g}" for value in values))))
@@ -19,12 +19,12 @@ def csv(history: Mapping[str, Sequence[float]]) -> str:
 def png(
     history: Mapping[str, Sequence[float]], phases: Mapping[str, int], best_epoch: int, title: str
 ) -> bytes:
-    """`drawing.training_history` as a PNG file."""
+    """Draw `charts.training_history` as a PNG file."""
     return figures.png(charts.training_history(history, phases, best_epoch, title))
 
 
 def board(folder: Path) -> Callable[[int, Mapping[str, float]], None]:
-    """A function that adds an epoch's figures to TensorBoard's event files in `folder`.
+    """Return a function that adds an epoch's metrics to TensorBoard's event files in `folder`.
 
     Raises:
         ConfigError: TensorBoard is not installed.

@@ -33,7 +33,7 @@ class Phase:
 
 
 def phases(architecture: str, pretrained: bool, schedule: Schedule) -> tuple[Phase, ...]:
-    """The parts of a training, in order.
+    """Return the phases of a training, in order.
 
     Args:
         architecture: Its name.
@@ -100,7 +100,7 @@ def _freeze(base: Any, what: str) -> None:
 
 
 def class_weights(schedule: Schedule, count: int, tumors: int) -> dict[int, float] | None:
-    """{label: its images' weight in the loss}, of mean 1 over the images; None where all weigh 1."""
+    """Return {label: weight in the loss}, with mean 1 over the images; None if all weigh 1."""
     if schedule.class_weights == "none" or not 0 < tumors < count:
         return None
     return {0: count / (2 * (count - tumors)), 1: count / (2 * tumors)}

@@ -68,12 +68,12 @@ class Source:
     sha256: str
 
     def to_dict(self) -> dict[str, str]:
-        """For model.json."""
+        """Return the values for model.json."""
         return {"origin": self.origin, "name": self.path.name, "sha256": self.sha256}
 
 
 def find(start: str, architecture: str) -> Source | None:
-    """The file that `start` means, downloaded if need be.
+    """Return the weights file that `start` stands for; download it if needed.
 
     Args:
         start: "none", "imagenet", or a path.
@@ -132,7 +132,7 @@ def _md5(path: Path) -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """No progress bar on standard output, where the result belongs."""
+    """Suppress the progress bar on standard output, where the result belongs."""
     import keras
 
     before = keras.config.is_interactive_logging_enabled()
@@ -156,7 +156,7 @@ def _timeout() -> Iterator[None]:
 
 
 def load(path: Path, base: Any) -> None:
-    """Give a base the weights of an HDF5 file; all of them or, at an error, none.
+    """Set a base's weights from an HDF5 file; after an error, none of them has changed.
 
     Args:
         path: The file.
@@ -193,7 +193,7 @@ def load(path: Path, base: Any) -> None:
 
 
 def _layers(file: Any) -> dict[str, list[Any]]:
-    """{layer's name: its datasets, in the layer's order}, of layers that have weights."""
+    """Return {layer's name: its datasets, in the layer's order} for layers that have weights."""
     found = {}
     if "layer_names" in file.attrs:  # before Keras 3
         for name in _names(file.attrs["layer_names"]):
@@ -218,7 +218,7 @@ def _names(values: Any) -> list[str]:
 
 
 def _member(group: Any, name: str) -> Any:
-    """What `group` itself holds: a link could lead to any file that this process may read."""
+    """Return a member that `group` itself holds: a link could lead to any readable file."""
     import h5py
 
     for part in name.split("/"):

@@ -38,22 +38,22 @@ class Shards:
 
     @property
     def count(self) -> int:
-        """Images."""
+        """Return the number of images."""
         return self.dataset.records(self.split)
 
     @property
     def tumors(self) -> int:
-        """Images of the positive class."""
+        """Return the number of images of the positive class."""
         return self.dataset.counts[self.split][CLASS_NAMES[TUMOR]]
 
     def feed(
         self, batch_size: int, augmentation: Augmentation | None, seed: int, fixed_shape: bool
     ) -> "StreamFeed":
-        """Batches for training."""
+        """Return the batches for training."""
         return StreamFeed(self, batch_size, augmentation, seed, fixed_shape)
 
     def scored(self, score: Scorer) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Logits, float32 [n], and labels, int64 [n]."""
+        """Return logits, float32 [n], and labels, int64 [n]."""
         return score_split(self.folder, self.dataset, self.split, score)
 
 
@@ -83,7 +83,7 @@ class StreamFeed:
         self._buffer = max(1, min(shards.count, _SHUFFLE_BYTES // size**2))
 
     def epoch(self, number: int, start: int = 0) -> Any:
-        """See `TrainingFeed.epoch`; a damaged shard ends it with a `tf.errors.OpError`."""
+        """Yield batches as `TrainingFeed.epoch`; a damaged shard raises `tf.errors.OpError`."""
         rng = np.random.default_rng([self._seed, number])
         shards = self._shards
         names = [os.fspath(shards.folder / shard.name) for shard in shards.dataset.split(shards.split)]
@@ -114,7 +114,7 @@ class StreamFeed:
 
 
 def splits(folder: Path, dataset: Dataset, feed: str) -> tuple[dict[str, Images | Shards], str]:
-    """All three splits, in memory or on disk.
+    """Return all three splits, in memory or on disk.
 
     Args:
         folder: The shard set.

@@ -196,7 +196,7 @@ def _train(
 def _summary(
     config: Config, dataset_sha256: str, dataset: Dataset, start: "pretrained.Source | None"
 ) -> dict[str, Any]:
-    """What decides the result: kept in model.json, and compared before a run."""
+    """Return what determines the result: stored in model.json, compared before a run."""
     return {
         "architecture": config.architecture,
         "dataset_sha256": dataset_sha256,
@@ -209,7 +209,7 @@ def _summary(
 
 
 def _plan(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
-    """What an interrupted training must share with the one that goes on."""
+    """Return what an interrupted training must share with the one that continues it."""
     return {
         **summary,
         "feed": config.feed,
@@ -225,7 +225,7 @@ def _plan(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
-    """Whether `out` holds the outcome of this very training.
+    """Return whether `out` holds the result of the same training.
 
     Raises:
         ConfigError: It holds something else, and may not be replaced.
