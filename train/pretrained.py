@@ -181,7 +181,7 @@ def load(path: Path, base: Any) -> None:
                 (variable, value)
                 for name, layer in layers.items()
                 for variable, value in zip(
-                    layer.weights, _arrays(name, found[name], layer.weights), strict=True
+                    layer.weights, _arrays(name, stored[name], layer.weights), strict=True
                 )
             ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -194,23 +194,23 @@ def load(path: Path, base: Any) -> None:
 
 def _layers(file: Any) -> dict[str, list[Any]]:
     """Return {layer's name: its datasets, in the layer's order} for layers that have weights."""
-    found = {}
+    arrays_of_layer = {}
     if "layer_names" in file.attrs:  # before Keras 3
         for name in _names(file.attrs["layer_names"]):
             group = _member(file, name)
             arrays = [_member(group, weight) for weight in _names(group.attrs["weight_names"])]
             if arrays:
-                found[name] = arrays
-        return found
+                arrays_of_layer[name] = arrays
+        return arrays_of_layer
     layers = _member(file, "layers")
     for key in layers:
         variables = _member(_member(layers, key), "vars")
         if len(variables):
             name = str(variables.attrs.get("name", key))
-            if name in found:
+            if name in arrays_of_layer:
                 raise ValueError(f"it has two layers of the name {name!r}")
-            found[name] = [_member(variables, str(index)) for index in range(len(variables))]
-    return found
+            arrays_of_layer[name] = [_member(variables, str(index)) for index in range(len(variables))]
+    return arrays_of_layer
 
 
 def _names(values: Any) -> list[str]:

@@ -27,7 +27,7 @@ _AUC = {"color": style.GREEN, "linestyle": ":", "label": "validation AUC"}
 
 @style.style()
 def class_counts(counts: Mapping[str, Mapping[str, int]], title: str = "Images of each class") -> Any:
-    """Bars of the number of images: {"all" or a split: {class name: images}}."""
+    """Draw bars of the number of images: {"all" or a split: {class name: images}}."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = style.subplots(_WIDTH, 3.2)
@@ -54,7 +54,7 @@ def class_counts(counts: Mapping[str, Mapping[str, int]], title: str = "Images o
 def image_sizes(
     heights: NDArray[np.int64], widths: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> Any:
-    """Width against height of each image, a panel a class; the area of a mark grows with their number.
+    """Draw width against height, one panel per class; a mark's area grows with the images.
 
     Args:
         heights: int64 [n], pixels.
@@ -92,7 +92,7 @@ def image_sizes(
 
 @style.style()
 def pixel_intensity(histograms: Mapping[str, NDArray[np.int64]]) -> Any:
-    """Share of the pixels of each class that has each grey value, a panel a stage.
+    """Draw the share of pixels of each class with each grey value, one panel per stage.
 
     Args:
         histograms: {panel's title: int64 [class, 256], pixels}.
@@ -117,7 +117,7 @@ def pixel_intensity(histograms: Mapping[str, NDArray[np.int64]]) -> Any:
 
 @style.style()
 def image_means(means: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int64]) -> Any:
-    """How the images' mean grey values are spread, a panel a stage.
+    """Draw the distribution of the images' mean grey values, one panel per stage.
 
     Args:
         means: {panel's title: float64 [n], 0 to 255}.
@@ -149,7 +149,7 @@ def image_means(means: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int
 def image_grid(
     images: Sequence[NDArray[np.uint8]], titles: Sequence[str] = (), columns: int = 6, title: str = ""
 ) -> Any:
-    """Grey images side by side, each in its own proportions.
+    """Draw images side by side, each in its own proportions.
 
     Args:
         images: uint8 [height, width] each, 0 black to 255 white; or [height, width, 3] (R, G, B).
@@ -186,7 +186,7 @@ def image_grid(
 def training_history(
     history: Mapping[str, Sequence[float]], phases: Mapping[str, int], best_epoch: int, title: str
 ) -> Any:
-    """Loss and accuracy over the epochs.
+    """Draw loss and accuracy over the epochs.
 
     Args:
         history: {name: one value an epoch}, with loss, accuracy, val_loss, val_accuracy, val_auc.

@@ -80,7 +80,7 @@ _STYLE = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """The settings of all figures, whatever the user's own are; a decorator for drawing functions."""
+    """Return a decorator that applies the settings of all figures to a drawing function."""
     import matplotlib
 
     # Not rc_context of rcParamsDefault: that holds a backend, and setting one may load a toolkit.
@@ -99,7 +99,7 @@ def style() -> Iterator[None]:
 def subplots(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Any, Any]:
-    """A figure and its axes, drawn by Agg: no display is needed and none is used.
+    """Return a figure and its axes, drawn by Agg: no display is needed and none is used.
 
     Args:
         width: Inches.
@@ -121,7 +121,7 @@ def subplots(
 
 
 def png(figure: Any) -> bytes:
-    """The figure as a PNG file; the same figure gives the same bytes."""
+    """Return the figure as a PNG file; the same figure gives the same bytes."""
     file = io.BytesIO()
     with style(), warnings.catch_warnings():
         # A file name in a script that the font has not shows boxes; that is no reason to fail.
@@ -133,13 +133,13 @@ def png(figure: Any) -> bytes:
 
 
 def plain(text: str) -> str:
-    """`text` for a title or label: what cannot be seen is written out, and no `$` begins a formula."""
+    """Return `text` for a title or label: invisible characters escaped, no `$` as a formula."""
     text = visible(text)
     return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
 
 
 def fitted(text: str, width: float, size: float) -> str:
-    """`text`, shortened in its middle until it is no wider.
+    """Return `text`, shortened in its middle to fit the width.
 
     Args:
         text: One line.
@@ -172,7 +172,7 @@ def _without_middle(text: str, kept: int) -> str:
 
 
 def legend_above(figure: Any, axes: Any, columns: int = 2) -> None:
-    """The legend of `axes` at the figure's upper left, where it hides no data and is seen first."""
+    """Put the legend of `axes` at the figure's upper left, where it hides no data."""
     figure.legend(
         *axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns, frameon=False
     )

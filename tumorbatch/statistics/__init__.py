@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 from tumorbatch import lazy
 
 if TYPE_CHECKING:
-    from tumorbatch.statistics.auc import auc_figure as auc_estimate
-    from tumorbatch.statistics.intervals import Estimate, bootstrap, mcnemar, proportion
+    from tumorbatch.statistics.auc import auc_estimate
+    from tumorbatch.statistics.intervals import Estimate, bootstrap, proportion
+    from tumorbatch.statistics.mcnemar import mcnemar as mcnemar_test
 
 __all__ = [
     "Estimate",
     "auc_estimate",
     "bootstrap",
-    "mcnemar",
+    "mcnemar_test",
     "proportion",
 ]
 
@@ -22,7 +23,7 @@ __getattr__ = lazy.attach(
         "Estimate": "tumorbatch.statistics.intervals:Estimate",
         "proportion": "tumorbatch.statistics.intervals:proportion",
         "bootstrap": "tumorbatch.statistics.intervals:bootstrap",
-        "mcnemar": "tumorbatch.statistics.intervals:mcnemar",
-        "auc_estimate": "tumorbatch.statistics.auc:auc_figure",
+        "mcnemar_test": "tumorbatch.statistics.mcnemar:mcnemar",
+        "auc_estimate": "tumorbatch.statistics.auc:auc_estimate",
     },
 )

@@ -13,7 +13,7 @@ _TAIL = 0.025  # of a 95 % interval, on one side
 
 
 def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return quotients, nan where `below` is not above 0."""
+    """Divide element by element; nan where `below` is not above 0."""
     out = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
     return np.asarray(np.divide(above, below, out=out, where=below > 0))
 
@@ -63,7 +63,7 @@ class Ranks:
         return ratio(wins, tumors * healthies), average
 
     def auc(self, weights: Weights) -> NDArray[np.float64]:
-        """Return the first of `both`, float64 [r]."""
+        """Return the first of `both`."""
         tumor, healthy = self.by_class(weights)
         below = healthy.cumsum(axis=1)
         tumors = tumor.sum(axis=1)
@@ -71,14 +71,14 @@ class Ranks:
 
 
 def auc_statistic(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> Statistic:
-    """Return the AUC as a statistic, for `Weighting.bootstrap` and `Weighting.difference`."""
+    """Return the AUC as a statistic for `intervals.difference`."""
     return Ranks(scores, labels).auc
 
 
 def auc_within(
     scores: NDArray[np.floating], labels: NDArray[np.int64], strata: NDArray[np.int64]
 ) -> Statistic:
-    """Return the AUC of the pairs within one stratum: what the stratum itself cannot tell.
+    """Return the AUC over pairs of images in one stratum: what the stratum itself cannot predict.
 
     The probability that a Tumor scores higher than a Healthy image of its own stratum, over all such
     pairs, ties counted half: the stratified Mann-Whitney statistic (Ph. van Elteren, Bulletin of the
@@ -117,7 +117,7 @@ def auc_within(
 def disjoint_pairs(
     labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
 ) -> int:
-    """Return the number of pairs of a group with Tumor and one with Healthy, no group in two of them.
+    """Pair groups with Tumor and groups with Healthy, each group in one pair at most.
 
     Args:
         labels: int64 [n].
@@ -172,7 +172,7 @@ def auc_estimate(
 def _exact_ends(
     value: float, labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
 ) -> tuple[float, float] | None:
-    """Return the bounds of an AUC of 0 or 1 (`auc_estimate`); None for others, or without a pair."""
+    """Return the interval of an AUC of 0 or 1 (see `auc_figure`); None for any other."""
     pairs = disjoint_pairs(labels, groups, strata) if value in (0.0, 1.0) else 0
     if not pairs:
         return None
@@ -188,7 +188,7 @@ def auc_difference(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Estimate:
-    """Return how much higher the AUC of `first` is than that of `second`, by the paired bootstrap.
+    """Return the AUC of `first` minus that of `second`, by the paired bootstrap over groups.
 
     Beside scores that are all the same (their AUC is 0.5, whatever is drawn) the interval is that of
     the first AUC less 0.5, so that it has a width where the first is perfect.

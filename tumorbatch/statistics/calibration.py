@@ -39,7 +39,7 @@ class Temperature:
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Temperature:
-    """The temperature that minimises the log loss; of validation logits, never of the test's.
+    """Return the temperature with the lowest log loss on validation, never on test.
 
     It stays 1 where there is no minimum: with one class only; where every logit has the right sign (the
     loss falls on towards temperature 0); where logits do not rise with the label (it falls on towards
@@ -97,7 +97,7 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
-        """From `sensitivity=0.95`, `specificity=0.9`, `youden`, `f1`, or a number.
+        """Parse `sensitivity=0.95`, `specificity=0.9`, `youden`, `f1`, or a number.
 
         Raises:
             ConfigError: It is none of these, or out of range.
@@ -122,7 +122,7 @@ class Rule:
         return self.kind if self.target is None else f"{self.kind}={self.target:.12g}"
 
     def in_words(self) -> str:
-        """In words."""
+        """Return the rule in words."""
         share = "" if self.target is None else f"{self.target:.12g}"
         return {
             "sensitivity": f"the largest specificity with a sensitivity of at least {share}",
@@ -159,7 +159,7 @@ class Threshold:
 def choose_threshold(
     logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float, rule: Rule
 ) -> Threshold:
-    """The threshold that `rule` asks for, on validation.
+    """Choose the threshold on validation by `rule`.
 
     Between two neighbouring probabilities any threshold decides the same; it is put near their middle,
     with as few digits as fit there. Of several that fulfil a rule equally well, the one with the
@@ -217,7 +217,7 @@ def choose_threshold(
 def _candidates(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Thresholds between neighbouring probabilities, with true and false positives at each."""
+    """Return thresholds between neighbouring probabilities, with true and false positives."""
     distinct, place = np.unique(probabilities, return_inverse=True)
     at = np.zeros((2, len(distinct) + 1), np.int64)
     np.add.at(at, (labels, place), 1)
@@ -231,7 +231,7 @@ def _candidates(
 
 
 def _between(low: np.float32, high: np.float32) -> float:
-    """A number of few digits that calls `high` and not `low`, below 1."""
+    """Return a number with few digits, at most `high`, above `low`, below 1."""
     middle = (float(low) + float(high)) / 2
     for digits in range(2, 9):
         value = float(f"{middle:.{digits}g}")
@@ -246,7 +246,7 @@ def reliability(
     binning: str = "equal-width",
     bins: int = ECE_BINS,
 ) -> list[dict[str, Any]]:
-    """The reliability diagram as numbers: a row for each bin that holds an image.
+    """Return the reliability diagram as numbers: one row per bin that holds an image.
 
     Args:
         probabilities: float32 [n], of Tumor.
@@ -282,7 +282,7 @@ def reliability(
 
 
 def predictive_values(sensitivity: Estimate, specificity: Estimate) -> list[dict[str, Any]]:
-    """PPV and NPV where Tumor is as common as stated, by Bayes' theorem.
+    """Return PPV and NPV at stated prevalences of Tumor, by Bayes' theorem.
 
         PPV = sens prev / (sens prev + (1 - spec) (1 - prev))
         NPV = spec (1 - prev) / (spec (1 - prev) + (1 - sens) prev)
@@ -313,7 +313,7 @@ def predictive_values(sensitivity: Estimate, specificity: Estimate) -> list[dict
 
 
 def _limits(figure: Estimate) -> tuple[float | None, float | None, float | None]:
-    """Value, lowest and highest end."""
+    """Return value, lowest and highest end."""
     lows = [end for end in (figure.low, figure.low_by_group) if end is not None]
     highs = [end for end in (figure.high, figure.high_by_group) if end is not None]
     return figure.value, min(lows, default=None), max(highs, default=None)

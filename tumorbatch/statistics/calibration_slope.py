@@ -44,7 +44,7 @@ class Recalibration:
         self._spread = self._spread or 1.0
 
     def __call__(self, weights: Weights) -> Mapping[str, NDArray[np.float64]]:
-        """{name: float64 [r]}."""
+        """Return {name: float64 [r]}."""
         tumors = weights @ self._labels
         both = (tumors > 0) & (tumors < weights.sum(axis=1))
         found = {

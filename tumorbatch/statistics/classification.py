@@ -22,7 +22,7 @@ BINNINGS = ("equal-width", "equal-mass")
 def ece_edges(
     probabilities: NDArray[np.floating], binning: str = "equal-width", bins: int = ECE_BINS
 ) -> NDArray[np.float64]:
-    """Return the inner edges of the bins of a calibration error; a bin holds its upper edge.
+    """Return the inner bin edges of a calibration error; a bin holds its upper edge.
 
     Args:
         probabilities: float [n] in [0, 1].
@@ -61,7 +61,7 @@ class _CalibrationError:
         return ratio(np.abs(weights @ self._columns).sum(axis=1), weights.sum(axis=1))
 
     def by_chance(self, weighting: Weighting, replicates: int, seed: int) -> NDArray[np.float64]:
-        """Return what it would be if every probability meant what it says, float64 [replicates].
+        """Return the value if every probability were exact, float64 [replicates].
 
         Labels are drawn by the probabilities themselves, for the copies of a group together
         (consistency resampling; J. Broecker, L. A. Smith, "Increasing the reliability of reliability
@@ -80,7 +80,7 @@ class _CalibrationError:
 
 
 def pointwise_log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the binary cross-entropy of each image in nats, without overflow, float64 [n]."""
+    """Return the binary cross-entropy of each image in nats, from logits, float64 [n]."""
     x = logits.astype(np.float64)
     return np.asarray(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x))))
 
@@ -203,7 +203,7 @@ class Measures:
         auc: NDArray[np.float64],
         average_precision: NDArray[np.float64],
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the same, with the two results of `Ranks.both` for these weights passed on.
+        """Return the same, given the two results of `Ranks.both` for these weights.
 
         They cost most, and are the same at any threshold and temperature.
         """

@@ -27,7 +27,7 @@ Statistics = Callable[[Weights], Mapping[str, NDArray[np.float64]]]
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion.
+    """Return the 95 % Wilson interval of a proportion.
 
     Raises:
         ValueError: `n` is 0.
@@ -47,7 +47,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def resampled(
     groups: ArrayLike, replicates: int = REPLICATES, seed: int | Sequence[int] = 0
 ) -> Iterator[Weights]:
-    """Bootstrap weights, drawn by group.
+    """Yield bootstrap weights, drawn by group.
 
     As many groups as there are, drawn with replacement; all images of a group come with it, each time.
     The weights depend on the groups' pattern, the number of replicates and the seed alone: two models
@@ -83,7 +83,7 @@ def resampled(
 def bootstrap(
     statistics: Statistics, groups: ArrayLike, replicates: int = REPLICATES, seed: int = 0
 ) -> dict[str, NDArray[np.float64]]:
-    """Values of several statistics in the same replicates.
+    """Return values of several statistics in the same replicates.
 
     Args:
         statistics: float64 weights [r, n] -> {name: float64 [r]}, nan where undefined.
@@ -99,7 +99,7 @@ def bootstrap(
 
 
 def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
-    """95 % percentile interval of bootstrap replicates.
+    """Return the 95 % percentile interval of bootstrap replicates.
 
     Args:
         values: float64 [replicates]; nan where the statistic was undefined, in a replicate without one
@@ -146,7 +146,7 @@ class Estimate:
     high_by_group: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         value = asdict(self)
         if self.method != "wilson":
             del value["low_by_group"], value["high_by_group"]
@@ -154,11 +154,11 @@ class Estimate:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Estimate":
-        """Inverse of `to_dict`."""
+        """Build from the values of `to_dict`."""
         return cls(**value)
 
     def text(self, digits: int = 3) -> str:
-        """`0.918 (0.893 to 0.937)`, or what is missing of it."""
+        """Format as `0.918 (0.893 to 0.937)`, or say what is missing."""
         if self.value is None:
             return "undefined"
         return f"{self.value:.{digits}f} ({self.interval(digits)})"
@@ -171,19 +171,19 @@ class Estimate:
         return Estimate(self.value, self.n, self.low_by_group, self.high_by_group, "bootstrap")
 
     def interval(self, digits: int = 3, sign: str = "") -> str:
-        """`0.893 to 0.937`, or that there is none; `sign` "+": each end with its sign."""
+        """Format as `0.893 to 0.937`, or say that there is none; `sign` "+": each end with its sign."""
         return interval(self.low, self.high, digits, sign)
 
 
 def interval(low: float | None, high: float | None, digits: int = 3, sign: str = "") -> str:
-    """Return the text of `Estimate.interval`. An end shown as -0.000 lies below 0, as +0.000 not."""
+    """Format an interval; -0.000 is below 0, +0.000 is not."""
     if low is None or high is None:
         return "no interval"
     return f"{low + 0.0:{sign}.{digits}f} to {high + 0.0:{sign}.{digits}f}"  # + 0.0: no -0
 
 
 def proportion(successes: int, n: int, by_group: NDArray[np.float64] | None = None) -> Estimate:
-    """A share with Wilson's interval, and beside it the one by resampled groups.
+    """Return a share with Wilson's interval, and the interval over resampled groups.
 
     Args:
         successes: Of them.
@@ -199,7 +199,7 @@ def proportion(successes: int, n: int, by_group: NDArray[np.float64] | None = No
 
 
 def bootstrapped(value: float, n: int, replicates: NDArray[np.float64]) -> Estimate:
-    """Return a measure with the percentile interval of its replicates; nan becomes undefined."""
+    """Return a value with the percentile interval of its replicates; nan means undefined."""
     low, high = percentile_interval(replicates) or (None, None)
     if math.isnan(value):
         return Estimate(None, n, None, None, "bootstrap")
@@ -209,7 +209,7 @@ def bootstrapped(value: float, n: int, replicates: NDArray[np.float64]) -> Estim
 def mirrored(
     value: float, n: int, replicates: NDArray[np.float64], by_chance: NDArray[np.float64]
 ) -> Estimate:
-    """A figure of at least 0 that leans upwards, and its replicates more so: a calibration error.
+    """Return an estimate of a non-negative metric that is biased upwards: a calibration error.
 
     Their percentile interval can lie above the figure itself. Here it is joined with its mirror image
     about the figure (the "basic" bootstrap interval). And where the figure is no larger than what

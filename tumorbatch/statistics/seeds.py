@@ -42,18 +42,18 @@ class Spread:
     method: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
     def interval(self, sign: str = "") -> str:
-        """`0.893 to 0.937`, or that there is none; `sign` "+": each end with its sign."""
+        """Format as `0.893 to 0.937`, or say that there is none; `sign` "+": each end with its sign."""
         return interval(self.low, self.high, sign=sign)
 
 
 def over_seeds(
     differences: NDArray[np.float64], bounds: tuple[float, float] = (-1.0, 1.0)
 ) -> Spread | None:
-    """Student's t interval of the mean over seeds: what the next seeds bring, on these very images.
+    """Return Student's t interval of the mean over seeds, for other seeds and the same images.
 
     Args:
         differences: float64 [seeds].
@@ -77,7 +77,7 @@ def over_seeds_and_images(
     resampled: NDArray[np.float64],
     bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> Spread:
-    """Interval of a mean over seeds (of differences, say) for other seeds and other images.
+    """Return the interval of a mean over seeds, for other seeds and other images.
 
     Obuchowski and Rockette's model with both factors random, and Hillis' degrees of freedom. For two
     treatments, with d_j the difference of seed j, r seeds, s^2 their variance, and c the covariance

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def columns(folder: Path, *names: str) -> list[list[Any]]:
-    """Columns of a shard set's manifest, one list each."""
+    """Return columns of a shard set's manifest, one list each."""
     table = shardset.manifest(folder, shardset.read(folder / DATASET), *names)
     return [column.to_pylist() for column in table.itercolumns()]
 
@@ -45,7 +45,7 @@ def refuse_changed_source(tfrecords: Path, source: Path, files: "Sequence[Source
         files: In it.
     """
     rows = zip(*columns(tfrecords, "path", "file_size", "split"), strict=True)
-    places = {of.file.name: of.file.path for of in files}
+    places = {source_file.file.name: source_file.file.path for source_file in files}
     changed = sum(_size(places.get(path)) != size for path, size, split in rows if split)
     if changed:
         raise ConfigError(
@@ -98,15 +98,15 @@ def shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
     return known
 
 
-def load_own(tfrecords: Path, of: bundle.Bundle, model: Path) -> Dataset:
-    """The shard set that a bundle was trained on.
+def load_own(tfrecords: Path, description: bundle.Bundle, model: Path) -> Dataset:
+    """Return the shard set on which a bundle was trained.
 
     Raises:
         ConfigError: It is another one.
         InputError: It is missing or damaged.
     """
     dataset = shardset.load(tfrecords)
-    if shardset.file_sha256(tfrecords / DATASET) != of.training.get("dataset_sha256"):
+    if shardset.file_sha256(tfrecords / DATASET) != description.training.get("dataset_sha256"):
         raise ConfigError(
             f"{model} was trained on another shard set than {tfrecords}. Give the one that it was "
             "trained on."

@@ -49,11 +49,12 @@ class Config:
     seeds: int
 
     def parts(self, source: Path, out: Path) -> Parts:
-        """Both shard sets, and all trainings, seed by seed."""
+        """Return both shard sets and all trainings, seed by seed."""
         plain = replace(self.shards.preprocessing, clahe=False)
         configs = {FIRST: self.shards, SECOND: replace(self.shards, preprocessing=plain)}
         shards = {
-            arm: ShardsPart(source, out / f"tfrecords-{_ARMS[arm]}", of) for arm, of in configs.items()
+            arm: ShardsPart(source, out / f"tfrecords-{_ARMS[arm]}", config_of_arm)
+            for arm, config_of_arm in configs.items()
         }
         trainings = []
         for number in range(self.seeds):
@@ -128,7 +129,7 @@ def _cost(parts: Parts, files: Sequence[Any], config: Config) -> Any:
 
 
 def _answered(parts: Parts) -> "tuple[list[Answers], list[Answers]]":
-    """Return the answers of each arm's trainings on the test split, which is the same for all."""
+    """Return the answers of each arm's trainings, and the test split; same image order."""
     from tumorbatch.evaluation.experiment import answer
 
     arms: list[list[Answers]] = [[] for _ in _ARMS]
@@ -153,7 +154,7 @@ def _result(
         "schema_version": SCHEMA_VERSION,
         "experiment": "clahe",
         "arms": list(_ARMS),
-        "preprocessing": [of.preprocessing.to_dict() for of in datasets],
+        "preprocessing": [dataset.preprocessing.to_dict() for dataset in datasets],
         "dataset_sha256": [shardset.file_sha256(part.out / DATASET) for part in parts.shards],
         "split_by": datasets[0].split_by,
         "leaky": datasets[0].leaky,
@@ -174,7 +175,7 @@ def _result(
 
 
 def _started(start: str) -> str:
-    """Where the weights began, in words; of a file its name alone."""
+    """Describe the initial weights in words; of a file only its name."""
     known = {"none": "from random weights", "imagenet": "from ImageNet weights"}
     return known.get(start) or f"from the weights in {printable(Path(start).name)}"
 
@@ -198,8 +199,8 @@ def _publish(
          f"{equalised.clahe_grid} tiles, before resizing"),
         ("split", f"by {value['split_by']}, seed {value['split_seed']}"
          + (": leaky, copies of test images are trained on" if value["leaky"] else "")),
-        *((f"images in {split}", ", ".join(f"{number:,} {name}" for name, number in of.items()))
-          for split, of in value["counts"].items()),
+        *((f"images in {split}", ", ".join(f"{number:,} {name}" for name, number in counts.items()))
+          for split, counts in value["counts"].items()),
     ]  # fmt: skip
     png = style.png(experiment_page.draw(compared.per_group, FIRST, SECOND))
     title = f"Does CLAHE help {config.training.architecture}?"

@@ -77,22 +77,22 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
             f"{', '.join(map(str, models))} holds no model bundle. Train one with `tumorbatch train`."
         )
     beside, alone = _baselines(judged, known, config.seed)
-    found = analysis.compare_models([*judged, *beside], missing, alone, seed=config.seed)
+    comparison = analysis.compare_models([*judged, *beside], missing, alone, seed=config.seed)
     make_folder(out)
     with output_lock(out, lock_inside(out)):
         remove_temporaries(out, *names)
-        publish(found, out)
-    return found
+        publish(comparison, out)
+    return comparison
 
 
-def publish(found: "Comparison", out: Path) -> None:
+def publish(comparison: "Comparison", out: Path) -> None:
     """Write the comparison's four files."""
     from tumorbatch.evaluation import compare_csv, compare_page
 
-    write_bytes(out / MODELS_CSV, compare_csv.models_csv(found).encode())
-    write_bytes(out / PAIRS_CSV, compare_csv.pairs_csv(found).encode())
-    write_bytes(out / PAGE, compare_page.page(found).encode())
-    write_json(out / JSON, found.to_dict())
+    write_bytes(out / MODELS_CSV, compare_csv.models_csv(comparison).encode())
+    write_bytes(out / PAIRS_CSV, compare_csv.pairs_csv(comparison).encode())
+    write_bytes(out / PAGE, compare_page.page(comparison).encode())
+    write_json(out / JSON, comparison.to_dict())
 
 
 def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
@@ -113,7 +113,7 @@ def _bundles(models: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the last parts of each path: as few as tell all of them apart."""
+    """Return the last parts of each path: as few as make all names different."""
     count = 1
     names = [folder.name for folder in folders]
     while len(set(names)) < len(names):
@@ -129,21 +129,21 @@ def _is_bundle(folder: Path) -> bool:
 def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> "Answers":
     from tumorbatch.evaluation.results import fits, read_answers
 
-    of = bundle.load(folder)
-    bundle.check_weights(folder, of)
-    evaluation = chain.evaluation_folder(folder, of, config.results)
-    if not fits(evaluation, of):
-        _evaluate(folder, of, evaluation, known, config)
-    return read_answers(name, of, evaluation)
+    description = bundle.load(folder)
+    bundle.check_weights(folder, description)
+    evaluation = chain.evaluation_folder(folder, description, config.results)
+    if not fits(evaluation, description):
+        _evaluate(folder, description, evaluation, known, config)
+    return read_answers(name, description, evaluation)
 
 
 def _evaluate(
-    folder: Path, of: Bundle, evaluation: Path, known: dict[str, Path], config: Config
+    folder: Path, description: Bundle, evaluation: Path, known: dict[str, Path], config: Config
 ) -> None:
     from tumorbatch.evaluation import baselines
     from tumorbatch.evaluation.config import Config as EvaluationConfig
 
-    tfrecords = known.get(str(of.training.get("dataset_sha256")))
+    tfrecords = known.get(str(description.training.get("dataset_sha256")))
     if tfrecords is None:
         raise InputError(
             f"{folder} has no evaluation in {config.results}, and the shard set that it was trained "
@@ -157,10 +157,10 @@ def _evaluate(
 def _baselines(
     judged: "Sequence[Answers]", known: dict[str, Path], seed: int
 ) -> "tuple[list[Answers], dict[str, str]]":
-    """Return the baselines of every shard set that is found; {names of models: why they have none}."""
+    """Return the baselines of every shard set found; {names of models: why they have none}."""
     from tumorbatch.evaluation import baselines
 
-    found: list[Answers] = []
+    answers: list[Answers] = []
     alone: dict[str, str] = {}
     for dataset in dict.fromkeys(one.images.dataset for one in judged):
         models = [one for one in judged if one.images.dataset == dataset]
@@ -173,7 +173,7 @@ def _baselines(
         except InputError as error:
             alone[names] = printable(str(error))
             continue
-        found += [baseline.on(models[0].images) for baseline in beside]
+        answers += [baseline.on(models[0].images) for baseline in beside]
     for names, why in alone.items():
         log.warning("no baselines beside %s: %s", names, why)
-    return found, alone
+    return answers, alone

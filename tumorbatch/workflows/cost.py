@@ -49,7 +49,7 @@ class Cost:
     bytes_while_working: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        """One after the other."""
+        """Add the cost of two jobs that run one after the other."""
         return Cost(
             self.seconds + other.seconds,
             self.seconds_at_most + other.seconds_at_most,
@@ -58,7 +58,7 @@ class Cost:
         )
 
     def told(self) -> str:
-        """`about 12 minutes (at most 40), 184 MB of disk, and 110 MB more while it works`."""
+        """Format as `about 12 minutes (at most 40), 184 MB of disk, and 110 MB more while it works`."""
         low, high = _minutes(self.seconds), _minutes(self.seconds_at_most)
         most = "" if low == high else f" (at most {high})"
         unit = "minute" if low == "1" and not most else "minutes"
@@ -77,7 +77,7 @@ def _megabytes(count: int) -> str:
 
 
 def recorded(training: dict[str, Any]) -> Speed | None:
-    """The speed of a finished training, from its bundle; None where it was too short to time."""
+    """Return the speed of a finished training, from its bundle; None if it was too short."""
     rate, epochs = training.get("images_per_second"), training.get("epochs")
     if not rate or not epochs:
         return None
@@ -85,7 +85,7 @@ def recorded(training: dict[str, Any]) -> Speed | None:
 
 
 def probed(config: Config, size: int) -> Speed:
-    """Time a few real training steps on random images, each phase of the training by itself.
+    """Measure a few real training steps on random images, separately for each phase.
 
     Args:
         config: The training.
@@ -111,7 +111,7 @@ def probed(config: Config, size: int) -> Speed:
 
 
 def _rate(config: Config, size: int, phase: Any, runtime: Runtime) -> float:
-    """Images a second in one phase."""
+    """Return the images per second in one phase."""
     from tumorbatch.train.feed import Images
     from tumorbatch.train.phases import prepare
 
@@ -129,7 +129,7 @@ def _rate(config: Config, size: int, phase: Any, runtime: Runtime) -> float:
 
 
 def training(speed: Speed, config: Config, images: int, weights: int) -> Cost:
-    """Of one training.
+    """Estimate the time and disk space of one training.
 
     Args:
         speed: Measured.

@@ -76,7 +76,7 @@ class Trained:
 
 
 def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> "SideBySide":
-    """The model's training under every protocol, evaluated beside the baselines.
+    """Train a model under every protocol, and evaluate it beside the baselines.
 
     The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, beside the
     model's own, so that all models share it. Bundles are made in `out`, never under models/: `infer`
@@ -109,35 +109,35 @@ def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consen
             for answer in _answers(name, trained, out / EVALUATIONS, config.evaluation)
         ]
         how = config.evaluation
-        found = side_by_side(judged, how.replicates, how.seed)
-        write_bytes(out / CSV, compare_csv.models_csv(found.comparison).encode())
-        write_bytes(out / FIGURE, style.png(protocols_page.draw(found.comparison)))
-        write_bytes(out / PAGE, protocols_page.page(name, found).encode())
-        write_json(out / JSON, {"model": name, **found.to_dict()})
-    return found
+        result = side_by_side(judged, how.replicates, how.seed)
+        write_bytes(out / CSV, compare_csv.models_csv(result.comparison).encode())
+        write_bytes(out / FIGURE, style.png(protocols_page.draw(result.comparison)))
+        write_bytes(out / PAGE, protocols_page.page(name, result).encode())
+        write_json(out / JSON, {"model": name, **result.to_dict()})
+    return result
 
 
 def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfig") -> "list[Answers]":
-    """Return the answers of model and baselines under one protocol; evaluated where that is missing."""
+    """Return the answers of model and baselines under one protocol; evaluate if missing."""
     from tumorbatch.evaluation import baselines
     from tumorbatch.evaluation.results import fits, read_answers
 
-    of = bundle.load(trained.model)
+    description = bundle.load(trained.model)
     beside = baselines.evaluate(trained.tfrecords, config.seed)
     evaluation = folder / trained.split_by
-    if not fits(evaluation, of):
+    if not fits(evaluation, description):
         chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config, beside)
-    judged = read_answers(name, of, evaluation)
+    judged = read_answers(name, description, evaluation)
     return [judged, *(baseline.on(judged.images) for baseline in beside)]
 
 
 def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> list[Trained]:
-    """The training under each protocol; shard sets and trainings that are missing are made."""
+    """Return the training under each protocol; make missing shard sets and trainings."""
     from tumorbatch.preprocess.classes import find_sources
 
-    of = bundle.load(model)
-    _refuse_ignored(of, config)
-    own = checks.load_own(tfrecords, of, model)
+    description = bundle.load(model)
+    _refuse_ignored(description, config)
+    own = checks.load_own(tfrecords, description, model)
     shards = {
         split_by: ShardsPart(
             config.source,
@@ -156,10 +156,11 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
             _refuse_other(part, own, tfrecords)
     ours = {split_by: out / f"{model.resolve().name}-{split_by}" for split_by in shards}
     places = {
-        split_by: _reused(of, part, config) or ours[split_by] for split_by, part in shards.items()
+        split_by: _reused(description, part, config) or ours[split_by]
+        for split_by, part in shards.items()
     }
     needed = any(not (place / bundle.MODEL).is_file() for place in places.values())
-    training = _training(of, model, config, needed)
+    training = _training(description, model, config, needed)
     trainings = {
         split_by: TrainingPart(part.out, places[split_by], training)
         for split_by, part in shards.items()
@@ -170,7 +171,7 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
     if missing_sets:
         checks.refuse_changed_source(tfrecords, config.source, files)
     if parts.missing:
-        consent(parts.missing, _cost(parts, files, of, own))
+        consent(parts.missing, _cost(parts, files, description, own))
     for part in shards.values():
         if part.missing:
             new = not os.path.lexists(part.out)
@@ -185,18 +186,18 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
         if wanted.missing:
             chain.make_training(wanted)
         else:
-            _refuse_other_training(of, wanted, shards[split_by])
-    found = {
+            _refuse_other_training(description, wanted, shards[split_by])
+    models = {
         split_by: Trained(split_by, part.tfrecords, part.out) for split_by, part in trainings.items()
     }
-    found[own.split_by] = Trained(own.split_by, tfrecords, model)
-    return [found[split_by] for split_by in SPLIT_BY]
+    models[own.split_by] = Trained(own.split_by, tfrecords, model)
+    return [models[split_by] for split_by in SPLIT_BY]
 
 
-def _refuse_ignored(of: Bundle, config: Config) -> None:
+def _refuse_ignored(description: Bundle, config: Config) -> None:
     """Raise where an option names what is not there, or what would not be used."""
-    if config.weights is not None and of.architecture not in architectures.PRETRAINED:
-        raise ConfigError(f"{of.architecture} starts from no weights: leave out --weights.")
+    if config.weights is not None and description.architecture not in architectures.PRETRAINED:
+        raise ConfigError(f"{description.architecture} starts from no weights: leave out --weights.")
     if config.patients is not None and not config.patients.is_file():
         raise InputError(f"{config.patients}, given with --groups, is not there.")
     for folder in config.reuse:
@@ -214,8 +215,8 @@ def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
     wanted = {**own.config, "split_by": part.config.split_by}
     del wanted["shard_bytes"]
     changes = [
-        f"{name}: {there} there, {asked} asked for"
-        for name, there, asked in differences(shardset.load(part.out).config, wanted)
+        f"{name}: {existing} there, {asked} asked for"
+        for name, existing, asked in differences(shardset.load(part.out).config, wanted)
     ]
     if changes:
         raise ConfigError(
@@ -225,28 +226,32 @@ def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
     checks.refuse_other_images(tfrecords, part.out, same_split=False)
 
 
-def _training(of: Bundle, model: Path, config: Config, needed: bool) -> "TrainConfig":
-    """The configuration that a bundle was trained with; `needed`: something is to be trained by it."""
+def _training(description: Bundle, model: Path, config: Config, needed: bool) -> "TrainConfig":
+    """Return the training configuration of a bundle; `needed`: it will be used for a training."""
     from tumorbatch.train.config import Augmentation, Schedule
     from tumorbatch.train.config import Config as TrainConfig
 
-    told = of.training
+    recorded = description.training
     try:
-        schedule = Schedule(**told["schedule"])
-        augmentation = None if told["augmentation"] is None else Augmentation(**told["augmentation"])
-        start = _start(of, model, config.weights, needed)
+        schedule = Schedule(**recorded["schedule"])
+        augmentation = (
+            None if recorded["augmentation"] is None else Augmentation(**recorded["augmentation"])
+        )
+        start = _start(description, model, config.weights, needed)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{model / bundle.MODEL} does not say how the model was trained ({error}). Train it again."
         ) from error
-    return TrainConfig(of.architecture, schedule, augmentation, start, device=config.evaluation.device)
+    return TrainConfig(
+        description.architecture, schedule, augmentation, start, device=config.evaluation.device
+    )
 
 
-def _start(of: Bundle, model: Path, weights: str | None, needed: bool) -> str | None:
-    """`--weights` of the bundle's training."""
-    if of.architecture not in architectures.PRETRAINED:
+def _start(description: Bundle, model: Path, weights: str | None, needed: bool) -> str | None:
+    """Return the `--weights` of the bundle's training."""
+    if description.architecture not in architectures.PRETRAINED:
         return None
-    before = of.training["weights"]
+    before = description.training["weights"]
     if before is None:
         return "none"
     if before["origin"] == "imagenet" or not needed:
@@ -263,36 +268,36 @@ def _start(of: Bundle, model: Path, weights: str | None, needed: bool) -> str | 
     return weights
 
 
-def _wanted(of: Bundle, part: ShardsPart) -> dict[str, Any]:
-    """What decides the training under another protocol."""
-    return _deciding(of.training) | {
+def _wanted(description: Bundle, part: ShardsPart) -> dict[str, Any]:
+    """Return what determines the training under another protocol."""
+    return _deciding(description.training) | {
         "dataset_sha256": shardset.file_sha256(part.out / DATASET),
         "split_by": part.config.split_by,
     }
 
 
-def _reused(of: Bundle, part: ShardsPart, config: Config) -> Path | None:
-    """A bundle in `config.reuse` that is the very training that is wanted."""
+def _reused(description: Bundle, part: ShardsPart, config: Config) -> Path | None:
+    """Return the bundle in `config.reuse` that is exactly the missing training, or None."""
     if part.missing:
         return None
     for folder in config.reuse:
         for path in sorted(folder.glob(f"[!.]*/{bundle.MODEL}")):
             try:
-                found = bundle.load(path.parent).training
+                training = bundle.load(path.parent).training
             except (ConfigError, InputError):
                 continue
-            if _deciding(found) == _wanted(of, part):
+            if _deciding(training) == _wanted(description, part):
                 log.info("%s is taken for the protocol %s", path.parent, part.config.split_by)
                 return path.parent
     return None
 
 
-def _refuse_other_training(of: Bundle, training: TrainingPart, shards: ShardsPart) -> None:
+def _refuse_other_training(description: Bundle, training: TrainingPart, shards: ShardsPart) -> None:
     """Raise `ConfigError` unless a bundle that is there is the model's training on another split."""
-    there = bundle.load(training.out)
+    existing = bundle.load(training.out)
     changes = [
         "another shard set" if name == "dataset_sha256" else f"{name}: {before} there, {now} asked for"
-        for name, before, now in differences(_deciding(there.training), _wanted(of, shards))
+        for name, before, now in differences(_deciding(existing.training), _wanted(description, shards))
     ]
     if changes:
         raise ConfigError(
@@ -302,13 +307,13 @@ def _refuse_other_training(of: Bundle, training: TrainingPart, shards: ShardsPar
 
 
 def _deciding(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes two trainings the same."""
+    """Return what makes two trainings equal."""
     names = ("architecture", "dataset_sha256", "split_by", "weights", "schedule", "augmentation")
     return {name: training.get(name) for name in names}
 
 
-def _cost(parts: Parts, files: "Sequence[SourceFile]", of: Bundle, own: Dataset) -> Any:
-    """Of all that is missing."""
+def _cost(parts: Parts, files: "Sequence[SourceFile]", description: Bundle, own: Dataset) -> Any:
+    """Return the cost of everything that is missing."""
     from tumorbatch.workflows import cost as costs
 
     total = costs.Cost()
@@ -318,8 +323,10 @@ def _cost(parts: Parts, files: "Sequence[SourceFile]", of: Bundle, own: Dataset)
     missing = [part for part in parts.trainings if part.missing]
     if missing:
         size = own.preprocessing.size
-        speed = costs.recorded(of.training) or chain.speed([], missing[0].config, size)
-        log.info("%s: %.0f images/s, %s", of.architecture, speed.images_per_second, speed.source)
+        speed = costs.recorded(description.training) or chain.speed([], missing[0].config, size)
+        log.info(
+            "%s: %.0f images/s, %s", description.architecture, speed.images_per_second, speed.source
+        )
         images = own.records("train") + own.records("validation")
         for part in missing:
             total += chain.training_cost(part, images, size, speed)

@@ -55,7 +55,7 @@ class ShardsPart:
 
     @property
     def missing(self) -> bool:
-        """Whether it is not there as a whole."""
+        """Return whether the shard set is missing or unfinished."""
         return not (self.out / DATASET).is_file()
 
 
@@ -75,7 +75,7 @@ class TrainingPart:
 
     @property
     def missing(self) -> bool:
-        """Whether there is no bundle."""
+        """Return whether the bundle is missing."""
         return not (self.out / bundle.MODEL).is_file()
 
 
@@ -88,17 +88,17 @@ class Parts:
 
     @property
     def missing(self) -> str:
-        """`2 shard sets and 4 trainings`, or "" where all is there."""
+        """Describe what is missing: `2 shard sets and 4 trainings`, or "" if nothing is."""
         counts = {
             "shard set": sum(part.missing for part in self.shards),
             "training": sum(part.missing for part in self.trainings),
         }
-        told = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
-        return " and ".join(told)
+        parts = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        return " and ".join(parts)
 
 
 def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig":
-    """The settings that made a shard set, with some of them changed.
+    """Return the settings that made a shard set, with some of them changed.
 
     Args:
         dataset: Its description.
@@ -129,15 +129,15 @@ def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig
 
 
 def _class_folders(folder: Path) -> dict[str, str]:
-    """{class: its folder in the source}, from the paths in the manifest."""
-    found: dict[str, set[str]] = {}
+    """Return {class: its folder in the source}, from the paths in the manifest."""
+    folders_of_class: dict[str, set[str]] = {}
     for path, name in zip(*checks.columns(folder, "path", "class"), strict=True):
-        found.setdefault(name, set()).add(path.split("/", 1)[0])
-    return {name: folders.pop() for name, folders in found.items() if len(folders) == 1}
+        folders_of_class.setdefault(name, set()).add(path.split("/", 1)[0])
+    return {name: folders.pop() for name, folders in folders_of_class.items() if len(folders) == 1}
 
 
 def shards_cost(files: "Sequence[SourceFile]", preprocessing: "Preprocessing", workers: int) -> "Cost":
-    """Of one shard set, from the time that a few of its files take now.
+    """Estimate the cost of one shard set from the time that a few of its files take.
 
     Args:
         files: The source.
@@ -161,7 +161,7 @@ def shards_cost(files: "Sequence[SourceFile]", preprocessing: "Preprocessing", w
 
 
 def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) -> "Speed":
-    """How fast a training is: as one that is finished was, or as a few steps now show.
+    """Return the speed of a training: recorded in a finished one, or measured in a few steps.
 
     Args:
         finished: Trainings like it.
@@ -180,7 +180,7 @@ def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) ->
 
 
 def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") -> "Cost":
-    """Of one training.
+    """Estimate the time and disk space of one training.
 
     Args:
         part: The training.
@@ -197,14 +197,14 @@ def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") ->
 
 @functools.lru_cache
 def _parameters(architecture: str, size: int) -> int:
-    """Numbers that a network of this architecture holds."""
+    """Return the number of weights of a network of this architecture."""
     count = int(architectures.build(architecture, size).count_params())
     forget()
     return count
 
 
 def forget() -> None:
-    """Give back what Keras keeps of the networks so far."""
+    """Free what Keras keeps of the networks so far."""
     if "keras" in sys.modules:
         import keras
 
@@ -212,7 +212,7 @@ def forget() -> None:
 
 
 def make_shards(part: ShardsPart) -> Dataset:
-    """The shard set, made or brought up to date where it is not what it should be.
+    """Return the shard set; make it or bring it up to date first.
 
     Raises:
         TumorBatchError: As `preprocess.shard.run`.
@@ -225,7 +225,7 @@ def make_shards(part: ShardsPart) -> Dataset:
 
 
 def make_training(part: TrainingPart) -> bundle.Bundle:
-    """The trained bundle, made where it is not there.
+    """Return the trained bundle; train it first if it is missing.
 
     Raises:
         TumorBatchError: As `train.training.run`.
@@ -234,13 +234,13 @@ def make_training(part: TrainingPart) -> bundle.Bundle:
 
     if part.missing:
         log.info("training %s on %s", part.out, part.tfrecords)
-    made = training.run(part.tfrecords, part.out, part.config).bundle
+    trained = training.run(part.tfrecords, part.out, part.config).bundle
     forget()
-    return made
+    return trained
 
 
-def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
-    """Where a bundle's evaluation is, or shall be: by its name; where that is taken, by its id too.
+def evaluation_folder(model: Path, description: bundle.Bundle, results: Path) -> Path:
+    """Return the folder of a bundle's evaluation: by its name; if taken, by its id too.
 
     Results of another model of that name, on an external shard set, or at a threshold that the bundle
     does not have, stay as they are.
@@ -252,14 +252,16 @@ def evaluation_folder(model: Path, of: bundle.Bundle, results: Path) -> Path:
     try:
         about = read_object(folder / METRICS, ABOUT_SHAPE)
         # At another threshold it is somebody's answer too, or another bundle's of the same weights.
-        outdated = about["model"]["model_id"] == of.model_id and about["protocol"] != "external"
+        outdated = (
+            about["model"]["model_id"] == description.model_id and about["protocol"] != "external"
+        )
     except FileNotFoundError:
         outdated = True
     except (OSError, ValueError):
         outdated = False
-    if outdated or fits(folder, of):
+    if outdated or fits(folder, description):
         return folder
-    return results / f"{model.resolve().name}-{of.model_id.rsplit('-', 1)[1]}"
+    return results / f"{model.resolve().name}-{description.model_id.rsplit('-', 1)[1]}"
 
 
 def make_evaluation(

@@ -47,14 +47,14 @@ def run(tfrecords: Path, folder: Path, trainings: Mapping[str, Config]) -> Itera
 
 
 def _forget() -> None:
-    """Give back what Keras keeps of the last network."""
+    """Free what Keras keeps of the last network."""
     import keras
 
     keras.backend.clear_session()
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Of the first failure that no second attempt will mend, else of the first; 0 without one."""
+    """Return the code of the first failure that a retry cannot fix, else of the first; else 0."""
     errors = [outcome.result for outcome in outcomes if isinstance(outcome.result, Exception)]
     errors.sort(key=lambda error: isinstance(error, TryAgainError))
     if not errors:
