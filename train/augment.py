@@ -56,7 +56,7 @@ def augment(images: Any, augmentation: Augmentation, seed: Any) -> Any:
 
 
 def _warp(images: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Resample each image at the places that its map gives for the output's pixels.
+    """Resample each image at the positions that its map [2, 3] gives for the output's pixels.
 
     By the library in C, or by OpenCV in three times as long and with the same bits. Either takes a
     tenth of the time of TensorFlow's ImageProjectiveTransformV3, and lets other threads run meanwhile.

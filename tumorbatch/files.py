@@ -144,7 +144,7 @@ def is_litter(name: str) -> bool:
 
 
 def is_dicom(data: bytes) -> bool:
-    """Return whether a file's bytes are those of DICOM, which may name a patient.
+    """Return whether bytes are those of a DICOM file (PS3.10 7.1), which may name a patient.
 
     Either a file (PS3.10 7.1), or the bare data set that some archives and consoles write: it begins
     with group 2 or 8, an element from there, and its length or type of value.

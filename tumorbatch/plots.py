@@ -76,7 +76,7 @@ def survey(
 
 
 def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
-    """Plot one image: a file, uint8 [height, width], or uint8 [height, width, 3] (R, G, B).
+    """Plot one image: a file, or uint8 [height, width].
 
     Raises:
         InputError: The file cannot be read, with the reason.

@@ -25,7 +25,7 @@ _COUNTED = {True: "each group of copies counted once", False: "per image"}
 
 
 def _two_lines(estimate: Estimate, published: float | None = None) -> str:
-    """Return the value, its interval below it, and the report's own measure beside it."""
+    """Format a value with its interval below and the report's value beside it."""
     if estimate.value is None:
         return "undefined"
     beside = "" if published is None else f" | {published:.2f}"
