@@ -174,8 +174,8 @@ def load(path: Path, base: Any) -> None:
         with open_regular(path) as stream, h5py.File(stream, "r") as file:
             if os.fstat(stream.fileno()).st_size > MAX_WEIGHTS_BYTES:
                 raise ValueError("it is larger than any network's weights")
-            found = _layers(file)
-            for name in sorted(layers.keys() ^ found.keys()):
+            stored = _layers(file)
+            for name in sorted(layers.keys() ^ stored.keys()):
                 raise ValueError(f"it {'lacks' if name in layers else 'has an unknown'} layer {name!r}")
             values = [
                 (variable, value)
