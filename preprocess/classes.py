@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tumorbatch.errors import ConfigError, InputError
@@ -53,7 +53,7 @@ def find_sources(
         # The class folder's own name goes in front, so that names are relative to the source.
         for file in find_files(source / folder, litter):
             name = "/".join(part for part in (printable(folder), file.name) if part)
-            found.append(SourceFile(FoundFile(file.path, name, file.problem, file.status), label))
+            found.append(SourceFile(replace(file, name=name), label))
     if not found:
         raise InputError(
             f"{source} has no files in its class folders {' and '.join(map(repr, folders))}. "

@@ -4,7 +4,8 @@ Where a finished set is to grow, a file whose bytes it knows is read and hashed,
 record are in the base.
 
 The parent appends the finished records to one spool file and, after an fsync, one line a chunk to a
-journal. A killed run goes on behind the journal's last whole line; nothing else needs repair.
+journal. A killed run keeps each row whose file is as it was, by name, class, size and time of change,
+whatever else has come, changed or gone in the source; nothing needs repair.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from tumorbatch.atomic import make_folder, write_json
+from tumorbatch.atomic import new_folder, write_json
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
@@ -29,7 +30,7 @@ from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.image import Decoded
 from tumorbatch.preprocess.pixels import perceptual_hash, pixel_hash, process
-from tumorbatch.preprocess.previous_set import Base
+from tumorbatch.preprocess.previous_set import DECIDED, Base
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import FileError, Status
@@ -38,13 +39,15 @@ from tumorbatch.workers import limited, ordered_map
 
 _PLAN = "plan.json"
 _KEY = "patients.key"
-_BASE = "base"
+_FORMAT = 2  # of the journal; an older one is not taken up
 CHUNK = 64  # files a task: 0.15 s of work, 1.5 MB of records
 
 # The keyed hash of a DICOM file's patient joins files into groups. It leaves the work area only as the
 # number of a group.
 _JOURNAL_SCHEMA = ROW_SCHEMA.append(pa.field("patient", pa.string()))
 _IN_BASE = -1  # offset of a record that is in the base, not in the spool
+
+_State = tuple[str, str, int, int]  # path, class, bytes, time of change
 
 
 class Task(NamedTuple):
@@ -142,39 +145,37 @@ def _lost(task: Task, error: FileError) -> FileResult:
 
 
 class WorkArea:
-    """The folder of an unfinished run: plan, spool, journal, the patients' secret, and the base.
+    """The folder of an unfinished run: plan, spool, journal, and the patients' secret.
 
     Args:
         folder: Made when it is not there.
-        plan: What the run is about, as JSON values; it decides whether a killed run may go on.
-        overwrite: Start anew where the folder belongs to a run with another plan.
-        keep_base: Called with the base's folder when a new run starts; None: there is no base.
+        settings: What the run is to make, as JSON values.
+        software: Versions of what decides the pixels; work of other versions is done again.
+        overwrite: Take up a run only if it was to overwrite, too, with the same settings.
 
     Raises:
-        ConfigError: The folder belongs to a run with another plan, and `overwrite` is not set.
+        ConfigError: The folder belongs to a run with other settings, and `overwrite` is not set.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        plan: Mapping[str, Any],
-        overwrite: bool,
-        keep_base: Callable[[Path], None] | None = None,
+        self, folder: Path, settings: Mapping[str, Any], software: Mapping[str, str], overwrite: bool
     ) -> None:
         self.folder = folder
-        self.base_folder = folder / _BASE
         self._spool = folder / "records"
         self._journal = folder / "journal.jsonl"
-        before = read_plan(folder)
-        if before != plan:
-            if before is not None and not overwrite:
-                _refuse_other_plan(folder, before, plan)
-            self.remove()  # without a plan, it is what a run left that was killed at its start
-            make_folder(folder)
-            if keep_base is not None:
-                keep_base(self.base_folder)
-            create_key(folder / _KEY)
-            write_json(folder / _PLAN, dict(plan))
+        made_by = {"journal": _FORMAT, "software": dict(software)}
+        plan = {**made_by, "overwrite": overwrite, **settings}
+        before = _read_plan(folder)
+        if before is not None and all(before.get(name) == made_by[name] for name in made_by):
+            if not overwrite:
+                _refuse_other_plan(folder, before, settings)
+                return
+            if before == plan:
+                return
+        self.remove()  # without a plan, it is what a run left that was killed at its start
+        new_folder(folder)
+        create_key(folder / _KEY)
+        write_json(folder / _PLAN, plan)
 
     def run(
         self,
@@ -186,25 +187,25 @@ class WorkArea:
         base: Base | None,
         advance: Callable[[int], None],
     ) -> tuple[pa.Table, "list[tuple[int, int]]", int]:
-        """Process what is not in the journal yet.
+        """Process each file whose row is not in the journal, or was not settled by its bytes alone.
 
         Returns:
             The rows (`ROW_SCHEMA` and `patient`, in the order of `files`); for each row the offset and
             length of its record, for `record_reader` (length 0: no record, or in the base); and how
             many files were taken over from an interrupted run.
         """
-        batches: list[pa.RecordBatch] = []
-        places: list[tuple[int, int]] = []
-        for line in self._finished_lines():
-            batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
-            places += map(tuple, line["places"])
-        taken_over = len(places)
+        generation = None if base is None else base.dataset.manifest_sha256
+        batches, places, numbers = self._journalled(generation)
+        order = [numbers.get(_state(source, classes), -1) for source in files]
+        todo = [index for index, number in enumerate(order) if number < 0]
+        taken_over = len(files) - len(todo)
         if taken_over:
             advance(taken_over)
         tasks = (
             Task(source, base.sha256(source.file.name, classes[source.label]) if base else None)
-            for source in files[taken_over:]
+            for source in (files[index] for index in todo)
         )
+        done = 0
         chunks = iter(lambda: list(itertools.islice(tasks, CHUNK)), [])
         work = functools.partial(
             process_files,
@@ -215,20 +216,54 @@ class WorkArea:
         try:
             with self._spool.open("ab") as spool, self._journal.open("ab") as journal:
                 for results in ordered_map(work, chunks, workers, _lost, seconds):
-                    here = files[len(places) : len(places) + len(results)]
+                    indices = todo[done : done + len(results)]
+                    here = [files[index] for index in indices]
                     rows = _rows(here, results, classes, base)
                     new = [_spooled(spool, result) for result in results]
                     spool.flush()
                     os.fsync(spool.fileno())
-                    journal.write(json.dumps({"rows": rows, "places": new}).encode() + b"\n")
+                    entry = {
+                        "base": generation,
+                        "rows": rows,
+                        "places": new,
+                        "states": [(source.file.size, source.file.mtime_ns) for source in here],
+                    }
+                    journal.write(json.dumps(entry).encode() + b"\n")
                     journal.flush()
                     os.fsync(journal.fileno())
                     batches.append(pa.RecordBatch.from_pylist(rows, _JOURNAL_SCHEMA))
+                    for number, index in enumerate(indices, len(places)):
+                        order[index] = number
                     places += new
+                    done += len(results)
                     advance(len(results))
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        return pa.Table.from_batches(batches, _JOURNAL_SCHEMA), places, taken_over
+        table = pa.Table.from_batches(batches, _JOURNAL_SCHEMA).take(pa.array(order, pa.int64()))
+        return table, [places[number] for number in order], taken_over
+
+    def _journalled(
+        self, generation: str | None
+    ) -> "tuple[list[pa.RecordBatch], list[tuple[int, int]], dict[_State, int]]":
+        """Read the journal.
+
+        Args:
+            generation: sha256 of the base's manifest; a row that was taken from another base is void.
+
+        Returns:
+            The rows, the places of their records, and {a file's state: number of its row}.
+        """
+        batches: list[pa.RecordBatch] = []
+        places: list[tuple[int, int]] = []
+        numbers: dict[_State, int] = {}
+        for line in self._finished_lines():
+            batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
+            for row, place, state in zip(line["rows"], line["places"], line["states"], strict=True):
+                usable = line["base"] == generation or not in_base(place)
+                if usable and row["status"] in DECIDED:
+                    numbers[row["path"], row["class"], *state] = len(places)
+                places.append(tuple(place))
+        return batches, places, numbers
 
     def _finished_lines(self) -> Iterator[dict[str, Any]]:
         """The journal's whole lines; cuts journal and spool off behind them."""
@@ -261,7 +296,12 @@ class WorkArea:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def in_base(place: tuple[int, int]) -> bool:
+def _state(source: SourceFile, classes: Sequence[str]) -> "_State":
+    file = source.file
+    return file.name, classes[source.label], file.size, file.mtime_ns
+
+
+def in_base(place: Sequence[int]) -> bool:
     """Whether a file was as the base knows it."""
     return place[0] == _IN_BASE
 
@@ -321,25 +361,22 @@ class RecordReader:
         self._file.close()
 
 
-def read_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan of the interrupted run in `folder`, or None."""
+def _read_plan(folder: Path) -> dict[str, Any] | None:
+    """Return the plan of the interrupted run in `folder`, or None."""
     try:
         return read_object(folder / _PLAN)
     except (OSError, ValueError):
         return None
 
 
-def _refuse_other_plan(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    told = {
-        "inputs": "other input files",
-        "patients": "another table of patients",
-        "base": "it was to replace another set",
-    }
+def _refuse_other_plan(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the interrupted run was to make the same."""
     changes = "; ".join(
-        told.get(name, f"{name}: {then} then, {wanted} now")
-        for name, then, wanted in differences(before, now)
+        f"{name}: {then} then, {wanted} now"
+        for name, then, wanted in differences({name: before.get(name) for name in settings}, settings)
     )
-    raise ConfigError(
-        f"{folder.parent} holds an interrupted run that was about something else ({changes}). "
-        "Repeat that command to finish it, or start anew with --overwrite."
-    )
+    if changes:
+        raise ConfigError(
+            f"{folder.parent} holds an interrupted run that was about something else ({changes}). "
+            "Repeat that command to finish it, or start anew with --overwrite."
+        )

@@ -1,13 +1,13 @@
 """What a finished shard set gives to the larger one that takes its place.
 
 A source folder grows. `shard` on it again decodes what is new or changed, takes the records of the
-rest from the shards that are there, and leaves every group in its split. For that it keeps the old set
-in its work area, as hard links: a run that is killed while it replaces the old files finds them there.
+rest from the shards that are there, and leaves every group in its split. So does `--overwrite`, which
+takes no records over: an image that was held out must not come to be trained on.
 """
 
 import contextlib
+import logging
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,48 +18,32 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
-from tumorbatch.errors import InputError, cannot_write
+from tumorbatch.errors import InputError, TumorBatchError
 from tumorbatch.files import open_regular
 from tumorbatch.manifest_schema import MANIFEST_SCHEMA
-from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset
+from tumorbatch.shardset import DATASET, SHARD_NAME, SPLITS
 from tumorbatch.status import Status
 from tumorbatch.tfrecord import ImageRecord
 
+log = logging.getLogger(__name__)
+
+_SPLIT_COLUMNS = ("path", "sha256", "split")
+
 # What a file's bytes alone decide. The others may end another way the next time.
-_DECIDED = {
+DECIDED = {
     status.value
     for status in (
-        Status.OK, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED, Status.TOO_LARGE,
-        Status.TOO_SMALL,
+        Status.OK, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
+        Status.TOO_LARGE, Status.TOO_SMALL,
     )
 }  # fmt: skip
-
-
-def keep(dataset: Dataset, out: Path, folder: Path) -> None:
-    """Make `folder` a second home of the finished set in `out`, without copying where that works.
-
-    Raises:
-        InputError: The manifest is damaged; what else may be shows when it is used.
-        OutputError: `folder` cannot be written.
-    """
-    with shardset.open_manifest(out, dataset):
-        pass
-    try:
-        folder.mkdir()
-        for name in (DATASET, MANIFEST, *(shard.name for shard in dataset.shards)):
-            try:
-                os.link(out / name, folder / name)
-            except OSError:  # a file system without hard links
-                shutil.copy2(out / name, folder / name)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 class Base:
     """A finished shard set, read.
 
     Args:
-        folder: Where `keep` has put it.
+        folder: The set's. Hold the lock.
 
     Raises:
         InputError: It is damaged, or of another version.
@@ -94,7 +78,7 @@ class Base:
         if path not in self._at:
             return None
         its_class, status, sha256 = self._known[self._at[path]]
-        usable = its_class == class_name and status in _DECIDED
+        usable = its_class == class_name and status in DECIDED
         return sha256 if usable else None
 
     def same_end(self, row: Mapping[str, Any]) -> bool:
@@ -161,21 +145,71 @@ class Base:
             "`tumorbatch shard --overwrite` makes all shards again."
         )
 
-    def splits(self, paths: Sequence[str], sha256: Sequence[str]) -> NDArray[np.int64]:
-        """int64 [n]: index into `SPLITS` of what each image was in before, or -1.
+    def splits(self) -> "PreviousSplits":
+        """Return which split each of its images is in."""
+        return PreviousSplits(self._rows, self.dataset.updates)
+
+
+class PreviousSplits:
+    """Which split each image of a finished set is in.
+
+    Args:
+        rows: Columns path, sha256 and split; null: the file is in no split.
+        updates: As in dataset.json.
+    """
+
+    def __init__(self, rows: pa.Table, updates: int) -> None:
+        self.updates = updates
+        self._by_content: dict[str, list[int]] = defaultdict(list)
+        self._by_both: dict[tuple[str, str], int] = {}
+        table = rows.select(["path", "sha256", "split"]).drop_null()
+        for path, content, split in zip(*(column.to_pylist() for column in table), strict=True):
+            self._by_both[path, content] = SPLITS.index(split)
+            self._by_content[content].append(SPLITS.index(split))
+
+    @classmethod
+    def read(cls, out: Path) -> "PreviousSplits":
+        """Read them from the manifest or, where that is damaged, from the shards that can be read."""
+        try:
+            dataset = shardset.read(out / DATASET)
+            return cls(shardset.manifest(out, dataset, *_SPLIT_COLUMNS), dataset.updates)
+        except TumorBatchError:
+            return cls(pa.table(dict(zip(_SPLIT_COLUMNS, _in_the_shards(out), strict=True))), 0)
+
+    def of(self, paths: Sequence[str], sha256: Sequence[str]) -> NDArray[np.int64]:
+        """Return int64 [n]: index into `SPLITS` of what each image was in before, or -1.
 
         By path and content, or by content alone for files that were renamed.
         """
-        by_content: dict[str, list[int]] = defaultdict(list)
-        by_both: dict[tuple[str, str], int] = {}
-        table = self._rows.select(["path", "sha256", "split"]).drop_null()
-        for path, content, split in zip(*(column.to_pylist() for column in table), strict=True):
-            by_both[path, content] = SPLITS.index(split)
-            by_content[content].append(SPLITS.index(split))
         return np.array(
             [
-                by_both.get((path, content), min(by_content.get(content, [-1])))
+                self._by_both.get((path, content), min(self._by_content.get(content, [-1])))
                 for path, content in zip(paths, sha256, strict=True)
             ],
             np.int64,
         )
+
+    def are(self, paths: Sequence[str], sha256: Sequence[str], splits: NDArray[np.int64]) -> bool:
+        """Return whether these are all its images, each in its split; so are any where it has none."""
+        pairs = zip(paths, sha256, strict=True)
+        return not self._by_both or self._by_both == dict(zip(pairs, splits.tolist(), strict=True))
+
+
+def _in_the_shards(out: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return paths, sha256 and splits of the records in the shards, without dataset.json."""
+    paths: list[str] = []
+    sha256: list[str] = []
+    splits: list[str] = []
+    for path in sorted(out.iterdir()):
+        name = SHARD_NAME.fullmatch(path.name)
+        if name is None:
+            continue
+        try:
+            for data in tfrecord.read(path):
+                record = ImageRecord.decode(data)
+                paths.append(record.filename)
+                sha256.append(record.sha256)
+                splits.append(name[1])
+        except (InputError, OSError, ValueError) as error:
+            log.warning("the splits of some images are lost: %s", error)
+    return paths, sha256, splits

@@ -19,7 +19,7 @@ from tumorbatch.preprocess import shard_writer as writing
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.first_pass import WorkArea
 from tumorbatch.preprocess.patients import Patients, digest
-from tumorbatch.preprocess.previous_set import Base
+from tumorbatch.preprocess.previous_set import Base, PreviousSplits
 from tumorbatch.preprocess.splits import Fractions, assign
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.runtime import versions
@@ -40,6 +40,7 @@ class FirstPass(NamedTuple):
         files: What was found.
         patients: A table of patients, or an empty one.
         base: The finished set that is brought up to date, or None.
+        previous: Which split each image was in, where there was a set whose splits are kept.
     """
 
     rows: pa.Table
@@ -47,6 +48,7 @@ class FirstPass(NamedTuple):
     files: Sequence[SourceFile]
     patients: Patients
     base: Base | None
+    previous: PreviousSplits | None
 
 
 class Assembled(NamedTuple):
@@ -102,6 +104,7 @@ def assemble(
         OutputError: The disk is full or not writable.
     """
     rows, places, base = first_pass.rows, first_pass.places, first_pass.base
+    previous = first_pass.previous
     images = _images(first_pass, settings["patient_id"])
     duplicates = grouping.join(images.sha256, images.pixels, images.perceptual)
     groups = grouping.unite(duplicates, *images.patients)
@@ -114,13 +117,14 @@ def assemble(
         )  # fmt: skip
     kept = np.flatnonzero(~conflict)
     paths = [images.paths[index] for index in kept]
+    sha256 = [images.sha256[index] for index in kept]
     splits = assign(
         _units(settings["split_by"], groups, images.shapes)[kept],
         images.labels[kept],
         paths,
         Fractions(**settings["fractions"]),
         settings["seed"],
-        base.splits(paths, [images.sha256[index] for index in kept]) if base else None,
+        previous.of(paths, sha256) if previous else None,
     )
     place = [places[images.row[index]] for index in kept]
     with work.record_reader(base) as read:
@@ -151,7 +155,7 @@ def assemble(
         shared=writing.count_shared(work.folder, shards, written, settings["split_by"]),
         patients=digest(first_pass.patients.by_path),
         patient_table=first_pass.patients.counts(),
-        updates=0 if base is None else base.dataset.updates + 1,
+        updates=_updates(first_pass, previous is None or previous.are(paths, sha256, splits)),
         shards=shards,
         manifest_sha256=shardset.file_sha256(work.folder / MANIFEST),
         versions=software(),
@@ -161,6 +165,12 @@ def assemble(
         _largest(groups, images.paths),
         _near_conflicts(duplicates, images.labels, images.paths),
     )
+
+
+def _updates(first_pass: FirstPass, same_splits: bool) -> int:
+    """Return how often the set has changed so far, this time included."""
+    before = 0 if first_pass.previous is None else first_pass.previous.updates
+    return before + (first_pass.base is not None or not same_splits)
 
 
 def _images(first_pass: FirstPass, patient_id: bool) -> _Images:

@@ -1,9 +1,6 @@
 """Stage 1: a folder of images to a shard set."""
 
 import contextlib
-import functools
-import hashlib
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from tumorbatch import shardset
-from tumorbatch.atomic import make_folder, remove_temporaries
+from tumorbatch.atomic import make_folder, writing
 from tumorbatch.checks import (
     check_error_rate,
     check_seed,
@@ -27,12 +24,11 @@ from tumorbatch.errors import ConfigError, InputError, not_finished
 from tumorbatch.files import starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.lock import lock_inside, output_lock
-from tumorbatch.preprocess import previous_set as base_set
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
-from tumorbatch.preprocess.first_pass import WorkArea, in_base, read_plan
+from tumorbatch.preprocess.first_pass import WorkArea, in_base
 from tumorbatch.preprocess.patients import Patients, digest, read_patients, refuse_unmatched
-from tumorbatch.preprocess.previous_set import Base
+from tumorbatch.preprocess.previous_set import Base, PreviousSplits
 from tumorbatch.preprocess.second_pass import FirstPass, assemble, software
 from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.preprocessing_config import Preprocessing
@@ -42,6 +38,7 @@ from tumorbatch.shardset import DATASET, SPLIT_BY, SPLITS, WORK, Dataset
 from tumorbatch.status import Status
 from tumorbatch.workers import SECONDS
 
+_DECIDE_SPLITS = ("split_by", "fractions", "seed")
 _DECIDE_PIXELS = ("numpy", "opencv-python-headless", "scipy", "simplejpeg")
 
 
@@ -63,7 +60,8 @@ class Config:
         timeout: Seconds after which a file that is still being decoded becomes an error row.
         shard_bytes: Wanted size of a shard.
         max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
-        overwrite: Replace another shard set or another interrupted run.
+        overwrite: Make all records anew, whatever is there. Each image stays in its split.
+        new_splits: With `overwrite`: settle the splits anew as well.
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -79,6 +77,7 @@ class Config:
     shard_bytes: int = 100 << 20
     max_error_rate: float = 1.0
     overwrite: bool = False
+    new_splits: bool = False
 
     def __post_init__(self) -> None:
         if self.split_by not in SPLIT_BY:
@@ -90,6 +89,8 @@ class Config:
         if self.shard_bytes < 1:
             raise ConfigError(f"The shard size must be above 0. Received: {self.shard_bytes}.")
         check_error_rate(self.max_error_rate)
+        if self.new_splits and not self.overwrite:
+            raise ConfigError("--new-splits settles all splits anew: give --overwrite as well.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
     """Make the shard set of `source` in `out`, go on with an interrupted run, or bring it up to date.
 
     Where `out` holds a finished set with the same settings and the source has changed since, what is
-    new or changed is decoded, the rest is taken over, and each group stays in its split.
+    new or changed is decoded, the rest is taken over, and each group stays in its split. An interrupted
+    run goes on with each file that is as it was, whatever has happened to the others.
 
     Raises:
         InputError: `source` is missing or empty, no image in it can be read, or `out` is damaged.
@@ -150,18 +152,17 @@ def run(source: Path, out: Path, config: Config) -> Report:
     table = _patients(files, config)
     patients = table.by_path
     make_folder(out)
-    with output_lock(out, lock_inside(out)):
-        remove_temporaries(out)
+    with output_lock(out, lock_inside(out)), writing(out):
         settings = _settings(config)
         _finish_commit(out)
         old = None if config.overwrite else _finished(out)
         if old is not None:
             _refuse_other(out, old, settings)
-        plan = _plan(out, old, settings, patients, files, config.overwrite)
-        keep_base = functools.partial(base_set.keep, old, out) if old is not None else None
-        work = WorkArea(out / WORK, plan, config.overwrite, keep_base)
+        elif config.overwrite and not config.new_splits:
+            _refuse_other_splits(out, settings)
+        work = WorkArea(out / WORK, settings, _deciding(software()), config.overwrite)
         with contextlib.ExitStack() as stack:
-            base = stack.enter_context(Base(work.base_folder)) if plan["base"] else None
+            base = stack.enter_context(Base(out)) if old is not None else None
             with Progress("shard", "images", len(files)) as progress:
                 rows, places, taken_over = work.run(
                     files, CLASS_NAMES, config.preprocessing, config.workers, config.timeout, base,
@@ -182,7 +183,10 @@ def run(source: Path, out: Path, config: Config) -> Report:
                         f"None of the {len(rows)} files in {source} can be read ({told(statuses)})."
                     )
                 refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
-                first_pass = FirstPass(rows, places, files, table, base)
+                previous = None if base is None else base.splits()
+                if config.overwrite and not config.new_splits:
+                    previous = PreviousSplits.read(out)
+                first_pass = FirstPass(rows, places, files, table, base, previous)
                 done = assemble(work, first_pass, settings, config.preprocessing)
             except (ConfigError, InputError):
                 work.remove()  # the same command would end here again, and must not be in another's way
@@ -229,19 +233,6 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _fingerprint(files: Sequence[SourceFile]) -> str:
-    """sha256 over names, classes, sizes and times of change: what a resumed run must find again."""
-    digest = hashlib.sha256()
-    for source in files:
-        try:
-            info = Path(source.file.path).stat()
-            state = f"{info.st_size}|{info.st_mtime_ns}"
-        except OSError:
-            state = "unreadable"
-        digest.update(f"{source.label}|{state}|{source.file.name}\0".encode())
-    return digest.hexdigest()
-
-
 def _finish_commit(out: Path) -> None:
     """Do what a run left undone that was killed before or after its commit."""
     if (out / WORK).exists() and (out / DATASET).exists():
@@ -260,29 +251,23 @@ def _finished(out: Path) -> Dataset | None:
     return None
 
 
-def _plan(
-    out: Path,
-    old: Dataset | None,
-    settings: Mapping[str, Any],
-    patients: Mapping[str, str],
-    files: Sequence[SourceFile],
-    overwrite: bool,
-) -> dict[str, Any]:
-    """What this run is about; `base` is the finished set that it starts from, by its manifest."""
-    plan = {
-        **settings,
-        "patients": digest(patients),
-        "files": len(files),
-        "inputs": _fingerprint(files),
-        "base": None if old is None else old.manifest_sha256,
-    }
-    before = read_plan(out / WORK)
-    if before is not None and not overwrite:
-        if old is None:  # killed while it put its files into the place of the base's
-            plan["base"] = before.get("base")
-        elif {**before, "base": plan["base"]} == plan != before:
-            shutil.rmtree(out / WORK, ignore_errors=True)  # killed right after its commit
-    return plan
+def _refuse_other_splits(out: Path, settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where the set in `out` is to be overwritten by one with other splits."""
+    try:
+        old = _finished(out)
+    except (ConfigError, InputError):
+        return
+    before = {} if old is None else {name: old.config[name] for name in _DECIDE_SPLITS}
+    changes = [
+        f"{name}: {then} there, {now} asked for"
+        for name, then, now in differences(before, {name: settings[name] for name in before})
+    ]
+    if changes:
+        raise ConfigError(
+            f"The splits of {out} are settled, and --overwrite keeps each image in its split; this "
+            f"command asks for other splits ({'; '.join(changes)}). Images that were held out would be "
+            "trained on. If that is meant, give --new-splits as well; or give another output folder."
+        )
 
 
 def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
@@ -299,9 +284,13 @@ def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
     shardset.load(out)
 
 
+def _deciding(versions: Mapping[str, str]) -> dict[str, str]:
+    return {name: version for name, version in versions.items() if name in _DECIDE_PIXELS}
+
+
 def _refuse_other_software(base: Base | None) -> None:
     """Raise `ConfigError` where new records would come from other decoders than those there."""
-    deciding = {name: of for name, of in software().items() if name in _DECIDE_PIXELS}
+    deciding = _deciding(software())
     changes = [] if base is None else list(differences(base.dataset.versions, deciding))
     if changes:
         told_changes = ", ".join(f"{name} {before}, now {now}" for name, before, now in changes)

@@ -52,6 +52,28 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block, which works on `path`, into the `OutputError` for it."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def new_folder(folder: Path) -> None:
+    """Create `folder`, whose name is our own, in the place of anything else, or raise `OutputError`.
+
+    A link under its name is deleted, never followed.
+    """
+    with writing(folder):
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path; when the block ends well, sync it and move it onto `path`.
 

@@ -21,7 +21,8 @@ from tumorbatch import shardset
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.preprocess import first_pass, verify
 from tumorbatch.preprocess.shard import run
-from tumorbatch.shardset import MANIFEST
+from tumorbatch.preprocess.splits import Fractions
+from tumorbatch.shardset import DATASET, MANIFEST
 from tumorbatch.status import FileError, Status
 
 if TYPE_CHECKING:
@@ -245,19 +246,6 @@ def test_records_of_two_decoders_are_not_mixed(
     assert content_of(out) == before
 
 
-def test_without_hard_links(raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(out, out.with_name("other"))
-    _add(raw / "Healthy" / "000.png")
-
-    def link(*_: Any) -> None:
-        raise PermissionError("this file system has none")
-
-    _update(raw, out.with_name("other"))
-    monkeypatch.setattr(os, "link", link)
-    _update(raw, out)
-    assert content_of(out) == content_of(out.with_name("other"))
-
-
 def test_the_same_update_gives_the_same_bytes_from_any_history_of_kills(
     raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,3 +311,118 @@ def test_splits_of_shapes_share_nothing(tmp_path: Path, build: "type[Build]") ->
     assert {split for splits in of.values() for split in splits} == set(shardset.SPLITS)
     assert len(of) > 9
     assert verify.run(out).problems == ()
+
+
+def _stop_after(monkeypatch: pytest.MonkeyPatch, chunks: int, size: int) -> None:
+    """End the first pass behind some chunks, as a kill would."""
+
+    def some(function: Any, work: Any, *_: Any) -> Any:
+        for _ in range(chunks):
+            yield function(next(iter(work)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first_pass, "CHUNK", size)
+    monkeypatch.setattr(first_pass, "ordered_map", some)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_killed_and_then_the_source_changed(
+    raw: Path, out: Path, fresh: bool, build: "type[Build]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done of unchanged files is kept, and the set is that of an undisturbed run."""
+    other = out.with_name("other")
+    if fresh:
+        shutil.rmtree(out)
+    else:
+        shutil.copytree(out, other)
+        for k in range(6):
+            write_file(raw / "Healthy" / f"late {k}.png", build.png(build.smooth(40, 48, 800 + k)))
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 3, 10)
+        with pytest.raises(KeyboardInterrupt):
+            _update(raw, out)
+    write_file(raw / "Brain Tumor" / "000 first.png", build.png(build.smooth(40, 48, 900)))
+    (raw / "Brain Tumor" / "001.png").unlink()
+    _edit(raw / "Brain Tumor" / "002.png")
+    os.utime(raw / "Brain Tumor" / "002.png")
+    report = _update(raw, out)
+    assert report.taken_over == 30 - 2
+    _update(raw, other)
+    assert content_of(out) == content_of(other)
+    assert verify.run(out).problems == ()
+
+
+def test_no_group_changes_its_split_when_a_killed_update_goes_on(
+    raw: Path, out: Path, build: "type[Build]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = by_path(out)
+    for k in range(40):
+        write_file(raw / "Healthy" / f"late {k}.png", build.png(build.smooth(40, 48, 800 + k)))
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 2, 10)
+        with pytest.raises(KeyboardInterrupt):
+            _update(raw, out)
+    write_file(raw / "Healthy" / "later.png", build.png(build.smooth(40, 48, 900)))
+    for overwrite in (False, True):
+        _update(raw, out, overwrite=overwrite)
+        after = by_path(out)
+        assert all(after[path]["split"] == row["split"] for path, row in before.items())
+
+
+def test_a_row_that_the_bytes_did_not_decide_is_not_kept(
+    raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that could not be read, or whose worker was killed, before the run itself was."""
+    expected = content_of(out)
+    shutil.rmtree(out)
+    real = first_pass.read_file
+
+    def once(file: Any) -> Any:
+        if file.name.endswith("0.png"):
+            raise FileError(Status.IO_ERROR, "cannot be read: Input/output error")
+        return real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first_pass, "read_file", once)
+        _stop_after(patch, 3, 10)
+        with pytest.raises(KeyboardInterrupt):
+            _update(raw, out)
+    _update(raw, out)
+    assert content_of(out) == expected
+
+
+def _splits(out: Path) -> dict[str, str]:
+    return {path: row["split"] for path, row in by_path(out).items()}
+
+
+def test_overwrite_keeps_the_splits_of_a_set_that_has_grown(
+    raw: Path, out: Path, build: "type[Build]", tmp_path: Path
+) -> None:
+    for k in range(40):
+        write_file(raw / "Healthy" / f"late {k}.png", build.png(build.smooth(40, 48, 800 + k)))
+    _update(raw, out)
+    _update(raw, tmp_path / "new")
+    before, content = _splits(out), content_of(out)
+    assert before != _splits(tmp_path / "new")
+    _update(raw, out, overwrite=True)
+    assert content_of(out) == content
+    for name in (MANIFEST, DATASET):  # the shards still know
+        (out / name).write_bytes(b"?")
+        _update(raw, out, overwrite=True)
+        assert _splits(out) == before
+    _update(raw, out, overwrite=True, new_splits=True)
+    assert content_of(out) == content_of(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"split_by": "file"}, {"fractions": Fractions(0.6, 0.2, 0.2)}]
+)
+def test_other_splits_need_a_flag_of_their_own(raw: Path, out: Path, other: dict[str, Any]) -> None:
+    before = content_of(out)
+    with pytest.raises(ConfigError, match=r"held out would be trained on\. .* --new-splits"):
+        _update(raw, out, overwrite=True, **other)
+    assert content_of(out) == before
+    report = _update(raw, out, overwrite=True, new_splits=True, **other)
+    assert report.dataset.updates == 0
+    with pytest.raises(ConfigError, match="--overwrite as well"):
+        small_config(new_splits=True)

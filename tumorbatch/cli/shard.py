@@ -72,7 +72,16 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @options.timeout
 @options.max_error_rate
 @options.seed
-@options.overwrite
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Make all records anew, also with other settings. Each image stays in its split.",
+)
+@click.option(
+    "--new-splits",
+    is_flag=True,
+    help="With --overwrite: assign the splits anew. Held-out images may then be trained on.",
+)
 @options.quiet
 def shard(
     src: Path,
@@ -93,6 +102,7 @@ def shard(
     max_error_rate: float,
     seed: int,
     overwrite: bool,
+    new_splits: bool,
     quiet: bool,
 ) -> None:
     """Write a folder of images as TFRecords.
@@ -103,12 +113,14 @@ def shard(
     manifest with one row per file, good or bad, and dataset.json. Identical and nearly identical images
     stay in one split.
 
-    After a crash, the same command continues where the run stopped. Files that cannot be read are
-    listed in the manifest with a reason; the exit code is then 3.
+    After a crash, the same command continues where the run stopped, also if SRC has changed: the work
+    on unchanged files is kept. Files that cannot be read are listed in the manifest with a reason; the
+    exit code is then 3.
 
     After changes in SRC, the same command updates OUT: it decodes new and changed files, drops missing
     ones, and leaves every group in its split. A new image that links groups of two splits moves both
-    to the first of train, validation, test.
+    to the first of train, validation, test. --overwrite also leaves each image in its split; only
+    --new-splits assigns them anew.
 
     \b
     Examples:
@@ -137,6 +149,7 @@ def shard(
             shard_bytes=max(1, int(shard_mb * (1 << 20))),
             max_error_rate=max_error_rate,
             overwrite=overwrite,
+            new_splits=new_splits,
             **given(workers=workers),
         )
         report = stage.run(src, out, config)
