@@ -13,6 +13,7 @@ THRESHOLD = 0.5  # on the probability of Tumor
 TEMPERATURE = 1.0  # the network's own probability: not calibrated
 RATES = ("constant", "cosine", "plateau")
 CLASS_WEIGHTS = ("none", "balanced")
+GROUP_WEIGHTS = ("none", "sqrt", "equal")
 FEEDS = ("auto", "ram", "stream")
 
 
@@ -80,6 +81,9 @@ class Schedule:
         dropout: Of the last features, beside what the architecture has.
         label_smoothing: Labels become 0.5 s and 1 - 0.5 s.
         class_weights: "none", or "balanced": both classes weigh the same in the loss.
+        group_weights: What an image weighs in the loss: "none": 1; "sqrt": 1 / the square root of the
+            images of its duplicate group in the training split; "equal": 1 / their number, so that each
+            group weighs the same. Normalised to a mean of 1.
         finetune_epochs: At most so many with the base's layers trained too, from the best weights
             before; 0 leaves the base as it is.
         finetune_learning_rate: Of this second phase.
@@ -97,6 +101,7 @@ class Schedule:
     dropout: float = 0.0
     label_smoothing: float = 0.0
     class_weights: str = "none"
+    group_weights: str = "none"
     finetune_epochs: int = 0
     finetune_learning_rate: float = 1e-5
     finetune_batch_norm: bool = False
@@ -115,6 +120,7 @@ class Schedule:
         check_seed(self.seed)
         _listed("rate", self.rate, RATES)
         _listed("class_weights", self.class_weights, CLASS_WEIGHTS)
+        _listed("--group-weights", self.group_weights, GROUP_WEIGHTS)
         for name in ("dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(

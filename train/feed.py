@@ -1,7 +1,7 @@
 """Shards to batches: read in parallel, kept as uint8 in memory, shuffled, augmented, prefetched."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,36 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tumorbatch.scoring import Scorer
-from tumorbatch.shard_reader import read_split
+from tumorbatch.shard_reader import read_names, read_split
 from tumorbatch.shardset import Dataset
 from tumorbatch.train.augment import augment
 from tumorbatch.train.config import Augmentation
 
 
 def finished(
-    pixels: Any, labels: Any, augmentation: Augmentation | None, seed: Sequence[Any]
-) -> tuple[Any, Any]:
-    """Convert a batch to the form that the network takes.
+    pixels: Any,
+    labels: Any,
+    augmentation: Augmentation | None,
+    seed: Sequence[Any],
+    weights: Any = None,
+) -> tuple[Any, ...]:
+    """Return a batch as the network takes it.
 
     Args:
         pixels: uint8 [B, height, width].
         labels: int64 [B].
         augmentation: Random changes, or None.
         seed: Two integers.
+        weights: float32 [B], what each image weighs in the loss, or None.
 
     Returns:
-        uint8 [B, height, width, 1] and float32 [B, 1].
+        uint8 [B, height, width, 1] and float32 [B, 1]; with `weights` also these, float32 [B].
     """
     pixels = pixels[..., tf.newaxis]
     if augmentation is not None:
         pixels = augment(pixels, augmentation, seed)
-    return pixels, tf.cast(labels, tf.float32)[:, tf.newaxis]
+    batch = pixels, tf.cast(labels, tf.float32)[:, tf.newaxis]
+    return batch if weights is None else (*batch, weights)
 
 
 def batch_seed(seed: int, epoch: int, step: Any) -> list[Any]:
@@ -48,10 +54,12 @@ class Images:
     Attributes:
         pixels: uint8 [n, height, width].
         labels: int64 [n], 0 Healthy, 1 Tumor.
+        weights: float32 [n], what each image weighs in the loss; None: all weigh 1.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    weights: NDArray[np.float32] | None = None
 
     @property
     def count(self) -> int:
@@ -74,9 +82,22 @@ class Images:
         return score(self.pixels), self.labels
 
 
-def load_split(folder: Path, dataset: Dataset, split: str) -> Images:
-    """Read one split into memory, as `shard_reader.read_split`."""
-    return Images(*read_split(folder, dataset, split))
+def load_split(
+    folder: Path, dataset: Dataset, split: str, weights: Mapping[str, float] | None = None
+) -> Images:
+    """Read one split into memory, as `shard_reader.read_split`.
+
+    Args:
+        folder: The shard set.
+        dataset: Its description.
+        split: Which one.
+        weights: {path: what the image weighs in the loss}, or None.
+    """
+    images = Images(*read_split(folder, dataset, split))
+    if weights is None:
+        return images
+    names = read_names(folder, dataset, split)
+    return replace(images, weights=np.array([weights[name] for name in names], np.float32))
 
 
 def steps(count: int, batch_size: int, fixed_shape: bool) -> int:
@@ -109,6 +130,7 @@ class TrainingFeed:
         with tf.device("/CPU:0"):
             self._pixels = tf.constant(images.pixels)
             self._labels = tf.constant(images.labels)
+            self._weights = None if images.weights is None else tf.constant(images.weights)
         self._batch_size = batch_size
         self._augmentation = augmentation
         self._seed = seed
@@ -123,16 +145,17 @@ class TrainingFeed:
             start: Batches at its beginning that are left out, as they have been trained on.
 
         Returns:
-            `tf.data.Dataset` of (uint8 [B, height, width, 1], float32 [B, 1]).
+            `tf.data.Dataset` of (uint8 [B, height, width, 1], float32 [B, 1]), see `finished`.
         """
         order = np.random.default_rng([self._seed, number]).permutation(len(self._labels))
 
-        def gather(step: Any, indices: Any) -> tuple[Any, Any]:
+        def gather(step: Any, indices: Any) -> tuple[Any, ...]:
             return finished(
                 tf.gather(self._pixels, indices),
                 tf.gather(self._labels, indices),
                 self._augmentation,
                 batch_seed(self._seed, number, step),
+                None if self._weights is None else tf.gather(self._weights, indices),
             )
 
         with tf.device("/CPU:0"):

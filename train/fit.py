@@ -147,7 +147,10 @@ class Fit:
         self._feed = train.feed(schedule.batch_size, recipe.augmentation, schedule.seed, full_batches)
         self._stride = min(recipe.steps_per_execution, self._feed.steps)
         self._score = scorer(network, schedule.batch_size, runtime)
-        self._class_weights = class_weights(schedule, train.count, train.tumors)
+        # Keras takes weights of images or of classes: the former hold the latter (`group_weights`).
+        self._class_weights = (
+            class_weights(schedule, train.count, train.tumors) if train.weights is None else None
+        )
         self._position, self._best_weights = Position(), network.get_weights()
         self._saved = checkpoint.load() if checkpoint is not None else None
         if self._saved is not None:

@@ -19,7 +19,7 @@ class Waiting:
         self._asked = 0.0
 
     def measured(self, data: Any) -> Any:
-        """Return the same batches of (images, labels), with the time of waiting measured.
+        """Return the same batches of (images, labels) or (images, labels, weights), watched.
 
         `zip` asks its inputs one after the other: the clock first, then the batch. Both maps run in
         the thread that asks, so nothing is read ahead behind the second look at the clock.
@@ -37,11 +37,11 @@ class Waiting:
 
         return tf.numpy_function(now, [number], tf.int64)
 
-    def _get(self, number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+    def _get(self, number: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         def now(number: Any) -> Any:
             self.seconds += time.perf_counter() - self._asked
             return number
 
         measured = tf.numpy_function(now, [number], tf.int64)
         with tf.control_dependencies([measured]):
-            return tf.identity(batch[0]), tf.identity(batch[1])
+            return tuple(map(tf.identity, batch))

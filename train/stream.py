@@ -1,6 +1,7 @@
 """A split that stays on disk: its shards are read anew each epoch, with bounded memory."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.labels import CLASS_NAMES, TUMOR
 from tumorbatch.runtime import free_memory
 from tumorbatch.scoring import Scorer
-from tumorbatch.shard_reader import READ_BUFFER, READERS, parse, score_split
+from tumorbatch.shard_reader import READ_BUFFER, READERS, parse, parse_names, score_split
 from tumorbatch.shardset import SPLITS, Dataset
 from tumorbatch.train.config import Augmentation
 from tumorbatch.train.feed import Images, batch_seed, finished, load_split, steps
@@ -30,11 +31,13 @@ class Shards:
         folder: The shard set.
         dataset: Its description.
         split: Which one.
+        weights: {path: what the image weighs in the loss}; None: all weigh 1.
     """
 
     folder: Path
     dataset: Dataset
     split: str
+    weights: Mapping[str, float] | None = None
 
     @property
     def count(self) -> int:
@@ -80,6 +83,7 @@ class StreamFeed:
         self._fixed_shape = fixed_shape
         self.steps = steps(shards.count, batch_size, fixed_shape)
         size = shards.dataset.preprocessing.size
+        self._weights = None if shards.weights is None else _table(shards.weights)
         self._buffer = max(1, min(shards.count, _SHUFFLE_BYTES // size**2))
 
     def epoch(self, number: int, start: int = 0) -> Any:
@@ -90,9 +94,11 @@ class StreamFeed:
         names = [names[index] for index in rng.permutation(len(names))]
         size = shards.dataset.preprocessing.size
 
-        def prepare(step: Any, serialized: Any) -> tuple[Any, Any]:
+        def prepare(step: Any, serialized: Any) -> tuple[Any, ...]:
             seed = batch_seed(self._seed, number, step)
-            return finished(*parse(serialized, size), self._augmentation, seed)
+            table = self._weights
+            weights = None if table is None else table.lookup(parse_names(serialized))
+            return finished(*parse(serialized, size), self._augmentation, seed, weights)
 
         with tf.device("/CPU:0"):
             data = tf.data.Dataset.from_tensor_slices(names)
@@ -113,12 +119,25 @@ class StreamFeed:
             return data.prefetch(tf.data.AUTOTUNE)
 
 
-def splits(folder: Path, dataset: Dataset, feed: str) -> tuple[dict[str, Images | Shards], str]:
+def _table(weights: Mapping[str, float]) -> Any:
+    """Return the weights as a table that a `tf.data` pipeline can look into."""
+    with tf.device("/CPU:0"):
+        pairs = tf.lookup.KeyValueTensorInitializer(
+            list(weights), np.array(list(weights.values()), np.float32)
+        )
+        # No image is missing: its record was written from the same row of the manifest.
+        return tf.lookup.StaticHashTable(pairs, default_value=float("nan"))
+
+
+def splits(
+    folder: Path, dataset: Dataset, feed: str, weights: Mapping[str, float] | None = None
+) -> tuple[dict[str, Images | Shards], str]:
     """Return all three splits, in memory or on disk.
 
     Args:
         folder: The shard set.
         dataset: Its description.
+        weights: {path of a training image: what it weighs in the loss}; None: all weigh 1.
         feed: "ram", "stream", or "auto": in memory where they take less than 60 % of what is free.
 
     Returns:
@@ -138,5 +157,9 @@ def splits(folder: Path, dataset: Dataset, feed: str) -> tuple[dict[str, Images 
             "free. Use --feed stream, a machine with more memory, or shards of a smaller size (--size)."
         )
     if feed == "stream" or not fits:
-        return {split: Shards(folder, dataset, split) for split in SPLITS}, "stream"
-    return {split: load_split(folder, dataset, split) for split in SPLITS}, "ram"
+        on_disk: dict[str, Images | Shards] = {
+            split: Shards(folder, dataset, split) for split in SPLITS
+        }
+        return {**on_disk, "train": Shards(folder, dataset, "train", weights)}, "stream"
+    of_split = {"train": weights}
+    return {split: load_split(folder, dataset, split, of_split.get(split)) for split in SPLITS}, "ram"

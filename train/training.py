@@ -23,6 +23,7 @@ from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.evaluation.model_card import model_card
 from tumorbatch.files import is_litter
+from tumorbatch.labels import TUMOR
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
 from tumorbatch.scoring import scorer
@@ -137,7 +138,8 @@ def _train(
     from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
     from tumorbatch.train.distribute import refuse_several_nodes, strategy
     from tumorbatch.train.fit import Fit, Recipe
-    from tumorbatch.train.phases import phases
+    from tumorbatch.train.group_weights import group_weights
+    from tumorbatch.train.phases import class_weights, phases
     from tumorbatch.train.stream import splits
 
     refuse_several_nodes(os.environ)
@@ -154,7 +156,14 @@ def _train(
     keras.utils.set_random_seed(schedule.seed)
     if config.deterministic:
         load_tensorflow().config.experimental.enable_op_determinism()
-    data, feed = splits(tfrecords, dataset, config.feed)
+    train_count = dataset.records("train")
+    weights = group_weights(
+        tfrecords,
+        dataset,
+        schedule.group_weights,
+        class_weights(schedule, train_count, dataset.counts["train"][dataset.classes[TUMOR]]),
+    )
+    data, feed = splits(tfrecords, dataset, config.feed, weights)
     log.info("feed: %s", "images in memory" if feed == "ram" else "shards read anew each epoch")
     devices = [f"GPU:{index}" for index in range(config.gpus)]
     spread = strategy(devices) if config.gpus > 1 else None

@@ -41,6 +41,39 @@ def parse(serialized: Any, size: int) -> tuple[Any, Any]:
     return tf.reshape(flat, [-1, size, size]), parsed[tfrecord.LABEL]
 
 
+def _batches(folder: Path, dataset: Dataset, split: str) -> Any:
+    """Return the records of a split as batches of strings, in an order that the shards alone decide."""
+    names = [os.fspath(folder / shard.name) for shard in dataset.split(split)]
+    data = tf.data.TFRecordDataset(
+        names, buffer_size=READ_BUFFER, num_parallel_reads=min(len(names), READERS)
+    )
+    # A shard that was cut between two records, or emptied, reads as a clean end; only the count
+    # from dataset.json shows it.
+    data = data.apply(tf.data.experimental.assert_cardinality(dataset.records(split)))
+    return data.batch(READ_BATCH)
+
+
+def parse_names(serialized: Any) -> Any:
+    """Return the file name in each record, string [n] of string [n]."""
+    features = {tfrecord.FILENAME: tf.io.FixedLenFeature([], tf.string)}
+    return tf.io.parse_example(serialized, features)[tfrecord.FILENAME]
+
+
+def read_names(folder: Path, dataset: Dataset, split: str) -> list[str]:
+    """Read the file name in each record of a split, in the order of `read_split`.
+
+    Raises:
+        InputError: A shard is damaged; the text names it.
+    """
+    names: list[str] = []
+    try:
+        for some in _batches(folder, dataset, split).map(parse_names).as_numpy_iterator():
+            names += [name.decode() for name in some]
+    except (tf.errors.OpError, ValueError) as error:
+        raise damage(folder, dataset, split, error) from error
+    return names
+
+
 def read_split(
     folder: Path, dataset: Dataset, split: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -52,19 +85,11 @@ def read_split(
     Raises:
         InputError: A shard is damaged; the text names it.
     """
-    shards = dataset.split(split)
     total = dataset.records(split)
     size = dataset.preprocessing.size
     pixels = np.empty((total, size, size), np.uint8)
     labels = np.empty(total, np.int64)
-    names = [os.fspath(folder / shard.name) for shard in shards]
-    data = tf.data.TFRecordDataset(
-        names, buffer_size=READ_BUFFER, num_parallel_reads=min(len(names), READERS)
-    )
-    # A shard that was cut between two records, or emptied, reads as a clean end; only the count
-    # from dataset.json shows it.
-    data = data.apply(tf.data.experimental.assert_cardinality(total))
-    data = data.batch(READ_BATCH)
+    data = _batches(folder, dataset, split)
     data = data.map(
         lambda serialized: parse(serialized, size),
         num_parallel_calls=tf.data.AUTOTUNE,

@@ -12,7 +12,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.runtime import SWITCHES
-from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, RATES
+from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, GROUP_WEIGHTS, RATES
 
 _EVERY = "all"
 
@@ -76,6 +76,13 @@ _EVERY = "all"
     "--class-weights",
     type=click.Choice(CLASS_WEIGHTS),
     help="`balanced`: both classes have the same weight in the loss.  [default: none]",
+)
+@click.option(
+    "--group-weights",
+    type=click.Choice(GROUP_WEIGHTS),
+    help="What an image weighs in the loss: `sqrt`: 1 / square root of the images in its duplicate "
+    "group; `equal`: 1 / their number, so that an original counts once, however many copies it has; "
+    "scaled to a mean of 1.  [default: none]",
 )
 @click.option("--shear", type=float, default=0.2, show_default=True, help="Largest shear (tangent).")
 @click.option("--zoom", type=float, default=0.2, show_default=True, help="Largest relative zoom.")
