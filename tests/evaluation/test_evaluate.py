@@ -74,7 +74,7 @@ def copy(model: Path, tmp_path: Path) -> Path:
 def test_the_results_are_complete(evaluated: tuple[Path, Path, str]) -> None:
     _, out, printed = evaluated
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "predictions.parquet", "report.html", "figures",
+        "metrics.json", "predictions.parquet", "report.html", "label_suspects.csv", "figures",
     }  # fmt: skip
     drawn = {path.name for path in (out / "figures").iterdir()}
     assert drawn >= PAGES
@@ -165,9 +165,11 @@ def test_the_report_is_one_file_that_names_protocol_and_limits(
     assert "LEAKY" not in text
     assert "Not a medical device" in text
     assert "http" not in text.replace("http-equiv", "")  # loads and links nothing
-    assert text.count("<img") == len(list((out / "figures").iterdir()))
+    about = _json(out / "metrics.json")
+    suspects = min(12, len(about["label_suspects"]))  # beside the files in figures/
+    assert text.count("<img") == len(list((out / "figures").iterdir())) + suspects
     for heading in ("Calibration", "Predictive values", "By file format and size",
-                    "Most confident errors", "Limits"):  # fmt: skip
+                    "Most confident errors", "Label suspects", "Limits"):  # fmt: skip
         assert f"{heading}</h2>" in text
 
 
@@ -560,13 +562,14 @@ def test_a_page_of_a_handful_of_images(logits: list[float], labels: list[int]) -
             "by_format": subgroups(test, test.images.formats, ["png"]),
             "by_size": subgroups(test, sizes, size_buckets()),
         },
-        "baselines": [], "beats_baselines": None, "verdict": "", "runtime": "", "versions": {},
+        "label_suspects": [], "baselines": [], "beats_baselines": None, "verdict": "", "runtime": "",
+        "versions": {},
     }  # fmt: skip
     json.dumps(about, allow_nan=False)
     drawn = page.draw(about, test)
     both = len(set(labels)) == 2
     assert ("roc" in drawn) == both
-    text = page.report(about, drawn, [])
+    text = page.report(about, drawn, [], [])
     assert ("one class only" in text) == (not both)
     assert "m&lt;b&gt;" in text
     assert "nan" not in text.replace("data:image/png;base64", "").split("<h2>")[1]

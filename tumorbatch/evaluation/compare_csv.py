@@ -50,7 +50,7 @@ def models_csv(comparison: Comparison) -> str:
                 line += [_rounded(estimate.low_by_group), _rounded(estimate.high_by_group)]
         line += [(row.published or {}).get(name) for name in PUBLISHED_MEASURES]
         lines.append(line)
-    return _csv(head, lines)
+    return csv_text(head, lines)
 
 
 def pairs_csv(comparison: Comparison) -> str:
@@ -73,7 +73,7 @@ def pairs_csv(comparison: Comparison) -> str:
             f"{pair.p_adjusted:.4g}", pair.test.method,
         ]  # fmt: skip
         lines.append(line)
-    return _csv(head, lines)
+    return csv_text(head, lines)
 
 
 def _ends(estimate: Estimate) -> list[float | None]:
@@ -84,7 +84,8 @@ def _rounded(end: float | None) -> float | None:
     return None if end is None else round(end, _DIGITS)
 
 
-def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+def csv_text(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """Return a CSV file of a head and lines."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([head, *([harmless(cell) for cell in line] for line in lines)])

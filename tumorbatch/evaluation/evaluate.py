@@ -18,6 +18,7 @@ from tumorbatch.evaluation.baseline_tests import beyond_metadata, measure_baseli
 from tumorbatch.evaluation.config import Config, Report
 from tumorbatch.evaluation.error_gallery import errors_gallery
 from tumorbatch.evaluation.freeze import frozen, renew, with_calibration
+from tumorbatch.evaluation.label_suspects import label_suspects, suspect_pictures
 from tumorbatch.evaluation.model_card import model_card
 from tumorbatch.evaluation.results import SCHEMA_VERSION, publish, refuse_foreign
 from tumorbatch.evaluation.split_metrics import (
@@ -105,11 +106,13 @@ def run(
         }
         gallery = errors_gallery(network, tfrecords, dataset, answers["test"], config.gallery)
         about["errors"] = [picture.about for picture in gallery]
+        about["label_suspects"] = label_suspects(answers)
+        suspects = suspect_pictures(tfrecords, dataset, about["label_suspects"], config.gallery)
         # The bundle first: results that name a model which nobody has are worse than old results.
         metrics = {split: about[split] for split in answers}
         card = model_card(chosen, dataset, metrics, about["baselines"])
         renewed = freeze and renew(model, chosen, metrics, card)
-        publish(out, about, answers, chosen, gallery)
+        publish(out, about, answers, chosen, gallery, suspects)
     return Report(about, renewed, time.monotonic() - started)
 
 

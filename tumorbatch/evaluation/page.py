@@ -6,6 +6,7 @@ from typing import Any
 from tumorbatch.evaluation import figures as draw_one
 from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.error_gallery import GalleryPicture, tell_errors
+from tumorbatch.evaluation.label_suspects import add_suspects
 from tumorbatch.evaluation.model_card import LIMITS
 from tumorbatch.evaluation.page_probabilities import (
     ERRORS,
@@ -17,7 +18,7 @@ from tumorbatch.evaluation.page_probabilities import (
 from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.report import style
-from tumorbatch.report.html import Code, Column, Page, Strong
+from tumorbatch.report.html import Code, Column, Page, Picture, Strong
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
 
@@ -55,7 +56,10 @@ def draw(about: Mapping[str, Any], test: Answers) -> dict[str, bytes]:
 
 
 def report(
-    about: Mapping[str, Any], drawn: Mapping[str, bytes], gallery: Sequence[GalleryPicture]
+    about: Mapping[str, Any],
+    drawn: Mapping[str, bytes],
+    gallery: Sequence[GalleryPicture],
+    suspects: Sequence[Picture],
 ) -> str:
     """Return the page.
 
@@ -63,6 +67,7 @@ def report(
         about: The content of metrics.json.
         drawn: From `draw`.
         gallery: The most confident errors.
+        suspects: Pictures of label suspects.
     """
     test, model, protocol = about["test"], about["model"], PROTOCOLS[about["protocol"]]
     part = headline(test)["figures"]
@@ -102,6 +107,7 @@ def report(
     _curves(page, about, drawn)
     _subgroups(page, about)
     tell_errors(page, about, gallery)
+    add_suspects(page, about["label_suspects"], suspects)
     _limits(page)
     _made_of(page, about)
     return page.html()

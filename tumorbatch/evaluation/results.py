@@ -3,6 +3,7 @@
 metrics.json         every figure with n and interval
 predictions.parquet  one row an image of validation and test
 figures/*.png        the figures, one by one
+label_suspects.csv   held-out images whose label the model contradicts although it is sure
 report.html          all of it for people
 """
 
@@ -28,9 +29,11 @@ from tumorbatch.errors import ConfigError, InputError, reason
 from tumorbatch.evaluation import page, protocols
 from tumorbatch.evaluation.answers import Answers, SplitImages
 from tumorbatch.evaluation.error_gallery import GalleryPicture
+from tumorbatch.evaluation.label_suspects import suspects_csv
 from tumorbatch.files import is_litter, printable
 from tumorbatch.json_reader import TEXT, read_object
 from tumorbatch.parquet_reader import read_table
+from tumorbatch.report.html import Picture
 from tumorbatch.shardset import file_sha256
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ SCHEMA_VERSION = 1
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
+SUSPECTS = "label_suspects.csv"
 FIGURES = "figures"
 ABOUT_SHAPE = {  # of metrics.json: what tells whose results they are
     "model": {"weights_sha256": TEXT, "model_id": TEXT},
@@ -46,7 +50,7 @@ ABOUT_SHAPE = {  # of metrics.json: what tells whose results they are
     "protocol": TEXT,
     "predictions_sha256": TEXT,
 }
-_FILES = {METRICS, PREDICTIONS, REPORT, FIGURES}
+_FILES = {METRICS, PREDICTIONS, REPORT, FIGURES, SUSPECTS}
 _PRIVATE = 0o600  # of what shows DICOM files: their paths often hold names
 
 PREDICTIONS_SCHEMA = pa.schema(
@@ -99,6 +103,7 @@ def publish(
     answers: Mapping[str, Answers],
     chosen: Bundle,
     gallery: Sequence[GalleryPicture],
+    suspects: Sequence[Picture],
 ) -> None:
     """Write all results beside `out`, then swap them in.
 
@@ -108,6 +113,7 @@ def publish(
         answers: {"validation": ..., "test": ...}, at the threshold and temperature of the figures.
         chosen: The bundle, with them.
         gallery: The most confident errors.
+        suspects: Pictures of label suspects.
     """
     private = any("dicom" in split.images.formats for split in answers.values())
     mode = _PRIVATE if private else None
@@ -121,8 +127,10 @@ def publish(
             write_bytes(folder / FIGURES / f"error-{number:02}.png", picture.png, mode)
         _write_predictions(folder / PREDICTIONS, answers, chosen, about, mode)
         sha256 = file_sha256(folder / PREDICTIONS)
+        table = suspects_csv(about["label_suspects"])
+        write_bytes(folder / SUSPECTS, table.encode("utf-8", "backslashreplace"), mode)
         write_json(folder / METRICS, {**about, "predictions_sha256": sha256}, mode)
-        write_bytes(folder / REPORT, page.report(about, drawn, gallery).encode(), mode)
+        write_bytes(folder / REPORT, page.report(about, drawn, gallery, suspects).encode(), mode)
 
 
 def _write_predictions(
