@@ -60,7 +60,8 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         )
     make_folder(out.parent)
     with output_lock(out, lock_beside(out)):
-        remove_temporaries(out.parent, out.name, sidecar_path(out).name)
+        remove_temporaries(out.parent, out.name, sidecar_path(out).name, f".{out.name}.key")
+        target.recover()
         before = None if config.overwrite else target.refuse_foreign(used.model_id)
         key = _path_key(out) if config.path_mode == "hash" else None
         settings = {
@@ -87,7 +88,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         task.predict(network, started)
         if task.nothing_new() and before is not None:
             area.remove()
-            return task.report(_counts_of(before), started, unchanged=True)
+            return task.report(_counts_of(before, len(listing.files)), started, unchanged=True)
         counts = task.publish({**_static(used, model), **settings}, network)
         area.remove()
     return task.report(counts, started)
@@ -277,11 +278,10 @@ def _static(used: Bundle, model: Path) -> dict[str, Any]:
     }
 
 
-def _counts_of(metadata: Mapping[str, str]) -> Counts:
+def _counts_of(metadata: Mapping[str, str], files: int) -> Counts:
     """Return the counts of a table that stays as it is: every row in it is `ok`."""
     try:
-        rows, files = int(metadata["rows"]), int(metadata["files"])
-        absent = int(metadata["absent_files"])
+        rows, absent = int(metadata["rows"]), int(metadata["absent_files"])
         labels = parse_object(metadata["labels"].encode(), {TEXT: COUNT})
     except (KeyError, ValueError) as error:
         raise InputError(f"The table's metadata is damaged ({error}): use --overwrite.") from error

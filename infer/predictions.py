@@ -5,6 +5,7 @@ A table is one file with a sidecar (`out.parquet`, `out.parquet.json`), or a fol
 """
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tumorbatch import json_reader, parquet_reader
-from tumorbatch.atomic import atomic_path, write_json
-from tumorbatch.errors import InputError, reason
+from tumorbatch.atomic import atomic_path, sync_folder, write_json, writing
+from tumorbatch.errors import InputError, cannot_write, not_finished, reason
 from tumorbatch.files import printable, read_regular
 from tumorbatch.infer.decoding import Row
 from tumorbatch.labels import CLASS_NAMES
@@ -126,7 +127,7 @@ class PredictionsWriter:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._open:
+        with no_sidecar_left(self._path), self._open:
             if value is not None:
                 raise value
             if self._waiting:
@@ -135,6 +136,8 @@ class PredictionsWriter:
             self._writer.close()
             self._file.close()
             finish_file(self._temporary, self._path, self._metadata, self._private, self._sidecar)
+        if self._sidecar:
+            publish_sidecar(self._path)
 
 
 def footer(metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -145,17 +148,75 @@ def footer(metadata: Mapping[str, Any]) -> dict[str, str]:
 def finish_file(
     temporary: Path, path: Path, metadata: Mapping[str, Any], private: bool, sidecar: bool
 ) -> None:
-    """Set the mode, and write the sidecar: before the file, which must not appear without it."""
+    """Set the mode, and write the sidecar under the name where it waits for the table's rename.
+
+    Until then the old table keeps its own; `publish_sidecar` exchanges it afterwards.
+    """
     mode = PRIVATE if private else _default_mode()
     temporary.chmod(mode)
     if sidecar:
+        if sidecar_path(path).is_dir():  # the table must not appear without it
+            number = errno.EISDIR
+            raise cannot_write(sidecar_path(path), OSError(number, os.strerror(number)))
         of_file = {
             **metadata,
             "file": printable(path.name),
             "bytes": temporary.stat().st_size,
             "sha256": file_sha256(temporary),
         }
-        write_json(sidecar_path(path), of_file, mode)
+        write_json(_waiting_sidecar(path), of_file, mode)
+
+
+def publish_sidecar(path: Path) -> None:
+    """Give the sidecar of the table that has just taken its place its name.
+
+    Raises:
+        OutputError: It cannot be renamed; the next run does it.
+    """
+    try:
+        os.replace(_waiting_sidecar(path), sidecar_path(path))
+        sync_folder(path.parent)
+    except OSError as error:
+        raise not_finished(path, error) from error
+
+
+@contextlib.contextmanager
+def no_sidecar_left(path: Path) -> Iterator[None]:
+    """Delete the sidecar that waits where the block, which is to put its table in place, raises."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _waiting_sidecar(path).unlink(missing_ok=True)
+        raise
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return the sidecar that belongs to a table: after a kill it may still wait for its name."""
+    waiting = _waiting_sidecar(path)
+    try:
+        recorded = json.loads(waiting.read_bytes())
+        if recorded["sha256"] == file_sha256(path):
+            return waiting
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return sidecar_path(path)
+
+
+def recover_sidecar(path: Path) -> None:
+    """Finish, or undo, what a killed run left beside a table. Hold the lock.
+
+    Raises:
+        OutputError: A file cannot be renamed or deleted.
+    """
+    with writing(path):
+        if sidecar_of(path) == _waiting_sidecar(path):
+            os.replace(_waiting_sidecar(path), sidecar_path(path))
+        _waiting_sidecar(path).unlink(missing_ok=True)
+
+
+def _waiting_sidecar(path: Path) -> Path:
+    return path.with_name(f".{path.name}.json.new")
 
 
 def _default_mode() -> int:

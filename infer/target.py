@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumorbatch.atomic import real_folder
+from tumorbatch.atomic import real_folder, recover_folder, was_set_aside
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import is_litter, printable
 from tumorbatch.infer.predictions import (
@@ -14,6 +14,7 @@ from tumorbatch.infer.predictions import (
     SUCCESS,
     PredictionsWriter,
     read_metadata,
+    recover_sidecar,
     sidecar_path,
 )
 from tumorbatch.infer.writers import DatasetWriter, TextWriter, Writer
@@ -44,7 +45,8 @@ class Target:
             OutputError: It is a link in a circle.
         """
         if format == "auto":
-            format = "dataset" if path.is_dir() else _SUFFIXES.get(path.suffix.lower(), "parquet")
+            folder = path.is_dir() or was_set_aside(path)
+            format = "dataset" if folder else _SUFFIXES.get(path.suffix.lower(), "parquet")
         if path.name in ("", ".."):
             raise ConfigError(f"{path} is a folder that is not replaced. Give a name in it.")
         if path.is_dir():
@@ -65,6 +67,17 @@ class Target:
         elif path.exists() and format == "dataset":
             raise ConfigError(f"{path} is a file, and the table is to be a folder. Give another name.")
         return cls(real_folder(path) if format == "dataset" else path, format)
+
+    def recover(self) -> None:
+        """Finish, or undo, the commit of a run that was killed in it. Hold the lock.
+
+        Raises:
+            OutputError: What it left cannot be renamed or deleted.
+        """
+        if self.format == "dataset":
+            recover_folder(self.path)
+        else:
+            recover_sidecar(self.path)
 
     def before(self) -> dict[str, str] | None:
         """Return the metadata of the existing table, {name: text}; None without a table.

@@ -14,7 +14,7 @@ from tumorbatch.infer.predictions import (
     SUCCESS,
     iterate_file,
     read_metadata,
-    sidecar_path,
+    sidecar_of,
     table_files,
 )
 from tumorbatch.json_reader import COUNT, FILE_NAME, SHA256, TEXT, parse_object, read_object
@@ -86,7 +86,7 @@ def run(table: Path) -> Report:
 
 def _recorded(table: Path, problems: list[str]) -> dict[str, Mapping[str, Any]]:
     """Return bytes and sha256 of each file, as the sidecar or `_SUCCESS` records them."""
-    path = table / SUCCESS if table.is_dir() else sidecar_path(table)
+    path = table / SUCCESS if table.is_dir() else sidecar_of(table)
     try:
         if table.is_dir():
             return {entry["name"]: entry for entry in read_object(path, _FOLDER_SHAPE)["files"]}

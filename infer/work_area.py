@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tumorbatch.atomic import make_folder, remove_temporaries, write_json
+from tumorbatch.atomic import new_folder, remove_temporaries, write_json
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import FoundFile
@@ -63,6 +63,8 @@ class WorkArea:
             before = read_object(folder / _PLAN)
         except (OSError, ValueError):
             before = None
+        if folder.is_symlink():  # not ours: it leads to somebody's folder
+            before = None
         if before != plan:
             if before is not None and not overwrite:
                 changes = "; ".join(
@@ -73,7 +75,7 @@ class WorkArea:
                     f"({changes}). Repeat that command to finish it, or start anew with --overwrite."
                 )
             self.remove()
-            make_folder(folder)
+            new_folder(folder)
             folder.chmod(0o700)  # the rows may be those of DICOM files
             write_json(folder / _PLAN, dict(plan), PRIVATE)
         remove_temporaries(folder)

@@ -22,6 +22,8 @@ from tumorbatch.infer.predictions import (
     PredictionsWriter,
     finish_file,
     is_private,
+    no_sidecar_left,
+    publish_sidecar,
 )
 from tumorbatch.shardset import file_sha256
 
@@ -104,11 +106,12 @@ class TextWriter:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._open:
+        with no_sidecar_left(self._path), self._open:
             if value is not None:
                 raise value
             self._file.close()
             finish_file(self._temporary, self._path, self._metadata, self._private, sidecar=True)
+        publish_sidecar(self._path)
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -165,7 +165,7 @@ class WorkArea:
         self._journal = folder / "journal.jsonl"
         made_by = {"journal": _FORMAT, "software": dict(software)}
         plan = {**made_by, "overwrite": overwrite, **settings}
-        before = _read_plan(folder)
+        before = None if folder.is_symlink() else _read_plan(folder)  # a link is not ours
         if before is not None and all(before.get(name) == made_by[name] for name in made_by):
             if not overwrite:
                 _refuse_other_plan(folder, before, settings)

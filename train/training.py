@@ -15,6 +15,7 @@ from tumorbatch.atomic import (
     make_folder,
     real_folder,
     recover_folder,
+    remove_temporaries,
     write_bytes,
     write_json,
 )
@@ -98,6 +99,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
             old, metrics = _read_finished(out)
             return Report(old, metrics, dataset.leaky, 0, None, time.monotonic() - started, True)
         path = out.with_name(f".{out.name}.checkpoint")
+        remove_temporaries(path.parent, path.name)
         checkpoint = Checkpoint(path, _plan(config, summary), config.checkpoint_minutes)
         try:
             checkpoint.check()

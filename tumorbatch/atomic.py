@@ -5,33 +5,47 @@ the first fsync a rename can reach the disk before the data and leave an empty f
 """
 
 import contextlib
+import ctypes
 import errno
-import glob
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tumorbatch.errors import cannot_write
+from tumorbatch.errors import cannot_write, not_finished
 
 _TEMPORARY = ".tmp-"  # the names start with a dot: Arrow, Spark and our own scan pass them over
 
 
 def temporary_name(path: Path) -> Path:
-    """Return the hidden name beside `path` under which this process writes it."""
-    return path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
+    """Return a hidden name beside `path`, another each time, under which it is written.
+
+    Nobody can put a link there in advance.
+    """
+    return path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def remove_temporaries(folder: Path, *names: str) -> None:
     """Delete what killed runs left in `folder`: of any file, or of those with these names.
 
-    Hold the lock of what is named: other files' temporaries may belong to a run that is alive.
+    Hold the lock of what is named: other files' temporaries may belong to a run that is alive. Without
+    names, only what `temporary_name` may have given is deleted: hidden files of users have other names.
+
+    Raises:
+        OutputError: The folder cannot be read or changed.
     """
-    for pattern in [f".{glob.escape(name)}" for name in names] or [".*"]:
-        for path in folder.glob(f"{pattern}{_TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+    stems = "|".join(map(re.escape, names)) or ".+"
+    # Earlier versions wrote no digits behind the process' number.
+    ending = rf"{re.escape(_TEMPORARY)}\d+" + ("(-[0-9a-f]{8})?" if names else "-[0-9a-f]{8}")
+    own = re.compile(rf"\.({stems}){ending}", re.DOTALL)
+    with writing(folder):
+        for path in list(folder.iterdir()):
+            if own.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -85,20 +99,22 @@ def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
         mode: Permission bits, from the first byte on, or None for what the umask gives.
     """
     temporary = temporary_name(path)
+    replaced = False
     try:
         if mode is not None:
-            temporary.touch(mode)
+            temporary.touch(mode, exist_ok=False)
             temporary.chmod(mode)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        replaced = True
         sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise cannot_write(path, error) from error
+            raise (not_finished if replaced else cannot_write)(path, error) from error
         raise
 
 
@@ -125,6 +141,10 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.new")
+
+
 def real_folder(folder: Path) -> Path:
     """Return the folder that a symbolic link points to; any other path unchanged.
 
@@ -139,22 +159,60 @@ def real_folder(folder: Path) -> Path:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Put a finished folder in the place of another, on the same file system.
+    """Put a finished folder in the place of another, on the same file system. Hold the lock.
 
-    `target` is no symbolic link: see `real_folder`.
+    The two are exchanged in one step where the kernel and the file system can. Elsewhere there is no
+    `target` between two renames, and `recover_folder` mends a crash right there.
 
-    Between the two renames there is no `target`; `recover_folder` mends a crash right there.
+    Args:
+        source: The new folder.
+        target: The old one, or nothing; no symbolic link, see `real_folder`.
+
+    Raises:
+        OutputError: A folder cannot be renamed; the text says which one is in place.
     """
     try:
-        if target.exists():
+        _sync_tree(source)
+        if not target.exists():
+            os.replace(source, target)
+        elif not _exchange(source, target):
             os.replace(target, _aside(target))
-        os.replace(source, target)
-        sync_folder(target.parent)
+            os.replace(source, target)
     except OSError as error:
         with contextlib.suppress(OSError):
-            recover_folder(target)
+            if not target.exists():
+                os.replace(_aside(target), target)
         raise cannot_write(target, error) from error
-    shutil.rmtree(_aside(target), ignore_errors=True)
+    try:
+        sync_folder(target.parent)
+    except OSError as error:
+        raise not_finished(target, error) from error
+    for old in (source, _aside(target)):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Bring all files of a folder to the disk: other libraries write some of them."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(root, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(root))
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step; return False where that is not possible."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # not Linux, or an old C library
+        return False
+    at, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if renameat2(at, os.fsencode(one), at, os.fsencode(other), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number))
 
 
 @contextlib.contextmanager
@@ -169,22 +227,28 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: A folder cannot be created or exchanged.
     """
-    folder = target.with_name(f".{target.name}.new")
-    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
+    folder = _beside(target)
     try:
-        make_folder(folder)
+        new_folder(folder)  # what is there was left by a run that was killed here
         yield folder
-        try:
-            sync_folder(folder)
-        except OSError as error:
-            raise cannot_write(target, error) from error
         replace_folder(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def recover_folder(target: Path) -> None:
-    """Undo or finish a `replace_folder` that was killed. Hold the lock."""
-    if not target.exists() and _aside(target).exists():
-        os.replace(_aside(target), target)
-    shutil.rmtree(_aside(target), ignore_errors=True)
+    """Undo or finish an `atomic_folder` that was killed. Hold the lock.
+
+    Raises:
+        OutputError: A folder cannot be renamed.
+    """
+    with writing(target):
+        if not target.exists() and _aside(target).exists():
+            os.replace(_aside(target), target)
+    for left in (_aside(target), _beside(target)):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def was_set_aside(target: Path) -> bool:
+    """Return whether a killed run left `target` under another name; `recover_folder` brings it back."""
+    return not target.exists() and _aside(target).is_dir()

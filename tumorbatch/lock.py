@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def _take(output: Path, lock: Path) -> int:
                     f"{output} is in use by {_told(text)}. Try again when that run has ended."
                 )
             # The holder before us may have deleted the file between our open and our lock.
-            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+            if os.path.samestat(os.fstat(descriptor), lock.lstat()):
                 return descriptor
         except FileNotFoundError:
             pass
@@ -116,10 +117,16 @@ def _take(output: Path, lock: Path) -> int:
 
 def _open(lock: Path) -> tuple[int, bool]:
     """Return a descriptor of the lock file, and whether this process alone created it (NFS too)."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK  # a link would lead to a file of somebody's
     try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
+        return os.open(lock, flags | os.O_CREAT | os.O_EXCL, 0o644), True
     except FileExistsError:
-        return os.open(lock, os.O_RDWR), False
+        descriptor = os.open(lock, flags)
+    info = os.fstat(descriptor)
+    if stat.S_ISREG(info.st_mode) and info.st_nlink <= 1:
+        return descriptor, False
+    os.close(descriptor)
+    raise OSError(errno.ELOOP, f"{lock.name} there is a link or no regular file: delete it")
 
 
 def _kernel_lock(descriptor: int) -> bool | None:
@@ -154,7 +161,8 @@ def _age(lock: Path) -> float:
     """Return seconds since the last beat, by the file server's clock, which stamps both files."""
     probe = lock.with_name(f"{lock.name}.{socket.gethostname()}.{os.getpid()}")
     try:
-        probe.touch()
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
+        os.utime(probe, follow_symlinks=False)
         return probe.stat().st_mtime - lock.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)

@@ -143,7 +143,10 @@ def test_data_then_name_then_folder_reach_the_disk(
         calls.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
         fsync(descriptor)
 
+    written: list[str] = []
+
     def recorded_replace(source: Path, target: Path) -> None:
+        written.append(str(source))
         assert source.read_bytes() == b"all of it"
         calls.append(("replace", str(target)))
         replace(source, target)
@@ -152,7 +155,7 @@ def test_data_then_name_then_folder_reach_the_disk(
     monkeypatch.setattr(os, "replace", recorded_replace)
     write_bytes(path, b"all of it")
     assert calls == [
-        ("fsync", str(temporary_name(path))),
+        ("fsync", written[0]),
         ("replace", str(path)),
         ("fsync", str(tmp_path)),
     ]
@@ -296,7 +299,7 @@ class Killed(BaseException):
 
 
 def _folder(path: Path, content: bytes) -> Path:
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     for name in ("one", "two"):
         (path / name).write_bytes(content)
     return path
@@ -363,8 +366,9 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
 def test_replace_folder_killed_at_a_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
+    """Where the file system cannot exchange two folders."""
     target = _folder(tmp_path / "model", b"old")
-    source = _folder(tmp_path / "new", b"new")
+    source = _folder(tmp_path / ".model.new", b"new")
     real, done = os.replace, 0
 
     def replace(*arguments: Any) -> None:
@@ -378,13 +382,15 @@ def test_replace_folder_killed_at_a_rename(
         raise Killed
 
     with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_exchange", lambda *_: False)
+        patch.setattr(atomic, "_sync_tree", lambda _: None)
         patch.setattr(os, "replace", replace)
         patch.setattr(atomic, "sync_folder", never)  # reached with renames == 2 alone
         with pytest.raises(Killed):
             replace_folder(source, target)
     recover_folder(target)
     assert _content(target) == {b"old" if renames < 2 else b"new"}
-    assert _names(tmp_path) == ({"model", "new"} if renames < 2 else {"model"})
+    assert _names(tmp_path) == {"model"}
     recover_folder(target)  # a second time there is nothing to do
     assert _content(target) == {b"old" if renames < 2 else b"new"}
 
@@ -393,7 +399,7 @@ def test_replace_folder_killed_while_it_deletes_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = _folder(tmp_path / "model", b"old")
-    source = _folder(tmp_path / "new", b"new")
+    source = _folder(tmp_path / ".model.new", b"new")
 
     def half(folder: Path, **_: Any) -> None:
         (folder / "one").unlink()
@@ -425,6 +431,7 @@ def test_replace_folder_that_fails_leaves_the_old_one(
         real(*arguments)
 
     with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_exchange", lambda *_: False)
         patch.setattr(os, "replace", replace)
         with pytest.raises(OutputError, match=f"Cannot write {target}: Input/output error"):
             replace_folder(source, target)
@@ -434,3 +441,57 @@ def test_replace_folder_that_fails_leaves_the_old_one(
 def test_recover_folder_without_anything_to_recover(tmp_path: Path) -> None:
     recover_folder(tmp_path / "model")
     assert _names(tmp_path) == set()
+
+
+def test_two_folders_are_exchanged_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no moment without a folder: neither of the two is renamed away."""
+    target = _folder(tmp_path / "model", b"old")
+    if not atomic._exchange(_folder(tmp_path / "other", b"new"), target):
+        pytest.skip("this file system cannot exchange two folders")
+    assert (_content(target), _content(tmp_path / "other")) == ({b"new"}, {b"old"})
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("renamed one after the other"))
+    with atomic_folder(target) as folder:
+        _folder(folder, b"newer")
+    assert _content(target) == {b"newer"}
+    assert _names(tmp_path) == {"model", "other"}
+
+
+def test_an_error_behind_the_rename_says_that_the_new_one_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(atomic, "sync_folder", fails)
+    with pytest.raises(OutputError, match="is in its place and whole, but the last step failed"):
+        write_bytes(tmp_path / "out", b"new")
+    assert (tmp_path / "out").read_bytes() == b"new"
+    assert _names(tmp_path) == {"out"}
+
+
+def test_hidden_files_of_users_are_not_temporaries(tmp_path: Path) -> None:
+    own = temporary_name(tmp_path / "out")
+    users = [
+        ".notes.tmp-2024",
+        ".out.tmp-final",
+        ".x.tmp-",
+        ".out.tmp-1-zzzzzzzz",
+        "out.tmp-1-00000000",
+    ]
+    for name in (own.name, *users):
+        (tmp_path / name).write_bytes(b"")
+    remove_temporaries(tmp_path, "out")
+    assert _names(tmp_path) == set(users)
+    own.write_bytes(b"")
+    remove_temporaries(tmp_path)
+    assert _names(tmp_path) == set(users)
+
+
+def test_a_link_under_the_name_of_a_new_folder_is_not_followed(tmp_path: Path) -> None:
+    mine = _folder(tmp_path / "mine", b"mine")
+    (tmp_path / ".model.new").symlink_to(mine)
+    with atomic_folder(tmp_path / "model") as folder:
+        _folder(folder, b"new")
+    assert _content(mine) == {b"mine"}
+    assert _content(tmp_path / "model") == {b"new"}
+    assert not (tmp_path / "model").is_symlink()

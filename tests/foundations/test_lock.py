@@ -229,3 +229,19 @@ except OutputError as error:
     assert out.startswith("Cannot write out: File too large.")
     assert err == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_what_is_no_lock_file_is_neither_followed_nor_emptied(tmp_path: Path, kind: str) -> None:
+    """Somebody put it there, in a folder that others may write to."""
+    mine, lock = tmp_path / "thesis.tex", tmp_path / ".out.lock"
+    mine.write_text("years of work")
+    if kind == "link":
+        lock.symlink_to(mine)
+    elif kind == "hard link":
+        lock.hardlink_to(mine)
+    else:
+        os.mkfifo(lock)
+    with pytest.raises(OutputError, match=r"Cannot write"), output_lock(tmp_path / "out", lock):
+        pass
+    assert mine.read_text() == "years of work"

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -16,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tumorbatch.errors import ExitCode, InputError, OutputError
-from tumorbatch.infer import predictions
+from tumorbatch.infer import predictions, verify
 from tumorbatch.infer.predictions import (
     PredictionsWriter,
     iterate_rows,
     read_metadata,
+    recover_sidecar,
     sidecar_path,
 )
 
@@ -272,3 +274,54 @@ def test_without_its_sidecar_the_file_does_not_appear_either(tmp_path: Path) -> 
     with pytest.raises(OutputError, match=r"out\.parquet\.json"):
         _write(path, _rows(3))
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.parquet.json"]
+
+
+def _killed_behind_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a table over the one that is there; the process ends before the sidecar has its name."""
+
+    def killed(_: Path) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tumorbatch.infer.predictions.publish_sidecar", killed)
+        with pytest.raises(SystemExit), PredictionsWriter(path) as writer:
+            writer.finish({"model_id": "m", "rows": 0, "statuses": {}, "number": 2})
+
+
+def test_table_and_sidecar_belong_together_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.parquet"
+    with PredictionsWriter(path) as writer:
+        writer.finish({"model_id": "m", "rows": 0, "statuses": {}, "number": 1})
+    assert verify.run(path).problems == ()
+    before = path.read_bytes(), sidecar_path(path).read_bytes()
+
+    def failed() -> None:
+        with PredictionsWriter(path) as writer:
+            writer.finish({"model_id": "m", "rows": 0, "statuses": {}, "number": 2})
+
+    with monkeypatch.context() as patch:  # an error in place of the table's rename
+        patch.setattr(os, "replace", _fails_for(path))
+        with pytest.raises(OutputError, match="unchanged"):
+            failed()
+    assert (path.read_bytes(), sidecar_path(path).read_bytes()) == before
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.name, sidecar_path(path).name}
+
+    _killed_behind_the_rename(path, monkeypatch)
+    assert verify.run(path).problems == ()  # of the new table
+    recover_sidecar(path)
+    assert json.loads(sidecar_path(path).read_bytes())["number"] == 2
+    assert verify.run(path).problems == ()
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.name, sidecar_path(path).name}
+
+
+def _fails_for(path: Path) -> Any:
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, target)
+
+    return replace

@@ -50,6 +50,22 @@ def _wait_for(path: Path, pattern: str, process: Process, count: int = 1) -> Non
         time.sleep(0.005)
 
 
+@pytest.fixture
+def build_images() -> Any:
+    """Write so many small PNG files."""
+
+    def write(folder: Path, count: int) -> None:
+        import cv2
+        import numpy as np
+
+        folder.mkdir()
+        for k in range(count):
+            pixels = np.random.default_rng(k).integers(0, 256, (40, 40), np.uint8)
+            (folder / f"{k}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+    return write
+
+
 @pytest.fixture(scope="module")
 def images(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """About a hundred images, some broken, some twice."""
@@ -365,3 +381,29 @@ def test_files_and_rows_are_aligned_by_path() -> None:
         ("d", True, [0, 0]),
         ("e", False, [0, 1]),
     ]
+
+
+def test_a_folder_with_nothing_new_and_one_killed_in_its_commit(
+    model: Path, tmp_path: Path, quick: Any, build_images: Any
+) -> None:
+    """The rows of a file that is absent by now are in that table alone."""
+    folder, out = tmp_path / "images", tmp_path / "table"
+    build_images(folder, 3)
+
+    def infer(*more: str) -> tuple[int, str, str]:
+        return _end(quick("infer", folder, out, "--model", model, "--incremental", *more))
+
+    assert infer("--format", "dataset")[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    code, _, told = infer()
+    assert (code, "Traceback" in told) == (0, False), told
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    gone = min(folder.iterdir())
+    gone.unlink()
+    out.rename(tmp_path / ".table.old")  # as a run leaves it that was killed between two renames
+    (tmp_path / ".table.new").mkdir()
+    assert infer()[0] == 0
+    rows = _rows(out)
+    assert "absent" in flags(rows[gone.name])
+    assert len(rows) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "table"]
