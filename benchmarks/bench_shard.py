@@ -1,9 +1,14 @@
 """`shard` against the bare limit: as many processes as cores that only read, decode, CLAHE, resize.
 
+The limit is that of OpenCV, in processes that start anew (spawned, as `shard` starts its own) and in
+copies of this one (forked, which a library with threads must not do). `shard` runs with the library in
+C and with OpenCV.
+
 python benchmarks/bench_shard.py DATA [ROUNDS]
 """
 
 import functools
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +20,7 @@ import cv2
 import numpy as np
 from common import compare
 
+from tumorbatch import native
 from tumorbatch.preprocess.classes import find_sources
 from tumorbatch.preprocess.shard import Config, run
 from tumorbatch.runtime import available_cores
@@ -30,13 +36,14 @@ def bare(paths: Sequence[str]) -> int:
     return len(paths)
 
 
-def bare_limit(paths: Sequence[str], cores: int) -> int:
+def bare_limit(paths: Sequence[str], cores: int, start: str = "spawn") -> int:
     chunks = [paths[at : at + 64] for at in range(0, len(paths), 64)]
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(cores, mp_context=get_context(start)) as pool:
         return sum(pool.map(bare, chunks))
 
 
-def shard(source: Path) -> int:
+def shard(source: Path, pixels: str) -> int:
+    os.environ[native.ENVIRONMENT] = pixels  # the workers inherit it
     with tempfile.TemporaryDirectory() as folder:
         return run(source, Path(folder) / "tfrecords", Config()).found
 
@@ -47,7 +54,9 @@ if __name__ == "__main__":
     cores = available_cores()
     print(f"{len(paths)} files, {cores} cores")
     contestants = {
-        "bare limit (read, decode, CLAHE, resize)": functools.partial(bare_limit, paths, cores),
-        "tumorbatch shard, all of it": functools.partial(shard, source),
+        "bare limit, spawned processes": functools.partial(bare_limit, paths, cores),
+        "bare limit, forked processes": functools.partial(bare_limit, paths, cores, "fork"),
+        "tumorbatch shard, all of it": functools.partial(shard, source, "auto"),
+        "tumorbatch shard, by OpenCV": functools.partial(shard, source, "opencv"),
     }
     compare(contestants, rounds)

@@ -11,6 +11,7 @@ small part of the two formats that is needed stands here. Both are fixed public 
 Sources: tensorflow/core/lib/io/record_writer.h, tensorflow/core/example/{example,feature}.proto.
 """
 
+import functools
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -129,15 +130,43 @@ def encode_example(features: Mapping[str, bytes | int]) -> bytes:
     Args:
         features: bytes become a BytesList of one; non-negative int, an Int64List of one.
     """
-    entries = []
-    for name in sorted(features):
-        value = features[name]
-        if isinstance(value, bytes):
-            feature = _field(1, _field(1, value))
-        else:
-            feature = _field(3, _field(1, _varint(value)))  # packed, as TensorFlow writes it
-        entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
-    return _field(1, b"".join(entries))
+    return _field(1, b"".join(_entry(name, features[name]) for name in sorted(features)))
+
+
+def _entry(name: str, value: bytes | int) -> bytes:
+    """Serialise one feature; the bytes of its value come last."""
+    if isinstance(value, bytes):
+        feature = _field(1, _field(1, value))
+    else:
+        feature = _field(3, _field(1, _varint(value)))  # packed, as TensorFlow writes it
+    return _field(1, _field(1, name.encode()) + _field(2, feature))
+
+
+@functools.lru_cache(maxsize=4096)
+def _around(height: int, width: int, label: int, lengths: tuple[int, int, int]) -> tuple[bytes, ...]:
+    """Return what stands around the file name, the pixels and the sha256 of a record, in four pieces.
+
+    It is the same for all records with these numbers, and putting the six features together takes ten
+    times as long as joining it with the rest.
+
+    Args:
+        height: In pixels.
+        width: In pixels.
+        label: 0 or 1.
+        lengths: Of the file name, the pixels and the sha256, in bytes.
+    """
+    name, pixels, sha256 = lengths
+    entries = (
+        _entry(LABEL, label) + _entry(FILENAME, bytes(name)),
+        _entry(HEIGHT, height) + _entry(IMAGE, bytes(pixels)),
+        _entry(SHA256, bytes(sha256)),
+        _entry(WIDTH, width),
+    )
+    total = sum(map(len, entries))
+    first, second, third = (
+        entry[: len(entry) - length] for entry, length in zip(entries, lengths, strict=False)
+    )
+    return (_varint(1 << 3 | 2) + _varint(total) + first, second, third, entries[3])
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -212,16 +241,10 @@ class ImageRecord:
 
     def encode(self) -> bytes:
         """Return the serialised `tf.train.Example`."""
-        return encode_example(
-            {
-                IMAGE: self.pixels,
-                HEIGHT: self.height,
-                WIDTH: self.width,
-                LABEL: self.label,
-                FILENAME: self.filename.encode(),
-                SHA256: self.sha256.encode(),
-            }
-        )
+        name, sha256 = self.filename.encode(), self.sha256.encode()
+        lengths = len(name), len(self.pixels), len(sha256)
+        before, second, third, behind = _around(self.height, self.width, self.label, lengths)
+        return b"".join((before, name, second, self.pixels, third, sha256, behind))
 
     def image(self) -> NDArray[np.uint8]:
         """Return the pixels, uint8 [height, width]; raise `ValueError` where they are not as many."""

@@ -133,6 +133,22 @@ def test_a_record_with_a_field_of_another_type_is_refused(name: str, value: byte
         ImageRecord.decode(encode_example(features))
 
 
+@pytest.mark.parametrize("name", ["", "a", "x" * 127, "x" * 128, "ü/" * 9_000])
+@pytest.mark.parametrize(
+    ("height", "width", "label"), [(0, 0, 0), (1, 127, 1), (150, 150, 1), (300, 2, 0)]
+)
+def test_a_record_is_the_example_of_its_six_features(
+    name: str, height: int, width: int, label: int
+) -> None:
+    record = ImageRecord(bytes(height * width), height, width, label, name, "ab" * 32)
+    features: dict[str, bytes | int] = {
+        "image/raw": record.pixels, "image/height": height, "image/width": width,
+        "image/class/label": label, "image/filename": name.encode(), "image/sha256": b"ab" * 32,
+    }  # fmt: skip
+    assert record.encode() == encode_example(features)
+    assert ImageRecord.decode(record.encode()) == record
+
+
 def test_golden_bytes() -> None:
     # Shards made by an older version must stay readable and equal: change these with a new
     # schema version only.
