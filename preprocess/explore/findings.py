@@ -16,7 +16,7 @@ from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.explore.metadata import metadata_baseline
 from tumorbatch.preprocess.explore.statistics import (
-    compare,
+    compare_classes,
     group_means,
     histogram_statistics,
     value_statistics,
@@ -171,8 +171,8 @@ def _image_means(survey: Survey, means: NDArray[np.float64], seed: int) -> dict[
             name: value_statistics(means[survey.labels == label])
             for label, name in enumerate(CLASS_NAMES)
         },
-        "all_images": compare(means, survey.labels, survey.groups, seed),
-        "one_value_a_group": compare(once, labels, np.arange(len(once)), seed),
+        "all_images": compare_classes(means, survey.labels, survey.groups, seed),
+        "one_value_a_group": compare_classes(once, labels, np.arange(len(once)), seed),
     }
 
 

@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from tumorbatch.labels import TUMOR
 from tumorbatch.preprocess.duplicates import renumber, unite
-from tumorbatch.preprocess.explore.statistics import Superiority, bootstrap
-from tumorbatch.statistics.intervals import wilson
+from tumorbatch.preprocess.explore.statistics import interval
+from tumorbatch.statistics.auc import auc_statistic
+from tumorbatch.statistics.classification import Decisions
+from tumorbatch.statistics.intervals import Statistic, wilson
+from tumorbatch.statistics.metadata_forest import fit_forest, metadata_features, tumor_scores
+from tumorbatch.statistics.weighting import Weighting
 
 FOLDS = 5
 TREES = 100
@@ -52,7 +56,7 @@ def metadata_baseline(
     heights, widths = heights[kept], widths[kept]
     names = np.array(formats)[kept]
     kinds = np.unique(names)
-    features = np.column_stack([heights, widths, *(names == kind for kind in kinds)]).astype(np.float32)
+    features = metadata_features(heights, widths, names.tolist(), kinds.tolist())
     common = int(np.bincount(labels).argmax())
     shapes = unite(groups, heights << 32 | widths)
     return {
@@ -60,21 +64,24 @@ def metadata_baseline(
         "trees": TREES,
         "n": len(labels),
         "of": len(formats),
-        "majority": _accuracy(labels == common, groups, seed),
+        "majority": _accuracy(np.full(len(labels), common == TUMOR), labels, groups, seed),
         "grouped": _cross_validated(features, labels, groups, seed, workers),
         "shapes_held_out": _cross_validated(features, labels, shapes, seed, workers),
     }
 
 
-def _accuracy(right: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> dict[str, Any]:
-    """Share of True in bool [n], with Wilson's interval, for which copies are independent images, and
-    with one over groups.
+def _accuracy(
+    called: NDArray[np.bool_], labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> dict[str, Any]:
+    """Return the accuracy of calling bool [n] Tumor, with Wilson's interval and the one over groups.
+
+    Wilson's takes copies as independent images.
     """
-    drawn = bootstrap(groups, lambda weights: float(right @ weights / weights.sum()), seed)
+    decisions = Decisions(called, labels)
     return {
-        "accuracy": float(right.mean()),
-        "interval_95": list(wilson(int(right.sum()), len(right))),
-        "group_interval_95": list(drawn),
+        "accuracy": float(decisions.right.mean()),
+        "interval_95": list(wilson(int(decisions.right.sum()), len(labels))),
+        "group_interval_95": interval(groups, decisions.statistic("accuracy"), seed),
     }
 
 
@@ -104,7 +111,6 @@ def _cross_validated(
     seed: int,
     workers: int,
 ) -> dict[str, Any] | None:
-    from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import StratifiedGroupKFold
 
     fewest = min(len(np.unique(groups[labels == label])) for label in (0, 1))
@@ -116,15 +122,13 @@ def _cross_validated(
     for train, test in splitter.split(features, labels, groups):
         if len(np.unique(labels[train])) < 2:
             return None
-        forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=workers)
-        forest.fit(features[train], labels[train])
-        forest.set_params(n_jobs=1)  # threads add the trees up in any order: the last bit would differ
-        scores[test] = forest.predict_proba(features[test])[:, 1]
-    ranked = Superiority(scores, labels)
+        forest = fit_forest(features[train], labels[train], TREES, seed, workers)
+        scores[test] = tumor_scores(forest, features[test])
+    auc: Statistic = auc_statistic(scores, labels)
     return {
         "folds": folds,
         "groups": len(np.unique(groups)),
-        **_accuracy((scores >= 0.5) == (labels == TUMOR), groups, seed),
-        "auc": ranked(),
-        "auc_interval_95": list(bootstrap(groups, ranked, seed)),
+        **_accuracy(scores >= 0.5, labels, groups, seed),
+        "auc": Weighting(groups).value(auc),
+        "auc_interval_95": interval(groups, auc, seed),
     }

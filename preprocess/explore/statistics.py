@@ -4,11 +4,10 @@ The rule of the report: Shapiro-Wilk in each class; where neither rejects normal
 which needs no equal variances), else Mann-Whitney U. An effect size stands beside each p-value: with
 thousands of images a difference of no importance has a small p-value too.
 
-Copies of an image are not independent, as both tests want their values to be. So `compare` is also
-given one value a duplicate group, and its intervals come from resampling whole groups.
+Copies of an image are not independent, as both tests want their values to be. So `compare_classes` is
+also given one value a duplicate group, and its intervals come from resampling whole groups.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tumorbatch.labels import HEALTHY, TUMOR
-from tumorbatch.statistics.intervals import percentile_interval, resampled
+from tumorbatch.statistics.auc import auc_statistic, ratio
+from tumorbatch.statistics.intervals import Statistic, Weights, percentile_interval
+from tumorbatch.statistics.weighting import Weighting
 
 ALPHA = 0.05  # a smaller Shapiro-Wilk p-value rejects normality
 SHAPIRO_MOST = 5000  # SciPy's p-value may be inaccurate for more values
 RESAMPLES = 2000
-
-Weighted = Callable[[NDArray[np.int64]], float]
 
 
 def histogram_statistics(counts: NDArray[np.int64]) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def shapiro_wilk(values: NDArray[np.float64], seed: int) -> dict[str, Any]:
     return {**result, "w": w, "p_value": p_value, "normal": p_value >= ALPHA}
 
 
-def compare(
+def compare_classes(
     values: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int
 ) -> dict[str, Any]:
     """Test whether a number differs between the classes, by the rule above, with an effect size.
@@ -120,23 +119,22 @@ def compare(
     if any(one["p_value"] is None for one in normal.values()):
         reason = "a class has fewer than three images, or all its values are equal"
         return {"shapiro_wilk": normal, "test": None, "reason": reason}
+    weighting = Weighting(groups)
     if all(one["normal"] for one in normal.values()):
         name, done = "welch_t", stats.ttest_ind(of[TUMOR], of[HEALTHY], equal_var=False)
-        value = cohens_d(values, labels)
-        effect: dict[str, Any] = {"name": "cohens_d", "value": value}
-        low, high = bootstrap(groups, lambda weights: cohens_d(values, labels, weights), seed)
+        statistic = cohens_d(values, labels)
+        effect: dict[str, Any] = {"name": "cohens_d", "value": weighting.value(statistic)}
     else:
         name, done = "mann_whitney_u", stats.mannwhitneyu(of[TUMOR], of[HEALTHY])
-        ranked = Superiority(values, labels)
-        value = 2 * ranked() - 1
+        statistic = rank_biserial(values, labels)
+        value = weighting.value(statistic)
         effect = {"name": "rank_biserial", "value": value, "common_language": (value + 1) / 2}
-        low, high = bootstrap(groups, lambda weights: 2 * ranked(weights) - 1, seed)
     return {
         "shapiro_wilk": normal,
         "test": name,
         "statistic": float(done.statistic),
         "p_value": float(done.pvalue),
-        "effect": {**effect, "interval_95": [low, high]},
+        "effect": {**effect, "interval_95": interval(groups, statistic, seed)},
     }
 
 
@@ -149,38 +147,10 @@ def group_means(
     return np.bincount(inverse, weights=values) / np.bincount(inverse), keys[:, 1]
 
 
-def cohens_d(
-    values: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.int64] | None = None
-) -> float:
-    """Difference of the means, Tumor less Healthy, in pooled standard deviations.
+def rank_biserial(values: NDArray[np.float64], labels: NDArray[np.int64]) -> Statistic:
+    """Return the rank-biserial correlation, -1 to 1: twice the AUC of the values, less 1.
 
-    Args:
-        values: float64 [n].
-        labels: int64 [n].
-        weights: int64 [n], how often each value counts; None: once. NaN where it is undefined.
-
-    References:
-        J. Cohen, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., 1988, 2.2 and 2.5.
-    """
-    weights = np.ones(len(values), np.int64) if weights is None else weights
-    n, mean, square = np.zeros(2), np.zeros(2), np.zeros(2)
-    for label in (HEALTHY, TUMOR):
-        here, count = values[labels == label], weights[labels == label]
-        n[label] = count.sum()
-        if n[label] == 0:
-            return float("nan")
-        mean[label] = here @ count / n[label]
-        square[label] = (here - mean[label]) ** 2 @ count
-    if n.sum() <= 2 or square.sum() == 0:
-        return float("nan")
-    return float((mean[TUMOR] - mean[HEALTHY]) / np.sqrt(square.sum() / (n.sum() - 2)))
-
-
-class Superiority:
-    """The common language effect size: P(Tumor > Healthy) + P(Tumor = Healthy) / 2, 0 to 1.
-
-    It is the area under the ROC curve of the values, and U / (n1 n2) of the Mann-Whitney test; twice
-    its distance from one half is the rank-biserial correlation.
+    The AUC, P(Tumor > Healthy) + P(Tumor = Healthy) / 2, is the common language effect size.
 
     Args:
         values: float64 [n].
@@ -190,37 +160,44 @@ class Superiority:
         K. O. McGraw, S. P. Wong, "A common language effect size statistic", Psychological Bulletin 111
         (1992). A. Vargha, H. D. Delaney, J. Educational and Behavioral Statistics 25 (2000).
     """
-
-    def __init__(self, values: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
-        _, self._rank = np.unique(values, return_inverse=True)
-        self._rank = self._rank.ravel()
-        self._tumor = labels == TUMOR
-
-    def __call__(self, weights: NDArray[np.int64] | None = None) -> float:
-        """Its value when each of the values counts `weights` [n] times; NaN without one of a class."""
-        weights = np.ones(len(self._rank), np.int64) if weights is None else weights
-        tumor = np.bincount(self._rank, weights=weights * self._tumor)
-        healthy = np.bincount(self._rank, weights=weights * ~self._tumor)
-        pairs = tumor.sum() * healthy.sum()
-        if pairs == 0:
-            return float("nan")
-        return float(tumor @ (np.cumsum(healthy) - healthy / 2) / pairs)
+    auc = auc_statistic(values, labels)
+    return lambda weights: 2 * auc(weights) - 1
 
 
-def bootstrap(
-    groups: NDArray[np.int64], statistic: Weighted, seed: int, resamples: int = RESAMPLES
-) -> tuple[float | None, float | None]:
-    """95 % percentile interval of a statistic, by `resampled` groups.
+def cohens_d(values: NDArray[np.float64], labels: NDArray[np.int64]) -> Statistic:
+    """Return the difference of the means in pooled standard deviations, Tumor less Healthy.
 
     Args:
-        groups: int64 [n], numbered from 0 without gaps.
-        statistic: Of weights int64 [n], how often each image was drawn; NaN draws are left out.
-        seed: The same seed gives the same interval.
-        resamples: Draws.
+        values: float64 [n].
+        labels: int64 [n].
+
+    Returns:
+        For weights [r, n], how often each value counts: float64 [r], nan where it is undefined.
+
+    References:
+        J. Cohen, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., 1988, 2.2 and 2.5.
     """
-    drawn = [
-        statistic(weights.astype(np.int64))
-        for portion in resampled(groups, resamples, seed)
-        for weights in portion
+    centred = values - values.mean()  # so that squares lose no digits
+    columns = [
+        np.stack([inside, inside * centred, inside * centred**2], axis=1)
+        for inside in (labels == HEALTHY, labels == TUMOR)
     ]
-    return percentile_interval(np.array(drawn)) or (None, None)
+
+    def statistic(weights: Weights) -> NDArray[np.float64]:
+        means, squares, counts = [], [], []
+        for of_class in columns:
+            count, total, square = (weights @ of_class).T
+            mean = ratio(total, count)
+            means.append(mean)
+            squares.append(square - count * mean**2)
+            counts.append(count)
+        pooled = ratio(squares[0] + squares[1], counts[0] + counts[1] - 2)
+        return ratio(means[1] - means[0], np.sqrt(np.maximum(pooled, 0)))
+
+    return statistic
+
+
+def interval(groups: NDArray[np.int64], statistic: Statistic, seed: int) -> list[float | None]:
+    """Return the 95 % interval of a statistic by resampled groups: two ends, or two times None."""
+    drawn = Weighting(groups).bootstrap(lambda weights: {"": statistic(weights)}, RESAMPLES, seed)
+    return list(percentile_interval(drawn[""]) or (None, None))

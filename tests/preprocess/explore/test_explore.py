@@ -66,7 +66,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ordered_map", serial)
     monkeypatch.setattr(style, "png", lambda _: b"not drawn")
     monkeypatch.setattr(metadata, "TREES", 5)
-    monkeypatch.setattr(statistics.bootstrap, "__defaults__", (50,))
+    monkeypatch.setattr(statistics, "RESAMPLES", 50)
 
 
 @pytest.fixture(scope="module")

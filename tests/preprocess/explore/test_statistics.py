@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from tumorbatch.preprocess.explore.statistics import (
     SHAPIRO_MOST,
-    Superiority,
-    Weighted,
-    bootstrap,
     cohens_d,
-    compare,
+    compare_classes,
     group_means,
     histogram_statistics,
+    interval,
     shapiro_wilk,
     value_statistics,
 )
+from tumorbatch.statistics.intervals import Statistic
 
 Values = NDArray[np.float64]
 
@@ -103,7 +101,7 @@ def test_shapiro_wilk_sees_at_most_5000_drawn_by_the_seed() -> None:
 def test_too_few_or_equal_values_are_not_tested(values: list[float]) -> None:
     assert shapiro_wilk(np.array(values, np.float64), 0)["p_value"] is None
     values_, labels = two(values, [1.0, 2.0, 4.0])
-    found = compare(values_, labels, alone(values_), 0)
+    found = compare_classes(values_, labels, alone(values_), 0)
     assert found["test"] is None
     assert "fewer than three images" in found["reason"]
 
@@ -112,7 +110,7 @@ def test_normal_samples_get_welchs_t() -> None:
     # Two samples of equal size that are nearly normal; expected from SciPy and the textbook formula.
     grid = stats.norm.ppf((np.arange(40) + 0.5) / 40)
     values, labels = two(80 + 5 * grid, 84 + 9 * grid)
-    found = compare(values, labels, alone(values), 0)
+    found = compare_classes(values, labels, alone(values), 0)
     expected = stats.ttest_ind(84 + 9 * grid, 80 + 5 * grid, equal_var=False)
     assert found["test"] == "welch_t"
     assert found["statistic"] == pytest.approx(expected.statistic)
@@ -129,7 +127,7 @@ def test_other_samples_get_mann_whitney_u() -> None:
     random = np.random.default_rng(0)
     healthy, tumor = random.exponential(10, 80).round(), random.exponential(14, 60).round()  # with ties
     values, labels = two(healthy, tumor)
-    found = compare(values, labels, alone(values), 0)
+    found = compare_classes(values, labels, alone(values), 0)
     expected = stats.mannwhitneyu(tumor, healthy, alternative="two-sided")
     assert found["test"] == "mann_whitney_u"
     assert (found["statistic"], found["p_value"]) == (expected.statistic, expected.pvalue)
@@ -143,9 +141,9 @@ def test_other_samples_get_mann_whitney_u() -> None:
 def test_one_class_that_is_not_normal_is_enough_for_mann_whitney() -> None:
     normal = stats.norm.ppf((np.arange(50) + 0.5) / 50)
     values, labels = two(normal, np.exp(normal))
-    assert compare(values, labels, alone(values), 0)["test"] == "mann_whitney_u"
+    assert compare_classes(values, labels, alone(values), 0)["test"] == "mann_whitney_u"
     values, labels = two(np.exp(normal), normal)
-    assert compare(values, labels, alone(values), 0)["test"] == "mann_whitney_u"
+    assert compare_classes(values, labels, alone(values), 0)["test"] == "mann_whitney_u"
 
 
 def test_cohens_d_fits_students_t() -> None:
@@ -153,7 +151,9 @@ def test_cohens_d_fits_students_t() -> None:
     healthy, tumor = random.normal(0, 1, 30), random.normal(1, 3, 45)
     # J. Cohen (1988), formula 2.5.3: t = d sqrt(n1 n2 / (n1 + n2)).
     t = stats.ttest_ind(tumor, healthy, equal_var=True).statistic
-    assert cohens_d(*two(healthy, tumor)) == pytest.approx(t / np.sqrt(30 * 45 / 75))
+    assert cohens_d(*two(healthy, tumor))(np.ones((1, 75)))[0] == pytest.approx(
+        t / np.sqrt(30 * 45 / 75)
+    )
 
 
 def test_weights_count_a_value_several_times() -> None:
@@ -161,18 +161,17 @@ def test_weights_count_a_value_several_times() -> None:
     values, labels = two(random.normal(size=20).round(1), random.normal(size=25).round(1))
     weights = random.integers(0, 4, 45)
     repeated = np.repeat(values, weights), np.repeat(labels, weights)
-    assert cohens_d(values, labels, weights) == pytest.approx(cohens_d(*repeated))
-    assert Superiority(values, labels)(weights) == pytest.approx(Superiority(*repeated)())
-    assert Superiority(values, labels)(weights) == pytest.approx(
-        roc_auc_score(labels, values, sample_weight=weights)
-    )
+    counted = cohens_d(values, labels)(weights[np.newaxis].astype(float))[0]
+    assert counted == pytest.approx(cohens_d(*repeated)(np.ones((1, len(repeated[0]))))[0])
 
 
-def test_superiority_counts_pairs() -> None:
-    # Of 2 x 3 pairs Tumor has the larger value in four, and one is a tie.
-    assert Superiority(*two([1, 4], [2, 4, 5]))() == (4 + 0.5) / 6
-    assert np.isnan(Superiority(*two([1, 4], []))())
-    assert np.isnan(cohens_d(*two([1, 4], [])))
+def test_what_cannot_be_computed_is_nan() -> None:
+    assert np.isnan(cohens_d(*two([1, 4], []))(np.ones((1, 2)))[0])
+    assert np.isnan(cohens_d(*two([2, 2], [2, 2]))(np.ones((1, 4)))[0])
+
+
+def _mean(values: Values) -> Statistic:
+    return lambda weights: weights @ values / weights.sum(axis=1)
 
 
 def test_the_bootstrap_is_scipys() -> None:
@@ -180,7 +179,7 @@ def test_the_bootstrap_is_scipys() -> None:
     expected = stats.bootstrap(
         (values,), np.mean, n_resamples=9999, method="percentile", random_state=1
     ).confidence_interval
-    low, high = bootstrap(alone(values), lambda weights: weights @ values / weights.sum(), 0)
+    low, high = interval(alone(values), _mean(values), 0)
     assert (low, high) == pytest.approx((expected.low, expected.high), rel=0.03)
 
 
@@ -188,12 +187,9 @@ def test_copies_do_not_narrow_the_interval() -> None:
     values = np.random.default_rng(6).exponential(10, 60)
     ten_times, groups = np.tile(values, 10), np.tile(np.arange(60), 10)
 
-    def mean_of(of: Values) -> Weighted:
-        return lambda weights: float(weights @ of / weights.sum())
-
-    once = bootstrap(alone(values), mean_of(values), 0)
-    assert bootstrap(groups, mean_of(ten_times), 0) == pytest.approx(once)
-    low, high = bootstrap(alone(ten_times), mean_of(ten_times), 0)
+    once = interval(alone(values), _mean(values), 0)
+    assert interval(groups, _mean(ten_times), 0) == pytest.approx(once)
+    low, high = interval(alone(ten_times), _mean(ten_times), 0)
     assert low is not None
     assert high is not None
     assert None not in once
@@ -201,7 +197,8 @@ def test_copies_do_not_narrow_the_interval() -> None:
 
 
 def test_an_interval_that_cannot_be_drawn_is_none() -> None:
-    assert bootstrap(np.arange(3), lambda _: float("nan"), 0) == (None, None)
+    nothing = interval(np.arange(3), lambda weights: np.full(len(weights), np.nan), 0)
+    assert nothing == [None, None]
 
 
 def test_group_means_are_one_value_a_group_and_class() -> None:
