@@ -7,7 +7,7 @@ from tumorbatch.checks import check_error_rate, check_workers
 from tumorbatch.errors import ConfigError
 from tumorbatch.infer.listing import Selection
 from tumorbatch.runtime import available_cores
-from tumorbatch.status import Status
+from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
 
 FORMATS = ("auto", "parquet", "dataset", "csv", "jsonl")
@@ -141,7 +141,7 @@ class Report:
     @property
     def errors(self) -> int:
         """Return the number of files without a prediction for one of their frames."""
-        return sum(self.statuses.values()) - self.statuses.get(Status.OK.value, 0)
+        return count_errors(self.statuses)
 
     @property
     def images_per_second(self) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.files import FoundFile, is_dicom, read_file
+from tumorbatch.files import FoundFile, is_dicom, may_name_patient, read_file
 from tumorbatch.infer import shared_memory
 from tumorbatch.infer.shared_memory import Place
 from tumorbatch.preprocess.pixels import Processed, process
@@ -122,5 +122,12 @@ def to_time(nanoseconds: int) -> datetime.datetime | None:
 
 def lost(task: Task, error: FileError) -> Decoded:
     """Return the row of a file that killed the process which decoded it."""
-    row = {"path": task.file.name, "frame": 1, "status": error.status.value, "error": error.message}
+    row: Row = {
+        "path": task.file.name,
+        "frame": 1,
+        "status": error.status.value,
+        "error": error.message,
+    }
+    if may_name_patient(task.file):  # the table must be private then, whatever decoded the file
+        row["format"] = "dicom"
     return Decoded([row], [None], 0.0)

@@ -32,7 +32,7 @@ from tumorbatch.preprocessing_config import DECODE_VERSION
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import versions
 from tumorbatch.secret_key import create_key, read_key
-from tumorbatch.status import Status
+from tumorbatch.status import NO_ERRORS, Status
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class _Run:
                 progress.advance()
             else:
                 known = next((rows for rows in entry.rows if rows), []) if self._config.content else []
-                good = all(row["status"] == Status.OK for row in known)
+                good = all(row["status"] in NO_ERRORS for row in known)
                 yield entry.file, tuple(known if good else [])
 
     def nothing_new(self) -> bool:
@@ -279,14 +279,16 @@ def _static(used: Bundle, model: Path) -> dict[str, Any]:
 
 
 def _counts_of(metadata: Mapping[str, str], files: int) -> Counts:
-    """Return the counts of a table that stays as it is: every row in it is `ok`."""
+    """Return the counts of a table that stays as it is: no row in it is an error."""
     try:
         rows, absent = int(metadata["rows"]), int(metadata["absent_files"])
         labels = parse_object(metadata["labels"].encode(), {TEXT: COUNT})
+        statuses = parse_object(metadata["statuses"].encode(), {TEXT: COUNT})
     except (KeyError, ValueError) as error:
         raise InputError(f"The table's metadata is damaged ({error}): use --overwrite.") from error
     counts = Counts(rows=rows, absent=absent)
-    counts.statuses[Status.OK.value] = files
+    no_images = statuses.get(Status.NOT_AN_IMAGE.value, 0)  # one row each
+    counts.statuses.update({Status.OK.value: files - no_images, Status.NOT_AN_IMAGE.value: no_images})
     counts.labels.update(labels)
     return counts
 

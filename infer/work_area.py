@@ -26,7 +26,7 @@ from tumorbatch.infer.decoding import Row, to_time
 from tumorbatch.infer.predictions import PRIVATE, PredictionsWriter, iterate_file
 from tumorbatch.json_reader import read_object
 from tumorbatch.signals import deferred
-from tumorbatch.status import Status
+from tumorbatch.status import NO_ERRORS, Status
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _PLAN = "plan.json"
 # A file with the same size and time would end in the same way; the other errors may pass.
 _FINAL = frozenset(
     {
-        Status.OK, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
+        *NO_ERRORS, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
         Status.TOO_LARGE, Status.TOO_SMALL,
     }
 )  # fmt: skip
@@ -185,7 +185,7 @@ def matches(file: FoundFile, rows: FileRows, also_errors: bool) -> bool:
         rows: Of an earlier run, or [].
         also_errors: Whether errors that lie in the file's content count as its rows.
     """
-    allowed = _FINAL if also_errors else {Status.OK}
+    allowed = _FINAL if also_errors else NO_ERRORS
     return (
         bool(rows)
         and all(row["status"] in allowed for row in rows)

@@ -1,7 +1,6 @@
 """The other ways to write a table: a folder of Parquet files, CSV, JSON lines."""
 
 import contextlib
-import csv
 import datetime
 import io
 import json
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tumorbatch import csv_text
 from tumorbatch.atomic import atomic_folder, atomic_path, write_json
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
@@ -58,7 +58,7 @@ class Writer(Protocol):
 
 
 class TextWriter:
-    """CSV with a head line, or one JSON object a line, UTF-8, atomically; with the sidecar.
+    """CSV with a head line (see `csv_text`), or one JSON object a line, UTF-8; with the sidecar.
 
     Times are ISO 8601 in UTC; a float32 has the fewest digits that give it again. In CSV null and ""
     are both empty.
@@ -80,9 +80,9 @@ class TextWriter:
             self._file = stack.enter_context(
                 io.TextIOWrapper(self._temporary.open("wb"), encoding="utf-8", newline="")
             )
-            self._writer = csv.DictWriter(self._file, SCHEMA.names, lineterminator="\n")
+            self._writer = csv_text.Writer(self._file)
             if self._csv:
-                self._writer.writeheader()
+                self._writer.write_row(SCHEMA.names)
             self._open = stack.pop_all()
         return self
 
@@ -92,7 +92,7 @@ class TextWriter:
         for row in rows:
             value = {name: _plain(name, row.get(name)) for name in SCHEMA.names}
             if self._csv:
-                self._writer.writerow(value)
+                self._writer.write_row(value.values())
             else:
                 self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 

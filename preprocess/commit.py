@@ -16,23 +16,32 @@ from tumorbatch.atomic import sync_folder, write_json
 from tumorbatch.errors import cannot_write, not_finished
 from tumorbatch.shardset import DATASET, MANIFEST, Dataset, is_of_a_set, waiting_manifest
 
+_PRIVATE = 0o600
 
-def commit(work: Path, out: Path, dataset: Dataset) -> None:
+
+def commit(work: Path, out: Path, dataset: Dataset, private: bool) -> None:
     """Move a finished set from the work area into `out`. Hold the lock.
 
     Args:
         work: Holds the shards and the manifest, on the file system of `out`.
         out: May hold an older set.
         dataset: Content of the new dataset.json.
+        private: Whether `out` and the files are for their owner alone.
 
     Raises:
         OutputError: `out` cannot be changed; the text says which set it holds.
     """
-    write_json(work / DATASET, dataset.to_dict())  # a full disk must show before anything is moved
+    mode = _PRIVATE if private else None
+    # Now: a full disk must show before anything is moved.
+    write_json(work / DATASET, dataset.to_dict(), mode)
     names = [shard.name for shard in dataset.shards]
     waiting = waiting_manifest(out, dataset.manifest_sha256)
     before = {path.name for path in out.iterdir()}
     try:
+        if private:
+            out.chmod(0o700)
+            for name in (*names, MANIFEST):
+                (work / name).chmod(_PRIVATE)
         for name in names:
             os.replace(work / name, out / name)
         os.replace(work / MANIFEST, waiting)

@@ -30,7 +30,7 @@ import cv2
 from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync_folder, write_json
 from tumorbatch.checks import check_workers
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
-from tumorbatch.files import FoundFile, find_files, is_litter, printable, read_file
+from tumorbatch.files import FoundFile, find_files, is_dicom, is_litter, printable, read_file
 from tumorbatch.json_reader import read_object
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.preprocess.decode import decode
@@ -38,7 +38,7 @@ from tumorbatch.preprocess.pixels import equalize
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import available_cores, versions
-from tumorbatch.status import FileError, Status
+from tumorbatch.status import NO_ERRORS, FileError, Status, count_errors
 from tumorbatch.workers import SECONDS, limited, ordered_map
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 RESULT = "equalize.json"
 SCHEMA_VERSION = 1
 _PLAN = ".equalize.json"  # there while DST is unfinished: the settings of what lies in it
+_PRIVATE = 0o600  # of pixels from DICOM files, whose paths often hold names
 _CHUNK = 32  # files a task
 _SETTINGS = ("clahe", "clahe_clip", "clahe_grid", "decode_version")  # what decides the pixels
 
@@ -96,8 +97,8 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """Files that gave no PNG file."""
-        return self.files["found"] - self.files.get(Status.OK.value, 0)
+        """Files that gave no PNG file and should have."""
+        return count_errors(self.files)
 
 
 class _Task(NamedTuple):
@@ -286,7 +287,8 @@ def _process(tasks: Sequence[_Task], config: Config) -> list[_Done]:
         for results in ordered_map(work, chunks, config.workers, _lost, config.timeout):
             for task, result in zip(tasks[len(done) :], results, strict=False):
                 if result.status != Status.OK:
-                    log.warning("%s: %s (%s)", task.file.name, result.error, result.status)
+                    level = logging.INFO if result.status in NO_ERRORS else logging.WARNING
+                    log.log(level, "%s: %s (%s)", task.file.name, result.error, result.status)
                     _remove_outdated(Path(task.output))
             done += results
             progress.advance(len(results))
@@ -320,7 +322,8 @@ def _equalize_file(task: _Task, preprocessing: Preprocessing) -> _Done:
         done, png = cv2.imencode(".png", equalize(decode(data).grey, preprocessing))
         if not done:
             raise FileError(Status.DECODE_ERROR, "OpenCV cannot write it as PNG")
-        _write(Path(task.output), png.tobytes(), info.st_mtime_ns)
+        mode = _PRIVATE if is_dicom(data) else None
+        _write(Path(task.output), png.tobytes(), info.st_mtime_ns, mode)
     except FileError as error:
         return _Done(error.status.value, error.message)
     return _Done(Status.OK.value, written=True, bytes=len(png))
@@ -338,10 +341,10 @@ def _finished_size(task: _Task) -> int:
     return output.st_size if current else 0
 
 
-def _write(path: Path, png: bytes, mtime_ns: int) -> None:
+def _write(path: Path, png: bytes, mtime_ns: int, mode: int | None) -> None:
     try:
         make_folder(path.parent)
-        with atomic_path(path) as temporary:
+        with atomic_path(path, mode) as temporary:
             temporary.write_bytes(png)
             os.utime(temporary, ns=(mtime_ns, mtime_ns))
     except OutputError as error:

@@ -174,6 +174,7 @@ class WorkArea:
                 return
         self.remove()  # without a plan, it is what a run left that was killed at its start
         new_folder(folder)
+        folder.chmod(0o700)  # the rows and records may be those of DICOM files
         create_key(folder / _KEY)
         write_json(folder / _PLAN, plan)
 

@@ -22,7 +22,7 @@ from tumorbatch.errors import InputError, TumorBatchError
 from tumorbatch.files import open_regular
 from tumorbatch.manifest_schema import MANIFEST_SCHEMA
 from tumorbatch.shardset import DATASET, SHARD_NAME, SPLITS
-from tumorbatch.status import Status
+from tumorbatch.status import NO_ERRORS, Status
 from tumorbatch.tfrecord import ImageRecord
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _SPLIT_COLUMNS = ("path", "sha256", "split")
 DECIDED = {
     status.value
     for status in (
-        Status.OK, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
+        *NO_ERRORS, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
         Status.TOO_LARGE, Status.TOO_SMALL,
     )
 }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tumorbatch import shardset
 from tumorbatch.atomic import make_folder, writing
@@ -21,7 +22,7 @@ from tumorbatch.checks import (
     told,
 )
 from tumorbatch.errors import ConfigError, InputError, not_finished
-from tumorbatch.files import starts_as_dicom
+from tumorbatch.files import may_name_patient, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
@@ -35,7 +36,7 @@ from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import DATASET, SPLIT_BY, SPLITS, WORK, Dataset
-from tumorbatch.status import Status
+from tumorbatch.status import Status, count_errors
 from tumorbatch.workers import SECONDS
 
 _DECIDE_SPLITS = ("split_by", "fractions", "seed")
@@ -127,8 +128,8 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """Files that gave no record."""
-        return self.found - self.dataset.files.get(Status.OK.value, 0)
+        """Files that gave no record and should have."""
+        return count_errors(self.dataset.files)
 
 
 def run(source: Path, out: Path, config: Config) -> Report:
@@ -191,7 +192,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
             except (ConfigError, InputError):
                 work.remove()  # the same command would end here again, and must not be in another's way
                 raise
-        commit(work.folder, out, done.dataset)
+        private = _is_private(rows, files)
+        commit(work.folder, out, done.dataset, private)
         work.remove()
     return Report(
         dataset=done.dataset,
@@ -204,6 +206,15 @@ def run(source: Path, out: Path, config: Config) -> Report:
         near_conflicts=done.near_conflicts,
         litter=len(litter),
     )
+
+
+def _is_private(rows: pa.Table, files: Sequence[SourceFile]) -> bool:
+    """Return whether the set is for its owner's eyes only: paths of DICOM files often hold names."""
+    if pc.any(pc.equal(rows["format"], "dicom")).as_py():
+        return True
+    formats = rows["format"].to_pylist()  # None: nothing could decode the file
+    undecoded = (file for file, form in zip(files, formats, strict=True) if form is None)
+    return any(may_name_patient(source.file) for source in undecoded)
 
 
 def _patients(files: Sequence[SourceFile], config: Config) -> Patients:

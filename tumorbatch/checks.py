@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tumorbatch.errors import ConfigError, TooManyErrorsError
-from tumorbatch.status import Status
+from tumorbatch.status import NO_ERRORS, Status, count_errors
 
 MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
 
@@ -29,22 +29,24 @@ def check_error_rate(rate: float) -> None:
 
 
 def told(statuses: Mapping[str, int]) -> str:
-    """Format the statuses other than `ok`, most frequent first: "3 truncated, 1 empty"."""
-    bad = Counter({name: count for name, count in statuses.items() if name != Status.OK})
+    """Format the statuses that are errors, most frequent first: "3 truncated, 1 empty"."""
+    bad = Counter({name: count for name, count in statuses.items() if name not in NO_ERRORS})
     return ", ".join(f"{count} {status}" for status, count in bad.most_common())
 
 
 def refuse_too_many_errors(statuses: Mapping[str, int], limit: float, consequence: str) -> None:
-    """Raise `TooManyErrorsError` where a larger share of files than `limit` is not `ok`.
+    """Raise `TooManyErrorsError` where a larger share of files than `limit` are errors.
+
+    Objects that hold no image by design are no errors, and no part of all files either.
 
     Args:
         statuses: {status: files}, at least one file.
         limit: 0 to 1.
         consequence: The sentence that ends the message.
     """
-    total = sum(statuses.values())
-    bad = total - statuses.get(Status.OK.value, 0)
-    if bad / total > limit:  # not bad > limit * total: 0.29 * 100 is less than 29
+    bad = count_errors(statuses)
+    total = bad + statuses.get(Status.OK.value, 0)
+    if bad and bad / total > limit:  # not bad > limit * total: 0.29 * 100 is less than 29
         raise TooManyErrorsError(
             f"{bad} of {total} files cannot be read ({told(statuses)}); --max-error-rate allows "
             f"{limit:.2%}. {consequence}"

@@ -23,6 +23,7 @@ _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 
 _MAX_TEXT_BYTES = 1 << 30  # ten million lines of the usual length
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_BYTES = 512 << 20  # 512 MiB; no 2-D image that is read here comes near
 
 
@@ -122,6 +123,11 @@ def visible(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def visible_lines(text: str) -> str:
+    """Return `visible` text that keeps its line ends: what is printed on a terminal."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 # Compared in lower case: Windows' own spelling has changed.
 _LITTER = frozenset(
     {
@@ -158,6 +164,11 @@ def is_dicom(data: bytes) -> bool:
             longest = _LONGEST_FIRST if element else 4  # element 0 is the group's own length
             return data[4:6] in _FIRST_TYPES or (0 < length <= longest and length % 2 == 0)
     return False
+
+
+def may_name_patient(file: "FoundFile") -> bool:
+    """Return whether a file is DICOM by its name or first bytes, also where nothing can decode it."""
+    return file.name.lower().endswith(_DICOM_SUFFIXES) or starts_as_dicom(file.path)
 
 
 def starts_as_dicom(path: str) -> bool:

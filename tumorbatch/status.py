@@ -1,5 +1,6 @@
 """What became of a file: the words in the `status` columns of manifest and predictions."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -17,8 +18,17 @@ class Status(StrEnum):
     VANISHED = "vanished"  # listed, and gone when it was to be read
     DECODER_CRASH = "decoder_crash"  # it killed the process that decoded it
     TIMEOUT = "timeout"  # it was not decoded in time
+    NOT_AN_IMAGE = "not_an_image"  # a DICOM object that holds no image by design: a report, a plan
     NOT_FINITE = "not_finite"  # the network gives no finite number for it
     LABEL_CONFLICT = "label_conflict"  # the same image lies under both classes (shard only)
+
+
+NO_ERRORS = frozenset({Status.OK, Status.NOT_AN_IMAGE})
+
+
+def count_errors(statuses: Mapping[str, int]) -> int:
+    """Return how many of {status: files} are errors; the entry "found", all files, is not counted."""
+    return sum(count for name, count in statuses.items() if name not in NO_ERRORS and name != "found")
 
 
 class FileError(Exception):

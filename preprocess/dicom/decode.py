@@ -6,7 +6,8 @@ Each has one decoder, so that the pixels do not depend on what else is installed
 
 A file is an error, and never gives pixels, where
     - its last element does not end where the file ends (zero bytes behind it are padding);
-    - it has no PixelData (reports, DICOMDIR, float maps), or it is no picture (segmentation, dose);
+    - it holds no image by its SOP class (reports, DICOMDIR, segmentations, dose: `not_an_image`, which
+      is no error), or has no PixelData (float maps);
     - its pixel description contradicts itself, or is not one of these: 8 <= BitsStored <= 16, HighBit =
       BitsStored - 1, BitsAllocated 8 or 16; one sample (MONOCHROME1, MONOCHROME2) or three unsigned
       ones (RGB, YBR). PALETTE COLOR is refused: its colours are a drawing, not an intensity;

@@ -5,6 +5,7 @@ Part of `dicom`, where the rules stand.
 
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -32,7 +33,16 @@ _JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEG
 _JPEG_LS = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
 JPEG_2000 = {uid.JPEG2000Lossless, uid.JPEG2000}
 _SYNTAXES = NATIVE | {uid.RLELossless} | _JPEG | _JPEG_LS | JPEG_2000
-_NO_PICTURE = {uid.SegmentationStorage, uid.RTDoseStorage}
+# SOP classes of objects that hold no image, by the roots of PS3.6 table A-1: DICOMDIR; hanging
+# protocols, palettes, implants; and of the storage classes spectroscopy, waveforms, presentation
+# states, raw data to segmentations (66.*), value mappings, surfaces, eye measurements, structured
+# reports and selections, assessments, encapsulated documents, structured displays, protocols,
+# inventories, and radiotherapy but for its images.
+_NO_IMAGE = re.compile(
+    r"1\.2\.840\.10008\.(1\.3\.10|5\.1\.4\.(38|39|43|44|45)\.1|5\.1\.4\.1\.1\.(4\.2|9\..+|11\..+|"
+    r"66(\..+)?|67|68\..+|78\..+|79\..+|80\..+|88\..+|90\..+|91\..+|104\..+|131|200\..+|201\..+|"
+    r"481\.(?!(1|23|24)$).+))"
+)
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
@@ -144,11 +154,13 @@ def _check_end(dataset: Dataset, data: bytes) -> None:
 
 
 def check_content(dataset: Dataset, kind: str) -> None:
-    """Refuse (`FileError`) what holds no picture; `kind` is its SOP class."""
+    """Refuse (`FileError`) what holds no image that is read here; `kind` is its SOP class."""
+    if _NO_IMAGE.fullmatch(kind) or "DirectoryRecordSequence" in dataset:
+        raise FileError(Status.NOT_AN_IMAGE, f"it holds no image by design: {registered(kind)}")
     floats = "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset
     if "PixelData" not in dataset and "Rows" in dataset and not floats:
         raise FileError(Status.TRUNCATED, "the file ends before its pixels")
-    if "PixelData" not in dataset or kind in _NO_PICTURE:
+    if "PixelData" not in dataset:
         raise FileError(Status.UNSUPPORTED, f"it holds no picture: {registered(kind)}")
 
 

@@ -39,7 +39,7 @@ from tumorbatch.preprocess.explore.survey import survey
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import available_cores, versions
-from tumorbatch.status import Status
+from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Report:
     @property
     def errors(self) -> int:
         """Files that cannot be read."""
-        return self.found - int(self.findings["files"].get(Status.OK.value, 0))
+        return count_errors(self.findings["files"])
 
 
 def run(source: Path, out: Path, config: Config) -> Report:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tumorbatch.files import is_dicom, read_file
+from tumorbatch.files import is_dicom, may_name_patient, read_file
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.classes import SourceFile
@@ -170,7 +170,9 @@ def _look_at_file(source: SourceFile, preprocessing: Preprocessing, secret: byte
 
 
 def _lost(source: SourceFile, error: FileError) -> _Seen:
-    row = {"path": source.file.name, "label": source.label}
+    row: dict[str, Any] = {"path": source.file.name, "label": source.label}
+    if may_name_patient(source.file):  # the results must be private then, whatever decoded the file
+        row["format"] = "dicom"
     return _Seen({**row, "status": error.status.value, "error": error.message}, None)
 
 

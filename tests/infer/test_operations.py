@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tumorbatch.cli.main import main
 from tumorbatch.cli.prometheus import Metrics, render
@@ -105,6 +106,16 @@ def test_figures_that_are_not_known_are_left_out() -> None:
     assert "tumorbatch_infer_last_duration_seconds 1.5\n" in text
     assert "last_success" not in text
     assert "images_per_second" not in text
+
+
+def test_labels_are_escaped_and_carried_over_by_any_name(tmp_path: Path) -> None:
+    metrics = Metrics()
+    metrics.files, metrics.model_id = {'a"b\n': 2}, 'x\\"y\n'
+    text = render(metrics, 0, 100.0, 101.5, 101.25)
+    assert '{status="a\\"b\\n"} 2' in text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["tumorbatch_infer_build_info"].samples[0].labels["model"] == 'x\\"y\n'
+    assert families["tumorbatch_infer_last_success_timestamp_seconds"].samples[0].value == 101.25
 
 
 # ---------------------------------------------------------------------------------- the examples

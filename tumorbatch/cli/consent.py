@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tumorbatch.cli.console import complain
 from tumorbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def asked(yes: bool) -> "Consent":
             return
         if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
             raise ConfigError(f"{sentence} Nothing was started: give --yes to start it.")
-        click.echo(sentence, err=True)
+        complain(sentence)
         try:
             agreed = click.confirm("Start?", err=True)
         except click.Abort:  # Ctrl-D; Ctrl-C where no session watches

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tumorbatch.files import visible_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -18,11 +20,16 @@ _failures: list[OSError] = []
 
 
 def say(text: str) -> None:
-    """Print a line."""
+    """Print lines; what would command a terminal is made visible."""
     try:
-        click.echo(text)
+        click.echo(visible_lines(text))
     except OSError as error:
         _print_no_more(error)
+
+
+def complain(sentence: str) -> None:
+    """Print a sentence on standard error, with what would command a terminal made visible."""
+    click.echo(visible_lines(sentence), err=True)
 
 
 def failure() -> OSError | None:
@@ -39,7 +46,8 @@ def output(width: int) -> "Console":
     class Output(Console):
         def print(self, *objects: Any, **how: Any) -> None:
             try:
-                super().print(*objects, **how)
+                texts = (visible_lines(item) if isinstance(item, str) else item for item in objects)
+                super().print(*texts, **how)
             except OSError as error:
                 _print_no_more(error)
 

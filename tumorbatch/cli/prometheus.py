@@ -6,7 +6,6 @@ works.
 """
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,11 @@ from pathlib import Path
 from tumorbatch import __version__
 from tumorbatch.atomic import write_bytes
 from tumorbatch.errors import ConfigError, ExitCode, OutputError, TumorBatchError
+from tumorbatch.files import read_regular
 
 _PREFIX = "tumorbatch_infer_"
 _SUCCESS = f"{_PREFIX}last_success_timestamp_seconds"
+_MAX_BYTES = 1 << 20
 _GOOD = (ExitCode.OK, ExitCode.SOME_ERRORS)  # a table was published, or there was nothing new
 _HELP = {
     "last_run_timestamp_seconds": "When the last run ended.",
@@ -81,31 +82,39 @@ def _write(path: Path | None, metrics: Metrics, code: ExitCode, started: float) 
 
 
 def _last_success(path: Path) -> float | None:
+    """Return the time of the last success that an earlier run wrote, or None."""
+    from prometheus_client.parser import text_string_to_metric_families
+
     try:
-        match = re.search(rf"^{_SUCCESS} (\S+)$", path.read_text(), re.MULTILINE)
-        return float(match[1]) if match else None
-    except (OSError, ValueError):
+        text = read_regular(path, _MAX_BYTES).decode()
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        return families[_SUCCESS].samples[0].value
+    except (OSError, ValueError, KeyError, IndexError):
         return None
 
 
 def render(metrics: Metrics, code: int, started: float, ended: float, success: float | None) -> str:
     """Return the text exposition format, version 0.0.4; unknown metrics are left out."""
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
     predicted = sum(metrics.labels.values())
-    values: dict[str, list[tuple[str, float | None]]] = {
-        "last_run_timestamp_seconds": [("", ended)],
-        "last_success_timestamp_seconds": [("", success)],
-        "last_exit_code": [("", code)],
-        "last_duration_seconds": [("", ended - started)],
-        "files": [(f'{{status="{name}"}}', count) for name, count in sorted(metrics.files.items())],
-        "files_kept": [("", metrics.kept)],
-        "images_per_second": [("", metrics.images_per_second)],
-        "positive_ratio": [("", metrics.labels.get("Tumor", 0) / predicted if predicted else None)],
-        "build_info": [(f'{{version="{__version__}",model="{metrics.model_id}"}}', 1)],
+    positive = metrics.labels.get("Tumor", 0) / predicted if predicted else None
+    values: dict[str, list[tuple[dict[str, str], float | None]]] = {
+        "last_run_timestamp_seconds": [({}, ended)],
+        "last_success_timestamp_seconds": [({}, success)],
+        "last_exit_code": [({}, code)],
+        "last_duration_seconds": [({}, ended - started)],
+        "files": [({"status": name}, count) for name, count in sorted(metrics.files.items())],
+        "files_kept": [({}, metrics.kept)],
+        "images_per_second": [({}, metrics.images_per_second)],
+        "positive_ratio": [({}, positive)],
+        "build_info": [({"version": __version__, "model": metrics.model_id}, 1)],
     }
-    lines = []
+    registry = CollectorRegistry()
     for name, samples in values.items():
         known = [(labels, value) for labels, value in samples if value is not None]
         if known:
-            lines += [f"# HELP {_PREFIX}{name} {_HELP[name]}", f"# TYPE {_PREFIX}{name} gauge"]
-            lines += [f"{_PREFIX}{name}{labels} {value:.15g}" for labels, value in known]
-    return "\n".join(lines) + "\n"
+            gauge = Gauge(_PREFIX + name, _HELP[name], list(known[0][0]), registry=registry)
+            for labels, value in known:
+                (gauge.labels(**labels) if labels else gauge).set(value)
+    return generate_latest(registry).decode()

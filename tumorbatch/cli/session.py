@@ -9,8 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-import click
-
 from tumorbatch.cli import console
 from tumorbatch.errors import ExitCode, OutputError, TumorBatchError
 from tumorbatch.files import visible
@@ -19,16 +17,11 @@ from tumorbatch.signals import SIGNALS, interrupt
 LOG_FORMATS = ("text", "json")
 
 
-def _harmless(text: str) -> str:
-    """Escape control characters: a file name may contain terminal escape sequences."""
-    return "\n".join(map(visible, text.split("\n")))
-
-
 class _Formatter(logging.Formatter):
     """Formats plain sentences for a terminal; adds the time elsewhere."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = _harmless(record.getMessage())
+        text = visible(record.getMessage())  # line ends too: a name must not look like a log line
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.capitalize()}: {text}"
         if sys.stderr.isatty():
@@ -45,7 +38,7 @@ class _JsonFormatter(logging.Formatter):
             "ts": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": visible(record.getMessage()),
         }
         code = getattr(record, "exit_code", None)
         return json.dumps(value if code is None else {**value, "exit_code": int(code)})
@@ -64,7 +57,7 @@ def _print_error(sentence: str, code: ExitCode, log_format: str) -> None:
     if log_format == "json":
         logging.getLogger("tumorbatch").error("%s", sentence, extra={"exit_code": code})
     else:
-        click.echo(_harmless(sentence), err=True)
+        console.complain(sentence)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorbatch.files import counted, printable
-from tumorbatch.status import Status
+from tumorbatch.files import counted, printable, visible
+from tumorbatch.status import NO_ERRORS, Status
 
 if TYPE_CHECKING:
     from tumorbatch.preprocess import equalize_folder as equalize_stage
@@ -15,13 +15,26 @@ if TYPE_CHECKING:
 
 def shown_path(path: Path) -> str:
     """Return a path as text for the terminal."""
-    return printable(str(path))  # a name that is not UTF-8 must not raise at the end of a run
+    return shown(printable(str(path)))  # a name that is not UTF-8 must not raise at the end of a run
+
+
+def shown(name: str) -> str:
+    """Return a name as text for the terminal: it cannot end the line, nor command anything."""
+    return visible(name)
 
 
 def rejected_files(statuses: dict[str, int]) -> str:
     """Format the counts of rejected files by reason: "1 empty, 2 truncated", or "none"."""
-    bad = {name: count for name, count in statuses.items() if name not in ("found", Status.OK)}
+    other = ("found", *NO_ERRORS)
+    bad = {name: count for name, count in statuses.items() if name not in other}
     return ", ".join(f"{count:,} {name}" for name, count in sorted(bad.items())) or "none"
+
+
+def no_image_line(statuses: dict[str, int]) -> list[str]:
+    """Return the line about DICOM objects that hold no image by design, or no line without any."""
+    count = statuses.get(Status.NOT_AN_IMAGE, 0)
+    what = counted(count, "DICOM object")
+    return [f"Passed over {what} without an image (reports, DICOMDIR and the like)."] if count else []
 
 
 def litter_line(litter: int) -> list[str]:
@@ -38,8 +51,9 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     if report.unchanged:
         return f"{shown_path(out)} is up to date: nothing to do."
     lines = [
-        f"Found {report.found:,} files, wrote {report.found - report.errors:,}; "
+        f"Found {report.found:,} files, wrote {dataset.files[Status.OK]:,}; "
         f"rejected: {rejected_files(dataset.files)}.",
+        *no_image_line(dataset.files),
         *litter_line(report.litter),
         f"{'':12}" + "".join(f"{name:>10}" for name in dataset.classes),
     ]
@@ -87,12 +101,12 @@ def _groups(report: "preprocess_stage.Report") -> list[str]:
             )
         lines.append(line)
     if report.largest:
-        largest = "; ".join(f"{size} copies of {path}" for size, path in report.largest)
+        largest = "; ".join(f"{size} copies of {shown(path)}" for size, path in report.largest)
         lines.append(f"Largest groups: {largest}.")
     if report.near_conflicts:
         lines.append(
             f"{len(report.near_conflicts)} groups of near copies contain both classes; check "
-            + "; ".join(" and ".join(pair) for pair in report.near_conflicts[:3])
+            + "; ".join(" and ".join(map(shown, pair)) for pair in report.near_conflicts[:3])
             + "."
         )
     return lines

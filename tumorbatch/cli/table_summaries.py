@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorbatch.cli.summaries import litter_line, rejected_files, shown_path
+from tumorbatch.cli.summaries import litter_line, no_image_line, rejected_files, shown_path
 from tumorbatch.errors import InputError
 from tumorbatch.files import counted, visible
 from tumorbatch.status import Status
@@ -20,9 +20,10 @@ def infer_report(report: "InferReport", out: Path) -> str:
     """Summarise files, labels, errors by reason, kept rows, speed and its bottleneck."""
     labels = ", ".join(f"{count:,} {name}" for name, count in report.labels.items())
     lines = [
-        f"{report.files:,} files: {report.files - report.errors:,} predicted ({labels}); "
+        f"{report.files:,} files: {report.statuses.get(Status.OK, 0):,} predicted ({labels}); "
         f"errors: {rejected_files(report.statuses)}."
     ]
+    lines += no_image_line(report.statuses)
     if report.rows != report.files:
         lines.append(f"{report.rows:,} rows: one for each frame or page.")
     lines += _not_computed(report)
@@ -107,7 +108,7 @@ def predictions_table(file: Path, rows: int, errors: bool) -> None:
         raise InputError(f"{shown_path(file)} is not a predictions file of tumorbatch.")
     console = output(120)
     for name in ("model_id", "threshold", "statuses", "labels", "finished"):
-        console.print(f"{name}: {metadata[name]}", markup=False, highlight=False)
+        console.print(f"{name}: {metadata.get(name, 'not recorded')}", markup=False, highlight=False)
     table = Table("path", "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")
     selected = (row for row in iterate_rows(file) if not errors or row["status"] != Status.OK)
     for row in islice(selected, rows):

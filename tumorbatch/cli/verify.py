@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tumorbatch.cli import options
-from tumorbatch.cli.console import say
+from tumorbatch.cli.console import complain, say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
 
@@ -43,7 +43,7 @@ def verify(table: Path, quiet: bool) -> None:
             report = stage.run(table)
             problems, text = list(map(str, report.problems)), verify_report(report, table)
         for problem in problems:
-            click.echo(f"Error: {problem}", err=True)
+            complain(f"Error: {problem}")
         if not quiet:
             say(text)
     sys.exit(ExitCode.NO_INPUT if problems else ExitCode.OK)

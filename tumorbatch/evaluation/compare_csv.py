@@ -1,10 +1,10 @@
 """A comparison of models as two CSV files: one line a model, one line a pair."""
 
-import csv
 import io
 from collections.abc import Sequence
 from typing import Any
 
+from tumorbatch.csv_text import Writer
 from tumorbatch.evaluation.compare import AT_HALF, MEASURES, PUBLISHED_MEASURES, Comparison
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import PER_GROUP
@@ -87,11 +87,7 @@ def _rounded(end: float | None) -> float | None:
 def csv_text(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     """Return a CSV file of a head and lines."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *([harmless(cell) for cell in line] for line in lines)])
+    writer = Writer(text)
+    for cells in (head, *lines):
+        writer.write_row(cells)
     return text.getvalue()
-
-
-def harmless(cell: Any) -> Any:
-    """Return a CSV cell; a name that a spreadsheet would take for a formula becomes text."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell

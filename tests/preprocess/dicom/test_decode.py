@@ -656,12 +656,12 @@ def test_deflated_content(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "status"),
     [
-        ("reportsi.dcm", Status.UNSUPPORTED),
-        ("DICOMDIR", Status.UNSUPPORTED),
-        ("test-SR.dcm", Status.UNSUPPORTED),
-        ("waveform_ecg.dcm", Status.UNSUPPORTED),
-        ("rtdose.dcm", Status.UNSUPPORTED),
-        ("liver_1frame.dcm", Status.UNSUPPORTED),
+        ("reportsi.dcm", Status.NOT_AN_IMAGE),
+        ("DICOMDIR", Status.NOT_AN_IMAGE),
+        ("test-SR.dcm", Status.NOT_AN_IMAGE),
+        ("waveform_ecg.dcm", Status.NOT_AN_IMAGE),
+        ("rtdose.dcm", Status.NOT_AN_IMAGE),
+        ("liver_1frame.dcm", Status.NOT_AN_IMAGE),
         ("examples_palette.dcm", Status.UNSUPPORTED),
         ("SC_rgb_rle_32bit.dcm", Status.UNSUPPORTED),
         ("no_meta.dcm", Status.UNSUPPORTED),
@@ -678,6 +678,29 @@ def test_bundled_files_that_are_refused(name: str, status: Status) -> None:
 
 def test_the_kind_of_a_file_without_pixels_is_named() -> None:
     assert "Basic Text SR Storage" in refused(bundled("reportsi.dcm")).message
+
+
+@pytest.mark.parametrize(
+    ("keyword", "is_image"),
+    [
+        ("MRImageStorage", True), ("EnhancedMRImageStorage", True), ("CTImageStorage", True),
+        ("SecondaryCaptureImageStorage", True), ("RTImageStorage", True),
+        ("EnhancedRTImageStorage", True), ("PositronEmissionTomographyImageStorage", True),
+        ("SegmentationStorage", False), ("RTDoseStorage", False), ("RTPlanStorage", False),
+        ("RTStructureSetStorage", False), ("EncapsulatedPDFStorage", False),
+        ("GrayscaleSoftcopyPresentationStateStorage", False), ("RawDataStorage", False),
+        ("KeyObjectSelectionDocumentStorage", False), ("BasicTextSRStorage", False),
+        ("TwelveLeadECGWaveformStorage", False), ("SpatialRegistrationStorage", False),
+        ("MediaStorageDirectoryStorage", False), ("MRSpectroscopyStorage", False),
+    ],
+)  # fmt: skip
+def test_objects_without_an_image_by_their_sop_class(keyword: str, is_image: bool) -> None:
+    """By what the object is, not by what it lacks: a segmentation has pixels, and they are no image."""
+    data = make(IMAGE, 12, SOPClassUID=getattr(uid, keyword))
+    if is_image:
+        decode_dicom(data, LIMIT)
+    else:
+        assert "holds no image by design" in refused(data, Status.NOT_AN_IMAGE).message
 
 
 IMAGE = values_of(12, False)
@@ -718,8 +741,8 @@ IMAGE = values_of(12, False)
         (Status.DECODE_ERROR, {"VOILUTSequence": item(LUTExplanation=NAME)}),
         (Status.DECODE_ERROR, {"ModalityLUTSequence": table(0, 16, b"\1\0\2\0", 3)}),
         (Status.TRUNCATED, {"PixelData": None}),
-        (Status.UNSUPPORTED, {"SOPClassUID": uid.SegmentationStorage}),
-        (Status.UNSUPPORTED, {"SOPClassUID": uid.RTDoseStorage}),
+        (Status.NOT_AN_IMAGE, {"SOPClassUID": uid.SegmentationStorage}),
+        (Status.NOT_AN_IMAGE, {"SOPClassUID": uid.RTDoseStorage}),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else value,
 )
