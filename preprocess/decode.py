@@ -15,7 +15,7 @@ row, but for colour):
                       the image are stretched over 0..255, the rest is clipped. Dividing by the type's
                       maximum would leave 12-bit data in 16-bit files with 16 grey levels.
     stretched         the same, for 8 bits that have no black and white of their own: signed ones
-    extraneous-bytes  a JPEG whose decoder had bytes left over before the end mark
+    extraneous-bytes  a JPEG with bytes that its decoder passed over, between segments or before the end
 """
 
 import cv2
@@ -113,6 +113,8 @@ def _check_size(header: Header, max_pixels: int) -> None:
 
 def _by_opencv(data: bytes, header: Header) -> NDArray[np.uint8]:
     """A BMP or WebP: both are read whole or not at all; uint8 [height, width], not turned."""
+    if header.format == "webp":  # libwebp would take what lies behind its end for pixels
+        data = data[: 8 + int.from_bytes(data[4:8], "little")]
     try:
         flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -126,8 +126,8 @@ def decode_jpeg(data: bytes, components: int, grey: bool = True) -> tuple[Pixels
 
     Returns:
         uint8 [height, width], or with `grey` off and three components RGB [height, width, 3]; and
-        whether there were odd bytes before the end mark, which no pixel needed. They may be a
-        writer's, or left over where a damaged scan came to its end too early.
+        whether there were odd bytes that no pixel needed, between segments or before the end mark.
+        They may be a writer's, or left over by damage: a scan that came to its end too early.
 
     Raises:
         FileError: `decode_error`, with libjpeg's first warning or error; `unsupported`.
@@ -143,10 +143,10 @@ def decode_jpeg(data: bytes, components: int, grey: bool = True) -> tuple[Pixels
             reason = str(error)
             if _UNUSUAL_SAMPLING in reason and components == 3:
                 return _decode_unusual(data, grey), extraneous
-            repaired, at_end = _without_oddity(data, reason)
+            repaired, odd_bytes = _without_oddity(data, reason)
             if repaired == data:
                 break
-            data, extraneous = repaired, extraneous or at_end
+            data, extraneous = repaired, extraneous or odd_bytes
         else:
             pixels = _grey_of_cmyk(pixels) if components == 4 else pixels
             return (pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), extraneous
@@ -179,8 +179,7 @@ def _without_oddity(data: bytes, reason: str) -> tuple[bytes, bool]:
     """Take out of a stream what libjpeg complains of, if it is harmless.
 
     Returns:
-        The stream, unchanged where the complaint tells of damage; and whether bytes were taken away
-        before the end mark.
+        The stream, unchanged where the complaint tells of damage; and whether bytes were taken away.
     """
     if _REVISION in reason:
         at = data.find(b"JFIF\0")
@@ -193,7 +192,7 @@ def _without_oddity(data: bytes, reason: str) -> tuple[bytes, bool]:
         return data[: end - int(match[1])] + data[end:], True
     # Before a restart marker they are what a damaged interval left over, and between the scans of a
     # progressive image nobody can tell where a scan should have ended.
-    return _without_gaps(data), False
+    return _without_gaps(data), True
 
 
 def _without_gaps(data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """BMP and WebP: pixels against what was put in, and every cut an error."""
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,22 @@ def test_bmps_that_are_refused(build: "type[Build]") -> None:
     huge = bytearray(bmp(grey, 8, bytes(1024)))
     struct.pack_into("<ii", huge, 18, 100_000, 100_000)
     assert _status(bytes(huge)) is Status.TRUNCATED
+
+
+@pytest.mark.parametrize("quality", [80, 101])
+def test_what_lies_behind_a_webp_is_no_part_of_it(build: "type[Build]", quality: int) -> None:
+    """A file with bytes put in: its image must not go on behind the end that its header names."""
+    pixels = build.colour(64, 80) ^ np.random.default_rng(0).integers(0, 8, (64, 80, 3), np.uint8)
+    data = bytes(cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])[1])
+    np.testing.assert_array_equal(decode(data + b"\x12\x34" * 9).grey, decode(data).grey)
+    for at in range(300, len(data), 97):
+        damaged = data[:at] + np.random.default_rng(at).bytes(24) + data[at:]
+        shown = []
+        for content in (damaged, damaged[: len(data)]):
+            with contextlib.suppress(FileError):
+                shown.append(decode(content).grey.tobytes())
+        assert len(shown) in (0, 2)
+        assert len(set(shown)) <= 1
 
 
 @pytest.mark.parametrize("alpha", [False, True])

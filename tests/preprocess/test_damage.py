@@ -234,7 +234,7 @@ def test_oddities_that_harm_no_pixel(way: str) -> None:
     for data, flags in (
         (good[:-2] + odd * 5 + good[-2:], ("extraneous-bytes",)),
         (good[:-2] + odd * 20 + good[-2:], ("extraneous-bytes",)),
-        (good[:table] + odd + good[table:], ()),
+        (good[:table] + odd + good[table:], ("extraneous-bytes",)),
         (unknown, ()),
         (unknown[:table] + odd + unknown[table:-2] + odd * 9 + good[-2:], ("extraneous-bytes",)),
         (good + odd, ()),
