@@ -64,7 +64,8 @@ def batches(
     made = {"model_id": used.model_id, "run_id": uuid.uuid4().hex}
     results = predict_files(
         ((file, ()) for file in _files(paths, config)), used, network, config.batch_size,
-        config.workers, config.seconds, Timings(),
+        config.workers, config.seconds,
+        config.max_frames, Timings(),
     )  # fmt: skip
     waiting = []
     with contextlib.closing(results):

@@ -33,6 +33,7 @@ def predict_files(
     batch_size: int,
     workers: int,
     seconds: float,
+    max_frames: int,
     timings: Timings,
 ) -> Generator[list[Row]]:
     """Yield the finished rows of each file, one a frame, in the order of `files`.
@@ -45,12 +46,15 @@ def predict_files(
         score: uint8 [n, size, size] -> logits.
         batch_size: Images a forward pass; the last one of all may have fewer.
         workers: Decoding processes.
-        seconds: Limit for one frame.
+        seconds: Limit for one file.
+        max_frames: A file of more pages or frames gets one row, `too_large`.
         timings: Is added to.
     """
     size = used.preprocessing.size
     batches = _Batches(used, score, batch_size, timings)
-    decode = functools.partial(decode_files, preprocessing=used.preprocessing, seconds=seconds)
+    decode = functools.partial(
+        decode_files, preprocessing=used.preprocessing, seconds=seconds, max_frames=max_frames
+    )
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:
         ring = stack.enter_context(Ring((_CHUNKS * workers + 1) * _CHUNK, size))

@@ -11,6 +11,7 @@ from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
 
 FORMATS = ("auto", "parquet", "dataset", "csv", "jsonl")
+MAX_FRAMES = 2_000  # pages or frames a file; long series of one acquisition have some hundreds
 PATH_MODES = ("relative", "hash")
 
 
@@ -25,7 +26,8 @@ class Config:
         precision: One of `runtime.PRECISIONS`.
         xla: "auto", "on" or "off".
         threads: TensorFlow's, for one operation; None: the cores that this process may use.
-        seconds: After so many a frame that is still being decoded costs its file an error row.
+        seconds: After so many a file that is still being decoded costs an error row.
+        max_frames: A file of more pages or frames gets one row, `too_large`.
         max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
         overwrite: Replace what was made differently, or is something else.
         selection: Which files of the folder.
@@ -44,6 +46,7 @@ class Config:
     xla: str = "auto"
     threads: int | None = None
     seconds: float = SECONDS
+    max_frames: int = MAX_FRAMES
     max_error_rate: float = 1.0
     overwrite: bool = False
     selection: Selection = field(default_factory=Selection)
@@ -58,6 +61,8 @@ class Config:
         check_workers(self.workers)
         if not 1 <= self.batch_size <= 4096:
             raise ConfigError(f"--batch-size must lie between 1 and 4096. Received: {self.batch_size}.")
+        if self.max_frames < 1:
+            raise ConfigError(f"--max-frames must be at least 1. Received: {self.max_frames}.")
         check_error_rate(self.max_error_rate)
         for name, value, allowed in (
             ("--format", self.format, FORMATS),

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from tumorbatch.files import FoundFile, is_dicom, may_name_patient, read_file
 from tumorbatch.infer import shared_memory
+from tumorbatch.infer.config import MAX_FRAMES
 from tumorbatch.infer.shared_memory import Place
-from tumorbatch.preprocess.pixels import Processed, process
+from tumorbatch.preprocess.decode import open_image
+from tumorbatch.preprocess.pixels import Processed, finish
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
-from tumorbatch.workers import SECONDS, limited, restart_clock
+from tumorbatch.workers import SECONDS, limited
 
 Row = dict[str, Any]
 
-_WITH_FRAMES = ("dicom", "tiff")  # of an animation the first picture is the image
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -53,13 +54,26 @@ class Decoded(NamedTuple):
 
 
 def decode_files(
-    tasks: Sequence[Task], preprocessing: Preprocessing, seconds: float = SECONDS
+    tasks: Sequence[Task],
+    preprocessing: Preprocessing,
+    seconds: float = SECONDS,
+    max_frames: int = MAX_FRAMES,
 ) -> list[Decoded]:
-    """Decode one chunk of files; a frame that takes longer than `seconds` kills its process."""
-    return [_decode_file(task, preprocessing, seconds) for task in limited(tasks, seconds)]
+    """Decode one chunk of files.
+
+    Args:
+        tasks: The files.
+        preprocessing: What is done to their pixels.
+        seconds: A file that takes longer, all its frames together, kills its process.
+        max_frames: A file of more pages or frames gets one row, `too_large`.
+
+    Returns:
+        One result for each task, in their order.
+    """
+    return [_decode_file(task, preprocessing, max_frames) for task in limited(tasks, seconds)]
 
 
-def _decode_file(task: Task, preprocessing: Preprocessing, seconds: float) -> Decoded:
+def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> Decoded:
     started = time.monotonic()
     rows: list[Row] = []
     pixels: list[NDArray[np.uint8] | Place | None] = []
@@ -77,25 +91,27 @@ def _decode_file(task: Task, preprocessing: Preprocessing, seconds: float) -> De
             now = {name: common[name] for name in ("file_size", "mtime")}
             kept = [{**row, **now} for row in task.known]
             return Decoded(kept, [None] * len(kept), time.monotonic() - started)
-        frame, frames = 0, 1
-        while frame < frames:
+        image = open_image(data)
+        if image.frames > max_frames:
+            raise FileError(
+                Status.TOO_LARGE,
+                f"{image.frames:,} frames; the limit is {max_frames:,} (--max-frames)",
+            )
+        for frame in range(image.frames):
             row = common | {"frame": frame + 1}
             try:
-                done = process(data, preprocessing, frame=frame)
+                done = finish(image.decode(frame), preprocessing)
             except FileError as error:
                 rows.append(row | {"status": error.status.value, "error": error.message})
                 pixels.append(None)
-            else:
-                header = done.decoded.header
-                frames = header.pages if header.format in _WITH_FRAMES else 1
-                rows.append(row | _described(done))
-                pixels.append(done.pixels)
-                if frame == 0 and task.place is not None:
-                    shared_memory.write(task.place, done.pixels)
-                    pixels[0] = task.place
-            frame += 1
-            if frame < frames:
-                restart_clock(seconds)
+                if frame == 0:
+                    break  # mostly the file's fault, not this frame's: no thousand rows of it
+                continue
+            rows.append(row | _described(done))
+            pixels.append(done.pixels)
+            if frame == 0 and task.place is not None:
+                shared_memory.write(task.place, done.pixels)
+                pixels[0] = task.place
     except FileError as error:
         rows.append(common | {"status": error.status.value, "error": error.message})
         pixels.append(None)

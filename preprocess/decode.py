@@ -18,6 +18,8 @@ row, but for colour):
     extraneous-bytes  a JPEG with bytes that its decoder passed over, between segments or before the end
 """
 
+from typing import Protocol
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ from tumorbatch.preprocess.jpeg import decode_jpeg
 from tumorbatch.preprocess.png import decode_png
 from tumorbatch.preprocess.tiff import header as tiff
 from tumorbatch.preprocess.tiff.decode import decode_page
+from tumorbatch.preprocess.tiff.directory import directories
 from tumorbatch.status import FileError, Status
 
 MAX_PIXELS = 64_000_000
@@ -43,14 +46,29 @@ else:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> Decoded:
-    """Decode a whole file's bytes.
+class OpenImage(Protocol):
+    """A file whose header is read, once for all of its pages or frames.
+
+    Attributes:
+        frames: How many pages or frames it has that are images of their own.
+    """
+
+    frames: int
+
+    def decode(self, frame: int | None = None) -> Decoded:
+        """Decode a page or frame, from 0; by default the first page, or a DICOM file's middle frame.
+
+        Raises:
+            FileError: With the status and reason for its row.
+        """
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> OpenImage:
+    """Read what a file says of itself.
 
     Args:
         data: Content of a JPEG, PNG, TIFF, BMP, WebP or DICOM file.
         max_pixels: Larger images are refused by their header, before memory is spent on them.
-        frame: Page of a TIFF or frame of a DICOM file, from 0; by default the first page, or the
-            middle frame. Of other formats there is only 0.
 
     Raises:
         FileError: With the status and reason for the file's row.
@@ -58,30 +76,60 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) 
     if not data:
         raise FileError(Status.EMPTY, "the file has no bytes")
     if is_dicom(data):  # before the others: a DICOM file's preamble may be a TIFF header
-        from tumorbatch.preprocess.dicom.decode import (
-            decode_dicom,  # pydicom only where it is needed
+        from tumorbatch.preprocess.dicom.decode import DicomFile  # pydicom only where it is needed
+
+        return DicomFile(data, max_pixels)
+    if data[:4] in tiff.MAGICS:
+        return _Tiff(data, max_pixels)
+    return _Single(data, max_pixels)
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> Decoded:
+    """Decode one page or frame of a whole file's bytes; see `open_image` and `OpenImage.decode`."""
+    return open_image(data, max_pixels).decode(frame)
+
+
+class _Tiff:
+    """A TIFF, whose directories are found once."""
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        self._data, self._max_pixels = data, max_pixels
+        with described():
+            self._directories = directories(data)
+        self.frames = len(self._directories)
+
+    def decode(self, frame: int | None = None) -> Decoded:
+        with described():
+            header, page = tiff.read_header(self._data, self._directories, frame or 0)
+        _check_size(header, self._max_pixels)
+        return _shown(decode_page(self._data, page), header, inverted=page.white_is_zero)
+
+
+class _Single:
+    """A file of one image; of an animation the first picture is the image."""
+
+    frames = 1
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        self._data, self._header = data, read_header(data)
+        _check_size(self._header, max_pixels)
+
+    def decode(self, frame: int | None = None) -> Decoded:
+        if frame:
+            raise FileError(Status.DECODE_ERROR, f"it has no frame {frame + 1} that can be read")
+        data, header = self._data, self._header
+        if header.format == "jpeg":
+            grey, extraneous = decode_jpeg(data, header.channels)
+            return _shown(grey, header, extraneous=extraneous)
+        return _shown(
+            decode_png(data, header) if header.format == "png" else _by_opencv(data, header), header
         )
 
-        return decode_dicom(data, max_pixels, frame)
-    page = None
-    if data[:4] in tiff.MAGICS:
-        with described():
-            header, page = tiff.read_header(data, frame or 0)
-    elif frame:
-        raise FileError(Status.DECODE_ERROR, f"it has no frame {frame + 1} that can be read")
-    else:
-        header = read_header(data)
-    _check_size(header, max_pixels)
-    extraneous = inverted = False
-    image: NDArray[np.generic]
-    if header.format == "jpeg":
-        image, extraneous = decode_jpeg(data, header.channels)
-    elif header.format == "png":
-        image = decode_png(data, header)
-    elif page is not None:
-        image, inverted = decode_page(data, page), page.white_is_zero
-    else:
-        image = _by_opencv(data, header)
+
+def _shown(
+    image: NDArray[np.generic], header: Header, inverted: bool = False, extraneous: bool = False
+) -> Decoded:
+    """Apply what holds for every format: 8 bits, upright, and a flag for each rule."""
     if image.shape != (header.height, header.width):
         raise FileError(
             Status.DECODE_ERROR,
@@ -97,9 +145,9 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) 
         "rotated": header.orientation != 1,
         "stretched": header.bit_depth <= 8 and image.dtype != np.uint8,
     }
-    shown = upright(255 - grey if inverted else grey, header.orientation)
+    turned = upright(255 - grey if inverted else grey, header.orientation)
     return Decoded(
-        np.ascontiguousarray(shown), header, tuple(name for name, applied in flags.items() if applied)
+        np.ascontiguousarray(turned), header, tuple(name for name, applied in flags.items() if applied)
     )
 
 

@@ -13,6 +13,7 @@ from tumorbatch.preprocess import jpeg, png
 from tumorbatch.preprocess.exif import orientation_of
 from tumorbatch.preprocess.image import Header
 from tumorbatch.preprocess.tiff import header as tiff
+from tumorbatch.preprocess.tiff.directory import directories
 from tumorbatch.status import FileError, Status
 
 
@@ -40,7 +41,7 @@ def read_header(data: bytes) -> Header:
         if data.startswith(png.MAGIC):
             return png.read_header(data)
         if data[:4] in tiff.MAGICS:
-            return tiff.read_header(data)[0]
+            return tiff.read_header(data, directories(data))[0]
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data)
         if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved: 0 in every BMP

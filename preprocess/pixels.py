@@ -107,7 +107,11 @@ def process(
     Raises:
         FileError: With the status and reason for the file's row.
     """
-    decoded = decode(data, max_pixels, frame)
+    return finish(decode(data, max_pixels, frame), preprocessing)
+
+
+def finish(decoded: Decoded, preprocessing: Preprocessing) -> Processed:
+    """The path behind decoding: grey -> CLAHE at native size -> resize."""
     # Equalised before it is made smaller: the report's order, and the tiles then have enough pixels.
     pixels = equalize_and_resize(decoded.grey, preprocessing)
     flags = decoded.flags

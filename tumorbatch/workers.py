@@ -104,11 +104,6 @@ def limited(items: Iterable[Item], seconds: float) -> Iterator[Item]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def restart_clock(seconds: float) -> None:
-    """Restart the time limit inside `limited`: the item has another part, with its own limit."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
 def ordered_map(
     function: Callable[[Sequence[Item]], list[Result]],
     chunks: Iterable[Sequence[Item]],

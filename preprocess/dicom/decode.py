@@ -32,6 +32,8 @@ logs, and what codecs print, may hold others, and is dropped.
 
 import hashlib
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -44,7 +46,7 @@ from tumorbatch.preprocess.dicom.header import (
     read_part10,
     text_of,
 )
-from tumorbatch.preprocess.dicom.stored_values import stored_values
+from tumorbatch.preprocess.dicom.stored_values import StoredValues
 from tumorbatch.preprocess.dicom.transforms import modality_transform, padding_mask, voi_transform
 from tumorbatch.preprocess.image import MIN_SIDE, Decoded, Header, window
 from tumorbatch.status import FileError, Status
@@ -68,8 +70,89 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Deco
         FileError: `truncated`, `decode_error`, `too_large`, `too_small`, or `unsupported`, which a
             compressed file is where python-gdcm is missing.
     """
+    return DicomFile(data, max_pixels).decode(frame)
+
+
+class DicomFile:
+    """A DICOM file whose header is read, once for all of its frames.
+
+    Attributes:
+        frames: NumberOfFrames.
+    """
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        """Read the header; for arguments and what is raised see `decode_dicom`."""
+        with _memory_said(), quiet_pydicom():
+            self._dataset, self._syntax, kind = read_part10(data)
+            check_content(self._dataset, kind)
+            self._image = image = description(self._dataset)
+            size = f"{image.columns} x {image.rows} pixels"
+            if image.rows * image.columns > max_pixels:
+                raise FileError(Status.TOO_LARGE, f"{size}; the limit is {max_pixels:,} pixels")
+            if min(image.rows, image.columns) < MIN_SIDE:
+                raise FileError(Status.TOO_SMALL, f"{size}; the least is {MIN_SIDE} a side")
+        self.frames = image.number_of_frames
+        self._stored: StoredValues | None = None
+
+    def decode(self, frame: int | None = None) -> Decoded:
+        """Decode one frame; see `decode_dicom`."""
+        index = self.frames // 2 if frame is None else frame
+        if not 0 <= index < self.frames:
+            raise broken(f"there is no frame {index}, counted from 0, in {self.frames}")
+        with _memory_said():
+            return self._decode(index)
+
+    def _decode(self, index: int) -> Decoded:
+        dataset, image = self._dataset, self._image
+        colour = image.samples_per_pixel == 3
+        with quiet_pydicom():
+            modality = None if colour else modality_transform(dataset, image, index)
+            voi = None if colour else voi_transform(dataset, image, index)
+            if self._stored is None:
+                self._stored = StoredValues(dataset, self._syntax, image)
+            stored, extraneous = self._stored.frame(index)
+            padding = None if colour else padding_mask(dataset, image, stored)
+        if colour:
+            stored = np.asarray(cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY), stored.dtype)
+        inverted = image.photometric_interpretation == "MONOCHROME1"
+        as_it_is = colour and image.bits_stored == 8
+        if as_it_is:
+            grey = stored.astype(np.uint8)
+        else:
+            values = stored.astype(np.float64)
+            with np.errstate(over="ignore"):  # far outside a narrow window
+                values = modality(values) if modality else values
+                grey = np.rint(255 * voi(values)).astype(np.uint8) if voi else window(values, padding)
+        grey = 255 - grey if inverted else grey
+        if padding is not None and voi is None:
+            grey[padding] = 0
+        flags = {
+            "16-bit": image.bits_stored > 8,
+            "colour": colour,
+            "extraneous-bytes": extraneous,
+            "inverted": inverted,
+            "multi-frame": image.number_of_frames > 1,
+            "stretched": image.bits_stored == 8 and voi is None and not as_it_is,
+            "voi-window": voi is not None,
+        }
+        return Decoded(
+            np.ascontiguousarray(grey),
+            Header(
+                "dicom",
+                image.columns,
+                image.rows,
+                image.bits_stored,
+                image.samples_per_pixel,
+                pages=image.number_of_frames,
+            ),
+            tuple(name for name, applied in flags.items() if applied),
+        )
+
+
+@contextmanager
+def _memory_said() -> Iterator[None]:
     try:
-        return _decode(data, max_pixels, frame)
+        yield
     except MemoryError:
         raise FileError(Status.TOO_LARGE, "there is not enough memory to decode it") from None
 
@@ -99,58 +182,3 @@ def patient_key(data: bytes, secret: bytes) -> str | None:
     # A backslash separates values in DICOM: neither of the two can hold one.
     text = f"{issuer}\\{patient}".encode("utf-8", "surrogatepass")
     return hmac.new(secret, text, hashlib.sha256).hexdigest() if patient else None
-
-
-def _decode(data: bytes, max_pixels: int, frame: int | None) -> Decoded:
-    with quiet_pydicom():
-        dataset, syntax, kind = read_part10(data)
-        check_content(dataset, kind)
-        image = description(dataset)
-        size = f"{image.columns} x {image.rows} pixels"
-        if image.rows * image.columns > max_pixels:
-            raise FileError(Status.TOO_LARGE, f"{size}; the limit is {max_pixels:,} pixels")
-        if min(image.rows, image.columns) < MIN_SIDE:
-            raise FileError(Status.TOO_SMALL, f"{size}; the least is {MIN_SIDE} a side")
-        index = image.number_of_frames // 2 if frame is None else frame
-        if not 0 <= index < image.number_of_frames:
-            raise broken(f"there is no frame {index}, counted from 0, in {image.number_of_frames}")
-        colour = image.samples_per_pixel == 3
-        modality = None if colour else modality_transform(dataset, image, index)
-        voi = None if colour else voi_transform(dataset, image, index)
-        stored, extraneous = stored_values(dataset, syntax, image, index)
-        padding = None if colour else padding_mask(dataset, image, stored)
-    if colour:
-        stored = np.asarray(cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY), stored.dtype)
-    inverted = image.photometric_interpretation == "MONOCHROME1"
-    as_it_is = colour and image.bits_stored == 8
-    if as_it_is:
-        grey = stored.astype(np.uint8)
-    else:
-        values = stored.astype(np.float64)
-        with np.errstate(over="ignore"):  # far outside a narrow window
-            values = modality(values) if modality else values
-            grey = np.rint(255 * voi(values)).astype(np.uint8) if voi else window(values, padding)
-    grey = 255 - grey if inverted else grey
-    if padding is not None and voi is None:
-        grey[padding] = 0
-    flags = {
-        "16-bit": image.bits_stored > 8,
-        "colour": colour,
-        "extraneous-bytes": extraneous,
-        "inverted": inverted,
-        "multi-frame": image.number_of_frames > 1,
-        "stretched": image.bits_stored == 8 and voi is None and not as_it_is,
-        "voi-window": voi is not None,
-    }
-    return Decoded(
-        np.ascontiguousarray(grey),
-        Header(
-            "dicom",
-            image.columns,
-            image.rows,
-            image.bits_stored,
-            image.samples_per_pixel,
-            pages=image.number_of_frames,
-        ),
-        tuple(name for name, applied in flags.items() if applied),
-    )

@@ -46,6 +46,9 @@ _NO_IMAGE = re.compile(
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
+# Bytes that any file may inflate to, and how many times its size a larger one may: images with much
+# background reach 20, a deflate bomb 1,000.
+_INFLATED, _MOST_INFLATION = 16 << 20, 100
 _UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter, PS3.5 7.1.1
 LARGEST = 1e30  # what a slope or window may be: no product with a 16-bit value overflows float32
 
@@ -124,11 +127,12 @@ def read_part10(data: bytes, stop_behind: int | None = None) -> tuple[Dataset, u
 
 
 def _inflate(deflated: bytes) -> bytes:
-    """Undo PS3.5 A.5, within the limit that holds for a file's bytes."""
+    """Undo PS3.5 A.5, within limits: the one on a file's bytes, and what images deflate to."""
+    most = min(MAX_BYTES, max(_INFLATED, _MOST_INFLATION * len(deflated)))
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflater.decompress(deflated, MAX_BYTES)
+    data = inflater.decompress(deflated, most)
     if inflater.unconsumed_tail:
-        raise FileError(Status.TOO_LARGE, f"more than {MAX_BYTES:,} bytes when inflated")
+        raise FileError(Status.TOO_LARGE, f"more than {most:,} bytes when inflated")
     # Some writers leave gzip's trailer, RFC 1952.
     trailer = struct.pack("<II", zlib.crc32(data), len(data))
     if not inflater.eof or inflater.unused_data.removeprefix(trailer).strip(b"\0"):

@@ -3,7 +3,7 @@
 Part of `dicom`, where the rules stand.
 """
 
-import math
+import itertools
 import struct
 from dataclasses import asdict
 from typing import Any, cast
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, generate_fragments, get_frame
+from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.pixels.decoders.base import get_decoder
 
 from tumorbatch.preprocess.complaints import complaints
@@ -29,44 +29,63 @@ _DAMAGE = ("corrupt jpeg", "premature end")  # what libjpeg prints where it make
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 
 
-def stored_values(
-    dataset: Dataset, syntax: uid.UID, image: DicomImage, index: int
-) -> tuple[NDArray[np.integer[Any]], bool]:
-    """One frame as stored, the bits above BitsStored cleared or filled with the sign.
+class StoredValues:
+    """The stored pixel values of a file, whose fragments are told apart once for all frames."""
 
-    Returns:
-        [Rows, Columns], or RGB [Rows, Columns, 3]; and whether a JPEG had odd bytes before its end
-        mark, see `tumorbatch.preprocess.jpeg`.
-    """
-    value = cast(bytes, dataset["PixelData"].value or b"")
-    options: dict[str, Any] = asdict(image) | {
-        "pixel_keyword": "PixelData",
-        "pixel_vr": dataset["PixelData"].VR,  # in big endian words 8-bit values are swapped
-        "allow_excess_frames": False,
-        "decoding_plugin": "",
-    }
-    colour = image.samples_per_pixel == 3
-    shape = (image.rows, image.columns, 3) if colour else (image.rows, image.columns)
-    complaint = ""
-    if syntax in NATIVE:
-        needed = math.prod(shape) * image.number_of_frames * image.bits_allocated // 8
+    def __init__(self, dataset: Dataset, syntax: uid.UID, image: DicomImage) -> None:
+        """Check that the pixels have the length, or number of compressed frames, of the header.
+
+        Raises:
+            FileError: `truncated` or `decode_error` where they have not.
+        """
+        self._value = value = cast(bytes, dataset["PixelData"].value or b"")
+        self._syntax, self._image = syntax, image
+        self._options: dict[str, Any] = asdict(image) | {
+            "pixel_keyword": "PixelData",
+            "pixel_vr": dataset["PixelData"].VR,  # in big endian words 8-bit values are swapped
+            "allow_excess_frames": False,
+            "decoding_plugin": "",
+        }
+        samples = image.rows * image.columns * image.samples_per_pixel
+        if syntax not in NATIVE:
+            self._frames = _encoded_frames(value, syntax, image)
+            return
+        needed = samples * image.number_of_frames * image.bits_allocated // 8
         if image.photometric_interpretation == "YBR_FULL_422":  # two pixels share a colour, C.7.6.3.1.2
             needed = needed * 2 // 3
         if len(value) not in (needed, needed + needed % 2):
             status = Status.TRUNCATED if len(value) < needed else Status.DECODE_ERROR
             raise FileError(status, f"{len(value):,} bytes of pixels; the header asks for {needed:,}")
-        array, properties = get_decoder(syntax).as_array(value, index=index, **options)
-    else:
-        frame = _encoded_frame(value, syntax, image, index)
-        array, properties, complaint = _decompressed(frame, syntax, image, options)
-    if array.shape != shape or (colour and properties["photometric_interpretation"] != "RGB"):
-        raise broken("its decoder gave something else than the header says")
-    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    return _within_stored_bits(native, image), bool(complaint)
+
+    def frame(self, index: int) -> tuple[NDArray[np.integer[Any]], bool]:
+        """Decode one frame, the bits above BitsStored cleared or filled with the sign.
+
+        Returns:
+            [Rows, Columns], or RGB [Rows, Columns, 3]; and whether a JPEG had odd bytes before its end
+            mark, see `tumorbatch.preprocess.jpeg`.
+
+        Raises:
+            FileError: `truncated`, `decode_error`; `unsupported` without a decoder for it.
+        """
+        image, syntax = self._image, self._syntax
+        colour = image.samples_per_pixel == 3
+        shape = (image.rows, image.columns, 3) if colour else (image.rows, image.columns)
+        complaint = ""
+        if syntax in NATIVE:
+            decoder = get_decoder(syntax)
+            array, properties = decoder.as_array(self._value, index=index, **self._options)
+        else:
+            stream = b"".join(self._frames[index])
+            stream = _checked_stream(stream, syntax, image)
+            array, properties, complaint = _decompressed(stream, syntax, self._options)
+        if array.shape != shape or (colour and properties["photometric_interpretation"] != "RGB"):
+            raise broken("its decoder gave something else than the header says")
+        native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+        return _within_stored_bits(native, image), bool(complaint)
 
 
 def _decompressed(
-    frame: bytes, syntax: uid.UID, image: DicomImage, options: dict[str, Any]
+    frame: bytes, syntax: uid.UID, options: dict[str, Any]
 ) -> tuple[NDArray[np.integer[Any]], dict[str, Any], str]:
     """One frame's pixels, their properties, and what its decoder complained of that harms no pixel."""
     decoder = get_decoder(syntax)
@@ -76,7 +95,7 @@ def _decompressed(
             Status.UNSUPPORTED, f"{registered(syntax)} needs a decoder: pip install 'tumorbatch[dicom]'"
         )
     # All codecs here give colour by pixel, whatever the header says of the planes.
-    options |= {"decoding_plugin": plugin, "number_of_frames": 1, "planar_configuration": 0}
+    options = options | {"decoding_plugin": plugin, "number_of_frames": 1, "planar_configuration": 0}
     if syntax in _LOSSY_JPEG:
         options["bits_allocated"] = 8  # that is all that is coded, whatever is allocated
     with complaints() as printed:
@@ -91,15 +110,24 @@ def _decompressed(
     return array, properties, complaint if is_extraneous(complaint) else ""
 
 
-def _encoded_frame(value: bytes, syntax: uid.UID, image: DicomImage, index: int) -> bytes:
-    """One frame's code stream (PS3.5 A.4), its own header compared before a decoder believes it."""
-    rle = syntax == uid.RLELossless
-    fragments = list(generate_fragments(value))[1:]
-    frames = sum(rle or fragment.startswith(_STARTS) for fragment in fragments)
-    if frames != image.number_of_frames:
-        raise broken(f"{frames} compressed frames; the header asks for {image.number_of_frames}")
-    stream = get_frame(value, index, number_of_frames=frames)
-    if rle:
+def _encoded_frames(value: bytes, syntax: uid.UID, image: DicomImage) -> list[list[bytes]]:
+    """The fragments of each frame (PS3.5 A.4): one of RLE; others begin with a code stream's start."""
+    frames: list[list[bytes]] = []
+    for fragment in itertools.islice(generate_fragments(value), 1, None):  # behind the offset table
+        if syntax == uid.RLELossless or fragment.startswith(_STARTS):
+            frames.append([fragment])
+        elif frames:
+            frames[-1].append(fragment)
+        else:
+            raise broken("its compressed pixels do not begin with a code stream")
+    if len(frames) != image.number_of_frames:
+        raise broken(f"{len(frames)} compressed frames; the header asks for {image.number_of_frames}")
+    return frames
+
+
+def _checked_stream(stream: bytes, syntax: uid.UID, image: DicomImage) -> bytes:
+    """A frame's code stream, its own header compared before a decoder believes it."""
+    if syntax == uid.RLELossless:
         # PackBits makes two bytes of one at worst; a longer stream could unpack to any size.
         samples = image.rows * image.columns * image.samples_per_pixel
         if len(stream) > 80 + 2 * samples * image.bits_allocated // 8:

@@ -21,6 +21,7 @@ Array = NDArray[Any]
 
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 _HEADER_BYTES = 8
+_MOST_BYTES = 1 << 30  # of all samples of a page: 64 million pixels in RGBA of 32 bits
 
 
 def decode_page(data: bytes, page: Page) -> Array:
@@ -51,6 +52,9 @@ def _samples(data: bytes, page: Page) -> Array:
     rows, columns = page.segment
     down, across = -(-page.height // rows), -(-page.width // columns)
     planes = page.samples if page.planes else 1
+    size = page.height * page.width * page.samples * page.dtype.itemsize
+    if size > _MOST_BYTES:
+        raise FileError(Status.TOO_LARGE, f"{size:,} bytes of samples; the limit is {_MOST_BYTES:,}")
     pieces = _pieces(data, page, down * across * planes)
     pixels = np.empty((page.height, page.width, page.samples), page.dtype)
     for number in range(down * across * planes):

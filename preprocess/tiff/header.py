@@ -1,5 +1,6 @@
 """What a TIFF says of one of its pages, checked (TIFF 6.0, technical note 2, supplement 1)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from tumorbatch.preprocess.exif import ORIENTATION
 from tumorbatch.preprocess.image import Header
-from tumorbatch.preprocess.tiff.directory import Tags, directories, read_directory
+from tumorbatch.preprocess.tiff.directory import Tags, read_directory
 from tumorbatch.status import FileError, Status
 
 MAGICS = (b"II*\0", b"MM\0*")
@@ -75,8 +76,13 @@ class Page:
         return self.photometric == _WHITE_IS_ZERO
 
 
-def read_header(data: bytes, index: int = 0) -> tuple[Header, Page]:
-    """Read what a TIFF says of a page, from 0.
+def read_header(data: bytes, pages: Sequence[int], index: int = 0) -> tuple[Header, Page]:
+    """Read what a TIFF says of a page.
+
+    Args:
+        data: The file's content.
+        pages: Where its directories lie, by `directories`.
+        index: Of the page, from 0.
 
     Raises:
         FileError: `truncated` where pixels would lie beyond the end; `unsupported` with what it is that
@@ -85,8 +91,7 @@ def read_header(data: bytes, index: int = 0) -> tuple[Header, Page]:
         IndexError: Values lie beyond its end.
         struct.error: It ends inside its directory.
     """
-    pages = directories(data)
-    if index >= len(pages):
+    if not 0 <= index < len(pages):
         raise FileError(Status.DECODE_ERROR, f"it has no page {index + 1}")
     tags, _ = read_directory(data, pages[index], _TAGS)
     page = _page(tags, "<" if data[:2] == b"II" else ">", len(data))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.uid import RLELossless
 
 from tests.preprocess.conftest import Build
 from tests.preprocess.dicom.test_decode import make
@@ -162,3 +163,44 @@ def test_without_shared_memory_pixels_go_through_the_pipe(
         [{**row, "run_id": ""} for row in iterate_rows(tmp_path / f"{name}.parquet")] for name in "ab"
     )
     assert first == second
+
+
+def test_more_frames_than_allowed_are_one_row(folder: Path, model: Path) -> None:
+    preprocessing = bundle.load(model).preprocessing
+    tasks = [Task(file) for file in find_files(folder)]
+    for limit, expected in ((5, [1, 4, 5, 1]), (4, [1, 4, 1, 1]), (1, [1, 1, 1, 1])):
+        done = decode_files(tasks, preprocessing, max_frames=limit)
+        assert [len(entry.rows) for entry in done] == expected
+        refused = [entry.rows[0] for entry in done if entry.rows[0]["status"] == Status.TOO_LARGE]
+        assert len(refused) == {5: 0, 4: 1, 1: 2}[limit]
+        assert all("--max-frames" in row["error"] for row in refused)
+
+
+def test_the_header_of_many_frames_is_read_once(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tumorbatch.preprocess.dicom import decode as dicom
+    from tumorbatch.preprocess.tiff import directory
+
+    calls: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            calls.append(name)
+            return original(*given, **more)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(dicom, "read_part10")
+    counted(dicom, "StoredValues")
+    counted(directory, "first_directory")
+    (tmp_path / "a.dcm").write_bytes(make(FRAMES, Frames=5))
+    (tmp_path / "b.dcm").write_bytes(make(FRAMES, Frames=5, syntax=RLELossless))
+    (tmp_path / "c.tif").write_bytes(Build.pages(PAGES))
+    tasks = [Task(file) for file in find_files(tmp_path)]
+    done = decode_files(tasks, bundle.load(model).preprocessing)
+    assert [len(entry.rows) for entry in done] == [5, 5, 4]
+    assert all(row["status"] == Status.OK for entry in done for row in entry.rows)
+    assert sorted(calls) == ["StoredValues"] * 2 + ["first_directory"] + ["read_part10"] * 2

@@ -74,6 +74,13 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 @options.threads
 @options.pixels
 @options.timeout
+@click.option(
+    "--max-frames",
+    type=click.IntRange(1),
+    default=2_000,
+    show_default=True,
+    help="A DICOM file of more frames, or TIFF of more pages, becomes one error row.",
+)
 @options.max_error_rate
 @options.overwrite
 @options.as_json
@@ -101,6 +108,7 @@ def infer(
     xla: str,
     threads: int | None,
     timeout: float,
+    max_frames: int,
     max_error_rate: float,
     as_json: bool,
     metrics_file: Path | None,
@@ -144,6 +152,7 @@ def infer(
                 xla=xla,
                 threads=threads,
                 seconds=timeout,
+                max_frames=max_frames,
                 max_error_rate=max_error_rate,
                 overwrite=overwrite,
                 selection=Selection(include, exclude, all_files, min_age, listed),
