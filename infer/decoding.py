@@ -13,8 +13,7 @@ from tumorbatch.files import FoundFile, is_dicom, may_name_patient, read_file
 from tumorbatch.infer import shared_memory
 from tumorbatch.infer.config import MAX_FRAMES
 from tumorbatch.infer.shared_memory import Place
-from tumorbatch.preprocess.decode import open_image
-from tumorbatch.preprocess.pixels import Processed, finish
+from tumorbatch.preprocess.pixels import Frames, Processed
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
 from tumorbatch.workers import SECONDS, limited
@@ -91,16 +90,16 @@ def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> D
             now = {name: common[name] for name in ("file_size", "mtime")}
             kept = [{**row, **now} for row in task.known]
             return Decoded(kept, [None] * len(kept), time.monotonic() - started)
-        image = open_image(data)
-        if image.frames > max_frames:
+        file = Frames(data, preprocessing)
+        if file.count > max_frames:
             raise FileError(
                 Status.TOO_LARGE,
-                f"{image.frames:,} frames; the limit is {max_frames:,} (--max-frames)",
+                f"{file.count:,} frames; the limit is {max_frames:,} (--max-frames)",
             )
-        for frame in range(image.frames):
+        for frame in range(file.count):
             row = common | {"frame": frame + 1}
             try:
-                done = finish(image.decode(frame), preprocessing)
+                done = file.process(frame)
             except FileError as error:
                 rows.append(row | {"status": error.status.value, "error": error.message})
                 pixels.append(None)

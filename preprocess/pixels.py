@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import native
-from tumorbatch.preprocess.decode import MAX_PIXELS, decode
+from tumorbatch.preprocess.decode import MAX_PIXELS, open_image
 from tumorbatch.preprocess.image import Decoded
 from tumorbatch.preprocessing_config import Preprocessing
 
@@ -107,11 +107,27 @@ def process(
     Raises:
         FileError: With the status and reason for the file's row.
     """
-    return finish(decode(data, max_pixels, frame), preprocessing)
+    return Frames(data, preprocessing, max_pixels).process(frame)
 
 
-def finish(decoded: Decoded, preprocessing: Preprocessing) -> Processed:
-    """The path behind decoding: grey -> CLAHE at native size -> resize."""
+class Frames:
+    """A file whose header is read, once for all of its pages or frames.
+
+    Attributes:
+        count: How many pages or frames it has that are images of their own.
+    """
+
+    def __init__(self, data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> None:
+        """Read what the file says of itself; for arguments and what is raised see `process`."""
+        self._image, self._preprocessing = open_image(data, max_pixels), preprocessing
+        self.count = self._image.frames
+
+    def process(self, frame: int | None = None) -> Processed:
+        """Take one page or frame the whole path; see the function `process`."""
+        return _finished(self._image.decode(frame), self._preprocessing)
+
+
+def _finished(decoded: Decoded, preprocessing: Preprocessing) -> Processed:
     # Equalised before it is made smaller: the report's order, and the tiles then have enough pixels.
     pixels = equalize_and_resize(decoded.grey, preprocessing)
     flags = decoded.flags
