@@ -7,7 +7,7 @@ DEMO_IMAGES ?= 320
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-lowest test-native lint types format docs check clean
+.PHONY: help install demo test test-all test-lowest test-native bench-guard lint types format docs check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -61,6 +61,9 @@ test-native: install ## the library in C: 20,000 images beside OpenCV, then rand
 	$(CC) -g -O1 -Wall -Wextra -Werror -std=gnu11 -ffp-contract=off -fsanitize=address,undefined \
 		-fno-sanitize-recover=all tests/native/fuzz.c -lm -o build/fuzz/fuzz
 	build/fuzz/fuzz $(FUZZ_IMAGES)
+
+bench-guard: install ## operations of the hot paths against stored bounds (needs valgrind, no quiet machine)
+	$(BIN)/python benchmarks/guard.py
 
 lint: install ## style
 	$(BIN)/ruff check .
