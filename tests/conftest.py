@@ -105,12 +105,11 @@ def invoke() -> Iterator[Invoke]:
     TensorFlow. A traceback reaches the test.
     """
     from tumorbatch.cli.main import main
+    from tumorbatch.signals import SIGNALS
 
     logger = logging.getLogger("tumorbatch")
     before = (logger.handlers, logger.level, logger.propagate)
-    handlers = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    }
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
     def run(*arguments: object) -> tuple[int, str]:
         result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)

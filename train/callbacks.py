@@ -1,7 +1,7 @@
 """What happens between two training steps: counting, timing, saving, ending when asked."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -31,6 +31,7 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         progress: Of the current epoch.
         save: Makes a checkpoint.
         end_if_asked: Raises where a signal waits.
+        tracked: From `prepare`.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self.progress: Progress
         self.save: Callable[[], None]
         self.end_if_asked: Callable[[], None]
+        self.tracked: Sequence[Any] = ()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Store where this process begins in the epoch."""
+        """Continue the sums of an epoch that was interrupted: its figures come out to the bit."""
         self._last, self._waited = time.monotonic(), self._waiting.seconds
-        self._before = dict(self._at.partial)
-        self._start = self._at.step
+        if self._at.step:
+            for variable, value in zip(self.tracked, self._at.sums, strict=True):
+                variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the finished steps, and save a checkpoint when it is time."""
@@ -81,11 +84,11 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
             at.timed_steps += done - at.step
         self.compiles = False
         at.step = done
-        at.partial = self._merged(logs or {})
+        at.partial = {name: float(value) for name, value in (logs or {}).items()}
         self.progress.advance(count, f"loss {at.partial['loss']:.4f}")
         if at.step < self._steps:  # the end of the epoch saves as well, with what comes behind it
             if now - self._saved >= self._every:
-                self.save()
+                self._save()
                 self._saved = time.monotonic()
             self._end_if_asked()
         self._last, self._waited = time.monotonic(), self._waiting.seconds
@@ -94,22 +97,15 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         try:
             self.end_if_asked()
         except KeyboardInterrupt:
-            self.save()
+            self._save()
             raise
+
+    def _save(self) -> None:
+        self._at.sums = [float(variable.numpy()) for variable in self.tracked]
+        self.save()
 
     def _seen(self, steps: int) -> int:
         return min(steps * self._batch_size, self._images)
-
-    def _merged(self, logs: dict[str, float]) -> dict[str, float]:
-        """Return means over the whole epoch; Keras' means begin where this process began."""
-        before, total = self._seen(self._start), self._seen(self._at.step)
-        if not before:
-            return {name: float(value) for name, value in logs.items()}
-        share = before / total
-        return {
-            name: share * self._before[name] + (1 - share) * float(value)
-            for name, value in logs.items()
-        }
 
     def figures(self) -> dict[str, float]:
         """Return {name: mean over the epoch's images}."""

@@ -38,6 +38,7 @@ _STATE_SHAPE = {
         "history": {TEXT: [NUMBER]},
         "best": ([NUMBER], NULL),
         "starts": [COUNT],
+        "sums": [NUMBER],
         "stopped": FLAG,
     },
 }  # fmt: skip
@@ -51,6 +52,7 @@ class Position:
         epoch: Epochs that are finished, validation included.
         step: Steps of the next epoch that are finished.
         partial: {name: mean over those steps' images}.
+        sums: Values of the variables from which Keras computes these means.
         history: {name: one value a finished epoch}.
         best: (validation AUC, minus validation loss) of the best epoch, or None before the first.
         best_epoch: From 1; 0 before the first.
@@ -69,6 +71,7 @@ class Position:
     epoch: int = 0
     step: int = 0
     partial: dict[str, float] = field(default_factory=dict)
+    sums: list[float] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     best: tuple[float, float] | None = None
     best_epoch: int = 0

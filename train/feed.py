@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tumorbatch.scoring import Scorer
-from tumorbatch.shard_reader import read_names, read_split
+from tumorbatch.shard_reader import as_written, read_names, read_split
 from tumorbatch.shardset import Dataset
 from tumorbatch.train.augment import augment
 from tumorbatch.train.config import Augmentation
@@ -163,5 +163,5 @@ class TrainingFeed:
             # Indices are batched, not images: one gather a batch instead of an op call an image.
             data = data.batch(self._batch_size, drop_remainder=self._fixed_shape).enumerate()
             data = data.skip(start)
-            data = data.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            data = data.map(as_written(gather), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             return data.prefetch(tf.data.AUTOTUNE)

@@ -200,7 +200,7 @@ class Fit:
         if number > position.phase:
             self._network.set_weights(self._best_weights)
         with strategy.scope() if strategy is not None else contextlib.nullcontext():
-            prepare(
+            self._steps.tracked = prepare(
                 self._network,
                 phase,
                 self._schedule,

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tumorbatch.shard_reader import as_written
+
 
 class Waiting:
     """Adds up the time that the consumer of a data set spends in waiting for the next batch.
@@ -24,8 +26,8 @@ class Waiting:
         `zip` asks its inputs one after the other: the clock first, then the batch. Both maps run in
         the thread that asks, so nothing is read ahead behind the second look at the clock.
         """
-        clock = tf.data.Dataset.range(np.iinfo(np.int64).max).map(self._ask)
-        watched = tf.data.Dataset.zip(clock, data).map(self._get)
+        clock = tf.data.Dataset.range(np.iinfo(np.int64).max).map(as_written(self._ask))
+        watched = tf.data.Dataset.zip(clock, data).map(as_written(self._get))
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False
         return watched.with_options(options)

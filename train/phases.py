@@ -57,7 +57,7 @@ def prepare(
     runtime: Runtime,
     steps: int,
     steps_per_execution: int,
-) -> None:
+) -> list[Any]:
     """Freeze what the phase freezes, and compile with an optimizer of its own.
 
     Args:
@@ -67,6 +67,9 @@ def prepare(
         runtime: Decides about XLA and loss scaling.
         steps: Of an epoch.
         steps_per_execution: Between two returns to Python.
+
+    Returns:
+        The scalar variables from which Keras computes loss and accuracy of the epoch so far.
     """
     for layer in network.layers:
         if layer.name == BASE:
@@ -79,15 +82,17 @@ def prepare(
         optimizer.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
     if runtime.precision == "mixed_float16":
         optimizer = LossScale(optimizer)
+    accuracy = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
     network.compile(
         optimizer=optimizer,
         loss=keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=schedule.label_smoothing
         ),
-        metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+        metrics=[accuracy],
         jit_compile=runtime.xla,
         steps_per_execution=steps_per_execution,
     )
+    return [*network.metrics[0].variables, *accuracy.variables]
 
 
 def _freeze(base: Any, what: str) -> None:

@@ -14,7 +14,14 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.labels import CLASS_NAMES, TUMOR
 from tumorbatch.runtime import free_memory
 from tumorbatch.scoring import Scorer
-from tumorbatch.shard_reader import READ_BUFFER, READERS, parse, parse_names, score_split
+from tumorbatch.shard_reader import (
+    READ_BUFFER,
+    READERS,
+    as_written,
+    parse,
+    parse_names,
+    score_split,
+)
 from tumorbatch.shardset import SPLITS, Dataset
 from tumorbatch.train.config import Augmentation
 from tumorbatch.train.feed import Images, batch_seed, finished, load_split, steps
@@ -103,7 +110,7 @@ class StreamFeed:
         with tf.device("/CPU:0"):
             data = tf.data.Dataset.from_tensor_slices(names)
             data = data.interleave(
-                lambda name: tf.data.TFRecordDataset(name, buffer_size=READ_BUFFER),
+                as_written(lambda name: tf.data.TFRecordDataset(name, buffer_size=READ_BUFFER)),
                 cycle_length=min(len(names), READERS),
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
@@ -115,7 +122,9 @@ class StreamFeed:
             data = data.batch(self._batch_size, drop_remainder=self._fixed_shape).enumerate()
             # Behind the shuffle: what is left out are the very batches that were trained on.
             data = data.skip(start)
-            data = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            data = data.map(
+                as_written(prepare), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
             return data.prefetch(tf.data.AUTOTUNE)
 
 

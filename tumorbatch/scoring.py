@@ -31,7 +31,7 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
 
     network = fold(network)
 
-    @tf.function(jit_compile=runtime.xla)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=runtime.xla, autograph=False)  # type: ignore[untyped-decorator]
     def forward(images: Any) -> Any:
         return network(images, training=False)
 

@@ -79,7 +79,7 @@ def _step(precision: str, xla: bool) -> tuple[float, NDArray[np.float32]]:
     labels = tf.constant((np.arange(_BATCH) % 2).astype(np.float32)[:, np.newaxis])
     loss_of = keras.losses.BinaryCrossentropy(from_logits=True)
 
-    @tf.function(jit_compile=xla)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=xla, autograph=False)  # type: ignore[untyped-decorator]
     def step(images: Any, labels: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             loss = loss_of(labels, network(images, training=True))

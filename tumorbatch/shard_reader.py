@@ -23,6 +23,10 @@ _FEATURES = {
     tfrecord.LABEL: tf.io.FixedLenFeature([], tf.int64),
 }
 
+# TensorFlow rewrites Python's `if` and `for` in what a pipeline maps. None is here, and it
+# writes a file for each function, which a killed process leaves in the folder of temporary files.
+as_written = tf.autograph.experimental.do_not_convert
+
 
 def parse(serialized: Any, size: int) -> tuple[Any, Any]:
     """Parse records to images and labels.
@@ -67,7 +71,7 @@ def read_names(folder: Path, dataset: Dataset, split: str) -> list[str]:
     """
     names: list[str] = []
     try:
-        for some in _batches(folder, dataset, split).map(parse_names).as_numpy_iterator():
+        for some in _batches(folder, dataset, split).map(as_written(parse_names)).as_numpy_iterator():
             names += [name.decode() for name in some]
     except (tf.errors.OpError, ValueError) as error:
         raise damage(folder, dataset, split, error) from error
@@ -91,7 +95,7 @@ def read_split(
     labels = np.empty(total, np.int64)
     data = _batches(folder, dataset, split)
     data = data.map(
-        lambda serialized: parse(serialized, size),
+        as_written(lambda serialized: parse(serialized, size)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
@@ -122,7 +126,7 @@ def score_split(
     size = dataset.preprocessing.size
     data = tf.data.TFRecordDataset(names, buffer_size=READ_BUFFER)
     data = data.apply(tf.data.experimental.assert_cardinality(dataset.records(split)))
-    data = data.batch(READ_BATCH).map(lambda serialized: parse(serialized, size))
+    data = data.batch(READ_BATCH).map(as_written(lambda serialized: parse(serialized, size)))
     logits, labels = [], []
     try:
         for pixels, classes in data.prefetch(2).as_numpy_iterator():

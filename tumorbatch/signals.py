@@ -5,7 +5,8 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+# The terminal's, the administrator's and the schedulers': Slurm sends any of the user's two.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,6 +18,13 @@ def interrupt(number: int, _: object) -> NoReturn:
     for known in SIGNALS:
         signal.signal(known, signal.SIG_IGN)  # a second signal must not cut the cleaning up
     raise Interrupted(signal.Signals(number).name)
+
+
+def listen() -> None:
+    """Let the signals end the run by `interrupt`; SIGHUP not where `nohup` has it ignored."""
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 @contextlib.contextmanager
@@ -40,12 +48,13 @@ def deferred() -> Iterator[Callable[[], None]]:
         if waiting:
             interrupt(waiting[0], None)
 
-    for number in SIGNALS:
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is interrupt]
+    for number in numbers:
         signal.signal(number, remember)
     try:
         yield now
     finally:
         if signal.getsignal(signal.SIGTERM) is remember:  # not while it ends already
-            for number in SIGNALS:
+            for number in numbers:
                 signal.signal(number, interrupt)
     now()

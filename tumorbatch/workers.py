@@ -4,6 +4,9 @@
 loses every task in flight. `ordered_map` runs those again one item at a time. Only an item that
 kills a fresh process is lost, and it costs one result: in a used process, an earlier item may have
 done the damage. An item that hangs is killed by its own process's alarm clock, see `limited`.
+
+SIGKILL and SIGTERM come from outside, from an administrator or for memory. An item is lost to them only
+if its process is killed again and again while one beside it lives: then they follow the item.
 """
 
 import collections
@@ -20,7 +23,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
+from tumorbatch import semaphores
 from tumorbatch.errors import TryAgainError
+from tumorbatch.signals import SIGNALS
 from tumorbatch.status import FileError, Status
 
 Item = TypeVar("Item")
@@ -31,15 +36,18 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 SECONDS = 60.0  # for one file; the largest image that is read here takes about five
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes
+_PROOFS = 2  # times that only the item's process is killed
+_KILLS = 6  # times that an item's process is killed, before the run gives up
+_STARTS = 3  # attempts to start a worker
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group: the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_SIGNALS, signal.SIGALRM))
+    # Terminals and schedulers signal the whole group: the parent alone decides what that means.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGALRM))
     # libjpeg, libpng and libtiff print their opinions there, even of good files: the reason of a bad
     # one stands in its row, and cron would mail every word.
     null = os.open(os.devnull, os.O_WRONLY)
@@ -68,9 +76,9 @@ def _signals_wait() -> Iterator[None]:
         yield  # signals are handled in the main thread, and no handler can be set here
         return
     waiting: list[int] = []
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     handlers = {
-        number: signal.signal(number, lambda number, _: waiting.append(number)) for number in _SIGNALS
+        number: signal.signal(number, lambda number, _: waiting.append(number)) for number in SIGNALS
     }
     try:
         yield
@@ -83,6 +91,7 @@ def _signals_wait() -> Iterator[None]:
 
 
 def _executor(workers: int) -> ProcessPoolExecutor:
+    semaphores.claim()
     return ProcessPoolExecutor(workers, mp_context=_CONTEXT, initializer=_start_worker)
 
 
@@ -180,40 +189,90 @@ def _one_by_one(
 ) -> "Future[list[Result]]":
     results: list[Result] = []
     waiting = collections.deque(chunk)
-    pool, fresh = _executor(1), True
+    alone, beside, fresh = _Worker(), None, True
+    kills = proofs = 0
     try:
         while waiting:
-            if fresh:
-                _refuse_no_workers(pool)
             started = time.monotonic()
             try:
-                results += _submit(pool, function, [waiting[0]]).result()
+                results += _submit(alone.pool, function, [waiting[0]]).result()
                 waiting.popleft()
-                fresh = False
+                fresh, kills, proofs = False, 0, 0
+                continue
             except BrokenProcessPool:
                 late = time.monotonic() - started >= seconds
-                if fresh or late:  # alone for so long: no earlier item has done that
-                    results.append(on_loss(waiting.popleft(), _loss(late, seconds)))
-                _stop(pool)
-                pool, fresh = _executor(1), True
+            lost = fresh or late  # alone for so long: no earlier item has done that
+            if alone.exit_code() in _FROM_OUTSIDE and not late:
+                kills += 1
+                proofs += fresh and beside is not None and beside.lives()
+                lost = proofs >= _PROOFS
+                _refuse_kills(kills)
+            if lost:
+                results.append(on_loss(waiting.popleft(), _loss(late, seconds)))
+                kills = proofs = 0
+            elif kills and (beside is None or not beside.lives()):
+                beside = _replaced(beside)
+            alone, fresh = _replaced(alone), True
     finally:
-        _stop(pool)
+        for worker in (alone, beside):
+            if worker is not None:
+                _stop(worker.pool)
     finished: Future[list[Result]] = Future()
     finished.set_result(results)
     return finished
 
 
-def _refuse_no_workers(pool: ProcessPoolExecutor) -> None:
-    """Raise `TryAgainError` where a process dies before it gets an item, which is then not to blame."""
-    try:
-        with _signals_wait():
-            ready = pool.submit(os.getpid)
-        ready.result()
-    except BrokenProcessPool as error:
+class _Worker:
+    """A pool of one process that has started.
+
+    Raises:
+        TryAgainError: It dies before it gets an item, which is then not to blame.
+    """
+
+    def __init__(self) -> None:
+        for _ in range(_STARTS):
+            self.pool = _executor(1)
+            try:
+                with _signals_wait():
+                    ready = self.pool.submit(os.getpid)
+                pid = ready.result()
+            except BrokenProcessPool:
+                _stop(self.pool)
+                continue
+            self._process = next(
+                (child for child in multiprocessing.active_children() if child.pid == pid), None
+            )
+            return
         raise TryAgainError(
             "Worker processes die as soon as they start. Is there memory for them (--workers 1 needs "
             'the least)? A script of your own needs `if __name__ == "__main__":` around its calls.'
-        ) from error
+        )
+
+    def lives(self) -> bool:
+        """Return whether it still does in a moment: who kills all of them needs one."""
+        time.sleep(0.2)
+        return self._process is not None and self._process.is_alive()
+
+    def exit_code(self) -> int | None:
+        """Stop the process; return its exit code, minus the signal that killed it."""
+        _stop(self.pool)
+        return None if self._process is None else self._process.exitcode
+
+
+def _replaced(worker: _Worker | None) -> _Worker:
+    if worker is not None:
+        _stop(worker.pool)
+    return _Worker()
+
+
+def _refuse_kills(kills: int) -> None:
+    """Raise `TryAgainError` where one item's processes are killed too often to go on."""
+    if kills >= _KILLS:
+        raise TryAgainError(
+            f"Worker processes were killed from outside {kills} times in a row. Is there memory for "
+            "them (--workers 1 needs the least)? No file is to blame; what is done is kept, and the "
+            "same command continues."
+        )
 
 
 def _loss(late: bool, seconds: float) -> FileError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tumorbatch.errors import TryAgainError
 from tumorbatch.lock import output_lock
 from tumorbatch.status import FileError, Status
 from tumorbatch.workers import limited, ordered_map
@@ -25,7 +26,7 @@ def square(items: Sequence[int]) -> list[Any]:
     """Negative items kill the process."""
     for item in items:
         if item < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.abort()
     return [item * item for item in items]
 
 
@@ -46,7 +47,7 @@ def poison(items: Sequence[str]) -> list[Any]:
     results = []
     for item in items:
         if _poisoned:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.abort()
         _poisoned = item == "poison"
         results.append(item)
     return results
@@ -70,12 +71,12 @@ def die_after_the_other(items: Sequence[tuple[str, str]]) -> list[Any]:
     while not os.path.exists(mark) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.3)  # the other's result travels back
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.abort()
     return []
 
 
 def signal_handlers(items: Sequence[int]) -> list[Any]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     return [[signal.getsignal(number) for number in numbers] for _ in items]
 
 
@@ -91,6 +92,22 @@ def hang_on_seven(items: Sequence[int]) -> list[Any]:
             time.sleep(600)
         results.append(item)
     return results
+
+
+def kill_all_workers(items: Sequence[str]) -> list[Any]:
+    """As long as the file that an item names asks for it, all workers of the parent are killed."""
+    for item in items:
+        if left := int(Path(item).read_text()):
+            Path(item).write_text(str(left - 1))
+            listed = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()
+            workers = [int(pid) for pid in listed if _is_worker(int(pid))]
+            for pid in sorted(workers, key=lambda pid: pid == os.getpid()):  # this one last
+                os.kill(pid, signal.SIGKILL)
+    return list(items)
+
+
+def _is_worker(pid: int) -> bool:
+    return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def on_loss(_: Any, error: FileError) -> Any:
@@ -140,6 +157,31 @@ def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path) -> N
 def test_an_item_is_not_blamed_for_its_predecessors_damage() -> None:
     chunk = ["good", "poison", "innocent", "good"]
     assert list(ordered_map(poison, [chunk], 1, on_loss)) == [chunk]
+
+
+@pytest.mark.skipif(
+    not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="this kernel lists no children"
+)
+def test_kills_from_outside_are_no_items_fault(tmp_path: Path) -> None:
+    """As an administrator or the kernel kills them, short of memory: every worker, again and again."""
+    kills = tmp_path / "kills"
+    kills.write_text("2")
+    chunk = [str(kills)] * 3
+    assert list(ordered_map(kill_all_workers, [chunk, chunk], 2, on_loss)) == [chunk, chunk]
+    kills.write_text("1000")
+    with pytest.raises(TryAgainError, match=r"killed from outside \d+ times in a row"):
+        list(ordered_map(kill_all_workers, [chunk], 1, on_loss))
+
+
+def kill_at_seven(items: Sequence[int]) -> list[Any]:
+    """Seven takes so much memory that the kernel kills its process, each time."""
+    if 7 in items:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return list(items)
+
+
+def test_kills_that_follow_an_item_cost_it_alone() -> None:
+    assert list(ordered_map(kill_at_seven, [[6, 7], [8]], 1, on_loss)) == [[6, CRASHED], [8]]
 
 
 def test_an_item_that_hangs_costs_itself_alone() -> None:
@@ -205,10 +247,10 @@ def test_chunks_are_taken_as_they_are_needed() -> None:
     assert taken < 30
 
 
-def test_workers_ignore_the_terminals_interrupt_and_nothing_else() -> None:
-    # Ctrl-C goes to all processes of the group; the parent alone decides what it means.
+def test_workers_leave_to_the_parent_what_terminals_and_schedulers_send() -> None:
+    # It goes to all processes of the group; the parent alone decides what it means.
     ((handlers,),) = ordered_map(signal_handlers, [[0]], 1, on_loss)
-    assert handlers == [signal.SIG_IGN, signal.SIG_DFL, signal.SIG_DFL]
+    assert handlers == [signal.SIG_DFL, *[signal.SIG_IGN] * 4]
 
 
 PARENT = """

@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import json
 import logging
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from tumorbatch.cli import console
 from tumorbatch.errors import ExitCode, OutputError, TumorBatchError
 from tumorbatch.files import visible
-from tumorbatch.signals import SIGNALS, interrupt
+from tumorbatch.signals import listen
 
 LOG_FORMATS = ("text", "json")
 
@@ -70,8 +69,7 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
         log_format: "text", or "json" for one object a line.
     """
     _set_up_logging(quiet, log_format)
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    listen()
     console.failure()  # of an earlier session in this process
     try:
         yield
