@@ -47,9 +47,11 @@ def read_header(data: bytes) -> Header:
         raise ValueError("PNG with a broken header chunk")
     transparent = colour in (4, 6)
     orientation, pages = None, 1
-    for name, body, whole in _chunks(data):
-        if not whole:  # passed over, as libpng does; `decode_png` refuses critical ones
+    for name, start, end in _chunks(data):
+        # With a wrong checksum they are passed over, as libpng does.
+        if name not in (b"tRNS", b"eXIf", b"acTL") or not _is_whole(data, start, end):
             continue
+        body = data[start:end]
         if name == b"tRNS":
             transparent = True
         if name == b"eXIf" and orientation is None:
@@ -68,8 +70,8 @@ def read_header(data: bytes) -> Header:
     )
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yield name, content, and whether its checksum holds, of the chunks up to the end mark."""
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, and where the content begins and ends, of the chunks up to the end mark."""
     at = 8
     name = b""
     while name != b"IEND":
@@ -79,9 +81,13 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         end = at + 8 + size
         if end + 4 > len(data):
             raise FileError(Status.TRUNCATED, "the PNG ends before its end mark")
-        whole = zlib.crc32(data[at + 4 : end]) == struct.unpack_from(">I", data, end)[0]
-        yield name, data[at + 8 : end], whole
+        yield name, at + 8, end
         at = end + 4
+
+
+def _is_whole(data: bytes, start: int, end: int) -> bool:
+    """Whether a chunk's checksum holds; it covers the name too."""
+    return zlib.crc32(memoryview(data)[start - 4 : end]) == struct.unpack_from(">I", data, end)[0]
 
 
 def _is_critical(name: bytes) -> bool:
@@ -100,14 +106,14 @@ def decode_png(data: bytes, header: Header) -> NDArray[np.generic]:
             `unsupported` where it asks for what is not known.
     """
     chunks: list[tuple[bytes, bytes]] = []
-    for name, body, whole in _chunks(data):
+    for name, begin, end in _chunks(data):
         if not _is_critical(name):
             continue
-        if not whole:
+        if not _is_whole(data, begin, end):
             raise FileError(Status.DECODE_ERROR, "the PNG is damaged: a chunk's checksum is wrong")
         if name not in _KNOWN:
             raise FileError(Status.UNSUPPORTED, "a PNG with a critical chunk that is not known")
-        chunks.append((name, body))
+        chunks.append((name, data[begin:end]))
     start = next(body for name, body in chunks if name == b"IHDR")
     compressed = [body for name, body in chunks if name == b"IDAT"]
     colour, interlaced = start[9], start[12]
