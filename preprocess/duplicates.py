@@ -18,7 +18,7 @@ _PAIRS_AT_ONCE = 1 << 22  # 4 Mi candidate pairs, about 100 MB
 
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int = MAX_DISTANCE) -> NDArray[np.int64]:
-    """All pairs of hashes within a Hamming distance, without comparing each with each.
+    """Return all pairs of hashes within a Hamming distance, without comparing every pair.
 
     Two 64-bit words that differ in at most four bits agree in at least one of five bands, since
     four bits can spoil only four bands (the pigeonhole principle). So only words that share the
@@ -61,7 +61,7 @@ def _bit_count(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _bucket_pairs(
     starts: NDArray[np.intp], counts: NDArray[np.intp]
 ) -> Iterable[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Positions of all pairs inside each bucket [start, start + count), in blocks."""
+    """Return positions of all pairs inside each bucket [start, start + count), in blocks."""
     # Position p of a bucket is paired with all later positions of it: ends[p] - p - 1 partners.
     ends = np.repeat(starts + counts, counts)
     positions = np.arange(len(ends))
@@ -110,7 +110,7 @@ def unite(*keys: Sequence[object] | NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _same(keys: Sequence[object] | NDArray[Any]) -> NDArray[np.int64]:
-    """Edges [k, 2] from each image with a key to the first with the same."""
+    """Return edges [k, 2] from each image with a key to the first with the same key."""
     if isinstance(keys, np.ndarray):
         known = np.arange(len(keys))
         values = keys
@@ -139,7 +139,7 @@ def renumber(groups: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def under_both_labels(keys: Sequence[object], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each image, whether its key (a hash, a group) also occurs with another label.
+    """Return for each image whether its key (a hash, a group) also occurs with another label.
 
     Args:
         keys: One an image.

@@ -257,7 +257,7 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """Its content; empty when it is damaged, None when it is not there."""
+    """Return its content; empty if it is damaged, None if it is missing."""
     try:
         return read_object(path)
     except FileNotFoundError:
@@ -267,7 +267,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _outputs(target: Path) -> set[str]:
-    """Every PNG file below `target` that is not hidden."""
+    """Return every PNG file below `target` that is not hidden."""
     found = set()
     for folder, folders, names in os.walk(target):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -309,7 +309,7 @@ def _lost(_: _Task, error: FileError) -> _Done:
 
 
 def equalize_files(tasks: Sequence[_Task], preprocessing: Preprocessing, seconds: float) -> list[_Done]:
-    """The work of one chunk, in a worker process; a file that takes longer is its end."""
+    """Equalise one chunk of files, in a worker process; a file that takes too long ends it."""
     return [_equalize_file(task, preprocessing) for task in limited(tasks, seconds)]
 
 
@@ -330,7 +330,7 @@ def _equalize_file(task: _Task, preprocessing: Preprocessing) -> _Done:
 
 
 def _finished_size(task: _Task) -> int:
-    """Size of the output if it is there and its source's, else 0."""
+    """Return the size of the output if it exists and belongs to its source, otherwise 0."""
     if task.file.problem:
         return 0
     try:

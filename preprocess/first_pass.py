@@ -79,7 +79,7 @@ class FileResult(NamedTuple):
 def process_files(
     tasks: Sequence[Task], preprocessing: Preprocessing, secret: bytes, seconds: float
 ) -> list[FileResult]:
-    """The work of one chunk, in a worker process; a file that takes longer is its end."""
+    """Process one chunk of files, in a worker process; a file that takes too long ends it."""
     return [_process_file(task, preprocessing, secret) for task in limited(tasks, seconds)]
 
 
@@ -103,7 +103,7 @@ def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> Fi
 
 
 def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
-    """A file's bytes, and what the manifest says of them.
+    """Read a file's bytes, and return what the manifest says of them.
 
     Raises:
         FileError: See `read_file`.
@@ -113,7 +113,7 @@ def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
 
 
 def describe(decoded: Decoded) -> dict[str, Any]:
-    """What the manifest says of a decoded image: its hashes, and what it is like."""
+    """Return what the manifest says of a decoded image: its hashes and properties."""
     grey, header = decoded.grey, decoded.header
     return {
         "pixel_hash": pixel_hash(grey),
@@ -127,7 +127,7 @@ def describe(decoded: Decoded) -> dict[str, Any]:
 
 
 def patient(data: bytes, secret: bytes) -> str | None:
-    """A DICOM file's patient as a keyed hash; None for other files, and where none is named."""
+    """Return a DICOM file's patient as a keyed hash; None for other files or without a patient."""
     if not is_dicom(data):
         return None
     from tumorbatch.preprocess.dicom.decode import patient_key  # pydicom only where it is needed
@@ -188,7 +188,7 @@ class WorkArea:
         base: Base | None,
         advance: Callable[[int], None],
     ) -> tuple[pa.Table, "list[tuple[int, int]]", int]:
-        """Process each file whose row is not in the journal, or was not settled by its bytes alone.
+        """Process the files that are not in the journal yet.
 
         Returns:
             The rows (`ROW_SCHEMA` and `patient`, in the order of `files`); for each row the offset and
@@ -267,7 +267,7 @@ class WorkArea:
         return batches, places, numbers
 
     def _finished_lines(self) -> Iterator[dict[str, Any]]:
-        """The journal's whole lines; cuts journal and spool off behind them."""
+        """Return the journal's whole lines; cut off journal and spool after them."""
         if not self._journal.exists():
             self._spool.unlink(missing_ok=True)
             return
@@ -289,7 +289,7 @@ class WorkArea:
             os.truncate(self._spool, end)
 
     def record_reader(self, base: Base | None) -> "RecordReader":
-        """Random access to the records in spool and base."""
+        """Open the records in spool and previous set for random access."""
         return RecordReader(self._spool, base)
 
     def remove(self) -> None:
@@ -303,7 +303,7 @@ def _state(source: SourceFile, classes: Sequence[str]) -> "_State":
 
 
 def in_base(place: Sequence[int]) -> bool:
-    """Whether a file was as the base knows it."""
+    """Return whether a file is unchanged since the previous set."""
     return place[0] == _IN_BASE
 
 
@@ -344,11 +344,11 @@ class RecordReader:
         return self
 
     def length(self, place: tuple[int, int], path: str) -> int:
-        """Bytes of the framed record of the file `path`."""
+        """Return the number of bytes of the framed record of the file `path`."""
         return self._base.length(path) if in_base(place) and self._base is not None else place[1]
 
     def __call__(self, place: tuple[int, int], path: str) -> bytes:
-        """The framed record of the file `path` at (offset, length)."""
+        """Return the framed record of the file `path` at (offset, length)."""
         if in_base(place) and self._base is not None:
             return self._base.record(path)
         data = os.pread(self._file.fileno(), place[1], place[0])

@@ -19,7 +19,7 @@ from tumorbatch.status import FileError, Status
 
 @contextmanager
 def described() -> Iterator[None]:
-    """Around the reading of a header: what is wrong with it becomes a file's status and reason."""
+    """Turn errors while reading a header into a file's status and reason."""
     try:
         yield
     except (struct.error, IndexError) as error:

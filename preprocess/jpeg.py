@@ -154,7 +154,7 @@ def decode_jpeg(data: bytes, components: int, grey: bool = True) -> tuple[Pixels
 
 
 def _grey_of_cmyk(inks: Pixels) -> Pixels:
-    """Luma of CMYK [height, width, 4] as Adobe stores it, 255 for no ink: RGB = CMY * K / 255."""
+    """Return luma of CMYK [height, width, 4] as Adobe stores it (255: no ink): RGB = CMY * K / 255."""
     shown = luma(inks[..., :3].astype(np.float64) * inks[..., 3:] / 255)
     return np.asarray(np.rint(shown), np.uint8)
 
@@ -170,7 +170,7 @@ def _decode_unusual(data: bytes, grey: bool) -> Pixels:
 
 
 def is_extraneous(complaint: str) -> bool:
-    """Whether libjpeg complains of nothing but a few odd bytes before the end mark."""
+    """Return whether libjpeg's only complaint is about a few extra bytes before the end mark."""
     match = _EXTRANEOUS.search(complaint)
     return match is not None and int(match[1]) <= _MOST_EXTRANEOUS and int(match[2], 16) == _EOI
 

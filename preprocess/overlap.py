@@ -18,7 +18,7 @@ _COLUMNS = ("path", "split", "sha256", "pixel_hash", "perceptual_hash")
 
 
 def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str, str]:
-    """The images of `judged` that are copies or near copies of images in `seen`.
+    """Return the images of `judged` that are copies or near copies of images in `seen`.
 
     By the same three hashes, and the same distance, by which `shard` groups duplicates.
 
@@ -54,7 +54,7 @@ def _perceptual(rows: pa.Table) -> NDArray[np.uint64]:
 
 
 def _near(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """bool [n]: whether one of `theirs` lies within the distance of each of `ours`."""
+    """Return bool [n]: whether one of `theirs` is within the distance of each of `ours`."""
     hashes = np.union1d(ours, theirs)
     known = np.isin(hashes, theirs)
     pairs = near_pairs(hashes)

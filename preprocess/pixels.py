@@ -42,7 +42,7 @@ def _clahe(clip: float, grid: int) -> cv2.CLAHE:
 
 
 def equalize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Contrast-limited adaptive histogram equalisation at native size.
+    """Equalise with limited contrast (CLAHE) at native size.
 
     Args:
         grey: uint8 [height, width].
@@ -72,7 +72,7 @@ def resize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.
 
 
 def equalize_and_resize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """`resize(equalize(grey))`, in one go where the library in C can do it.
+    """Return `resize(equalize(grey))`, in one step if the library in C can do it.
 
     Args:
         grey: uint8 [height, width].
@@ -96,7 +96,7 @@ def process(
     max_pixels: int = MAX_PIXELS,
     frame: int | None = None,
 ) -> Processed:
-    """The whole path: bytes -> checks -> decode -> grey -> CLAHE at native size -> resize.
+    """Run the whole path: bytes -> checks -> decode -> grey -> CLAHE at native size -> resize.
 
     Args:
         data: A file's content.
@@ -137,7 +137,7 @@ def _finished(decoded: Decoded, preprocessing: Preprocessing) -> Processed:
 
 
 def pixel_hash(grey: NDArray[np.uint8]) -> str:
-    """sha256 (hex) of shape and pixels: equal for one image saved as PNG and as TIFF.
+    """Return the sha256 (hex) of shape and pixels: equal for one image saved as PNG and as TIFF.
 
     Args:
         grey: uint8 [height, width].
@@ -148,7 +148,7 @@ def pixel_hash(grey: NDArray[np.uint8]) -> str:
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> int:
-    """64-bit DCT hash: close in Hamming distance for images that look alike.
+    """Return a 64-bit DCT hash: close in Hamming distance for images that look alike.
 
     The image is resampled to 32 x 32, its discrete cosine transform taken, and each of the 8 x 8
     lowest frequencies compared with their median. First bit = highest bit = row 0, column 0.

@@ -91,7 +91,7 @@ def _is_whole(data: bytes, start: int, end: int) -> bool:
 
 
 def _is_critical(name: bytes) -> bool:
-    """Whether the image cannot be understood without such a chunk: an upper-case letter in front."""
+    """Return whether the image needs such a chunk: its name starts with an upper-case letter."""
     return not name[0] & 0x20
 
 
@@ -126,7 +126,7 @@ def decode_png(data: bytes, header: Header) -> NDArray[np.generic]:
 
 
 def _bytes_of(header: Header, colour: int, interlaced: bool) -> int:
-    """Bytes of the filtered rows, each with its filter's number in front."""
+    """Return the number of bytes of the filtered rows, each with its filter's number in front."""
     bits = header.bit_depth * _CHANNELS[colour]
     total = 0
     for left, top, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
@@ -168,7 +168,7 @@ def _by_libpng(start: bytes, compressed: list[bytes]) -> NDArray[np.generic]:
 
 
 def _coloured(indices: NDArray[np.generic], palette: bytes, depth: int) -> NDArray[np.uint8]:
-    """Luma of a palette's colours, as libpng rounds it."""
+    """Return luma of a palette's colours, rounded as libpng does."""
     colours = np.frombuffer(palette, np.uint8).reshape(-1, 3).astype(np.int64)
     if depth < 8:  # libpng has spread them over 0..255
         indices = np.asarray(indices) // (255 // (2**depth - 1))

@@ -70,11 +70,11 @@ class Base:
 
     @property
     def paths(self) -> set[str]:
-        """Of all files, good and bad."""
+        """Return the paths of all files, good and bad."""
         return set(self._at)
 
     def sha256(self, path: str, class_name: str) -> str | None:
-        """What a file's bytes must hash to for its row and record to be taken over, or None."""
+        """Return the sha256 that allows a file's row and record to be reused, or None."""
         if path not in self._at:
             return None
         its_class, status, sha256 = self._known[self._at[path]]
@@ -82,7 +82,7 @@ class Base:
         return sha256 if usable else None
 
     def same_end(self, row: Mapping[str, Any]) -> bool:
-        """Whether a file that was processed again ended as before: same bytes, same status.
+        """Return whether a file that was processed again has the same bytes and status as before.
 
         An image under both classes ends as `ok` in the first pass, and is left out later.
         """
@@ -94,18 +94,18 @@ class Base:
         return bool((its_class, status, sha256) == (row["class"], row["status"], row["sha256"]))
 
     def rows(self, paths: Sequence[str]) -> list[dict[str, Any]]:
-        """The manifest's rows of some files."""
+        """Return the manifest's rows of some files."""
         found: list[dict[str, Any]] = self._rows.take(
             pa.array([self._at[path] for path in paths], pa.int64())
         ).to_pylist()
         return found
 
     def length(self, path: str) -> int:
-        """Bytes of the framed record of a file."""
+        """Return the number of bytes of the framed record of a file."""
         return self._place(path)[2]
 
     def record(self, path: str) -> bytes:
-        """The framed record of a file.
+        """Return the framed record of a file.
 
         Raises:
             InputError: It is damaged, or that of another file.
@@ -127,7 +127,7 @@ class Base:
         return self.dataset.classes.index(self._known[self._at[path]][0])
 
     def _place(self, path: str) -> tuple[int, int, int]:
-        """File descriptor, offset and length of a record."""
+        """Return file descriptor, offset and length of a record."""
         shard, position = self._where[self._at[path]]
         if shard not in self._open:
             self._places[shard] = tfrecord.places(self._folder / shard)
@@ -146,7 +146,7 @@ class Base:
         )
 
     def splits(self) -> "PreviousSplits":
-        """Return which split each of its images is in."""
+        """Return int64 [n]: index into `SPLITS` of each image's earlier split, or -1."""
         return PreviousSplits(self._rows, self.dataset.updates)
 
 

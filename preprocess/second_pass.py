@@ -80,7 +80,7 @@ class _Images(NamedTuple):
 
 
 def software() -> dict[str, str]:
-    """Versions of what decides the bytes of a shard set."""
+    """Return the versions of the software that determines the bytes of a shard set."""
     return versions("numpy", "opencv-python-headless", "pyarrow", "scipy", "simplejpeg")
 
 
@@ -194,14 +194,14 @@ def _images(first_pass: FirstPass, patient_id: bool) -> _Images:
 
 
 def _units(split_by: str, groups: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """int64 [n]: what goes into one split as a whole."""
+    """Return int64 [n]: the unit of each image; a unit goes into one split as a whole."""
     if split_by == "file":
         return np.arange(len(groups))
     return grouping.unite(groups, shapes) if split_by == "shape" else groups
 
 
 def _patients(images: _Images) -> int:
-    """How many patients are known, by their IDs or by the table."""
+    """Count the known patients, by their IDs or by the table."""
     known = [any(key is not None for key in keys) for keys in zip(*images.patients, strict=True)]
     return len(np.unique(grouping.unite(*images.patients)[known]))
 

@@ -123,7 +123,7 @@ class Report:
 
     @property
     def found(self) -> int:
-        """Files found, good and bad."""
+        """Return the number of files found, good and bad."""
         return self.dataset.files["found"]
 
     @property
@@ -313,7 +313,7 @@ def _refuse_other_software(base: Base | None) -> None:
 
 
 def _changes(rows: pa.Table, places: Sequence[tuple[int, int]], base: Base) -> dict[str, int]:
-    """How many files were kept, new, changed and gone; without those that are 0."""
+    """Count the files that are kept, new, changed and gone; leave out zeros."""
     changes: Counter[str] = Counter()
     columns = rows.select(["path", "class", "status", "sha256"]).to_pylist()
     for row, place in zip(columns, places, strict=True):

@@ -135,7 +135,7 @@ def write_manifest(path: Path, manifest: pa.Table) -> None:
 def count_shared(
     folder: Path, shards: Sequence[Shard], manifest: pa.Table, split_by: str
 ) -> dict[str, int]:
-    """The proof: read back what was written and count what occurs in more than one split.
+    """Read back the shards and count what occurs in more than one split: the proof.
 
     Args:
         folder: Holds the shards.

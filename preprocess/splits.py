@@ -34,7 +34,7 @@ class Fractions:
             )
 
     def values(self) -> tuple[float, float, float]:
-        """In the order of `SPLITS`."""
+        """Return the fractions in the order of `SPLITS`."""
         return (self.train, self.validation, self.test)
 
 

@@ -186,7 +186,7 @@ def _told(positions: list[int]) -> str:
 
 
 def _rows_of(shard: Shard, manifest: Manifest, found: Findings) -> dict[int, dict[str, Any]]:
-    """{position: row of the manifest} of one shard; reports places that cannot be."""
+    """Return {position: row of the manifest} of one shard; report impossible positions."""
     listed = manifest.table.take(pa.array(manifest.rows.get(shard.name, []), pa.int64())).to_pylist()
     rows = {row["position"]: row for row in listed}
     if len(rows) < len(listed):
@@ -198,7 +198,7 @@ def _rows_of(shard: Shard, manifest: Manifest, found: Findings) -> dict[int, dic
 
 
 def _decode(data: bytes, dataset: Dataset) -> ImageRecord | str:
-    """The record, or what is wrong with it."""
+    """Decode the record, or return what is wrong with it."""
     try:
         record = ImageRecord.decode(data)
     except ValueError as error:
@@ -216,7 +216,7 @@ def _decode(data: bytes, dataset: Dataset) -> ImageRecord | str:
 def _compare(
     record: ImageRecord, shard: Shard, dataset: Dataset, row: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    """On what record and manifest do not agree."""
+    """Yield the differences between record and manifest."""
     if row is None:
         yield "existence"
         return
@@ -234,7 +234,7 @@ def _compare(
 def _check_proof(
     folder: Path, dataset: Dataset, sound: list[Shard], manifest: Manifest, found: Findings
 ) -> None:
-    """What lies in two splits, counted in the sound shards: all of them, or the least it can be."""
+    """Count what is in two splits, in the intact shards: exactly, or at least."""
     counted = count_shared(folder, sound, manifest.table, dataset.split_by)
     if not manifest.intact:
         del counted["groups"]  # the records do not have them, the manifest alone does

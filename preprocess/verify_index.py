@@ -58,7 +58,7 @@ class Findings:
         self.problems: list[Problem] = []
 
     def add(self, name: str, what: str, advice: str = AGAIN) -> None:
-        """One more problem, of the file `name`; see `Problem`."""
+        """Add a problem of the file `name`; see `Problem`."""
         self.problems.append(Problem(self._folder / name, what, advice))
 
 
@@ -71,7 +71,7 @@ class Manifest(NamedTuple):
 
 
 def read_dataset(folder: Path, found: Findings) -> Dataset | None:
-    """dataset.json, or None when it does not even say which files to look for."""
+    """Read dataset.json; return None if it does not even name the files."""
     try:
         value = read_object(folder / DATASET, {"schema_version": ANYTHING})
         if value["schema_version"] != SCHEMA_VERSION:
@@ -94,7 +94,7 @@ def _refuse_unusable(dataset: Dataset) -> None:
 
 
 def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]:
-    """What dataset.json says twice, in ways that do not agree."""
+    """Yield what dataset.json states twice and differently."""
     written = dataset.to_dict()  # with fingerprint and leaky computed anew
     for name in sorted(written.keys() | value.keys()):
         if value.get(name) != written.get(name):
@@ -119,7 +119,7 @@ def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]
 
 
 def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest | None:
-    """The manifest, or None where it cannot be read; problems go to `found`."""
+    """Read the manifest, or return None; problems are added to `found`."""
     path = shardset.manifest_path(folder, dataset)
     try:
         intact = shardset.file_sha256(path) == dataset.manifest_sha256
@@ -145,7 +145,7 @@ def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest |
 
 
 def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> None:
-    """The manifest as a whole against dataset.json; its rows are compared shard by shard."""
+    """Check the manifest against dataset.json; its rows are compared shard by shard."""
     table = manifest.table
     files: Counter[str] = Counter(found=len(table))
     counts = {split: dict.fromkeys(dataset.classes, 0) for split in SPLITS}
@@ -185,7 +185,7 @@ def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> Non
 
 
 def _duplicates(images: pa.Table) -> NDArray[np.int64] | None:
-    """The duplicate groups that the hashes give; None where something else stands in their place."""
+    """Return the duplicate groups given by the hashes; None if something else replaces them."""
     if any(images[name].null_count for name in ("sha256", "pixel_hash", "perceptual_hash")):
         return None
     try:
@@ -208,7 +208,7 @@ def _group_counts(images: pa.Table) -> dict[str, int] | None:
 
 
 def _groups_fit(images: pa.Table, joined: bool) -> bool:
-    """Whether the manifest's groups are those that its own hashes give, or, if joined, unions of them.
+    """Return whether the manifest's groups are those of its hashes or, if joined, unions of them.
 
     Which groups are one patient's, the shard set does not tell, on purpose.
     """

@@ -129,35 +129,14 @@ def _train(
     checkpoint: Checkpoint,
     start: "pretrained.Source | None",
 ) -> "tuple[Bundle, dict[str, Any], Fitted]":
-    runtime = resolve(
-        config.device, config.precision, config.xla, config.gpus, config.threads, config.onednn
-    )
-    import keras
-
-    from tumorbatch.evaluation.answers import score_split
-    from tumorbatch.evaluation.freeze import frozen
-    from tumorbatch.evaluation.split_metrics import split_metrics
-    from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
-    from tumorbatch.train.distribute import refuse_several_nodes, strategy
+    runtime = _set_up(config, dataset)
+    from tumorbatch.train.distribute import strategy
     from tumorbatch.train.fit import Fit, Recipe
     from tumorbatch.train.group_weights import group_weights
     from tumorbatch.train.phases import class_weights, phases
     from tumorbatch.train.stream import splits
 
-    refuse_several_nodes(os.environ)
-    if runtime.device == "gpu" or runtime.precision != "float32":
-        runtime = checked(runtime)
-    log.info("%s %s", config.architecture, runtime.reason)
-    if dataset.leaky:
-        log.warning(
-            "this split is leaky: copies of test images are trained on, and the test figures will be "
-            "too good"
-        )
     schedule = config.schedule
-    keras.config.set_dtype_policy(runtime.precision)
-    keras.utils.set_random_seed(schedule.seed)
-    if config.deterministic:
-        load_tensorflow().config.experimental.enable_op_determinism()
     train_count = dataset.records("train")
     weights = group_weights(
         tfrecords,
@@ -185,7 +164,50 @@ def _train(
     )
     fitted = Fit(network, data["train"], data["validation"], recipe, checkpoint, board).run()
     log.info("%s", fitted.describe())
-    score = scorer(network, schedule.batch_size, runtime)
+    metrics, calibration = _evaluate(
+        tfrecords, dataset, scorer(network, schedule.batch_size, runtime), summary["dataset_sha256"]
+    )
+    shapes = shardset.shapes(tfrecords, dataset, "train")
+    trained = _publish(
+        out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes
+    )
+    return trained, metrics, fitted
+
+
+def _set_up(config: Config, dataset: Dataset) -> Runtime:
+    """Choose device and precision, set TensorFlow and Keras up for them, and log the choice."""
+    runtime = resolve(
+        config.device, config.precision, config.xla, config.gpus, config.threads, config.onednn
+    )
+    import keras
+
+    from tumorbatch.train.distribute import refuse_several_nodes
+
+    refuse_several_nodes(os.environ)
+    if runtime.device == "gpu" or runtime.precision != "float32":
+        runtime = checked(runtime)
+    log.info("%s %s", config.architecture, runtime.reason)
+    if dataset.leaky:
+        log.warning(
+            "this split is leaky: the network sees copies of test images, and the test metrics will be "
+            "too good"
+        )
+    keras.config.set_dtype_policy(runtime.precision)
+    keras.utils.set_random_seed(config.schedule.seed)
+    if config.deterministic:
+        load_tensorflow().config.experimental.enable_op_determinism()
+    return runtime
+
+
+def _evaluate(
+    tfrecords: Path, dataset: Dataset, score: Any, dataset_sha256: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Calibrate on validation; return the metrics of validation and test, and the calibration."""
+    from tumorbatch.evaluation.answers import score_split
+    from tumorbatch.evaluation.freeze import frozen
+    from tumorbatch.evaluation.split_metrics import split_metrics
+    from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
+
     # From disk, whatever the feed: shard by shard, in the manifest's order.
     scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}
     validation = scored["validation"]
@@ -196,12 +218,7 @@ def _train(
         name: split_metrics(answers.at(threshold.value, temperature.value))
         for name, answers in scored.items()
     }
-    calibration = frozen(asdict(temperature), asdict(threshold), summary["dataset_sha256"])
-    shapes = shardset.shapes(tfrecords, dataset, "train")
-    trained = _publish(
-        out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes
-    )
-    return trained, metrics, fitted
+    return metrics, frozen(asdict(temperature), asdict(threshold), dataset_sha256)
 
 
 def _summary(

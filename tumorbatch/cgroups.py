@@ -73,7 +73,7 @@ def _folders(controller: str) -> Iterator[Path]:
             continue
         places = mounts.get(controller if controllers else "", [])
         for mounted, top in [*places, *_usual(controllers, controller)]:
-            # A mount may show a part of the tree; the group's path is told from the tree's top.
+            # A mount may show a part of the tree; the group's path starts at the tree's top.
             inside = group == top or group.startswith(top.rstrip("/") + "/")
             below = group.removeprefix(top) if inside else group
             parts = [part for part in below.split("/") if part not in ("", "..")]

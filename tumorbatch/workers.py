@@ -67,10 +67,10 @@ def _start_worker() -> None:
 def _signals_wait() -> Iterator[None]:
     """Block signals while a worker may be started.
 
-    An interruption in the middle of it would leave a worker that prints a traceback: it is told what
-    to do through a pipe that is then closed too early. Workers inherit the mask, and lift it. The
-    mask alone does not hold back what another thread, of TensorFlow's say, receives: Python then runs
-    the handler in this one.
+    An interruption in between would leave a worker that prints a traceback: the pipe through which it
+    receives its work would be closed too early. Workers inherit the mask, and lift it. The mask alone
+    does not hold back a signal that another thread receives, for example one of TensorFlow's: Python
+    then runs the handler in this thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled in the main thread, and no handler can be set here

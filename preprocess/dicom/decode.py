@@ -158,7 +158,7 @@ def _memory_said() -> Iterator[None]:
 
 
 def patient_key(data: bytes, secret: bytes) -> str | None:
-    """A keyed hash of PatientID (0010,0020) and, where it is given, IssuerOfPatientID (0010,0021).
+    """Return a keyed hash of PatientID (0010,0020) and IssuerOfPatientID (0010,0021), if given.
 
     Equal IDs give equal keys, whatever else stands in the file, and only who has the secret can find
     the ID by trying all of them. An ID that an archive gave to all its patients makes them one.

@@ -74,13 +74,13 @@ class DicomImage:
 
 
 def broken(reason: str) -> FileError:
-    """A `decode_error` with this reason."""
+    """Return a `decode_error` with this reason."""
     return FileError(Status.DECODE_ERROR, reason)
 
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Around what pydicom does: its words are dropped, its exceptions become a reason."""
+    """Suppress pydicom's warnings inside the block, and turn its exceptions into a reason."""
     token = _QUIET.set(True)
     try:
         with warnings.catch_warnings():
@@ -97,7 +97,7 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def read_part10(data: bytes, stop_behind: int | None = None) -> tuple[Dataset, uid.UID, str]:
-    """Data set, transfer syntax and SOP class; checked for its end unless `stop_behind` a tag."""
+    """Read data set, transfer syntax and SOP class; check the end unless `stop_behind` a tag."""
     if data[128:132] != b"DICM":
         raise FileError(
             Status.UNSUPPORTED, "a DICOM data set without its preamble: no DICM at byte 128"
@@ -169,13 +169,13 @@ def check_content(dataset: Dataset, kind: str) -> None:
 
 
 def registered(value: str) -> str:
-    """A UID's registered name; one without may be anything that somebody wrote there."""
+    """Return a UID's registered name; an unregistered UID may contain anything."""
     name = uid.UID(value).name
     return "unknown" if name == value else name
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
-    """An element's value, None where there is none; a `FileError` names it where it is malformed."""
+    """Return an element's value, None if it is missing; a `FileError` names a malformed one."""
     try:
         return dataset.get(keyword)
     except (FileError, MemoryError):
@@ -185,13 +185,13 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
 
 
 def text_of(dataset: Dataset, keyword: str) -> str:
-    """An element's value as text without padding, "" where there is none."""
+    """Return an element's value as text without padding, "" if it is missing."""
     value = value_of(dataset, keyword)
     return "" if value is None else str(value).strip("\0 ")
 
 
 def number_of(dataset: Dataset, keyword: str, default: int | None = None) -> int:
-    """An element's value as a whole number; a `FileError` where there is none and no default."""
+    """Return an element's value as a whole number; raise `FileError` without it and a default."""
     value = value_of(dataset, keyword)
     value = default if value is None else value
     if not isinstance(value, int):
@@ -200,7 +200,7 @@ def number_of(dataset: Dataset, keyword: str, default: int | None = None) -> int
 
 
 def description(dataset: Dataset) -> DicomImage:
-    """The pixel description; a `FileError` where it contradicts itself or is not read here."""
+    """Return the pixel description; raise `FileError` if it contradicts itself or is unsupported."""
     photometric = text_of(dataset, "PhotometricInterpretation")
     if photometric not in _GREY | _COLOUR:
         raise FileError(Status.UNSUPPORTED, "not a MONOCHROME, RGB or YBR image")

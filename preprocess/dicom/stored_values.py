@@ -87,7 +87,7 @@ class StoredValues:
 def _decompressed(
     frame: bytes, syntax: uid.UID, options: dict[str, Any]
 ) -> tuple[NDArray[np.integer[Any]], dict[str, Any], str]:
-    """One frame's pixels, their properties, and what its decoder complained of that harms no pixel."""
+    """Return one frame's pixels, their properties, and the decoder's harmless warnings."""
     decoder = get_decoder(syntax)
     plugin = "pydicom" if syntax == uid.RLELossless else "gdcm"
     if plugin not in decoder.available_plugins:
@@ -153,7 +153,7 @@ def _checked_stream(stream: bytes, syntax: uid.UID, image: DicomImage) -> bytes:
 
 
 def _start_of_frame(stream: bytes) -> tuple[int, int, int, int]:
-    """Bits, rows, columns and samples of JPEG or JPEG-LS; ITU-T T.81 B.2.2."""
+    """Return bits, rows, columns and samples of JPEG or JPEG-LS; ITU-T T.81 B.2.2."""
     at = 2
     while stream[at] == 0xFF:
         if stream[at + 1] in _FRAME_MARKERS:
@@ -165,14 +165,14 @@ def _start_of_frame(stream: bytes) -> tuple[int, int, int, int]:
 
 
 def _siz(stream: bytes) -> tuple[int, int, int, int]:
-    """Bits, rows, columns and samples of JPEG 2000; ITU-T T.800 A.5.1."""
+    """Return bits, rows, columns and samples of JPEG 2000; ITU-T T.800 A.5.1."""
     right, bottom, left, top = struct.unpack_from(">4I", stream, 8)
     samples, depth = struct.unpack_from(">HB", stream, 40)
     return (depth & 0x7F) + 1, bottom - top, right - left, samples
 
 
 def _code_stream(container: bytes) -> bytes:
-    """The code stream in a JP2 file, which DICOM forbids and some writers put there (T.800 I.4)."""
+    """Return the code stream in a JP2 file, which DICOM forbids but some writers use (T.800 I.4)."""
     at = 0
     while at + 8 <= len(container):
         length, kind = struct.unpack_from(">I4s", container, at)

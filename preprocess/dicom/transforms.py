@@ -25,7 +25,7 @@ Transform = Callable[[Values], Values]
 
 
 def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
-    """Where a frame's attributes stand: in its functional group, the shared one, or at the top."""
+    """Return the place of a frame's attributes: its functional group, the shared one, or the top."""
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         items = value_of(dataset, groups)
         item = items[frame if groups.startswith("Per") else 0] if items else None
@@ -36,7 +36,7 @@ def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
 
 
 def _pair(dataset: Dataset, *keywords: str) -> list[float] | None:
-    """The first value of each of two attributes that only count together; None without both."""
+    """Return the first value of each of two attributes that belong together; None without both."""
     values = {keyword: value_of(dataset, keyword) for keyword in keywords}
     given = {keyword: value for keyword, value in values.items() if value not in (None, "")}
     if not given:
@@ -57,7 +57,7 @@ def _first_number(keyword: str, value: Any) -> float:
 def padding_mask(
     dataset: Dataset, image: DicomImage, stored: NDArray[np.integer[Any]]
 ) -> NDArray[np.bool_] | None:
-    """Which stored values [Rows, Columns] only fill the image up; None where none do.
+    """Return which stored values [Rows, Columns] are padding; None if none are.
 
     PixelPaddingValue and, for a range, PixelPaddingRangeLimit: PS3.3 C.7.5.1.1.2. They may be written
     as unsigned numbers for signed pixels.
@@ -74,7 +74,7 @@ def padding_mask(
 
 
 def modality_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform | None:
-    """Stored to modality values: PS3.3 C.11.1, for a frame C.7.6.16.2.9."""
+    """Transform stored to modality values: PS3.3 C.11.1, for a frame C.7.6.16.2.9."""
     if tables := value_of(dataset, "ModalityLUTSequence"):
         entries, first, _ = _table(dataset, tables[0], image)
         return lambda values: _look_up(values, entries, first)
@@ -90,7 +90,7 @@ def modality_transform(dataset: Dataset, image: DicomImage, frame: int) -> Trans
 
 
 def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform | None:
-    """Modality values to 0..1: PS3.3 C.11.2, for a frame C.7.6.16.2.10."""
+    """Transform modality values to 0..1: PS3.3 C.11.2, for a frame C.7.6.16.2.10."""
     if tables := value_of(dataset, "VOILUTSequence"):
         entries, first, bits = _table(dataset, tables[0], image)
         return lambda values: _look_up(values, entries, first) / (2**bits - 1)
@@ -114,7 +114,7 @@ def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform 
 
 
 def _table(dataset: Dataset, item: Dataset, image: DicomImage) -> tuple[Values, int, int]:
-    """Entries [count], first value mapped and bits of a LUT: PS3.3 C.11.1.1, C.11.2.1.1."""
+    """Return entries [count], first value mapped and bits of a LUT: PS3.3 C.11.1.1, C.11.2.1.1."""
     descriptor, data = (value_of(item, keyword) for keyword in ("LUTDescriptor", "LUTData"))
     if data is None or np.size(descriptor) != 3:
         raise broken("a lookup table without LUTDescriptor or LUTData")

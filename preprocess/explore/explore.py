@@ -57,7 +57,7 @@ class Config:
     Attributes:
         preprocessing: Its CLAHE settings count; nothing is resized.
         classes: {class name: folder name}; empty: match folders by their known spellings.
-        tfrecords: A shard set whose splits are told, or None.
+        tfrecords: A shard set whose splits are counted, or None.
         seed: Of the samples, folds, trees and resamples.
         workers: Processes; default: the cores that this process may use.
         timeout: Seconds after which a file that is still being decoded becomes an error row.
@@ -93,7 +93,7 @@ class Report:
 
     @property
     def found(self) -> int:
-        """Files found, good and bad."""
+        """Return the number of files found, good and bad."""
         return int(self.findings["files"]["found"])
 
     @property

@@ -51,7 +51,7 @@ def draw(
     workers: int,
     seconds: float,
 ) -> Pictures:
-    """All figures; the small images in them are made by worker processes.
+    """Draw all figures; worker processes make the small images in them.
 
     Args:
         survey: Of `files`.
@@ -106,20 +106,20 @@ def draw(
 
 
 def class_counts(found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """{"all" or a split: {class name: images}}, of these images; no splits where none is in the set."""
+    """Return {"all" or a split: {class name: images}} of these images; no empty splits."""
     splits = found["splits"]
     known = splits is not None and splits["source_images_in_it"]
     return {"all": found["classes"], **(splits["counts"] if known else {})}
 
 
 def _choose(survey: Survey, label: int, seed: int) -> NDArray[np.int64]:
-    """Up to `_SAMPLES` images of a class, each with the same chance."""
+    """Choose up to `_SAMPLES` images of a class, each equally likely."""
     here = np.flatnonzero(survey.labels == label)
     return np.random.default_rng([seed, label]).permutation(here)[:_SAMPLES]
 
 
 def _example_group(survey: Survey) -> NDArray[np.int64]:
-    """The first images of the largest duplicate group; none where no image has a copy."""
+    """Return the first images of the largest duplicate group; none without copies."""
     sizes = np.bincount(survey.duplicates)
     if sizes.max() < 2:
         return np.empty(0, np.int64)

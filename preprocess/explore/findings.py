@@ -30,13 +30,13 @@ _TOP_GROUPS = 10
 
 
 def per_class(labels: NDArray[np.int64]) -> dict[str, int]:
-    """{class name: images} of int64 [n]."""
+    """Return {class name: images} of int64 [n]."""
     counts = np.bincount(labels, minlength=len(CLASS_NAMES)).tolist()
     return dict(zip(CLASS_NAMES, counts, strict=True))
 
 
 def read_splits(tfrecords: Path) -> dict[str, Any]:
-    """How a shard set was split, and `files`, {(path, sha256) of a file that is in it: its split}.
+    """Return how a shard set was split, and `files`: {(path, sha256) of a file in it: its split}.
 
     Raises:
         InputError: The shard set is missing, unfinished or damaged.
@@ -58,7 +58,7 @@ def read_splits(tfrecords: Path) -> dict[str, Any]:
 def findings(
     survey: Survey, splits: Mapping[str, Any] | None, seed: int, workers: int
 ) -> dict[str, Any]:
-    """All numbers of explore.json.
+    """Return all numbers of explore.json.
 
     Args:
         survey: With at least one readable image.
@@ -143,7 +143,7 @@ def _images(survey: Survey) -> dict[str, Any]:
 
 
 def by_class(values: Sequence[object], labels: NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """{value: {class name: images}}, the most frequent value first."""
+    """Return {value: {class name: images}}, the most frequent value first."""
     table: dict[str, Counter[int]] = {}
     for value, label in zip(values, labels.tolist(), strict=True):
         table.setdefault(str(value), Counter())[label] += 1

@@ -33,7 +33,7 @@ def metadata_baseline(
     seed: int,
     workers: int,
 ) -> dict[str, Any]:
-    """Cross-validated accuracy of a random forest on height, width and format, beside the majority.
+    """Cross-validate a random forest on height, width and format, beside the majority class.
 
     Args:
         heights: int64 [n], pixels.
@@ -86,7 +86,7 @@ def _accuracy(
 
 
 def interval_to_tell(of: Mapping[str, Any]) -> list[float]:
-    """The one 95 % interval of an accuracy: over groups, or Wilson's where no resample holds an error.
+    """Return the 95 % interval of an accuracy: over groups, or Wilson's if no resample has an error.
 
     Args:
         of: With `interval_95` and `group_interval_95`, as in `metadata_baseline`.
@@ -96,7 +96,7 @@ def interval_to_tell(of: Mapping[str, Any]) -> list[float]:
 
 
 def _choose(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Indices of all images, or of those of drawn groups, about `MOST` in all."""
+    """Return indices of all images, or of those of drawn groups, about `MOST` in total."""
     if len(groups) <= MOST:
         return np.arange(len(groups))
     order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)

@@ -33,7 +33,7 @@ _GROUP_SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
 
 
 def page(found: Mapping[str, Any], png: Mapping[str, bytes]) -> str:
-    """The page's HTML.
+    """Return the page's HTML.
 
     Args:
         found: The content of explore.json.
@@ -73,7 +73,7 @@ def _bad(found: Mapping[str, Any]) -> str:
 
 def _headline(found: Mapping[str, Any]) -> str:
     of, grouped = found["duplicates"], found["metadata"]["grouped"]
-    text = f"{of['images_with_a_copy']:,} images are at least nearly a copy of another."
+    text = f"{of['images_with_a_copy']:,} images have an identical or nearly identical copy in the set."
     if grouped:
         text += (
             f" Height, width and file format alone tell the class of {percent(grouped['accuracy'])} of "
@@ -206,8 +206,8 @@ def _duplicates(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) 
         f"{of['images_with_a_copy']:,} of {images:,} images have a copy or near copy here; all are in "
         f"{of['groups']:,} groups, an image without copies being a group of its own. Superfluous are "
         f"{of['byte_identical']:,} files as byte-identical to another, {of['pixel_identical']:,} as "
-        f"pixel-identical, {of['near_duplicate']:,} as at least nearly alike (perceptual hashes within "
-        "4 of 64 bits, directly or by way of others)."
+        f"pixel-identical, {of['near_duplicate']:,} as identical or nearly identical (perceptual "
+        "hashes within 4 of 64 bits, directly or by way of others)."
     )
     _conflicts(made, of)
     if pictures.DUPLICATES in png:

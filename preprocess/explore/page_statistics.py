@@ -24,24 +24,24 @@ _EXPLAINED = {
 
 
 def number(value: float | None, digits: int = 1) -> str | None:
-    """With thousands separators and so many digits; None stays None."""
+    """Format with thousands separators and this many digits; None stays None."""
     return None if value is None else f"{value:,.{digits}f}"
 
 
 def percent(value: float) -> str:
-    """A share as a percentage with one digit."""
+    """Format a share as a percentage with one digit."""
     return f"{100 * value:.1f} %"
 
 
 def p_value(value: float) -> str:
-    """Three digits, or the power of ten where it is smaller."""
+    """Format with three digits, or as a power of ten if it is smaller."""
     if value >= 0.001:
         return f"{value:.3f}"
     return signed(f"{value:.1e}" if value > 1e-300 else "below 1e-300")
 
 
 def signed(text: str) -> str:
-    """With a minus sign in place of each hyphen: a line may break behind a hyphen."""
+    """Replace each hyphen by a minus sign: a line may break after a hyphen."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -51,23 +51,23 @@ def _range(interval: list[float | None], digits: int = 3) -> str | None:
 
 
 def percent_range(interval: Sequence[float | None]) -> str | None:
-    """A 95 % interval of a share as percentages, or None where there is none."""
+    """Format a 95 % interval of a share as percentages; None without one."""
     low, high = interval
     return None if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def statistics(of: Mapping[str, Any]) -> list[str | None]:
-    """The cells of `STATISTICS`."""
+    """Return the cells of `STATISTICS`."""
     return [number(of[name], 0 if isinstance(of[name], int) else 1) for name in STATISTICS]
 
 
 def statistics_columns(unit: str) -> list[Column]:
-    """Heads for `STATISTICS`, with their unit."""
+    """Return heads for `STATISTICS`, with their unit."""
     return [Column(f"{name.replace('_', ' ')} ({unit})", True) for name in STATISTICS]
 
 
 def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
-    """The section on the images\' mean grey values."""
+    """Build the section on the images' mean grey values."""
     made.section("Are the classes of different brightness?")
     made.figure(
         png[pictures.MEANS],
@@ -141,7 +141,7 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
 
 
 def metadata(made: Page, found: Mapping[str, Any]) -> None:
-    """The section on what size and format give away."""
+    """Build the section on what size and format reveal."""
     of = found["metadata"]
     made.section("What size and format alone give away")
     made.paragraph(

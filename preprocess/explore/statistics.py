@@ -25,7 +25,7 @@ RESAMPLES = 2000
 
 
 def histogram_statistics(counts: NDArray[np.int64]) -> dict[str, Any]:
-    """Exact statistics of all pixels behind a histogram.
+    """Compute exact statistics of all pixels behind a histogram.
 
     Args:
         counts: int64 [level], pixels of each grey value 0, 1, ...
@@ -56,7 +56,7 @@ def histogram_statistics(counts: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def value_statistics(values: NDArray[np.float64]) -> dict[str, Any]:
-    """n, mean, median, standard_deviation (of the sample: n - 1), minimum and maximum of values [n].
+    """Return n, mean, median, standard_deviation (n - 1), minimum and maximum of values [n].
 
     What cannot be computed of so few values is None.
     """
@@ -72,7 +72,7 @@ def value_statistics(values: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def shapiro_wilk(values: NDArray[np.float64], seed: int) -> dict[str, Any]:
-    """Shapiro-Wilk test of normality.
+    """Test for normality (Shapiro-Wilk).
 
     Args:
         values: float64 [n].
@@ -141,7 +141,7 @@ def compare_classes(
 def group_means(
     values: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """One value for each group and class: the mean over its images. Values [m] and labels [m]."""
+    """Return the mean over the images of each group and class: values [m] and labels [m]."""
     keys, inverse = np.unique(np.stack([groups, labels], axis=1), axis=0, return_inverse=True)
     inverse = inverse.ravel()
     return np.bincount(inverse, weights=values) / np.bincount(inverse), keys[:, 1]

@@ -86,7 +86,7 @@ class Survey:
     groups: NDArray[np.int64]
 
     def column(self, name: str) -> list[Any]:
-        """A column of the readable images, n values."""
+        """Return a column of the readable images, n values."""
         values: list[Any] = self.rows[name].take(pa.array(self.index)).to_pylist()
         return values
 
@@ -149,7 +149,7 @@ def _survey(rows: pa.Table, histograms: NDArray[np.int64]) -> Survey:
 def look_at_files(
     sources: Sequence[SourceFile], preprocessing: Preprocessing, secret: bytes, seconds: float
 ) -> list[_Seen]:
-    """The work of one chunk, in a worker process; a file that takes longer is its end."""
+    """Examine one chunk of files, in a worker process; a file that takes too long ends it."""
     return [_look_at_file(source, preprocessing, secret) for source in limited(sources, seconds)]
 
 
@@ -177,7 +177,7 @@ def _lost(source: SourceFile, error: FileError) -> _Seen:
 
 
 def histogram(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """int64 [256]: how many pixels of uint8 [height, width] have each grey value."""
+    """Count the pixels of uint8 [height, width] with each grey value, int64 [256]."""
     total = np.zeros(LEVELS, np.int64)
     flat = grey.reshape(1, -1)
     for at in range(0, grey.size, _EXACT):
@@ -193,7 +193,7 @@ def thumbnails(
     workers: int,
     seconds: float,
 ) -> list[NDArray[np.uint8] | None]:
-    """Small copies of a few images, before and after CLAHE, made by worker processes.
+    """Return small copies of a few images, before and after CLAHE, made by worker processes.
 
     Args:
         sources: The files.
@@ -214,7 +214,7 @@ def thumbnails(
 def make_thumbnails(
     sources: Sequence[SourceFile], preprocessing: Preprocessing, side: int, seconds: float
 ) -> list[NDArray[np.uint8] | None]:
-    """The work of one chunk of `thumbnails`, in a worker process."""
+    """Make one chunk of `thumbnails`, in a worker process."""
     return [_thumbnail(source, preprocessing, side) for source in limited(sources, seconds)]
 
 
@@ -227,7 +227,7 @@ def _thumbnail(source: SourceFile, preprocessing: Preprocessing, side: int) -> N
 
 
 def shrunk(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """uint8 [height, width] with its longer side at most `side` pixels, its proportions kept."""
+    """Shrink uint8 [height, width] to a longer side of at most `side`, in proportion."""
     scale = side / max(grey.shape)
     if scale >= 1:
         return grey

@@ -48,7 +48,7 @@ def decode_page(data: bytes, page: Page) -> Array:
 
 
 def _samples(data: bytes, page: Page) -> Array:
-    """All samples: [height, width, samples]."""
+    """Return all samples: [height, width, samples]."""
     rows, columns = page.segment
     down, across = -(-page.height // rows), -(-page.width // columns)
     planes = page.samples if page.planes else 1
@@ -77,7 +77,7 @@ def _samples(data: bytes, page: Page) -> Array:
 
 
 def _pieces(data: bytes, page: Page, needed: int) -> list[bytes]:
-    """The bytes of each strip or tile, which must all be there, and not lie upon each other."""
+    """Return the bytes of each strip or tile; all must exist, and none may overlap."""
     rows, columns = page.segment
     whole = byte_size(page, rows, columns)
     counts = page.counts
@@ -105,7 +105,7 @@ def _pieces(data: bytes, page: Page, needed: int) -> list[bytes]:
 
 
 def _decoded(piece: bytes, page: Page, least: int, rows: int, columns: int) -> Array:
-    """One strip or tile: [from `least` up to `rows`, columns, samples of a plane]."""
+    """Decode one strip or tile: [from `least` up to `rows`, columns, samples of a plane]."""
     if page.compression == JPEG:
         return _from_jpeg(piece, page, least, rows, columns)
     content = DECODERS[page.compression](piece, byte_size(page, rows, columns))
@@ -139,7 +139,7 @@ def _without_float_differences(
 
 
 def _from_jpeg(piece: bytes, page: Page, least: int, rows: int, columns: int) -> Array:
-    """One strip or tile that is a JPEG without its tables; libtiff, too, passes over its markers."""
+    """Decode one strip or tile that is a JPEG without tables; like libtiff, ignore its markers."""
     stream = b"\xff\xd8" + page.tables[2:-2] + piece[2:]
     samples = 1 if page.planes else page.samples
     if samples == 3:
@@ -152,7 +152,7 @@ def _from_jpeg(piece: bytes, page: Page, least: int, rows: int, columns: int) ->
 
 
 def _coloured(indices: Array, page: Page) -> NDArray[np.uint8]:
-    """Luma of a palette's colours, of which libtiff shows 8 bits."""
+    """Return luma of a palette's colours, of which libtiff shows 8 bits."""
     colours = np.array(page.colours, np.int64)
     if colours.size != 3 * 2**page.bits:
         raise FileError(Status.DECODE_ERROR, "a TIFF whose palette is not as long as its bits ask for")

@@ -72,7 +72,7 @@ class Page:
 
     @property
     def white_is_zero(self) -> bool:
-        """Whether small values are bright."""
+        """Return whether small values are bright."""
         return self.photometric == _WHITE_IS_ZERO
 
 
@@ -155,7 +155,7 @@ def _page(tags: Tags, order: Literal["<", ">"], size: int) -> Page:
 
 
 def _numbers(tags: Tags, samples: int) -> tuple[str, int]:
-    """Kind and bits of the samples, which must be alike: "u", "i" or "f"."""
+    """Return kind and bits of the samples, which must be equal: "u", "i" or "f"."""
     depths, formats = set(tags.get(258) or (1,)), set(tags.get(339) or (1,))
     if len(depths) > 1 or len(formats) > 1 or not 1 <= samples <= 64:
         raise _unsupported("whose samples are not alike")
@@ -192,7 +192,7 @@ def _check_colours(photometric: int, samples: int, bits: int, compression: int, 
 def _segments(
     tags: Tags, image: tuple[int, int], size: int
 ) -> tuple[tuple[int, int], tuple[int, ...], tuple[int, ...]]:
-    """Size, offsets and byte counts of strips or tiles, which must lie in the file."""
+    """Return size, offsets and byte counts of strips or tiles, which must be within the file."""
     tiled = 322 in tags or 324 in tags
     offsets = (tags.get(324) or tags.get(273, ())) if tiled else tags.get(273, ())
     counts = (tags.get(325) or tags.get(279, ())) if tiled else tags.get(279, ())

@@ -75,7 +75,7 @@ class Report:
     seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """The main figures as JSON values, for one line of output."""
+        """Return the main metrics as JSON values, for one line of output."""
         model, test = self.metrics["model"], self.metrics["test"]
         names = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "brier", "ece")
         return {

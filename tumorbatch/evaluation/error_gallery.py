@@ -27,7 +27,7 @@ class GalleryPicture:
 def gallery_picture(
     image: NDArray[np.uint8], heat: NDArray[np.float32], about: dict[str, Any]
 ) -> GalleryPicture:
-    """An image beside its Grad-CAM overlay.
+    """Draw an image beside its Grad-CAM overlay.
 
     Args:
         image: uint8 [height, width], as the network sees it.
@@ -102,7 +102,7 @@ def errors_gallery(
 
 
 def tell_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryPicture]) -> None:
-    """The section of the report."""
+    """Build the report's section about errors."""
     counts = about["test"]["confusion"]
     n = about["test"]["n"]
     page.section("Most confident errors")

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: how well the classes are told apart, how true a probability is."""
+"""The figures of an evaluation: how well it separates the classes, how exact its probabilities are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def confusion(parts: Sequence[tuple[str, Mapping[str, int]]]) -> Any:
 def _points(
     axes: Any, points: Sequence[tuple[str, float, float, tuple[float, float, float, float]]]
 ) -> None:
-    """Operating points with their 95 % intervals: (label, x, y, ends of x, ends of y)."""
+    """Return operating points with their 95 % intervals: (label, x, y, ends of x, ends of y)."""
     for (label, x, y, (x_low, x_high, y_low, y_high)), color, marker in zip(
         points, (style.VERMILLION, style.BLACK), ("D", "s"), strict=False
     ):
@@ -49,7 +49,7 @@ def _points(
 
 
 def _legend(axes: Any, place: str) -> None:
-    """With the markers alone: error bars would hide their shapes."""
+    """Add a legend of the markers alone: error bars would hide their shapes."""
     from matplotlib.container import ErrorbarContainer
     from matplotlib.legend_handler import HandlerErrorbar
 

@@ -19,7 +19,7 @@ from tumorbatch.lock import lock_beside, output_lock
 def frozen(
     temperature: Mapping[str, Any], threshold: Mapping[str, Any], dataset_sha256: str
 ) -> dict[str, Any]:
-    """How temperature and threshold were chosen, for `Bundle.calibration`.
+    """Return how temperature and threshold were chosen, for `Bundle.calibration`.
 
     Args:
         temperature: A `calibration.Temperature` as a dictionary.
@@ -35,7 +35,7 @@ def frozen(
 
 
 def with_calibration(used: Bundle, calibration: Mapping[str, Any]) -> Bundle:
-    """The bundle with another temperature and threshold; its model_id changes with them."""
+    """Return the bundle with another temperature and threshold; its model_id changes."""
     return replace(
         used,
         temperature=float(calibration["temperature"]["value"]),

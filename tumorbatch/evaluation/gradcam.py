@@ -15,7 +15,7 @@ from tumorbatch.errors import ConfigError
 
 
 def _features(network: Any) -> Any:
-    """The last feature maps, a symbolic tensor [N, rows, columns, channels].
+    """Return the last feature maps, a symbolic tensor [N, rows, columns, channels].
 
     Behind a pretrained base its output: its last convolution with what normalises and rectifies it.
     Otherwise the output of the last convolution, its ReLU included.
@@ -53,7 +53,7 @@ class GradCam:
     def __call__(
         self, images: NDArray[np.uint8], towards: NDArray[np.int64], batch_size: int = 16
     ) -> NDArray[np.float32]:
-        """Where each image speaks for the class in `towards`.
+        """Compute which regions of each image support the class in `towards`.
 
         The score of Tumor is the logit, that of Healthy its negative. Weights of the channels: the mean
         of the score's gradient over rows and columns (the paper's equation 1); map: the weighted sum of
@@ -89,7 +89,7 @@ class GradCam:
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 1) -> NDArray[np.uint8]:
-    """An image and, beside it, the same with its map over it.
+    """Draw an image beside the same image with its map over it.
 
     Args:
         image: uint8 [height, width], grey.

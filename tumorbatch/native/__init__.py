@@ -58,7 +58,7 @@ class Library:
         self._index = self.variants.index(self.variant)
 
     def equalize(self, grey: NDArray[np.uint8], clip: float, grid: int) -> NDArray[np.uint8] | None:
-        """Contrast-limited adaptive histogram equalisation, as `cv2.createCLAHE` does it.
+        """Equalise with limited contrast (CLAHE), as `cv2.createCLAHE` does.
 
         Args:
             grey: uint8 [height, width].
@@ -74,7 +74,7 @@ class Library:
     def equalize_and_shrink(
         self, grey: NDArray[np.uint8], clip: float, grid: int, height: int, width: int
     ) -> NDArray[np.uint8] | None:
-        """`equalize`, then the mean of each area, as `cv2.resize` with INTER_AREA takes it.
+        """Equalise, then take the mean of each area, as `cv2.resize` with INTER_AREA does.
 
         Args:
             grey: uint8 [source height, source width].
@@ -93,7 +93,7 @@ class Library:
         return self._call(self._code.equalize_and_shrink, grey, out, (clip, grid), (height, width))
 
     def shrink_rows(self, grey: NDArray[np.uint8], height: int) -> NDArray[np.uint8] | None:
-        """The mean of each area where the width stays; see `equalize_and_shrink`.
+        """Take the mean of each area with the width unchanged; see `equalize_and_shrink`.
 
         Args:
             grey: uint8 [source height, width].
@@ -142,7 +142,7 @@ class Library:
 
 
 def _in_rows(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same pixels without gaps; of another type the library would read something else."""
+    """Return the same pixels without gaps; the library would misread any other type."""
     if pixels.dtype != np.uint8:
         raise ValueError(f"The pixels must be uint8. Received: {pixels.dtype}.")
     return np.ascontiguousarray(pixels)
@@ -181,7 +181,7 @@ def choose() -> Choice:
 
 
 def is_opencv_forced() -> bool:
-    """Whether the environment rules the library out."""
+    """Return whether the environment excludes the library."""
     return os.environ.get(ENVIRONMENT) == "opencv"
 
 
@@ -196,7 +196,7 @@ def find() -> Path | None:
 
 
 def agrees(library: Library) -> bool:
-    """Whether a small image becomes the same by the library and by the OpenCV that is installed.
+    """Return whether the library and the installed OpenCV give a small image the same pixels.
 
     Another OpenCV, or a compiler with rules of its own for float32, might round otherwise. Takes less
     than a millisecond.

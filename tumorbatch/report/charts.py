@@ -233,7 +233,7 @@ def _ends(phases: Mapping[str, int]) -> list[int]:
 def confusion_matrix(
     truth: NDArray[np.int64], predicted: NDArray[np.int64], title: str = "Confusion matrix"
 ) -> Any:
-    """Counts and shares of each truth and prediction, above scikit-learn's classification report and
+    """Draw counts and shares of each truth and prediction, above scikit-learn's report and
     the accuracy with its 95 % interval (Wilson).
 
     Args:

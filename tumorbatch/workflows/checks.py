@@ -89,7 +89,7 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
 
 
 def shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
-    """{sha256 of dataset.json: folder}, of those that are finished shard sets."""
+    """Return {sha256 of dataset.json: folder} of the finished shard sets."""
     known: dict[str, Path] = {}
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):  # no shard set, or none that could be read
