@@ -58,7 +58,7 @@ def decode_files(
     seconds: float = SECONDS,
     max_frames: int = MAX_FRAMES,
 ) -> list[Decoded]:
-    """Decode one chunk of files.
+    """Decode one chunk of files; a frame that takes longer than `seconds` kills its process.
 
     Args:
         tasks: The files.

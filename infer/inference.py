@@ -279,7 +279,7 @@ def _static(used: Bundle, model: Path) -> dict[str, Any]:
 
 
 def _counts_of(metadata: Mapping[str, str], files: int) -> Counts:
-    """Return the counts of a table that stays as it is: no row in it is an error."""
+    """Return the counts of a table that stays as it is: every row in it is `ok`."""
     try:
         rows, absent = int(metadata["rows"]), int(metadata["absent_files"])
         labels = parse_object(metadata["labels"].encode(), {TEXT: COUNT})

@@ -148,7 +148,7 @@ def footer(metadata: Mapping[str, Any]) -> dict[str, str]:
 def finish_file(
     temporary: Path, path: Path, metadata: Mapping[str, Any], private: bool, sidecar: bool
 ) -> None:
-    """Set the mode, and write the sidecar under the name where it waits for the table's rename.
+    """Set the mode, and write the sidecar: before the file, which must not appear without it.
 
     Until then the old table keeps its own; `publish_sidecar` exchanges it afterwards.
     """

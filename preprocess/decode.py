@@ -160,7 +160,7 @@ def _check_size(header: Header, max_pixels: int) -> None:
 
 
 def _by_opencv(data: bytes, header: Header) -> NDArray[np.uint8]:
-    """A BMP or WebP: both are read whole or not at all; uint8 [height, width], not turned."""
+    """Decode a BMP or WebP, whole or not at all; uint8 [height, width], not turned."""
     if header.format == "webp":  # libwebp would take what lies behind its end for pixels
         data = data[: 8 + int.from_bytes(data[4:8], "little")]
     try:

@@ -97,7 +97,7 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """Files that gave no PNG file and should have."""
+        """Return the number of files that gave no PNG file."""
         return count_errors(self.files)
 
 

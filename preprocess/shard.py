@@ -128,7 +128,7 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """Files that gave no record and should have."""
+        """Return the number of files that gave no record."""
         return count_errors(self.dataset.files)
 
 

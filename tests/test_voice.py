@@ -18,19 +18,19 @@ TEXTS = [
 
 # First words of docstrings that are verbs in the imperative. Add a verb when a new one is needed.
 _VERBS = """
-    Add Analyse Append Apply Ask Assign Associate Begin Block Bootstrap Bring Build Calculate Calibrate Catch
-    Change Check Choose Classify Clear Close Collect Combine Compare Compile Compress Compute
-    Convert Count Create Cross Cut Decide Decode Delay Delete Describe Divide Do Download Draw
-    Embed Encode End Enter Equalise Escape Estimate Evaluate Examine Exchange Explain Export
-    Fetch Fill Filter Find Finish Fit Follow Format Free Freeze Generate Give Group Hash Hold
-    Ignore Import Index Inflate Initialise Interrupt Invert Keep Label Leave Let List Load Lock
-    Log Look Make Map Mark Match Measure Merge Move Name Normalise Number Open Pad Pair Parse
-    Pass Plot Predict Prepare Print Process Propose Publish Put Raise Read Rebuild Recompute
-    Record Reduce Refuse Register Release Remove Rename Render Renumber Replace Report Resample
-    Reserve Reset Resize Resolve Restart Restore Return Round Run Sample Save Say Scale Score
-    Search Select Send Serialise Set Shorten Show Shrink Silence Skip Sort Split Start Stop
-    Store Stretch Summarise Suppress Swap Take Test Time Train Transform Try Turn Undo Unpack
-    Update Use Validate Verify Wait Warn Weigh Withhold Write Yield
+    Add Analyse Append Apply Ask Assign Associate Begin Block Bootstrap Bring Build Calculate
+    Calibrate Catch Change Check Choose Classify Clear Close Collect Combine Compare Compile
+    Compress Compute Convert Count Create Cross Cut Decide Decode Delay Delete Describe Divide
+    Do Download Draw Embed Encode End Enter Equalise Escape Estimate Evaluate Examine Exchange
+    Explain Export Fetch Fill Filter Find Finish Fit Follow Format Free Freeze Generate Give
+    Group Hash Hold Ignore Import Index Inflate Initialise Interrupt Invert Keep Label Leave Let
+    List Load Lock Log Look Make Map Mark Match Measure Merge Move Name Normalise Number Open
+    Pad Pair Parse Pass Plot Predict Prepare Print Process Propose Publish Put Raise Read
+    Rebuild Recompute Record Reduce Refuse Register Release Remove Rename Render Renumber
+    Replace Report Resample Reserve Reset Resize Resolve Restart Restore Return Round Run Sample
+    Save Say Scale Score Search Select Send Serialise Set Shorten Show Shrink Silence Skip Sort
+    Split Start Stop Store Stretch Summarise Suppress Swap Take Test Time Train Transform Try
+    Turn Undo Unpack Update Use Validate Verify Wait Warn Weigh Withhold Write Yield
 """
 VERBS = frozenset(_VERBS.split())
 # Words of the old private dialect, and what to write instead.

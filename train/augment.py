@@ -94,7 +94,7 @@ def warp_by_opencv(images: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDAr
 
 
 def _fixed_places(where: NDArray[np.float64], height: int, width: int) -> NDArray[np.int32]:
-    """Return one coordinate of each output pixel's place, in 1/32 of a pixel; see warp.c.
+    """Return places (x, y) of the output pixels, int64 [height, width, 2], 1/32 pixel; see warp.c.
 
     Args:
         where: float64 [3]: the coordinate is where @ (x, y, 1).

@@ -62,7 +62,7 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self.tracked: Sequence[Any] = ()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Continue the sums of an epoch that was interrupted: its figures come out to the bit."""
+        """Store where this process begins in the epoch."""
         self._last, self._waited = time.monotonic(), self._waiting.seconds
         if self._at.step:
             for variable, value in zip(self.tracked, self._at.sums, strict=True):

@@ -23,7 +23,7 @@ def finished(
     seed: Sequence[Any],
     weights: Any = None,
 ) -> tuple[Any, ...]:
-    """Return a batch as the network takes it.
+    """Convert a batch to the form that the network takes.
 
     Args:
         pixels: uint8 [B, height, width].

@@ -21,7 +21,7 @@ class Waiting:
         self._asked = 0.0
 
     def measured(self, data: Any) -> Any:
-        """Return the same batches of (images, labels) or (images, labels, weights), watched.
+        """Return the same batches of (images, labels), with the time of waiting measured.
 
         `zip` asks its inputs one after the other: the clock first, then the batch. Both maps run in
         the thread that asks, so nothing is read ahead behind the second look at the clock.

@@ -105,7 +105,7 @@ def _freeze(base: Any, what: str) -> None:
 
 
 def class_weights(schedule: Schedule, count: int, tumors: int) -> dict[int, float] | None:
-    """Return {label: its images' weight in the loss}, of mean 1; None where all weigh 1."""
+    """Return {label: weight in the loss}, with mean 1 over the images; None if all weigh 1."""
     if schedule.class_weights == "none" or not 0 < tumors < count:
         return None
     return {0: count / (2 * (count - tumors)), 1: count / (2 * tumors)}

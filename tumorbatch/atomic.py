@@ -22,7 +22,7 @@ _TEMPORARY = ".tmp-"  # the names start with a dot: Arrow, Spark and our own sca
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a hidden name beside `path`, another each time, under which it is written.
+    """Return the hidden name beside `path` under which this process writes it.
 
     Nobody can put a link there in advance.
     """

@@ -29,7 +29,7 @@ def check_error_rate(rate: float) -> None:
 
 
 def told(statuses: Mapping[str, int]) -> str:
-    """Format the statuses that are errors, most frequent first: "3 truncated, 1 empty"."""
+    """Format the statuses other than `ok`, most frequent first: "3 truncated, 1 empty"."""
     bad = Counter({name: count for name, count in statuses.items() if name not in NO_ERRORS})
     return ", ".join(f"{count} {status}" for status, count in bad.most_common())
 

@@ -160,7 +160,7 @@ class Dataset:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Dataset":
-        """Return what `to_dict` gave; raise `ValueError` or `ConfigError` for anything else."""
+        """Build from the values of `to_dict`; raise KeyError, TypeError or ValueError otherwise."""
         check(value, DATASET_SHAPE)
         return cls(
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),

@@ -98,7 +98,7 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """Files that cannot be read."""
+        """Return the number of files that cannot be read."""
         return count_errors(self.findings["files"])
 
 

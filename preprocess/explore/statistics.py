@@ -165,7 +165,7 @@ def rank_biserial(values: NDArray[np.float64], labels: NDArray[np.int64]) -> Sta
 
 
 def cohens_d(values: NDArray[np.float64], labels: NDArray[np.int64]) -> Statistic:
-    """Return the difference of the means in pooled standard deviations, Tumor less Healthy.
+    """Return the difference of the means, Tumor less Healthy, in pooled standard deviations.
 
     Args:
         values: float64 [n].
