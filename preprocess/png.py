@@ -87,7 +87,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _is_whole(data: bytes, start: int, end: int) -> bool:
     """Whether a chunk's checksum holds; it covers the name too."""
-    return zlib.crc32(memoryview(data)[start - 4 : end]) == struct.unpack_from(">I", data, end)[0]
+    (checksum,) = struct.unpack_from(">I", data, end)
+    return zlib.crc32(memoryview(data)[start - 4 : end]) == int(checksum)
 
 
 def _is_critical(name: bytes) -> bool:

@@ -44,7 +44,8 @@ def _pixels(kind: str, samples: int) -> Array:
 
 
 def _windowed(values: Array) -> Array:
-    low, high = np.percentile(values.astype(np.float64), [0.5, 99.5])
+    values = values.astype(np.float64)
+    low, high = np.percentile(values, [0.5, 99.5])
     return np.clip((values - low) / (high - low), 0, 1) * 255
 
 
