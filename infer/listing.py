@@ -11,8 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tumorbatch.errors import InputError
-from tumorbatch.files import FoundFile, composed, find_files, is_dicom, marked_encoding, printable
+from tumorbatch.errors import InputError, reason
+from tumorbatch.files import (
+    FoundFile,
+    composed,
+    find_files,
+    is_dicom,
+    marked_encoding,
+    printable,
+    read_regular,
+)
 from tumorbatch.status import Status
 
 # A file with such a name is taken for an image; what is read here is decided by its first bytes. The
@@ -24,6 +32,7 @@ _SUFFIXES = frozenset(
         ".pnm", ".ppm", ".nii", ".gz", ".mha", ".mhd", ".nrrd", ".img",
     }
 )  # fmt: skip
+_MAX_LIST_BYTES = 1 << 30  # ten million paths of the usual length
 _HEAD = 132  # bytes; a DICOM file says what it is at its end
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM")
 
@@ -142,15 +151,25 @@ def _may_be_image(file: FoundFile) -> bool:
     return head.startswith(_MAGIC) or is_dicom(head) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
+def _read_list(listed: str) -> bytes:
+    """Return a list's content: of a regular file, or of a pipe that the shell has opened for us."""
+    if listed == "-":
+        return sys.stdin.buffer.read(_MAX_LIST_BYTES)
+    if listed.startswith(("/dev/fd/", "/dev/stdin")):  # a shell's <(find ...)
+        with open(listed, "rb") as pipe:
+            return pipe.read(_MAX_LIST_BYTES)
+    return read_regular(listed, _MAX_LIST_BYTES)
+
+
 def _listed(folder: Path, listed: str) -> list[FoundFile]:
     """Return the files of a list, sorted by name, each once."""
     try:
-        data = sys.stdin.buffer.read() if listed == "-" else Path(listed).read_bytes()
+        data = _read_list(listed)
         encoding = marked_encoding(data)
         if encoding is not None:  # else names are bytes, which need not be UTF-8
             data = data.decode(encoding).encode("utf-8", "surrogatepass")
     except OSError as error:
-        raise InputError(f"The list {listed} cannot be read: {error.strerror}.") from error
+        raise InputError(f"The list {listed} cannot be read: {reason(error)}.") from error
     except ValueError as error:
         raise InputError(f"The list {listed} cannot be read: {error}.") from error
     if not folder.is_dir():

@@ -195,10 +195,10 @@ def sidecar_of(path: Path) -> Path:
     """Return the sidecar that belongs to a table: after a kill it may still wait for its name."""
     waiting = _waiting_sidecar(path)
     try:
-        recorded = json.loads(waiting.read_bytes())
+        recorded = json_reader.read_object(waiting, {"sha256": json_reader.TEXT})
         if recorded["sha256"] == file_sha256(path):
             return waiting
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         pass
     return sidecar_path(path)
 

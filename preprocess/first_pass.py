@@ -25,7 +25,7 @@ from tumorbatch.atomic import new_folder, write_json
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
-from tumorbatch.json_reader import read_object
+from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.image import Decoded
@@ -45,6 +45,12 @@ CHUNK = 64  # files a task: 0.15 s of work, 1.5 MB of records
 # The keyed hash of a DICOM file's patient joins files into groups. It leaves the work area only as the
 # number of a group.
 _JOURNAL_SCHEMA = ROW_SCHEMA.append(pa.field("patient", pa.string()))
+_LINE_SHAPE = {
+    "base": (TEXT, NULL),
+    "rows": [{"path": TEXT, "class": TEXT, "status": TEXT}],
+    "places": [[INTEGER]],
+    "states": [[INTEGER]],
+}
 _IN_BASE = -1  # offset of a record that is in the base, not in the spool
 
 _State = tuple[str, str, int, int]  # path, class, bytes, time of change
@@ -276,10 +282,13 @@ class WorkArea:
         with self._journal.open("rb+") as journal:
             for line in journal:
                 try:
-                    entry = json.loads(line)
-                except ValueError:
+                    entry = parse_object(line, _LINE_SHAPE)
+                    if len({len(entry[name]) for name in ("rows", "places", "states")}) > 1:
+                        break
+                    pa.RecordBatch.from_pylist(entry["rows"], _JOURNAL_SCHEMA)
+                    new_end = max([end, *(at + length for at, length in entry["places"])])
+                except (ValueError, pa.ArrowException):  # cut by a kill, or by whatever damaged it
                     break
-                new_end = max([end, *(at + length for at, length in entry["places"])])
                 if not line.endswith(b"\n") or new_end > spooled:
                     break
                 good, end = good + len(line), new_end

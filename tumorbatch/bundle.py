@@ -195,7 +195,7 @@ def load(folder: Path) -> Bundle:
         raise InputError(f"{path} has an impossible threshold or temperature.")
     if bundle.classes != CLASS_NAMES:
         raise InputError(f"{path} must have the classes {', '.join(CLASS_NAMES)}, in this order.")
-    problem = _contradiction(bundle, value["model_id"])
+    problem = _contradiction(bundle, value["model_id"], value.get("preprocessing_fingerprint"))
     if problem:
         raise InputError(
             f"{path} {problem}. It was changed by hand, or is damaged: bring the original back, or "
@@ -204,12 +204,14 @@ def load(folder: Path) -> Bundle:
     return bundle
 
 
-def _contradiction(bundle: Bundle, model_id: str) -> str:
+def _contradiction(bundle: Bundle, model_id: str, fingerprint: str | None) -> str:
     """Return what in model.json cannot be true, as the middle of a sentence; or "".
 
     Tables and reports name a model by its id, and tell how its threshold was chosen.
     """
     calibration = bundle.calibration
+    if fingerprint not in (None, bundle.preprocessing.fingerprint):
+        return "has another preprocessing than its fingerprint says"
     if model_id != bundle.model_id:
         return f"has the model_id {model_id}, and its content that of {bundle.model_id}"
     if not calibration:

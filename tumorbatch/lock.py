@@ -17,8 +17,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tumorbatch.errors import TryAgainError, cannot_write
+from tumorbatch.json_reader import COUNT, TEXT, parse_object
 
 _BEAT = 20.0  # seconds
 _STALE = 120.0  # seconds without a beat, by the file server's clock
@@ -149,8 +151,8 @@ def _alive(text: str, lock: Path, alone: bool | None) -> bool:
         if alone:  # on one machine flock can be trusted
             return False
         try:
-            os.kill(int(str(holder["pid"])), 0)
-        except (ProcessLookupError, ValueError):
+            os.kill(holder["pid"], 0)
+        except (ProcessLookupError, OverflowError):
             return False
         except PermissionError:
             pass
@@ -183,11 +185,10 @@ def _network(path: Path) -> bool:
     return False
 
 
-def _holder(text: str) -> dict[str, object] | None:
+def _holder(text: str) -> dict[str, Any] | None:
     try:
-        holder = json.loads(text)
-        return {name: holder[name] for name in ("pid", "host", "since")}
-    except (ValueError, KeyError, TypeError):
+        return parse_object(text.encode(), {"pid": COUNT, "host": TEXT, "since": TEXT})
+    except ValueError:
         return None
 
 

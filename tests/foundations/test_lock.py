@@ -245,3 +245,19 @@ def test_what_is_no_lock_file_is_neither_followed_nor_emptied(tmp_path: Path, ki
     with pytest.raises(OutputError, match=r"Cannot write"), output_lock(tmp_path / "out", lock):
         pass
     assert mine.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 3000, b'{"pid": 1e999, "host": "h", "since": "s"}', b"null", b"\xff",
+        b'{"pid": -1, "host": "h", "since": "s"}',
+        b'{"pid": 9000000000000000000, "host": "h", "since": "s"}',
+        b'{"pid": [], "host": {}, "since": null}',
+    ],
+)  # fmt: skip
+def test_whatever_a_lock_file_holds_the_lock_is_taken(tmp_path: Path, content: bytes) -> None:
+    lock = tmp_path / ".lock"
+    lock.write_bytes(content)
+    with output_lock(tmp_path, lock):
+        assert lock.exists()

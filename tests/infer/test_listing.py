@@ -245,10 +245,24 @@ def test_a_file_that_is_being_written_is_a_row(
 
     def later(descriptor: int) -> os.stat_result:
         calls.append(descriptor)
-        if len(calls) == 2:  # between reading and the second look
+        if len(calls) == 3:  # between reading and the last look; the first is that of `open_regular`
             os.utime(found.path, (time.time() + 10, time.time() + 10))
         return fstat(descriptor)
 
     monkeypatch.setattr(files.os, "fstat", later)
     with pytest.raises(FileError, match="written to while being read"):
         files.read_file(found)
+
+
+def test_a_list_that_is_no_file_is_not_opened(tree: Path, tmp_path: Path) -> None:
+    """A device has no end, and a FIFO may have no beginning; what a shell opened for us is read."""
+    os.mkfifo(tmp_path / "fifo")
+    for listed in (tmp_path / "fifo", tmp_path, "/dev/zero"):
+        with pytest.raises(InputError, match="not a regular file"):
+            list_files(tree, Selection(listed=str(listed)), frozenset(), None)
+    reading, writing = os.pipe()
+    os.write(writing, b"a.png\n")
+    os.close(writing)
+    selection = Selection(listed=f"/dev/fd/{reading}")
+    assert [file.name for file in list_files(tree, selection, frozenset(), None).files] == ["a.png"]
+    os.close(reading)
