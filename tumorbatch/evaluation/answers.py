@@ -154,6 +154,11 @@ class Answers:
         """Return the answers on some of the images, int64 [k], in this order."""
         return replace(self, images=self.images.take(indices), scores=self.scores[indices])
 
+    def by_path(self) -> "Answers":
+        """Return the answers sorted by the path of their image."""
+        paths = self.images.paths
+        return self.take(np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64))
+
     def without(self, paths: Container[str]) -> "Answers":
         """Return the answers on all images but some."""
         kept = [index for index, path in enumerate(self.images.paths) if path not in paths]
@@ -223,11 +228,6 @@ def split_images(folder: Path, dataset: Dataset, split: str, rows: pa.Table) -> 
     )
 
 
-def by_path(paths: Sequence[str]) -> NDArray[np.int64]:
-    """Return the order that sorts images by path, int64 [n]."""
-    return np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
-
-
 def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> Answers:
     """Run a network over a split, shard by shard, with bounded memory for the images.
 
@@ -262,7 +262,7 @@ def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> An
             f"The network gives logits that are not numbers for {int((~np.isfinite(logits)).sum())} "
             f"images of the {split} split: its weights are broken. Train it again."
         )
-    return Answers("", images, logits, temperature=1.0).take(by_path(images.paths))
+    return Answers("", images, logits, temperature=1.0).by_path()
 
 
 def score_whole(folder: Path, dataset: Dataset, score: Scorer) -> Answers:
@@ -289,7 +289,7 @@ def joined(several: Sequence[Answers]) -> Answers:
         },
     )
     scores = np.concatenate([answers.scores for answers in several])
-    return replace(several[0], images=images, scores=scores).take(by_path(images.paths))
+    return replace(several[0], images=images, scores=scores).by_path()
 
 
 def _concatenated(parts: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tumorbatch import shardset, tfrecord
 from tumorbatch.errors import InputError, reason
 from tumorbatch.evaluation import protocols
-from tumorbatch.evaluation.answers import Answers, SplitImages, by_path, manifest_rows, split_images
+from tumorbatch.evaluation.answers import Answers, SplitImages, manifest_rows, split_images
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset
@@ -93,9 +93,8 @@ def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[A
             nearest_scores(train.thumbnails, labels, test.thumbnails),
         ),
     )
-    order = by_path(test.images.paths)
     return [
-        Answers(name, test.images, scores, description=text).take(order)
+        Answers(name, test.images, scores, description=text).by_path()
         for name, text, scores in baselines
     ]
 

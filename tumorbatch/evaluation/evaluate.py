@@ -21,13 +21,7 @@ from tumorbatch.evaluation.freeze import frozen, renew, with_calibration
 from tumorbatch.evaluation.label_suspects import label_suspects, suspect_pictures
 from tumorbatch.evaluation.model_card import model_card
 from tumorbatch.evaluation.results import SCHEMA_VERSION, publish, refuse_foreign
-from tumorbatch.evaluation.split_metrics import (
-    METHOD,
-    size_bucket,
-    size_buckets,
-    split_metrics,
-    subgroups,
-)
+from tumorbatch.evaluation.split_metrics import METHOD, by_format_and_size, split_metrics
 from tumorbatch.files import printable
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import Runtime, resolve, versions
@@ -150,7 +144,7 @@ def _measured(
     return {
         "method": METHOD | {"replicates": config.replicates, "seed": config.seed},
         **metrics,
-        "parts": _subgroups(answers["test"], config),
+        "parts": by_format_and_size(answers["test"], config.replicates, config.seed),
         "baselines": rows,
         "beats_baselines": all(row["beaten"] for row in rows) if rows else None,
         "verdict": verdict(rows),
@@ -238,13 +232,3 @@ def _overlap(copies: Mapping[str, str] | None) -> dict[str, Any] | None:
     if copies is None:
         return None
     return {"left_out": len(copies), **dict(sorted(Counter(copies.values()).items()))}
-
-
-def _subgroups(test: Answers, config: Config) -> dict[str, Any]:
-    images = test.images
-    sizes = [size_bucket(int(w), int(h)) for w, h in zip(images.widths, images.heights, strict=True)]
-    frequency = sorted(set(images.formats), key=lambda name: (-images.formats.count(name), name))
-    return {
-        "by_format": subgroups(test, images.formats, frequency, config.replicates, config.seed),
-        "by_size": subgroups(test, sizes, size_buckets(), config.replicates, config.seed),
-    }

@@ -222,6 +222,28 @@ def size_buckets() -> list[str]:
     return [size_bucket(edge, edge) for edge in (*SIZE_EDGES, SIZE_EDGES[-1] + 1)]
 
 
+def by_format_and_size(
+    answers: Answers, replicates: int = REPLICATES, seed: int = 0
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the measures of a split's images by file format, the frequent first, and by size.
+
+    Args:
+        answers: A network's, at its threshold and temperature.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        {"by_format", "by_size"}: rows of `subgroups`.
+    """
+    formats, images = answers.images.formats, answers.images
+    sizes = [size_bucket(int(w), int(h)) for w, h in zip(images.widths, images.heights, strict=True)]
+    frequency = sorted(set(formats), key=lambda name: (-formats.count(name), name))
+    return {
+        "by_format": subgroups(answers, formats, frequency, replicates, seed),
+        "by_size": subgroups(answers, sizes, size_buckets(), replicates, seed),
+    }
+
+
 def subgroups(
     answers: Answers,
     names: Sequence[str],
