@@ -7,7 +7,7 @@ DEMO_IMAGES ?= 320
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-lowest test-native bench-guard lint types format docs check clean
+.PHONY: help install demo test test-all test-faults test-lowest test-native bench-guard lint types format docs check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,9 @@ test: install ## the test suite, without the slow ones
 
 test-all: install ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-faults: install ## each file-system call of each command fails or is the last: half an hour or more
+	$(BIN)/python -m pytest -m slow -s tests/faults
 
 test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows
 	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile -m 'not slow'

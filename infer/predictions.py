@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tumorbatch import json_reader, parquet_reader
-from tumorbatch.atomic import atomic_path, sync_folder, write_json, writing
+from tumorbatch.atomic import atomic_path, remove_temporaries, sync_folder, write_json, writing
 from tumorbatch.errors import InputError, cannot_write, not_finished, reason
 from tumorbatch.files import printable, read_regular
 from tumorbatch.infer.decoding import Row
@@ -187,7 +187,8 @@ def no_sidecar_left(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(OSError):
-            _waiting_sidecar(path).unlink(missing_ok=True)
+            if sidecar_of(path) == sidecar_path(path):  # the new table is not in its place
+                _waiting_sidecar(path).unlink(missing_ok=True)
         raise
 
 
@@ -213,6 +214,7 @@ def recover_sidecar(path: Path) -> None:
         if sidecar_of(path) == _waiting_sidecar(path):
             os.replace(_waiting_sidecar(path), sidecar_path(path))
         _waiting_sidecar(path).unlink(missing_ok=True)
+    remove_temporaries(path.parent, _waiting_sidecar(path).name)
 
 
 def _waiting_sidecar(path: Path) -> Path:

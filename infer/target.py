@@ -91,7 +91,9 @@ class Target:
             return None
         try:
             found = self._metadata()
-        except InputError:
+        except InputError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno:
+                raise  # it cannot be read just now, which says nothing of what it is
             found = {}
         if "model_id" not in found:
             raise ConfigError(
@@ -104,8 +106,10 @@ class Target:
             return read_metadata(self.path)
         try:
             value = read_object(sidecar_path(self.path), {"file": TEXT, "model_id": TEXT})
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return {}
+        except OSError as error:
+            raise InputError(f"{sidecar_path(self.path)} cannot be read: {error.strerror}.") from error
         whole = value["file"] == printable(self.path.name)
         return {name: str(content) for name, content in value.items()} if whole else {}
 

@@ -5,6 +5,7 @@ with its code. Any other exception is a bug and exits 1 with a traceback.
 """
 
 import errno
+import os
 from enum import IntEnum
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     }
     hint = hints.get(error.errno or 0, "What was at that path before is unchanged.")
     return OutputError(f"Cannot write {path}: {error.strerror or error}. {hint}")
+
+
+def failed_call(error: OSError) -> TumorBatchError:
+    """Return the error for an `OSError` that no stage expected where it came up."""
+    path = Path(os.fsdecode(error.filename)) if error.filename is not None else Path()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return cannot_write(path, error)
+    return InputError(
+        f"{path}: {error.strerror or error}. The file system failed there: run the same command again "
+        "when it works."
+    )
 
 
 def not_finished(path: Path, error: OSError) -> OutputError:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import json
 import logging
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from tumorbatch.cli import console
-from tumorbatch.errors import ExitCode, OutputError, TumorBatchError
+from tumorbatch.errors import ExitCode, OutputError, TumorBatchError, failed_call
 from tumorbatch.files import visible
 from tumorbatch.signals import listen
 
@@ -82,6 +83,12 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
     except TumorBatchError as error:
         _print_error(f"Error: {error}", error.exit_code, log_format)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of standard output has seen enough
+            raise
+        failure = failed_call(error)
+        _print_error(f"Error: {failure}", failure.exit_code, log_format)
+        sys.exit(failure.exit_code)
     except KeyboardInterrupt as interruption:
         _print_error(
             f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format

@@ -1,0 +1,131 @@
+"""File-system calls that fail on demand: the shim, its control block, and runs under it."""
+
+import errno
+import json
+import mmap
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_CONTROL = "6q512s512s"  # struct control in shim.c
+
+
+class Fault(NamedTuple):
+    """What happens at a call.
+
+    Attributes:
+        name: For the table.
+        error: errno, or 0: the process group is killed.
+        onwards: Later calls fail as well.
+    """
+
+    name: str
+    error: int
+    onwards: bool
+
+
+FAULTS = (
+    Fault("killed", 0, False),
+    Fault("EIO once", errno.EIO, False),
+    Fault("EIO from then on", errno.EIO, True),
+    Fault("ENOSPC from then on", errno.ENOSPC, True),
+    Fault("EROFS from then on", errno.EROFS, True),
+)
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        status: Exit code, or minus the signal.
+        told: Standard output and error.
+        hit: Whether a call failed.
+    """
+
+    status: int
+    told: str
+    hit: bool
+
+
+def build_shim(folder: Path) -> Path:
+    """Compile the shim, or skip the test."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs Linux and a C compiler")
+    source, shim = Path(__file__).with_name("shim.c"), folder / "shim.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True)
+    return shim
+
+
+class Server:
+    """Runs `tumorbatch` under the shim."""
+
+    def __init__(self, folder: Path) -> None:
+        shim = build_shim(folder)
+        self._told, self._log = folder / "told", folder / "log"
+        block = folder / "control"
+        block.write_bytes(bytes(struct.calcsize(_CONTROL)))
+        with block.open("r+b") as file:
+            self._control = mmap.mmap(file.fileno(), 0)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.server"],
+            cwd=ROOT,
+            env=os.environ
+            | {"LD_PRELOAD": str(shim), "TUMORBATCH_FAULTS": str(block), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def run(
+        self,
+        arguments: Sequence[object],
+        folder: Path,
+        root: Path | None = None,
+        at: int = 0,
+        fault: Fault = FAULTS[0],
+        log: bool = False,
+    ) -> Outcome:
+        """Run a command.
+
+        Args:
+            arguments: Of `tumorbatch`.
+            folder: The working folder.
+            root: Calls below it are counted; None: nothing is.
+            at: Number of the call that meets the fault, from 1; 0: none.
+            fault: See there.
+            log: Whether each call is logged for `points`.
+        """
+        self._log.write_bytes(b"")
+        armed = (int(root is not None), 0, at, fault.error, int(fault.onwards), 0)
+        log_name = os.fsencode(self._log) if log else b""
+        self._control[:] = struct.pack(_CONTROL, *armed, os.fsencode(root or ""), log_name)
+        request = {"arguments": list(map(str, arguments)), "folder": str(folder)}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request | {"told": str(self._told)}) + "\n")
+        self._process.stdin.flush()
+        status = int(self._process.stdout.readline())
+        hit = bool(struct.unpack(_CONTROL, self._control[:])[5])
+        return Outcome(status, self._told.read_text(errors="replace"), hit)
+
+    def points(self) -> list[int]:
+        """Return the numbers of the logged calls; of equal ones in a row only the first.
+
+        A Parquet file is written in many small pieces, and none of them differs from its neighbour.
+        """
+        lines = self._log.read_text(errors="replace").splitlines()
+        return [next(group)[0] for _, group in groupby(enumerate(lines, 1), lambda line: line[1])]
