@@ -211,7 +211,8 @@ def resolve(
         precision = "mixed_bfloat16"
     use_xla = fast and gpus == 1 if xla == "auto" else xla == "on"
     switches = f"XLA {'on' if use_xla else 'off'}, oneDNN {'on' if _onednn() else 'off'}"
-    reason = f"{where}: {precision}, {switches}, {threads_in_use} threads; {_why(name, fast, gpus)}"
+    why = _why(name, precision, fast, gpus)
+    reason = f"{where}: {precision}, {switches}, {threads_in_use} threads; {why}"
     return Runtime(name, precision, use_xla, threads_in_use, reason, gpus)
 
 
@@ -230,8 +231,10 @@ def _onednn() -> bool:
     return os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
 
 
-def _why(device: str, fast: bool, gpus: int) -> str:
+def _why(device: str, precision: str, fast: bool, gpus: int) -> str:
     """Explain what `auto` chose."""
+    if precision == "mixed_bfloat16":
+        return "this CPU has instructions for bfloat16"
     if device == "cpu":
         return "on a CPU XLA and half precision make training slower"
     if not fast:

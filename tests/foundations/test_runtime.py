@@ -44,7 +44,9 @@ def test_bfloat16_only_where_the_processor_has_instructions_for_it(
 ) -> None:
     for flags in ({"avx2", "avx512_bf16"}, {"amx_bf16"}):
         monkeypatch.setattr(runtime, "processor", lambda flags=flags: ("a CPU", frozenset(flags)))
-        assert resolve("cpu", "bfloat16").precision == "mixed_bfloat16"
+        by_hand = resolve("cpu", "bfloat16")
+        assert by_hand.precision == "mixed_bfloat16"
+        assert by_hand.reason.endswith("; this CPU has instructions for bfloat16")
         assert resolve("cpu").precision == "float32"
     monkeypatch.setattr(runtime, "processor", lambda: ("a CPU", frozenset({"avx2", "avx512f"})))
     with pytest.raises(ConfigError, match="needs a CPU with AVX512_BF16 or AMX"):
