@@ -13,6 +13,7 @@ from tumorbatch.files import FoundFile, is_dicom, may_name_patient, read_file
 from tumorbatch.infer import shared_memory
 from tumorbatch.infer.config import MAX_FRAMES
 from tumorbatch.infer.shared_memory import Place
+from tumorbatch.machine import blamed
 from tumorbatch.preprocess.pixels import Frames, Processed
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
@@ -78,7 +79,8 @@ def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> D
     pixels: list[NDArray[np.uint8] | Place | None] = []
     common: Row = {"path": task.file.name, "status": Status.OK.value, "frame": 1}
     try:
-        data, info = read_file(task.file)
+        with blamed():
+            data, info = read_file(task.file)
         common |= {
             "file_size": info.st_size,
             "mtime": to_time(info.st_mtime_ns),
@@ -90,7 +92,8 @@ def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> D
             now = {name: common[name] for name in ("file_size", "mtime")}
             kept = [{**row, **now} for row in task.known]
             return Decoded(kept, [None] * len(kept), time.monotonic() - started)
-        file = Frames(data, preprocessing)
+        with blamed():
+            file = Frames(data, preprocessing)
         if file.count > max_frames:
             raise FileError(
                 Status.TOO_LARGE,
@@ -99,7 +102,8 @@ def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> D
         for frame in range(file.count):
             row = common | {"frame": frame + 1}
             try:
-                done = file.process(frame)
+                with blamed():
+                    done = file.process(frame)
             except FileError as error:
                 rows.append(row | {"status": error.status.value, "error": error.message})
                 pixels.append(None)
@@ -108,9 +112,9 @@ def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> D
                 continue
             rows.append(row | _described(done))
             pixels.append(done.pixels)
-            if frame == 0 and task.place is not None:
-                shared_memory.write(task.place, done.pixels)
-                pixels[0] = task.place
+            place = task.place if frame == 0 else None
+            if place is not None and shared_memory.write(place, done.pixels):
+                pixels[0] = place
     except FileError as error:
         rows.append(common | {"status": error.status.value, "error": error.message})
         pixels.append(None)

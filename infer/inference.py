@@ -30,7 +30,7 @@ from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.preprocessing_config import DECODE_VERSION
 from tumorbatch.progress import Progress
-from tumorbatch.runtime import versions
+from tumorbatch.runtime import processor, versions
 from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import NO_ERRORS, Status
 
@@ -215,6 +215,7 @@ class _Run:
                     "started": self._began.isoformat(timespec="seconds"),
                     "finished": finished.isoformat(timespec="seconds"),
                     "runtime": network.reason,
+                    "processor": processor()[0],  # its kind decides the last bits
                     "batch_size": self._config.batch_size,
                     "place_in_batch_matters": network.place_matters,
                 }

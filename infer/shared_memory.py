@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.workers import safe_import_path
+
 _SHARED = "/dev/shm"  # noqa: S108  # where Linux keeps it; the name is SharedMemory's
 
 _PREFIX = "tumorbatch-"
@@ -53,7 +55,8 @@ class Ring:
         with contextlib.suppress(OSError):  # no /dev/shm, or too small: containers often give 64 MiB
             _remove_stale()
             name = f"{_PREFIX}{secrets.token_hex(8)}"
-            memory = SharedMemory(name, create=True, size=self._count * self._size**2)
+            with safe_import_path():  # it starts Python's resource tracker
+                memory = SharedMemory(name, create=True, size=self._count * self._size**2)
             try:
                 self._held = _reserve(memory)
                 self._memory = memory
@@ -86,9 +89,14 @@ class Ring:
             os.close(self._held)
 
 
-def write(place: Place, image: NDArray[np.uint8]) -> None:
-    """Put uint8 [size, size] into its place; in a worker process."""
-    _image(_attach(place.name), place.number, len(image))[:] = image
+def write(place: Place, image: NDArray[np.uint8]) -> bool:
+    """Put uint8 [size, size] into its place, in a worker process; False where that cannot be opened."""
+    try:
+        memory = _attach(place.name)
+    except OSError:  # too many open files, say: the image can be sent instead
+        return False
+    _image(memory, place.number, len(image))[:] = image
+    return True
 
 
 def _image(memory: SharedMemory, index: int, size: int) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch import machine
 from tumorbatch.files import is_dicom
 from tumorbatch.preprocess.exif import upright
 from tumorbatch.preprocess.headers import described, read_header
@@ -102,7 +103,9 @@ class _Tiff:
         with described():
             header, page = tiff.read_header(self._data, self._directories, frame or 0)
         _check_size(header, self._max_pixels)
-        return _shown(decode_page(self._data, page), header, inverted=page.white_is_zero)
+        with machine.believed(_bytes_of(header)):
+            pixels = decode_page(self._data, page)
+        return _shown(pixels, header, inverted=page.white_is_zero)
 
 
 class _Single:
@@ -118,12 +121,14 @@ class _Single:
         if frame:
             raise FileError(Status.DECODE_ERROR, f"it has no frame {frame + 1} that can be read")
         data, header = self._data, self._header
-        if header.format == "jpeg":
-            grey, extraneous = decode_jpeg(data, header.channels)
-            return _shown(grey, header, extraneous=extraneous)
-        return _shown(
-            decode_png(data, header) if header.format == "png" else _by_opencv(data, header), header
-        )
+        extraneous = False
+        grey: NDArray[np.generic]
+        with machine.believed(_bytes_of(header)):
+            if header.format == "jpeg":
+                grey, extraneous = decode_jpeg(data, header.channels)
+            else:
+                grey = decode_png(data, header) if header.format == "png" else _by_opencv(data, header)
+        return _shown(grey, header, extraneous=extraneous)
 
 
 def _shown(
@@ -151,6 +156,12 @@ def _shown(
     )
 
 
+def _bytes_of(header: Header) -> int:
+    """Return about how much memory a decoder needs: the samples, twice."""
+    samples = header.width * header.height * max(1, header.channels)
+    return 2 * samples * max(1, header.bit_depth // 8)
+
+
 def _check_size(header: Header, max_pixels: int) -> None:
     size = f"{header.width} x {header.height} pixels"
     if header.width * header.height > max_pixels:
@@ -167,6 +178,8 @@ def _by_opencv(data: bytes, header: Header) -> NDArray[np.uint8]:
         flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
+        if machine.is_machines(error):
+            raise
         raise FileError(Status.DECODE_ERROR, f"OpenCV cannot decode it: {error.err}") from error
     if image is None:
         raise FileError(Status.DECODE_ERROR, f"OpenCV cannot decode this {header.format.upper()} file")

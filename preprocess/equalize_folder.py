@@ -28,11 +28,12 @@ from typing import Any, NamedTuple
 import cv2
 
 from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync_folder, write_json
-from tumorbatch.checks import check_workers
+from tumorbatch.checks import check_workers, refuse_nothing_read
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, is_dicom, is_litter, printable, read_file
 from tumorbatch.json_reader import read_object
 from tumorbatch.lock import lock_inside, output_lock
+from tumorbatch.machine import blamed
 from tumorbatch.preprocess.decode import decode
 from tumorbatch.preprocess.pixels import equalize
 from tumorbatch.preprocessing_config import Preprocessing
@@ -148,9 +149,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
         before = _prepare(target, settings, config.overwrite)
         done = _process(tasks, config)
         statuses = Counter(row.status for row in done)
-        if not statuses[Status.OK]:
-            listed = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-            raise InputError(f"None of the {len(files)} files in {source} can be read ({listed}).")
+        refuse_nothing_read(((row.status, row.error) for row in done), source)
         strays = sorted(_outputs(target) - {task.output for task in tasks})
         if strays:
             log.warning(
@@ -318,8 +317,9 @@ def _equalize_file(task: _Task, preprocessing: Preprocessing) -> _Done:
     if size:
         return _Done(Status.OK.value, bytes=size)
     try:
-        data, info = read_file(task.file)
-        done, png = cv2.imencode(".png", equalize(decode(data).grey, preprocessing))
+        with blamed():
+            data, info = read_file(task.file)
+            done, png = cv2.imencode(".png", equalize(decode(data).grey, preprocessing))
         if not done:
             raise FileError(Status.DECODE_ERROR, "OpenCV cannot write it as PNG")
         mode = _PRIVATE if is_dicom(data) else None

@@ -26,6 +26,7 @@ from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
+from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.image import Decoded
@@ -93,14 +94,16 @@ def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> Fi
     source = task.source
     row: dict[str, Any] = {"status": Status.OK.value}
     try:
-        data, content = read_source(source)
-        row |= content
-        if row["sha256"] == task.known:
-            return FileResult({"patient": patient(data, secret)}, None, in_base=True)
-        done = process(data, preprocessing)
+        with blamed():
+            data, content = read_source(source)
+            row |= content
+            if row["sha256"] == task.known:
+                return FileResult({"patient": patient(data, secret)}, None, in_base=True)
+            done = process(data, preprocessing)
+            identity = patient(data, secret)
     except FileError as error:
         return FileResult(row | {"status": error.status.value, "error": error.message}, None)
-    row |= describe(done.decoded) | {"flags": ",".join(done.flags), "patient": patient(data, secret)}
+    row |= describe(done.decoded) | {"flags": ",".join(done.flags), "patient": identity}
     height, width = done.pixels.shape
     record = ImageRecord(
         done.pixels.tobytes(), height, width, source.label, source.file.name, row["sha256"]
@@ -145,7 +148,7 @@ def patient(data: bytes, secret: bytes) -> str | None:
 
 def _lost(task: Task, error: FileError) -> FileResult:
     row = {"status": error.status.value, "error": error.message}
-    with contextlib.suppress(FileError):  # a later run must know the file again
+    with contextlib.suppress(FileError, OSError):  # a later run must know the file again
         row |= read_source(task.source)[1]
     return FileResult(row, None)
 

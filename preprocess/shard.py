@@ -18,8 +18,8 @@ from tumorbatch.checks import (
     check_seed,
     check_workers,
     differences,
+    refuse_nothing_read,
     refuse_too_many_errors,
-    told,
 )
 from tumorbatch.errors import ConfigError, InputError, not_finished
 from tumorbatch.files import may_name_patient, starts_as_dicom
@@ -36,7 +36,7 @@ from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import DATASET, SPLIT_BY, SPLITS, WORK, Dataset
-from tumorbatch.status import Status, count_errors
+from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
 
 _DECIDE_SPLITS = ("split_by", "fractions", "seed")
@@ -179,10 +179,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
             try:
                 _refuse_other_software(base)
                 statuses = Counter(rows["status"].to_pylist())
-                if not statuses[Status.OK.value]:
-                    raise InputError(
-                        f"None of the {len(rows)} files in {source} can be read ({told(statuses)})."
-                    )
+                outcomes = zip(*(rows[name].to_pylist() for name in ("status", "error")), strict=True)
+                refuse_nothing_read(outcomes, source)
                 refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
                 previous = None if base is None else base.splits()
                 if config.overwrite and not config.new_splits:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
-from tumorbatch.atomic import atomic_path
+from tumorbatch.atomic import atomic_file, atomic_path
 from tumorbatch.errors import InputError, cannot_write
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import DIGITS, SPLITS, Shard
@@ -122,10 +122,10 @@ def write_shards(
 
 def write_manifest(path: Path, manifest: pa.Table) -> None:
     """Write manifest.parquet atomically, with page checksums."""
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as file:  # Arrow takes a name such as `file:out` for an address
         pq.write_table(
             manifest,
-            temporary,
+            file,
             compression="zstd",
             row_group_size=65_536,
             write_page_checksum=True,

@@ -1,10 +1,11 @@
 """Limits, and differences of settings, that several stages tell in the same words."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from tumorbatch.errors import ConfigError, TooManyErrorsError
+from tumorbatch.errors import ConfigError, InputError, TooManyErrorsError, TryAgainError
 from tumorbatch.status import NO_ERRORS, Status, count_errors
 
 MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
@@ -51,6 +52,28 @@ def refuse_too_many_errors(statuses: Mapping[str, int], limit: float, consequenc
             f"{bad} of {total} files cannot be read ({told(statuses)}); --max-error-rate allows "
             f"{limit:.2%}. {consequence}"
         )
+
+
+def refuse_nothing_read(outcomes: Iterable[tuple[str, str | None]], source: Path) -> None:
+    """Raise where not one file could be read.
+
+    Args:
+        outcomes: Status and error of each file.
+        source: The folder that was read.
+
+    Raises:
+        InputError: The files are all broken.
+        TryAgainError: For some of them it was the machine's fault; the text says why.
+    """
+    every = list(outcomes)
+    statuses = Counter(status for status, _ in every)
+    if statuses[Status.OK.value]:
+        return
+    nothing = f"None of the {len(every)} files in {source} can be read ({told(statuses)})"
+    reasons = [error for status, error in every if status == Status.MACHINE_ERROR]
+    if reasons:
+        raise TryAgainError(f"{nothing}: {reasons[0]}. The same command tries again.")
+    raise InputError(f"{nothing}.")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

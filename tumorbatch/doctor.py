@@ -1,11 +1,14 @@
 """Report what this machine can do and what is missing."""
 
+import os
+import resource
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tumorbatch import gpu, native
+from tumorbatch import gpu, keras_settings, machine, native
 from tumorbatch.files import counted
 from tumorbatch.runtime import available_cores, free_memory, load_tensorflow, processor, versions
 
@@ -13,6 +16,13 @@ _LEAST_MEMORY = 2 << 30  # bytes; TensorFlow with cnn1 and its data takes 1.2 GB
 _LEAST_DISK = 1 << 30  # bytes; a set of 4,000 images, five bundles and a checkpoint
 # What the speed of the CPU depends on, in /proc/cpuinfo's words.
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+# Variables that choose other code in the libraries: as fast or slower, and other last bits.
+_CHANGE_BITS = (
+    "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES", "OPENCV_CPU_DISABLE", "XLA_FLAGS", "TF_XLA_FLAGS",
+    "NVIDIA_TF32_OVERRIDE",
+)  # fmt: skip
+_LEAST_FILES = 256  # open at once; a run with 16 workers holds about 100
 _PACKAGES = (
     "tensorflow", "keras", "numpy", "opencv-python-headless", "pydicom", "python-gdcm", "pyarrow",
     "safetensors", "scikit-learn", "matplotlib", "simplejpeg", "tensorboard",
@@ -40,7 +50,10 @@ def run(folder: Path) -> list[Finding]:
     Args:
         folder: A folder on the disk of the outputs.
     """
-    return [*_software(), *_processor(), *_graphics(), *_fast_ways(), *_room(folder)]
+    return [
+        *_software(), *_settings(), *_processor(), *_graphics(), *_fast_ways(), *_room(folder),
+        *_limits(),
+    ]  # fmt: skip
 
 
 def _software() -> Iterator[Finding]:
@@ -55,6 +68,16 @@ def _software() -> Iterator[Finding]:
             yield Finding(name, f"not installed; only {what} needs it ({extra})")
         elif name not in installed:
             yield Finding(name, "not installed; pip install tumorbatch", False)
+
+
+def _settings() -> Iterator[Finding]:
+    """Yield what the user has set that could change results, and whether it does."""
+    for setting in keras_settings.ignored():
+        yield Finding("Keras", f"{setting}: ignored by tumorbatch")
+    for name in _CHANGE_BITS:
+        if os.environ.get(name):
+            text = f"{name}={os.environ[name]} changes speed, and the last bits of results"
+            yield Finding("environment", text)
 
 
 def _processor() -> Iterator[Finding]:
@@ -107,6 +130,22 @@ def _room(folder: Path) -> Iterator[Finding]:
     if memory is not None:
         yield Finding("free memory", f"{memory / 1e9:.1f} GB", memory >= _LEAST_MEMORY)
     yield Finding("free disk", f"{disk / 1e9:.1f} GB in {folder.resolve()}", disk >= _LEAST_DISK)
+
+
+def _limits() -> Iterator[Finding]:
+    """Yield what a run needs beside memory and disk."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = soft == resource.RLIM_INFINITY
+    text = "without limit" if unlimited else f"{soft:,} (`ulimit -n`)"
+    yield Finding("open files", text, unlimited or soft >= _LEAST_FILES)
+    problem = machine.shared_memory_problem()
+    yield Finding("shared memory", problem or "can be used", not problem)
+    try:
+        folder = tempfile.gettempdir()
+        with tempfile.TemporaryFile():
+            yield Finding("temporary folder", f"{folder} can be written")
+    except OSError as error:
+        yield Finding("temporary folder", f"{error.strerror or error}: set TMPDIR", False)
 
 
 def told(findings: Sequence[Finding]) -> str:

@@ -298,6 +298,7 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
 
     Raises:
         FileError: It is empty, too large, not a regular file, gone, or unreadable.
+        OSError: The machine has no memory, or no room for another open file.
     """
     if file.problem:
         raise FileError(file.status, file.problem)
@@ -315,6 +316,8 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
     except FileNotFoundError as error:
         raise FileError(Status.VANISHED, "the file was gone when it was to be read") from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # the machine's fault, see `machine.blamed`
         raise FileError(Status.IO_ERROR, f"cannot be read: {error.strerror}") from error
     if len(data) != info.st_size:
         raise FileError(

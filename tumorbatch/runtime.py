@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumorbatch import cgroups
+from tumorbatch import cgroups, keras_settings, standard_error
 from tumorbatch.errors import ConfigError
 from tumorbatch.gpu import why_no_gpu
 
@@ -98,7 +98,7 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
 
     On a CPU without AVX-512 TensorFlow leaves oneDNN off by default; with it the forward pass of
     cnn1 is more than twice as fast (benchmarks/README.md). Both variables are read when TensorFlow
-    is imported, and a value that the user has set wins.
+    is imported, and a value that the user has set wins. Keras comes with it, with our own settings.
 
     Args:
         threads: Intra-op threads; default: `available_cores()`.
@@ -110,10 +110,11 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
         else:
             os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1" if onednn == "on" else "0"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _QuietStandardError(), _hidden(*_NOT_FOR_KERAS):
+        with standard_error.silenced(), keras_settings.shielded(), _hidden(*_NOT_FOR_KERAS):
             import tensorflow as tf
 
             importlib.import_module("keras")
+        keras_settings.apply()
         # One op at a time with all threads inside it: two convolutions side by side on few cores
         # only evict each other's cache.
         tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -136,22 +137,6 @@ def _hidden(*packages: str) -> Iterator[None]:
     finally:
         for package in absent:
             del sys.modules[package]
-
-
-class _QuietStandardError:
-    """Swallow what native code writes to file descriptor 2 before TensorFlow's log level applies."""
-
-    def __enter__(self) -> None:
-        sys.stderr.flush()
-        self._saved = os.dup(2)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-
-    def __exit__(self, *_: object) -> None:
-        sys.stderr.flush()
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
 
 
 def resolve(

@@ -23,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
-from tumorbatch import semaphores
+from tumorbatch import machine, semaphores, standard_error
 from tumorbatch.errors import TryAgainError
 from tumorbatch.signals import SIGNALS
 from tumorbatch.status import FileError, Status
@@ -36,6 +36,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 SECONDS = 60.0  # for one file; the largest image that is read here takes about five
 
+_SAFE_PATH = "PYTHONSAFEPATH"  # Python's variable: -P for all that is started
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes
 _PROOFS = 2  # times that only the item's process is killed
 _KILLS = 6  # times that an item's process is killed, before the run gives up
@@ -50,9 +51,7 @@ def _start_worker() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGALRM))
     # libjpeg, libpng and libtiff print their opinions there, even of good files: the reason of a bad
     # one stands in its row, and cron would mail every word.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    os.close(null)
+    standard_error.send_to_null()
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -90,9 +89,64 @@ def _signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def safe_import_path() -> Iterator[None]:
+    """Let Python processes that are started inside not import from the current folder.
+
+    A `signal.py` or `queue.py` that lies there would take the place of the standard library's.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
+
+
+@contextlib.contextmanager
+def _existing_folder() -> Iterator[None]:
+    """Leave a current folder that was deleted while processes start: each would look for its name."""
+    try:
+        os.getcwd()
+    except OSError:
+        here = os.open(".", os.O_RDONLY)
+        os.chdir("/")
+        try:
+            yield
+        finally:
+            os.fchdir(here)
+            os.close(here)
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Around what may start a process.
+
+    Raises:
+        TryAgainError: The machine lacks what it takes; the text names it.
+    """
+    try:
+        # A process that cannot even start prints a traceback before `_start_worker` could hold it back.
+        with _signals_wait(), safe_import_path(), _existing_folder(), standard_error.silenced():
+            yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        reason = machine.start_problem(error)
+        if isinstance(error, BrokenProcessPool) or not reason:
+            raise
+        raise TryAgainError(
+            f"Worker processes cannot be started: {reason}. The same command goes on then."
+        ) from error
+
+
 def _executor(workers: int) -> ProcessPoolExecutor:
     semaphores.claim()
-    return ProcessPoolExecutor(workers, mp_context=_CONTEXT, initializer=_start_worker)
+    with _starting():
+        return ProcessPoolExecutor(workers, mp_context=_CONTEXT, initializer=_start_worker)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -169,7 +223,7 @@ def _submit(
     pool: ProcessPoolExecutor, function: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]
 ) -> "Future[list[Result]]":
     try:
-        with _signals_wait():
+        with _starting():
             return pool.submit(function, chunk)
     except BrokenProcessPool as error:
         broken: Future[list[Result]] = Future()
@@ -233,7 +287,7 @@ class _Worker:
         for _ in range(_STARTS):
             self.pool = _executor(1)
             try:
-                with _signals_wait():
+                with _starting():
                     ready = self.pool.submit(os.getpid)
                 pid = ready.result()
             except BrokenProcessPool:

@@ -32,12 +32,11 @@ logs, and what codecs print, may hold others, and is dropped.
 
 import hashlib
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
 
+from tumorbatch import machine
 from tumorbatch.preprocess.dicom.header import (
     broken,
     check_content,
@@ -69,6 +68,7 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Deco
     Raises:
         FileError: `truncated`, `decode_error`, `too_large`, `too_small`, or `unsupported`, which a
             compressed file is where python-gdcm is missing.
+        MemoryError: There is not enough memory to decode it.
     """
     return DicomFile(data, max_pixels).decode(frame)
 
@@ -82,7 +82,7 @@ class DicomFile:
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         """Read the header; for arguments and what is raised see `decode_dicom`."""
-        with _memory_said(), quiet_pydicom():
+        with quiet_pydicom():
             self._dataset, self._syntax, kind = read_part10(data)
             check_content(self._dataset, kind)
             self._image = image = description(self._dataset)
@@ -99,8 +99,7 @@ class DicomFile:
         index = self.frames // 2 if frame is None else frame
         if not 0 <= index < self.frames:
             raise broken(f"there is no frame {index}, counted from 0, in {self.frames}")
-        with _memory_said():
-            return self._decode(index)
+        return self._decode(index)
 
     def _decode(self, index: int) -> Decoded:
         dataset, image = self._dataset, self._image
@@ -108,9 +107,11 @@ class DicomFile:
         with quiet_pydicom():
             modality = None if colour else modality_transform(dataset, image, index)
             voi = None if colour else voi_transform(dataset, image, index)
-            if self._stored is None:
-                self._stored = StoredValues(dataset, self._syntax, image)
-            stored, extraneous = self._stored.frame(index)
+            samples = image.rows * image.columns * image.samples_per_pixel
+            with machine.believed(4 * samples * image.bits_allocated // 8), quiet_pydicom():
+                if self._stored is None:
+                    self._stored = StoredValues(dataset, self._syntax, image)
+                stored, extraneous = self._stored.frame(index)
             padding = None if colour else padding_mask(dataset, image, stored)
         if colour:
             stored = np.asarray(cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY), stored.dtype)
@@ -147,14 +148,6 @@ class DicomFile:
             ),
             tuple(name for name, applied in flags.items() if applied),
         )
-
-
-@contextmanager
-def _memory_said() -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise FileError(Status.TOO_LARGE, "there is not enough memory to decode it") from None
 
 
 def patient_key(data: bytes, secret: bytes) -> str | None:

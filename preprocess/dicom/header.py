@@ -20,6 +20,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
+from tumorbatch import machine
 from tumorbatch.files import MAX_BYTES
 from tumorbatch.status import FileError, Status
 
@@ -88,9 +89,11 @@ def quiet_pydicom() -> Iterator[None]:
             # Pixels beyond Rows x Columns: pydicom would cut them off.
             warnings.filterwarnings("error", "The decoded RLE segment contains")
             yield
-    except (FileError, MemoryError):
+    except FileError:
         raise
     except Exception as error:  # hostile bytes may raise anything; its text may hold values
+        if machine.is_machines(error):
+            raise
         raise broken(f"not valid DICOM ({type(error).__name__})") from None
     finally:
         _QUIET.reset(token)

@@ -26,8 +26,8 @@ from tumorbatch.atomic import (
     write_bytes,
     write_json,
 )
-from tumorbatch.checks import check_seed, check_workers, differences, told
-from tumorbatch.errors import ConfigError, InputError, cannot_write
+from tumorbatch.checks import check_seed, check_workers, differences, refuse_nothing_read
+from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.files import is_litter, printable
 from tumorbatch.json_reader import FILE_NAME, OBJECT, read_object
 from tumorbatch.lock import lock_beside, output_lock
@@ -126,12 +126,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
         _refuse_other(out, settings, config.overwrite)
         with Progress("explore", "images", len(files)) as progress:
             seen = survey(files, config.preprocessing, config.workers, config.timeout, progress.advance)
-        if not len(seen.index):
-            statuses = seen.rows["status"].value_counts().to_pylist()
-            counts = {entry["values"]: entry["counts"] for entry in statuses}
-            raise InputError(
-                f"None of the {len(files)} files in {source} can be read ({told(counts)})."
-            )
+        outcomes = zip(*(seen.rows[name].to_pylist() for name in ("status", "error")), strict=True)
+        refuse_nothing_read(outcomes, source)
         log.info("explore: tests, intervals and figures")
         found = findings(seen, splits, config.seed, config.workers)
         pictures = draw(

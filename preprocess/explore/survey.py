@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.files import is_dicom, may_name_patient, read_file
 from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.machine import blamed
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.decode import decode
@@ -156,17 +157,19 @@ def look_at_files(
 def _look_at_file(source: SourceFile, preprocessing: Preprocessing, secret: bytes) -> _Seen:
     row: dict[str, Any] = {"path": source.file.name, "label": source.label}
     try:
-        data, content = read_source(source)
-        row["format"] = "dicom" if is_dicom(data) else None  # known of broken ones too
-        decoded = decode(data)
+        with blamed():
+            data, content = read_source(source)
+            row["format"] = "dicom" if is_dicom(data) else None  # known of broken ones too
+            decoded = decode(data)
+            after = equalize(decoded.grey, preprocessing)
+            histograms = np.stack([histogram(decoded.grey), histogram(after)])
+            identity = patient(data, secret)
     except FileError as error:
         return _Seen({**row, "status": error.status.value, "error": error.message}, None)
-    after = equalize(decoded.grey, preprocessing)
-    histograms = np.stack([histogram(decoded.grey), histogram(after)])
     means = (histograms @ _VALUES) / after.size
     row |= content | describe(decoded) | dict(zip(("mean_before", "mean_after"), means, strict=True))
     row |= {"status": Status.OK.value, "flags": ",".join(decoded.flags)}
-    return _Seen({**row, "patient": patient(data, secret)}, histograms)
+    return _Seen({**row, "patient": identity}, histograms)
 
 
 def _lost(source: SourceFile, error: FileError) -> _Seen:
@@ -220,10 +223,11 @@ def make_thumbnails(
 
 def _thumbnail(source: SourceFile, preprocessing: Preprocessing, side: int) -> NDArray[np.uint8] | None:
     try:
-        grey = decode(read_file(source.file)[0]).grey
+        with blamed():
+            grey = decode(read_file(source.file)[0]).grey
+            return np.stack([shrunk(grey, side), shrunk(equalize(grey, preprocessing), side)])
     except FileError:
         return None
-    return np.stack([shrunk(grey, side), shrunk(equalize(grey, preprocessing), side)])
 
 
 def shrunk(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

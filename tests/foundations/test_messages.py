@@ -140,6 +140,8 @@ SAYS = """
 import sys
 from tumorbatch.cli.console import output, say
 from tumorbatch.cli.session import session
+from tumorbatch.cli import streams
+streams.guard()
 console = output(80)
 with session(False, ""):
     for _ in range(20_000):  # more than a pipe holds

@@ -126,6 +126,19 @@ def test_csv_and_jsonl_hold_every_value(tmp_path: Path) -> None:
     assert json.loads(sidecar_path(tmp_path / "out.csv").read_text())["rows"] == 12
 
 
+@pytest.mark.parametrize("name", ["b\rc.png", "Icon\r", "a\nb", 'a,"b"', "a\r\nb"])
+def test_a_csv_keeps_a_name_with_line_ends_in_one_row(tmp_path: Path, name: str) -> None:
+    """By the bytes: Python's own reader takes what its writer has left unquoted."""
+    rows = [{**row, "path": name + row["path"]} for row in _rows(2)]
+    _write(Target.choose(tmp_path / "out.csv", "auto"), rows)
+    text = (tmp_path / "out.csv").read_bytes().decode()
+    outside = "".join(text.split('"')[::2])  # what stands between the quoted cells
+    assert "\r" not in outside
+    assert outside.count("\n") == 3
+    found = duckdb.sql(f"select path from read_csv('{tmp_path / 'out.csv'}', header = true)").fetchall()
+    assert [path for (path,) in found] == [row["path"] for row in rows]
+
+
 @pytest.mark.parametrize("name", ["out.parquet", "out.csv", "out.jsonl", "out"])
 def test_tables_with_dicom_rows_are_private(name: str, tmp_path: Path) -> None:
     target = Target.choose(tmp_path / name, "dataset" if name == "out" else "auto")

@@ -4,9 +4,14 @@ Each command parses, builds the config, calls the stage's `run`, and prints its 
 imported inside their commands, so that `--help` is instant and `shard` never loads TensorFlow.
 """
 
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
 from tumorbatch import __version__
+from tumorbatch.cli import streams
 from tumorbatch.cli.compare import compare
 from tumorbatch.cli.doctor import doctor
 from tumorbatch.cli.equalize import equalize
@@ -20,9 +25,30 @@ from tumorbatch.cli.shard import shard
 from tumorbatch.cli.show import show
 from tumorbatch.cli.train import train
 from tumorbatch.cli.verify import verify
+from tumorbatch.errors import ExitCode
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Program(click.Group):
+    """The command, which sees to it that its standard streams are there and its exit code is right."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Run the command; without `args`, those of the process."""
+        if args is not None:  # from Python, whose streams are the caller's
+            return super().main(args, *more, **options)
+        streams.fill()
+        streams.guard()
+        try:
+            return super().main(args, *more, **options)
+        except SystemExit as end:
+            if end.code in (None, 0) and streams.failure() is not None:  # --help, --version
+                click.echo(f"Error: {streams.lost()}", err=True)
+                sys.exit(ExitCode.CANNOT_WRITE)
+            raise
+
+
+@click.group(
+    cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="tumorbatch")
 def main() -> None:
     """Classify brain images as Healthy or Tumor, whole folders at a time.

@@ -7,6 +7,7 @@ import click
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
+from tumorbatch.files import printable
 
 
 @click.command()
@@ -35,6 +36,7 @@ def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> N
             say(
                 f"Wrote {report.healthy} Healthy and {report.tumor} Tumor phantoms "
                 f"({report.exact_duplicates} exact and {report.near_duplicates} near duplicates) "
-                f"and {report.broken} broken files to {out} in {report.seconds:.1f} s."
+                f"and {report.broken} broken files to {printable(str(out))} in {report.seconds:.1f} s."
             )
-            say(f"Next: tumorbatch shard {'' if out == Path('data/raw') else out}".rstrip())
+            argument = "" if out == Path("data/raw") else f" {printable(str(out))}"
+            say(f"Next: tumorbatch shard{argument}")

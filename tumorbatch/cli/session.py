@@ -2,15 +2,23 @@
 
 import contextlib
 import datetime
-import errno
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 
-from tumorbatch.cli import console
-from tumorbatch.errors import ExitCode, OutputError, TumorBatchError, failed_call
+from tumorbatch import machine
+from tumorbatch.cli import console, streams
+from tumorbatch.errors import (
+    ExitCode,
+    InputError,
+    OutputError,
+    TryAgainError,
+    TumorBatchError,
+    failed_call,
+)
 from tumorbatch.files import visible
 from tumorbatch.signals import listen
 
@@ -71,26 +79,35 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
     """
     _set_up_logging(quiet, log_format)
     listen()
-    console.failure()  # of an earlier session in this process
     try:
         yield
-        lost = console.failure()
-        if lost is not None:
-            raise OutputError(
-                f"standard output could not be written: {lost.strerror}. All files were written; only "
-                "the printed text is lost."
-            )
+        if streams.failure() is not None:
+            raise OutputError(streams.lost())
     except TumorBatchError as error:
         _print_error(f"Error: {error}", error.exit_code, log_format)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader of standard output has seen enough
-            raise
-        failure = failed_call(error)
-        _print_error(f"Error: {failure}", failure.exit_code, log_format)
-        sys.exit(failure.exit_code)
     except KeyboardInterrupt as interruption:
         _print_error(
             f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format
         )
         sys.exit(ExitCode.TRY_AGAIN)
+    except Exception as error:
+        known = _surroundings(error)
+        if known is None:
+            raise
+        _print_error(f"Error: {known} {when_interrupted}", known.exit_code, log_format)
+        sys.exit(known.exit_code)
+
+
+def _surroundings(error: Exception) -> TumorBatchError | None:
+    """Return what is wrong with the machine where that is why `error` came so far; None for a bug."""
+    reason = machine.shortage(error)
+    if reason:
+        return TryAgainError(f"The machine could not go on: {reason}.")
+    if not isinstance(error, OSError):
+        return None
+    try:
+        os.getcwd()
+    except OSError:
+        return InputError("The current folder was deleted. Change to another one.")
+    return failed_call(error)
