@@ -2,15 +2,29 @@
 
 import contextlib
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle
-from tumorbatch.atomic import atomic_folder, make_folder, real_folder, write_bytes, write_json
+from tumorbatch.atomic import (
+    atomic_folder,
+    make_folder,
+    new_folder,
+    real_folder,
+    recover_folder,
+    remove_temporaries,
+    sync_folder,
+    write_bytes,
+    write_json,
+    writing,
+)
 from tumorbatch.bundle import Bundle
-from tumorbatch.errors import ConfigError, OutputError
+from tumorbatch.errors import ConfigError, OutputError, cannot_write, not_finished
+from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import load_tensorflow
 
 KINDS = ("keras", "h5", "savedmodel")
@@ -35,34 +49,64 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
         raise ConfigError(f"The format must be one of {', '.join(KINDS)}. Received: {kind}.")
     if kind != "savedmodel" and out.suffix != f".{kind}":
         raise ConfigError(f"{out} must end with .{kind}: Keras tells the format by it.")
-    description = out.with_name(f"{out.name}.json")
-    if not overwrite and (out.exists() or description.exists()):
-        raise ConfigError(f"{out} or {description.name} exists. Give --overwrite, or another --out.")
-    if overwrite and out.exists() and out.is_dir() is not (kind == "savedmodel"):
+    if out.exists() and out.is_dir() is not (kind == "savedmodel"):
         raise ConfigError(f"{out} is of another kind. Give another name with --out.")
-    load_tensorflow()
-    network = bundle.load_network(model, loaded)
     make_folder(out.parent)
+    with output_lock(out, lock_beside(out)), writing(out):
+        description, waiting = out.with_name(f"{out.name}.json"), out.with_name(f".{out.name}.json.new")
+        # The description waits while the network is exchanged: where it does, a run was killed there.
+        interrupted = waiting.exists()
+        if not (overwrite or interrupted) and (out.exists() or description.exists()):
+            raise ConfigError(
+                f"{out} or {description.name} exists. Give --overwrite, or another --out."
+            )
+        recover_folder(out)
+        remove_temporaries(out.parent, out.name, waiting.name)
+        load_tensorflow()
+        network = bundle.load_network(model, loaded)
+        with atomic_folder(out) if kind == "savedmodel" else _file(out) as target:
+            _save(network, target, kind, out)
+            write_json(waiting, _description(loaded, kind))
+        try:
+            os.replace(waiting, description)
+            sync_folder(out.parent)
+        except OSError as error:
+            raise not_finished(out, error) from error
+
+
+@contextlib.contextmanager
+def _file(out: Path) -> Iterator[Path]:
+    """Yield a path with the name of `out` in a folder of its own; afterwards, put the file in place."""
+    folder = out.with_name(f".{out.name}.new")
+    new_folder(folder)
     try:
-        if kind == "savedmodel":
-            with atomic_folder(out) as folder, _quiet():
-                network.export(folder, format="tf_saved_model", verbose=False)
-        else:
-            write_bytes(out, _saved(network, out))
-        write_json(description, _description(loaded, kind))
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}.") from error
+        yield folder / out.name
+        write_bytes(out, (folder / out.name).read_bytes())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _saved(network: Any, out: Path) -> bytes:
-    """Return a network as the bytes of a Keras file; its kind depends on the suffix of `out`."""
-    temporary = out.with_name(f".{out.name}.new{out.suffix}")
+def _save(network: Any, target: Path, kind: str, out: Path) -> None:
+    """Let Keras or TensorFlow write the network.
+
+    Raises:
+        OutputError: They cannot; the errors of their own writers have many types.
+    """
+    import tensorflow as tf
+
     try:
         with _quiet():
-            network.save(temporary)
-        return temporary.read_bytes()
-    finally:
-        temporary.unlink(missing_ok=True)
+            if kind == "savedmodel":
+                network.export(target, format="tf_saved_model", verbose=False)
+            else:
+                network.save(target)
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise cannot_write(out, error) from error
+        told = str(error).partition("\n")[0].rstrip(".")
+        raise OutputError(
+            f"Cannot write {out}: {told}. What was at that path before is unchanged."
+        ) from error
 
 
 @contextlib.contextmanager

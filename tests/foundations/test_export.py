@@ -95,3 +95,26 @@ def test_wrong_names_and_bundles_are_sentences(model: Path, tmp_path: Path, invo
     code, output = invoke("export", tmp_path, "--format", "h5")
     assert (code, "not a model bundle" in output) == (ExitCode.NO_INPUT, True)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["savedmodel", "keras"])
+def test_a_killed_export_is_finished_by_the_same_command(
+    model: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the network and its description."""
+    out = tmp_path / ("net" if kind == "savedmodel" else f"net.{kind}")
+    real = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).name == f"{out.name}.json":
+            raise SystemExit
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(SystemExit):
+            export.run(model, out, kind)
+    assert out.exists()
+    (tmp_path / f".{out.name}.new").mkdir()  # a kill leaves that as well
+    export.run(model, out, kind)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, f"{out.name}.json"]
