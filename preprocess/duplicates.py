@@ -1,99 +1,111 @@
-"""Which images belong together: byte-identical, pixel-identical, nearly alike, or of one patient.
+"""Which images belong together: equal files, equal pixels, copies in any orientation, one patient.
 
 All images of a group go into the same split; otherwise the test set holds images that were trained
-on, and its figures mean nothing.
+on, and its figures mean nothing. What a copy is, says `tumorbatch.copies`.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-MAX_DISTANCE = 4  # Hamming distance of two 64-bit perceptual hashes that count as near duplicates
-_BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # (lowest bit, bits): 64 in all
-_PAIRS_AT_ONCE = 1 << 22  # 4 Mi candidate pairs, about 100 MB
+from tumorbatch import copies
+from tumorbatch.copies import ALTERED, BYTES, KINDS, PIXELS, SIDE, TURNED
+
+COLUMNS = ("sha256", "pixel_hash", "turned_hash", "signature")  # of a manifest: what `Images` holds
+_LIKE_ITSELF = 0.98  # similarity from which a turned copy is taken for nothing but turned
 
 
-def near_pairs(hashes: NDArray[np.uint64], distance: int = MAX_DISTANCE) -> NDArray[np.int64]:
-    """Return all pairs of hashes within a Hamming distance, without comparing every pair.
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What decides whether images are copies, n of each.
 
-    Two 64-bit words that differ in at most four bits agree in at least one of five bands, since
-    four bits can spoil only four bands (the pigeonhole principle). So only words that share the
-    value of a band are compared.
-
-    Args:
-        hashes: uint64 [n], distinct values.
-        distance: 0 to 4.
-
-    Returns:
-        int64 [pairs, 2], indices with first < second; a pair may appear more than once.
-
-    Raises:
-        ValueError: `distance` is above what five bands can promise.
+    Attributes:
+        sha256: Of the files' bytes.
+        pixels: Hashes of the decoded images.
+        turned: The same, whatever their orientation.
+        pictures: uint8 [n, 24, 24], the signatures.
     """
-    if not 0 <= distance < len(_BANDS):
-        raise ValueError(f"distance must lie between 0 and {len(_BANDS) - 1}. Received: {distance}.")
-    found = [np.empty((0, 2), np.int64)]
-    for low, bits in _BANDS:
-        band = (hashes >> np.uint64(low)) & np.uint64((1 << bits) - 1)
-        order = np.argsort(band, kind="stable")
-        _, starts, counts = np.unique(band[order], return_index=True, return_counts=True)
-        for first, second in _bucket_pairs(starts, counts):
-            left, right = order[first], order[second]
-            near = _bit_count(hashes[left] ^ hashes[right]) <= distance
-            pairs = np.stack([left[near], right[near]], axis=1)
-            found.append(np.sort(pairs, axis=1))
-    return np.concatenate(found)
+
+    sha256: list[str]
+    pixels: list[str]
+    turned: list[str]
+    pictures: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Images":
+        """Return what rows with `COLUMNS` hold.
+
+        Raises:
+            ValueError: One of the values is missing.
+        """
+        if any(table[name].null_count for name in COLUMNS):
+            raise ValueError("an image lacks a hash or its signature")
+        parts = [_pictures(chunk) for chunk in table["signature"].chunks]
+        pictures = np.concatenate([np.empty((0, SIDE, SIDE), np.uint8), *parts])
+        sha256, pixels, turned = (table[name].to_pylist() for name in COLUMNS[:3])
+        return cls(sha256, pixels, turned, pictures)
+
+    def digest(self) -> bytes:
+        """Return a sha256 over all of them."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.pictures).data)
+        for hashes in (self.sha256, self.pixels, self.turned):
+            digest.update("\0".join(hashes).encode() + b"\n")
+        return digest.digest()
 
 
-def _bit_count(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Set bits of each word; numpy 1.26 has no `bitwise_count`. Source: Hacker's Delight, 5-1."""
-    one, two, four = np.uint64(1), np.uint64(2), np.uint64(4)
-    words = words - (words >> one & np.uint64(0x5555555555555555))
-    words = (words & np.uint64(0x3333333333333333)) + (words >> two & np.uint64(0x3333333333333333))
-    words = words + (words >> four) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return words * np.uint64(0x0101010101010101) >> np.uint64(56)
+def _pictures(column: pa.Array) -> NDArray[np.uint8]:
+    """Return a column of signatures without nulls as uint8 [n, 24, 24], not copied."""
+    data = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, SIDE, SIDE)
+    return data[column.offset : column.offset + len(column)]
 
 
-def _bucket_pairs(
-    starts: NDArray[np.intp], counts: NDArray[np.intp]
-) -> Iterable[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Return positions of all pairs inside each bucket [start, start + count), in blocks."""
-    # Position p of a bucket is paired with all later positions of it: ends[p] - p - 1 partners.
-    ends = np.repeat(starts + counts, counts)
-    positions = np.arange(len(ends))
-    partners = ends - positions - 1
-    total = np.cumsum(partners)
-    at = 0
-    while at < len(positions):
-        done = total[at - 1] if at else 0
-        stop = max(at + 1, int(np.searchsorted(total, done + _PAIRS_AT_ONCE, side="right")))
-        first = np.repeat(positions[at:stop], partners[at:stop])
-        before = np.repeat(total[at:stop] - partners[at:stop] - done, partners[at:stop])
-        second = first + 1 + (np.arange(len(first)) - before)
-        yield first, second
-        at = stop
+class Groups(NamedTuple):
+    """Who is a copy of whom.
 
-
-def join(
-    file_hashes: Sequence[str], pixel_hashes: Sequence[str], perceptual: NDArray[np.uint64]
-) -> NDArray[np.int64]:
-    """Group images: union of equal files, equal pixels, and perceptual hashes within distance 4.
-
-    Args:
-        file_hashes: sha256 of the files' bytes, one an image.
-        pixel_hashes: Hash of the decoded pixels, one an image.
-        perceptual: uint64 [n].
-
-    Returns:
-        int64 [n]: the group of each image; groups are numbered in the order of their first image.
+    Attributes:
+        group: int64 [n], numbered in the order of their first image.
+        kind: n of `KINDS`, by which an image is a copy of another, the surest; None: of none.
     """
-    distinct, first = np.unique(perceptual, return_index=True)
-    edges = [_same(keys) for keys in (file_hashes, pixel_hashes, perceptual)]
-    return _components([*edges, first[near_pairs(distinct)]], len(perceptual))
+
+    group: NDArray[np.int64]
+    kind: list[str | None]
+
+
+_last: tuple[bytes, Groups] | None = None
+
+
+def join(images: Images) -> Groups:
+    """Group images: equal files, equal pixels in any orientation, and altered copies.
+
+    The same images are grouped once: the proof asks again, for what it has read back.
+    """
+    global _last
+    digest = images.digest()
+    if _last is None or _last[0] != digest:
+        _last = (digest, _join(images))
+    return _last[1]
+
+
+def _join(images: Images) -> Groups:
+    found = copies.pairs(images.pictures)
+    edges = [_same(keys) for keys in (images.sha256, images.pixels, images.turned)]
+    edges.append(np.stack([found.first, found.second], axis=1))
+    group = _components(edges, len(images.sha256))
+    kind = np.where(np.bincount(group, minlength=1)[group] > 1, KINDS.index(ALTERED), len(KINDS))
+    only_turned = found.turned & (found.similarity >= _LIKE_ITSELF)
+    kind[found.first[only_turned]] = kind[found.second[only_turned]] = KINDS.index(TURNED)
+    for name, keys in ((TURNED, images.turned), (PIXELS, images.pixels), (BYTES, images.sha256)):
+        counts = Counter(keys)
+        kind[[counts[key] > 1 for key in keys]] = KINDS.index(name)
+    return Groups(group, [(*KINDS, None)[number] for number in kind])
 
 
 def unite(*keys: Sequence[object] | NDArray[np.int64]) -> NDArray[np.int64]:
@@ -110,7 +122,7 @@ def unite(*keys: Sequence[object] | NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _same(keys: Sequence[object] | NDArray[Any]) -> NDArray[np.int64]:
-    """Return edges [k, 2] from each image with a key to the first with the same key."""
+    """Edges [k, 2] from each image with a key to the first with the same."""
     if isinstance(keys, np.ndarray):
         known = np.arange(len(keys))
         values = keys
@@ -139,7 +151,7 @@ def renumber(groups: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def under_both_labels(keys: Sequence[object], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return for each image whether its key (a hash, a group) also occurs with another label.
+    """For each image, whether its key (a hash, a group) also occurs with another label.
 
     Args:
         keys: One an image.
@@ -153,15 +165,15 @@ def under_both_labels(keys: Sequence[object], labels: NDArray[np.int64]) -> NDAr
 
 def count(
     groups: NDArray[np.int64],
-    duplicates: NDArray[np.int64],
+    duplicates: Groups,
     file_hashes: Sequence[str],
     pixel_hashes: Sequence[str],
 ) -> dict[str, int]:
-    """Number and size of the groups, and how many images each kind of equality makes superfluous.
+    """Return number and size of the groups, and how many images each kind of copy makes superfluous.
 
     Args:
         groups: int64 [n], what is kept in one split: duplicates, and patients where they are known.
-        duplicates: int64 [n], from `join`.
+        duplicates: From `join`.
         file_hashes: One an image.
         pixel_hashes: One an image.
     """
@@ -170,5 +182,6 @@ def count(
         "largest_group": int(np.bincount(groups).max(initial=0)),
         "byte_identical": len(file_hashes) - len(set(file_hashes)),
         "pixel_identical": len(pixel_hashes) - len(set(pixel_hashes)),
-        "near_duplicate": len(duplicates) - len(np.unique(duplicates)),
+        "near_duplicate": len(duplicates.group) - len(np.unique(duplicates.group)),
+        **{f"copies_{kind}": duplicates.kind.count(kind) for kind in KINDS},
     }

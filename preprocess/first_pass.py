@@ -8,6 +8,7 @@ journal. A killed run keeps each row whose file is as it was, by name, class, si
 whatever else has come, changed or gone in the source; nothing needs repair.
 """
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -23,6 +24,7 @@ import pyarrow as pa
 
 from tumorbatch.atomic import new_folder, write_json
 from tumorbatch.checks import differences
+from tumorbatch.copies import signature
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
@@ -30,7 +32,7 @@ from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.image import Decoded
-from tumorbatch.preprocess.pixels import perceptual_hash, pixel_hash, process
+from tumorbatch.preprocess.pixels import pixel_hash, process, turned_hash
 from tumorbatch.preprocess.previous_set import DECIDED, Base
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
@@ -126,7 +128,8 @@ def describe(decoded: Decoded) -> dict[str, Any]:
     grey, header = decoded.grey, decoded.header
     return {
         "pixel_hash": pixel_hash(grey),
-        "perceptual_hash": f"{perceptual_hash(grey):016x}",
+        "turned_hash": turned_hash(grey),
+        "signature": signature(grey),
         "width": grey.shape[1],
         "height": grey.shape[0],
         "format": header.format,
@@ -238,7 +241,7 @@ class WorkArea:
                         "places": new,
                         "states": [(source.file.size, source.file.mtime_ns) for source in here],
                     }
-                    journal.write(json.dumps(entry).encode() + b"\n")
+                    journal.write(_journal_line(entry))
                     journal.flush()
                     os.fsync(journal.fileno())
                     batches.append(pa.RecordBatch.from_pylist(rows, _JOURNAL_SCHEMA))
@@ -267,7 +270,8 @@ class WorkArea:
         places: list[tuple[int, int]] = []
         numbers: dict[_State, int] = {}
         for line in self._finished_lines():
-            batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
+            signed = [_with_signature(row) for row in line["rows"]]
+            batches.append(pa.RecordBatch.from_pylist(signed, _JOURNAL_SCHEMA))
             for row, place, state in zip(line["rows"], line["places"], line["states"], strict=True):
                 usable = line["base"] == generation or not in_base(place)
                 if usable and row["status"] in DECIDED:
@@ -334,6 +338,18 @@ def _rows(
         for row, before in zip(known, base.rows([row["path"] for row in known]), strict=True):
             row.update({name: before[name] for name in ROW_SCHEMA.names})
     return rows
+
+
+def _journal_line(entry: Mapping[str, Any]) -> bytes:
+    """Return a chunk as JSON; the only bytes in it, the signatures, go in as base64."""
+    text = json.dumps(entry, default=lambda data: base64.b64encode(data).decode("ascii"))
+    return text.encode() + b"\n"
+
+
+def _with_signature(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the journal with its signature as bytes again."""
+    text = row.get("signature")
+    return row if text is None else row | {"signature": base64.b64decode(text)}
 
 
 def _spooled(spool: BinaryIO, result: FileResult) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch import native
+from tumorbatch import copies, native
 from tumorbatch.preprocess.decode import MAX_PIXELS, open_image
 from tumorbatch.preprocess.image import Decoded
 from tumorbatch.preprocessing_config import Preprocessing
@@ -147,26 +147,12 @@ def pixel_hash(grey: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def perceptual_hash(grey: NDArray[np.uint8]) -> int:
-    """Return a 64-bit DCT hash: close in Hamming distance for images that look alike.
+def turned_hash(grey: NDArray[np.uint8]) -> str:
+    """Return the sha256 (hex) of shape and pixels in a canonical orientation.
 
-    The image is resampled to 32 x 32, its discrete cosine transform taken, and each of the 8 x 8
-    lowest frequencies compared with their median. First bit = highest bit = row 0, column 0.
+    Equal for one image and for itself mirrored, or turned by a multiple of 90 degrees.
 
     Args:
-        grey: uint8 [height, width], before equalisation.
-
-    References:
-        C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, 3.2.1.
+        grey: uint8 [height, width].
     """
-    # One axis after the other: half the time of one call, and the same hash on rescaled copies.
-    library = native.choose().library
-    rows = None if library is None else library.shrink_rows(grey, 32)
-    if rows is None:
-        rows = np.asarray(cv2.resize(grey, (grey.shape[1], 32), interpolation=cv2.INTER_AREA), np.uint8)
-    small = cv2.resize(rows, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:8, :8]
-    ordered = np.sort(low, axis=None)
-    median = (ordered[31] + ordered[32]) / np.float32(2)  # np.median takes five times as long
-    bits = (low > median).ravel()
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return min(pixel_hash(turned) for turned in copies.canonical_orientations(grey))

@@ -72,9 +72,7 @@ class _Images(NamedTuple):
     row: NDArray[np.int64]
     paths: list[str]
     labels: NDArray[np.int64]
-    sha256: list[str]
-    pixels: list[str]
-    perceptual: NDArray[np.uint64]
+    copies: grouping.Images
     shapes: NDArray[np.int64]
     patients: list[list[str | None]]
 
@@ -106,10 +104,10 @@ def assemble(
     rows, places, base = first_pass.rows, first_pass.places, first_pass.base
     previous = first_pass.previous
     images = _images(first_pass, settings["patient_id"])
-    duplicates = grouping.join(images.sha256, images.pixels, images.perceptual)
-    groups = grouping.unite(duplicates, *images.patients)
-    conflict = grouping.under_both_labels(images.sha256, images.labels)
-    conflict |= grouping.under_both_labels(images.pixels, images.labels)
+    duplicates = grouping.join(images.copies)
+    groups = grouping.unite(duplicates.group, *images.patients)
+    conflict = grouping.under_both_labels(images.copies.sha256, images.labels)
+    conflict |= grouping.under_both_labels(images.copies.pixels, images.labels)
     if conflict.any():
         log.warning(
             "%d files are left out: the same image lies under both classes (see %s)",
@@ -117,7 +115,7 @@ def assemble(
         )  # fmt: skip
     kept = np.flatnonzero(~conflict)
     paths = [images.paths[index] for index in kept]
-    sha256 = [images.sha256[index] for index in kept]
+    sha256 = [images.copies.sha256[index] for index in kept]
     splits = assign(
         _units(settings["split_by"], groups, images.shapes)[kept],
         images.labels[kept],
@@ -136,11 +134,11 @@ def assemble(
         layout = writing.lay_out(paths, splits, lengths, settings["shard_bytes"], settings["seed"])
         shards = writing.write_shards(work.folder, layout, record)
     members = {shard.name: layout[name] for shard, name in zip(shards, layout, strict=True)}
-    manifest = _manifest(rows, images.row, groups, conflict, members, kept)
+    manifest = _manifest(rows, images.row, groups, duplicates.kind, conflict, members, kept)
     writing.write_manifest(work.folder / MANIFEST, manifest)
     proof_schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in writing.PROOF_COLUMNS])
     written = read_table(work.folder / MANIFEST, proof_schema)
-    counts = grouping.count(groups, duplicates, images.sha256, images.pixels)
+    counts = grouping.count(groups, duplicates, images.copies.sha256, images.copies.pixels)
     dataset = Dataset(
         preprocessing=preprocessing,
         classes=CLASS_NAMES,
@@ -163,7 +161,7 @@ def assemble(
     return Assembled(
         dataset,
         _largest(groups, images.paths),
-        _near_conflicts(duplicates, images.labels, images.paths),
+        _near_conflicts(duplicates.group, images.labels, images.paths),
     )
 
 
@@ -182,9 +180,7 @@ def _images(first_pass: FirstPass, patient_id: bool) -> _Images:
         row=row,
         paths=paths,
         labels=np.array([first_pass.files[index].label for index in row.tolist()], np.int64),
-        sha256=good["sha256"].to_pylist(),
-        pixels=good["pixel_hash"].to_pylist(),
-        perceptual=np.array([int(text, 16) for text in good["perceptual_hash"].to_pylist()], np.uint64),
+        copies=grouping.Images.of(good),
         shapes=height << 32 | width,
         patients=[
             good["patient"].to_pylist() if patient_id else [None] * len(paths),
@@ -233,16 +229,19 @@ def _manifest(
     rows: pa.Table,
     good: NDArray[np.int64],
     groups: NDArray[np.int64],
+    kinds: Sequence[str | None],
     conflict: NDArray[np.bool_],
     layout: dict[str, list[int]],
     kept: NDArray[np.intp],
 ) -> pa.Table:
     added: dict[str, list[Any]] = {
-        name: [None] * len(rows) for name in ("duplicate_group", "split", "shard", "position")
+        name: [None] * len(rows)
+        for name in ("duplicate_group", "copy_kind", "split", "shard", "position")
     }
     status, error = rows["status"].to_pylist(), rows["error"].to_pylist()
     for index, row in enumerate(good):
         added["duplicate_group"][row] = int(groups[index])
+        added["copy_kind"][row] = kinds[index]
         if conflict[index]:
             status[row] = Status.LABEL_CONFLICT.value
             error[row] = "the same image lies under both classes"

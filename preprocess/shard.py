@@ -24,6 +24,7 @@ from tumorbatch.checks import (
 from tumorbatch.errors import ConfigError, InputError, not_finished
 from tumorbatch.files import may_name_patient, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.leaks import UPGRADE
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
@@ -281,6 +282,8 @@ def _refuse_other_splits(out: Path, settings: Mapping[str, Any]) -> None:
 
 def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
     """Raise `ConfigError` unless the finished set in `out` was made with these settings."""
+    if not old.has_signatures:
+        raise ConfigError(f"{out} holds a shard set already. {UPGRADE}")
     changes = [
         f"{name}: {before} there, {now} asked for"
         for name, before, now in differences(old.config, settings)

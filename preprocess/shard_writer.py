@@ -10,16 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
 from tumorbatch.atomic import atomic_file, atomic_path
 from tumorbatch.errors import InputError, cannot_write
+from tumorbatch.preprocess.duplicates import COLUMNS, Images, join
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import DIGITS, SPLITS, Shard
 
-PROOF_COLUMNS = ("path", "duplicate_group", "height", "width")
+PROOF_COLUMNS = ("path", "duplicate_group", "height", "width", *COLUMNS)
 READERS = 8  # a split large enough for it gets a shard for each parallel reader of `train`
 MIN_SHARD_BYTES = 4 << 20  # below 4 MiB opening a file costs more than reading it in parallel saves
 
@@ -140,22 +142,27 @@ def count_shared(
     Args:
         folder: Holds the shards.
         shards: Which ones.
-        manifest: Columns `path`, `duplicate_group`, `height`, `width` of the manifest that was written:
-            it joins each record to its group and shape.
+        manifest: `PROOF_COLUMNS` of the manifest that was written: it joins each record to its group,
+            its shape, and what copies are found by.
         split_by: How they were split.
 
     Returns:
-        {"sha256": file contents, "pixels": tensors, "groups": duplicate groups} that occur in more
-        than one split; for a split by shape also "shapes": (height, width) of the files.
+        {"sha256": file contents, "pixels": tensors, "groups": duplicate groups, "copies": groups of
+        copies in any orientation, found anew by the hashes and signatures of the manifest} that occur
+        in more than one split; for a split by shape also "shapes": (height, width) of the files. A
+        manifest of the first version has no signatures, and its proof no "copies".
 
     Raises:
         InputError: A shard does not hold what was to be written into it.
     """
-    paths, *about = (manifest[name].to_pylist() for name in PROOF_COLUMNS)
+    columns = ("path", "duplicate_group", "height", "width")
+    paths, *about = (manifest[name].to_pylist() for name in columns)
     about_path = dict(zip(paths, zip(*about, strict=True), strict=True))
+    copies = _copies(manifest)
     by_shape = ("shapes",) if split_by == "shape" else ()
+    by_copy = () if copies is None else ("copies",)
     seen: dict[str, dict[object, set[str]]] = {
-        key: defaultdict(set) for key in ("sha256", "pixels", "groups", *by_shape)
+        key: defaultdict(set) for key in ("sha256", "pixels", "groups", *by_copy, *by_shape)
     }
     for shard in shards:
         count = 0
@@ -165,9 +172,23 @@ def count_shared(
             seen["pixels"][hashlib.sha256(record.pixels).digest()].add(shard.split)
             group, *shape = about_path[record.filename]
             seen["groups"][group].add(shard.split)
+            if copies is not None:
+                seen["copies"][copies[record.filename]].add(shard.split)
             if by_shape:
                 seen["shapes"][tuple(shape)].add(shard.split)
             count += 1
         if count != shard.records:
             raise InputError(f"{folder / shard.name} holds {count} records, not {shard.records}.")
     return {key: sum(len(splits) > 1 for splits in of.values()) for key, of in seen.items()}
+
+
+def _copies(manifest: pa.Table) -> dict[str, int] | None:
+    """Return {path: group of copies} of all images, as the manifest's own columns give it."""
+    if "signature" not in manifest.column_names:
+        return None
+    images = manifest.filter(pc.is_valid(manifest["signature"]))
+    try:
+        groups = join(Images.of(images)).group
+    except ValueError:  # an edited manifest, of which `verify` says more
+        return None
+    return dict(zip(images["path"].to_pylist(), groups.tolist(), strict=True))

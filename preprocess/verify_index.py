@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from tumorbatch import shardset
 from tumorbatch.errors import TumorBatchError, reason
 from tumorbatch.json_reader import ANYTHING, read_object
+from tumorbatch.leaks import READABLE
 from tumorbatch.manifest_schema import MANIFEST_SCHEMA
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.preprocess import duplicates as grouping
-from tumorbatch.shardset import DATASET, MANIFEST, SCHEMA_VERSION, SPLIT_BY, SPLITS, Dataset
+from tumorbatch.preprocess.duplicates import Images
+from tumorbatch.shardset import DATASET, MANIFEST, SPLIT_BY, SPLITS, Dataset
 from tumorbatch.status import Status
 
 MAKE_AGAIN = "Make the shards again with `tumorbatch shard --overwrite`."
 AGAIN = "Bring back the copy that `shard` wrote, or m" + MAKE_AGAIN[1:]
 _COLUMNS = (
-    "path", "class", "status", "sha256", "pixel_hash", "perceptual_hash", "duplicate_group", "split",
-    "shard", "position", "height", "width",
+    "path", "class", "status", "sha256", "pixel_hash", "turned_hash", "signature", "duplicate_group",
+    "copy_kind", "split", "shard", "position", "height", "width",
 )  # fmt: skip
-_SCHEMA = pa.schema([MANIFEST_SCHEMA.field(name) for name in _COLUMNS])
+_SINCE_2 = ("turned_hash", "signature", "copy_kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ def read_dataset(folder: Path, found: Findings) -> Dataset | None:
     """Read dataset.json; return None if it does not even name the files."""
     try:
         value = read_object(folder / DATASET, {"schema_version": ANYTHING})
-        if value["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"its format version is not {SCHEMA_VERSION}")
+        if value["schema_version"] not in READABLE:
+            raise ValueError(f"its format version is none of {', '.join(map(str, READABLE))}")
         dataset = Dataset.from_dict(value)
         _refuse_unusable(dataset)
     except (OSError, ValueError, TumorBatchError) as error:
@@ -130,7 +130,9 @@ def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest |
                 "or damaged.",
             )
         # The cast: an editor that changed a column's type must not hide what else it changed.
-        table = read_table(path, _SCHEMA, cast=True)
+        names = [name for name in _COLUMNS if dataset.has_signatures or name not in _SINCE_2]
+        schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
+        table = read_table(path, schema, cast=True)
     except FileNotFoundError:
         found.add(MANIFEST, "is missing.")
         return None
@@ -157,11 +159,12 @@ def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> Non
             of[row["class"]] = of.get(row["class"], 0) + row["count_all"]
     ok = pc.equal(table["status"], Status.OK.value)
     has_pixels = pc.or_(ok, pc.equal(table["status"], Status.LABEL_CONFLICT.value))
+    regroup = dataset.has_signatures
     said_of_groups = {name: count for name, count in dataset.groups.items() if name != "patients"}
     comparisons: tuple[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]], ...] = (
         ("files", files, dataset.files),
         ("counts", counts, dataset.counts),
-        ("groups", _group_counts(table.filter(has_pixels)), said_of_groups),
+        *([("groups", _group_counts(table.filter(has_pixels)), said_of_groups)] if regroup else ()),
     )
     for name, counted, said in comparisons:
         if counted != said:
@@ -180,31 +183,24 @@ def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> Non
     for shard in sorted(manifest.rows.keys() - {shard.name for shard in dataset.shards}):
         count = len(manifest.rows[shard])
         found.add(MANIFEST, f"places {count:,} images in {shard!r}, which is no shard of this set.")
-    if not _groups_fit(table.filter(has_pixels), bool(dataset.groups.get("patients"))):
-        found.add(MANIFEST, "has other duplicate groups than its own hashes give.")
+    if regroup and not _groups_fit(table.filter(has_pixels), bool(dataset.groups.get("patients"))):
+        found.add(MANIFEST, "has other duplicate groups or kinds of copies than its own hashes give.")
 
 
-def _duplicates(images: pa.Table) -> NDArray[np.int64] | None:
-    """Return the duplicate groups given by the hashes; None if something else replaces them."""
-    if any(images[name].null_count for name in ("sha256", "pixel_hash", "perceptual_hash")):
-        return None
+def _images(table: pa.Table) -> Images | None:
+    """Return what copies are found by; None where a value is missing."""
     try:
-        return grouping.join(
-            images["sha256"].to_pylist(),
-            images["pixel_hash"].to_pylist(),
-            np.array([int(text, 16) for text in images["perceptual_hash"].to_pylist()], np.uint64),
-        )
-    except (ValueError, OverflowError):
+        return Images.of(table)
+    except ValueError:
         return None
 
 
 def _group_counts(images: pa.Table) -> dict[str, int] | None:
-    duplicates = _duplicates(images)
-    if duplicates is None or images["duplicate_group"].null_count:
+    known = _images(images)
+    if known is None or images["duplicate_group"].null_count:
         return None
     groups = grouping.renumber(images["duplicate_group"].to_numpy())
-    hashes = (images[name].to_pylist() for name in ("sha256", "pixel_hash"))
-    return grouping.count(groups, duplicates, *hashes)
+    return grouping.count(groups, grouping.join(known), known.sha256, known.pixels)
 
 
 def _groups_fit(images: pa.Table, joined: bool) -> bool:
@@ -212,10 +208,13 @@ def _groups_fit(images: pa.Table, joined: bool) -> bool:
 
     Which groups are one patient's, the shard set does not tell, on purpose.
     """
-    duplicates = _duplicates(images)
-    if duplicates is None or images["duplicate_group"].null_count:
+    known = _images(images)
+    if known is None or images["duplicate_group"].null_count:
+        return False
+    duplicates = grouping.join(known)
+    if images["copy_kind"].to_pylist() != duplicates.kind:
         return False
     groups = images["duplicate_group"].to_numpy()
     if joined:
-        return bool((grouping.unite(groups, duplicates) == grouping.renumber(groups)).all())
-    return bool((groups == duplicates).all())
+        return bool((grouping.unite(groups, duplicates.group) == grouping.renumber(groups)).all())
+    return bool((groups == duplicates.group).all())

@@ -1,6 +1,13 @@
 """What dataset.json must be like, so that nothing in it surprises a reader later."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from tumorbatch.json_reader import COUNT, FILE_NAME, FLAG, NULL, NUMBER, OBJECT, SHA256, TEXT, Shape
+from tumorbatch.labels import CLASS_NAMES
+
+if TYPE_CHECKING:
+    from tumorbatch.shardset import Dataset
 
 DATASET_SHAPE: Shape = {
     "preprocessing": OBJECT,
@@ -23,3 +30,25 @@ DATASET_SHAPE: Shape = {
     "manifest_sha256": SHA256,
     "versions": {TEXT: TEXT},
 }
+
+
+def refuse_unusable(dataset: "Dataset", splits: Sequence[str], split_by: Sequence[str]) -> None:
+    """Raise `ValueError` for what no shard set can have.
+
+    Args:
+        dataset: What was read.
+        splits: The names of the splits.
+        split_by: The ways to split.
+    """
+    names = [shard.name for shard in dataset.shards]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("it lists no shards, or one of them twice")
+    if dataset.classes != CLASS_NAMES:
+        raise ValueError(f"its classes must be {', '.join(CLASS_NAMES)}, in this order")
+    if dataset.split_by not in split_by:
+        raise ValueError(f"split_by must be one of {', '.join(split_by)}")
+    if not {shard.split for shard in dataset.shards} <= set(splits):
+        raise ValueError(f"the split of a shard must be one of {', '.join(splits)}")
+    for split in splits:
+        if dataset.counts.get(split, {}).keys() != set(CLASS_NAMES):
+            raise ValueError(f"counts.{split} must have the classes {', '.join(CLASS_NAMES)}")

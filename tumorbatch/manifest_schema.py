@@ -3,6 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tumorbatch.copies import KINDS, SIGNATURE_BYTES
+
 # What the first pass of `shard` knows of a file.
 ROW_SCHEMA = pa.schema(
     [
@@ -13,7 +15,8 @@ ROW_SCHEMA = pa.schema(
         ("file_size", pa.int64()),
         ("sha256", pa.string()),
         ("pixel_hash", pa.string()),
-        ("perceptual_hash", pa.string()),
+        ("turned_hash", pa.string()),
+        ("signature", pa.binary(SIGNATURE_BYTES)),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("format", pa.string()),
@@ -27,6 +30,7 @@ MANIFEST_SCHEMA = pa.schema(
     [
         *ROW_SCHEMA,
         ("duplicate_group", pa.int64()),
+        ("copy_kind", pa.string()),
         ("split", pa.string()),
         ("shard", pa.string()),
         ("position", pa.int64()),
@@ -34,7 +38,7 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 _SPLITS = ("train", "validation", "test")
-_HEXADECIMAL = {"sha256": 64, "pixel_hash": 64, "perceptual_hash": 16}  # digits
+_HEXADECIMAL = {"sha256": 64, "pixel_hash": 64, "turned_hash": 64}  # digits
 _FROM = {"width": 1, "height": 1, "file_size": 1, "position": 0, "duplicate_group": 0}  # least value
 
 
@@ -54,7 +58,11 @@ def check_rows(table: pa.Table) -> None:
     rows = table.filter(pc.is_valid(table["split"]))
     if not _all(pc.is_in(rows["split"], pa.array(_SPLITS))):
         raise ValueError(f"its column 'split' must be one of {', '.join(_SPLITS)}")
-    for name in set(rows.column_names) - {"error", "flags"}:
+    if "copy_kind" in rows.column_names:
+        kinds = rows["copy_kind"].drop_null()
+        if not _all(pc.is_in(kinds, pa.array(KINDS))):
+            raise ValueError(f"its column 'copy_kind' must be one of {', '.join(KINDS)}, or null")
+    for name in set(rows.column_names) - {"error", "flags", "copy_kind"}:
         if rows[name].null_count:
             raise ValueError(f"its column {name!r} lacks values of images")
         digits, least = _HEXADECIMAL.get(name), _FROM.get(name)

@@ -18,17 +18,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tumorbatch.dataset_shape import DATASET_SHAPE
+from tumorbatch.dataset_shape import DATASET_SHAPE, refuse_unusable
 from tumorbatch.errors import ConfigError, InputError, TryAgainError, TumorBatchError, reason
 from tumorbatch.files import NotRegularError, open_regular
 from tumorbatch.json_reader import ANYTHING, check, read_object
-from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.leaks import LEAKY, LEAKY_ORIENTATION, READABLE, SCHEMA_VERSION, UPRIGHT_ONLY
 from tumorbatch.preprocessing_config import Preprocessing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
 DATASET = "dataset.json"
 MANIFEST = "manifest.parquet"
 SPLITS = ("train", "validation", "test")
@@ -79,8 +78,8 @@ class Dataset:
         files: {status: number of files}, and "found" for all of them.
         groups: Counts of the duplicate groups, and how many patients were known.
         shared: The proof, recomputed from the written records: how many file hashes, pixel hashes,
-            duplicate groups and, split by shape, shapes occur in more than one split. All 0 unless
-            split by file.
+            duplicate groups, copies in any orientation and, split by shape, shapes occur in more
+            than one split. All 0 unless split by file.
         patients: sha256 (hex) over which files a table of patients put together, or None.
         patient_table: Where such a table was given: how many of its paths fit no file
             ("paths_without_file"), and how many files have no patient ("files_without_patient").
@@ -88,6 +87,7 @@ class Dataset:
         shards: The files.
         manifest_sha256: Of manifest.parquet, hex.
         versions: Of the software that made it.
+        schema_version: Of the format; sets of the first one are read, see `leak`.
     """
 
     preprocessing: Preprocessing
@@ -107,11 +107,24 @@ class Dataset:
     manifest_sha256: str
     versions: dict[str, str]
     patient_table: dict[str, int] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def leak(self) -> str | None:
+        """Return whether copies may lie in two splits: `LEAKY`, `LEAKY_ORIENTATION` or None."""
+        if self.split_by == "file" or any(self.shared.values()):
+            return LEAKY
+        return None if self.has_signatures else LEAKY_ORIENTATION
+
+    @property
+    def has_signatures(self) -> bool:
+        """Return whether the manifest says by what copies are found; the first version's does not."""
+        return self.schema_version != UPRIGHT_ONLY
 
     @property
     def leaky(self) -> bool:
-        """Return whether copies of an image may be in two splits, so that test metrics are too good."""
-        return self.split_by == "file" or any(self.shared.values())
+        """Return whether there is a `leak`."""
+        return self.leak is not None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -136,13 +149,13 @@ class Dataset:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, in an order that is convenient to read."""
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "preprocessing": self.preprocessing.to_dict(),
             "preprocessing_fingerprint": self.preprocessing.fingerprint,
             "classes": list(self.classes),
             "split_by": self.split_by,
             "patient_id": self.patient_id,
-            "leaky": self.leaky,
+            "leaky": self.leak == LEAKY,
             "fractions": self.fractions,
             "seed": self.seed,
             "shard_bytes": self.shard_bytes,
@@ -180,6 +193,7 @@ class Dataset:
             manifest_sha256=value["manifest_sha256"],
             versions=value["versions"],
             patient_table=value.get("patient_table", {}),
+            schema_version=value["schema_version"],
         )
 
 
@@ -256,35 +270,19 @@ def read(path: Path) -> Dataset:
     try:
         value = read_object(path, {"schema_version": ANYTHING})
         version = value["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version not in READABLE:
             raise ConfigError(
-                f"{path} has format version {version}; this tumorbatch reads {SCHEMA_VERSION}. "
+                f"{path} has format version {version}; this tumorbatch reads 1 and 2. "
                 "Make the shards again with `tumorbatch shard --overwrite`."
             )
         dataset = Dataset.from_dict(value)
-        _refuse_unusable(dataset)
+        refuse_unusable(dataset, SPLITS, SPLIT_BY)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is damaged: {reason(error)}. Make the shards again with `tumorbatch shard "
             "--overwrite`."
         ) from error
     return dataset
-
-
-def _refuse_unusable(dataset: Dataset) -> None:
-    """Raise `ValueError` for what no shard set can have."""
-    names = [shard.name for shard in dataset.shards]
-    if not names or len(set(names)) < len(names):
-        raise ValueError("it lists no shards, or one of them twice")
-    if dataset.classes != CLASS_NAMES:
-        raise ValueError(f"its classes must be {', '.join(CLASS_NAMES)}, in this order")
-    if dataset.split_by not in SPLIT_BY:
-        raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}")
-    if not {shard.split for shard in dataset.shards} <= set(SPLITS):
-        raise ValueError(f"the split of a shard must be one of {', '.join(SPLITS)}")
-    for split in SPLITS:
-        if dataset.counts.get(split, {}).keys() != set(CLASS_NAMES):
-            raise ValueError(f"counts.{split} must have the classes {', '.join(CLASS_NAMES)}")
 
 
 def file_sha256(path: Path) -> str:

@@ -202,7 +202,7 @@ def _duplicates(survey: Survey) -> dict[str, Any]:
 
     of_each_size = enumerate(np.bincount(sizes).tolist())
     return {
-        **grouping.count(groups, groups, sha256, pixels),
+        **grouping.count(groups, grouping.Groups(groups, survey.kinds), sha256, pixels),
         "images_with_a_copy": int(sizes[sizes > 1].sum()),
         "groups_of_each_size": {str(size): count for size, count in of_each_size if size and count},
         "pixel_identical_under_both_classes": int(conflict.sum()),

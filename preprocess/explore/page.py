@@ -206,8 +206,9 @@ def _duplicates(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) 
         f"{of['images_with_a_copy']:,} of {images:,} images have a copy or near copy here; all are in "
         f"{of['groups']:,} groups, an image without copies being a group of its own. Superfluous are "
         f"{of['byte_identical']:,} files as byte-identical to another, {of['pixel_identical']:,} as "
-        f"pixel-identical, {of['near_duplicate']:,} as identical or nearly identical (perceptual "
-        "hashes within 4 of 64 bits, directly or by way of others)."
+        f"pixel-identical, {of['near_duplicate']:,} in all. By the surest way in which an image is a "
+        f"copy of another: {of['copies_bytes']:,} equal files, {of['copies_pixels']:,} equal pixels, "
+        f"{of['copies_turned']:,} mirrored or turned, {of['copies_altered']:,} altered."
     )
     _conflicts(made, of)
     if pictures.DUPLICATES in png:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tumorbatch.copies import SIGNATURE_BYTES
 from tumorbatch.files import is_dicom, may_name_patient, read_file
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.machine import blamed
@@ -42,7 +43,8 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("sha256", pa.string()),
         ("pixel_hash", pa.string()),
-        ("perceptual_hash", pa.string()),
+        ("turned_hash", pa.string()),
+        ("signature", pa.binary(SIGNATURE_BYTES)),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("format", pa.string()),
@@ -74,7 +76,8 @@ class Survey:
         labels: int64 [n], index into `CLASS_NAMES`.
         means: float64 [stage, n], mean grey value of each image before and after CLAHE, 0 to 255.
         histograms: int64 [class, stage, level], pixels of each grey value, over all images.
-        duplicates: int64 [n], group of byte-identical, pixel-identical and near-identical images.
+        duplicates: int64 [n], group of images that are copies of each other.
+        kinds: n of `copies.KINDS`: how an image is a copy of another; None: of none.
         groups: int64 [n], the same with all DICOM files of one patient in one group.
     """
 
@@ -84,6 +87,7 @@ class Survey:
     means: NDArray[np.float64]
     histograms: NDArray[np.int64]
     duplicates: NDArray[np.int64]
+    kinds: list[str | None]
     groups: NDArray[np.int64]
 
     def column(self, name: str) -> list[Any]:
@@ -132,18 +136,16 @@ def survey(
 def _survey(rows: pa.Table, histograms: NDArray[np.int64]) -> Survey:
     index = np.flatnonzero(pc.equal(rows["status"], Status.OK.value).to_numpy()).astype(np.int64)
     good = rows.take(pa.array(index))
-    perceptual = [int(text, 16) for text in good["perceptual_hash"].to_pylist()]
-    duplicates = grouping.join(
-        good["sha256"].to_pylist(), good["pixel_hash"].to_pylist(), np.array(perceptual, np.uint64)
-    )
+    duplicates = grouping.join(grouping.Images.of(good))
     return Survey(
         rows=rows.drop_columns(["patient"]),
         index=index,
         labels=good["label"].to_numpy().astype(np.int64),
         means=np.stack([good[f"mean_{stage}"].to_numpy() for stage in STAGES]),
         histograms=histograms,
-        duplicates=duplicates,
-        groups=grouping.unite(duplicates, good["patient"].to_pylist()),
+        duplicates=duplicates.group,
+        kinds=duplicates.kind,
+        groups=grouping.unite(duplicates.group, good["patient"].to_pylist()),
     )
 
 

@@ -58,7 +58,7 @@ def _edit(folder: Path, **changes: Any) -> None:
 def test_round_trip(folder: Path) -> None:
     assert load(folder) == MADE
     value = json.loads((folder / DATASET).read_bytes())
-    assert value["schema_version"] == 1
+    assert value["schema_version"] == 2
     assert value["preprocessing_fingerprint"] == MADE.preprocessing.fingerprint
     assert value["leaky"] is False
 
@@ -146,9 +146,19 @@ def test_a_field_of_another_type(folder: Path, field: str, value: Any) -> None:
 
 
 def test_another_schema_version(folder: Path) -> None:
-    _edit(folder, schema_version=2)
-    with pytest.raises(ConfigError, match="has format version 2; this tumorbatch reads 1"):
+    _edit(folder, schema_version=3)
+    with pytest.raises(ConfigError, match="has format version 3; this tumorbatch reads 1 and 2"):
         load(folder)
+
+
+def test_a_set_of_the_first_version_is_read_and_called_leaky_orientation(folder: Path) -> None:
+    _edit(folder, schema_version=1)
+    old = load(folder)
+    assert old == replace(MADE, schema_version=1)
+    assert (old.leak, old.leaky, old.has_signatures) == ("leaky-orientation", True, False)
+    assert old.to_dict()["leaky"] is False  # as it stands in the file
+    assert replace(old, split_by="file").leak == "leaky"
+    assert (MADE.leak, MADE.has_signatures) == (None, True)
 
 
 def test_file_sha256(tmp_path: Path) -> None:

@@ -1,90 +1,97 @@
 """Copies across two shard sets, from manifests that say what they hold."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tumorbatch.errors import InputError
-from tumorbatch.preprocess.overlap import BYTES, NEAR, PIXELS, copies
+from tests.pictures import head
+from tumorbatch.copies import SIGNATURE_BYTES, signature
+from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.orientation import orient
+from tumorbatch.preprocess.overlap import copies
+from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset, Shard, file_sha256
 
-Row = tuple[str, str | None, str | None, str | None, int | None]  # path, split, three hashes
+Row = tuple[str, str | None, str | None, str | None, str | None, bytes | None]
+
+HEADS = [head(seed) for seed in range(6)]
+SEEN: list[Row] = [
+    ("a", "train", "file-a", "pixels-a", "turned-a", signature(HEADS[0])),
+    ("b", "validation", "file-b", "pixels-b", "turned-b", signature(HEADS[1])),
+    ("c", "train", "file-c", "pixels-c", "turned-c", signature(HEADS[2])),
+    ("d", "train", "file-d", "pixels-d", "turned-d", signature(HEADS[3])),
+    ("e", "test", "file-e", "pixels-e", "turned-e", signature(HEADS[4])),
+    ("bad", None, None, None, None, None),
+]
 
 
-def _manifest(folder: Path, rows: list[Row]) -> Path:
+def _digits(text: str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _set(folder: Path, rows: list[Row], **changes: Any) -> Path:
+    """A folder with dataset.json and a manifest, and no shards."""
     folder.mkdir()
-    paths, splits, files, pixels, words = zip(*rows, strict=True)
-    table = pa.table(
-        {
-            "path": pa.array(paths, pa.string()),
-            "split": pa.array(splits, pa.string()),
-            "sha256": pa.array(files, pa.string()),
-            "pixel_hash": pa.array(pixels, pa.string()),
-            "perceptual_hash": [None if word is None else f"{word:016x}" for word in words],
-        }
-    )
-    pq.write_table(table, folder / "manifest.parquet")
+    names = ("path", "split", "sha256", "pixel_hash", "turned_hash")
+    *texts, signatures = zip(*rows, strict=True)
+    columns = {
+        name: pa.array(map(_digits, text) if name in names[2:] else text, pa.string())
+        for name, text in zip(names, texts, strict=True)
+    }
+    columns["signature"] = pa.array(signatures, pa.binary(SIGNATURE_BYTES))
+    pq.write_table(pa.table(columns), folder / MANIFEST)
+    dataset = Dataset(
+        preprocessing=Preprocessing(), classes=("Healthy", "Tumor"), split_by="group",
+        patient_id=True, fractions={}, seed=0, shard_bytes=1,
+        counts={split: {"Healthy": 1, "Tumor": 1} for split in SPLITS}, files={}, groups={},
+        shared={}, patients=None, updates=0, shards=(Shard("train-0", "train", 1, 1, "0" * 64),),
+        manifest_sha256=file_sha256(folder / MANIFEST), versions={},
+    )  # fmt: skip
+    (folder / DATASET).write_text(json.dumps(dataset.to_dict() | changes))
     return folder
 
 
-def test_each_copy_is_known_by_the_surest_of_three_hashes(tmp_path: Path) -> None:
-    far = 0xFFFF << 40
-    seen = _manifest(
-        tmp_path / "seen",
-        [
-            ("a", "train", "file-a", "pixels-a", 1),
-            ("b", "validation", "file-b", "pixels-b", far),
-            ("c", "test", "file-c", "pixels-c", far << 8),
-            ("bad", None, None, None, None),
-        ],
-    )
-    judged = _manifest(
+def test_each_copy_is_known_by_the_surest_kind(tmp_path: Path) -> None:
+    seen = _set(tmp_path / "seen", SEEN)
+    darker = (np.ascontiguousarray(orient(HEADS[3], 5)) * 0.7).astype(np.uint8)
+    judged = _set(
         tmp_path / "judged",
         [
-            ("same file", "train", "file-a", "pixels-a", 1),
-            ("same pixels", "test", "file-1", "pixels-b", far),
-            ("four bits", "test", "file-2", "pixels-2", 1 ^ 0b11110),
-            ("five bits", "test", "file-3", "pixels-3", 1 ^ 0b111110),
-            ("the other's test", "train", "file-c", "pixels-c", far << 8),
-            ("broken", None, None, None, None),
+            ("same file", "train", "file-a", "pixels-a", "turned-a", signature(HEADS[0])),
+            ("same pixels", "test", "file-1", "pixels-b", "turned-b", signature(HEADS[1])),
+            ("turned", "test", "file-2", "p-2", "turned-c", signature(HEADS[2][::-1].copy())),
+            ("altered", "test", "file-3", "p-3", "t-3", signature(darker)),
+            ("the other's test", "train", "file-e", "pixels-e", "turned-e", signature(HEADS[4])),
+            ("its own", "train", "file-5", "pixels-5", "turned-5", signature(HEADS[5])),
+            ("broken", None, None, None, None, None),
         ],
     )
-    expected = {"same file": BYTES, "same pixels": PIXELS, "four bits": NEAR}
-    assert copies(judged, seen, ("train", "validation")) == expected
-    assert copies(judged, seen) == expected | {"the other's test": BYTES}
-    assert copies(judged, judged) == {
-        "same file": BYTES, "same pixels": BYTES, "four bits": BYTES, "five bits": BYTES,
-        "the other's test": BYTES,
-    }  # fmt: skip
-
-
-def test_near_copies_are_those_of_a_loop_over_all_pairs(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 1 << 63, 40, np.uint64)
-    flips = [int(np.bitwise_or.reduce(np.uint64(1) << rng.integers(0, 64, bits).astype(np.uint64)))
-             for bits in rng.integers(1, 9, 40)]  # fmt: skip
-    near = [int(word) ^ flip for word, flip in zip(base, flips, strict=True)]
-    seen = _manifest(
-        tmp_path / "seen", [(str(i), "train", f"s{i}", f"s{i}", int(w)) for i, w in enumerate(base)]
-    )
-    judged = _manifest(
-        tmp_path / "judged", [(str(i), "test", f"j{i}", f"j{i}", w) for i, w in enumerate(near)]
-    )
     expected = {
-        str(index): NEAR
-        for index, word in enumerate(near)
-        if any((word ^ int(other)).bit_count() <= 4 for other in base)
+        "same file": "bytes",
+        "same pixels": "pixels",
+        "turned": "turned",
+        "altered": "altered",
     }
-    assert 0 < len(expected) < 40
-    assert copies(judged, seen) == expected
+    assert copies(judged, seen, ("train", "validation")) == expected
+    assert copies(judged, seen) == expected | {"the other's test": "bytes"}
+    assert set(copies(judged, judged).values()) == {"bytes"}
+
+
+def test_a_set_of_the_first_version_cannot_be_searched(tmp_path: Path) -> None:
+    new, old = _set(tmp_path / "new", SEEN), _set(tmp_path / "old", SEEN, schema_version=1)
+    for pair in ((new, old), (old, new)):
+        with pytest.raises(ConfigError, match=r"old cannot be searched.*tumorbatch shard --overwrite"):
+            copies(*pair)
 
 
 def test_a_damaged_manifest_is_a_sentence(tmp_path: Path) -> None:
-    good = _manifest(tmp_path / "good", [("a", "train", "a", "a", 1)])
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    (bad / "manifest.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"bad/manifest\.parquet is missing or damaged"):
+    good, bad = _set(tmp_path / "good", SEEN), _set(tmp_path / "bad", SEEN)
+    (bad / MANIFEST).write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"bad/manifest\.parquet is damaged"):
         copies(good, bad)

@@ -300,7 +300,7 @@ def test_splits_of_shapes_share_nothing(tmp_path: Path, build: "type[Build]") ->
             write_file(tmp_path / "raw" / f"{name}.tif", build.tiff(pixels[:, :-1].copy()))
     out = tmp_path / "out"
     dataset = run(tmp_path / "raw", out, small_config(split_by="shape")).dataset
-    assert dataset.shared == {"sha256": 0, "pixels": 0, "groups": 0, "shapes": 0}
+    assert dataset.shared == {"sha256": 0, "pixels": 0, "groups": 0, "copies": 0, "shapes": 0}
     assert not dataset.leaky
     of: dict[tuple[int, int], set[str]] = {}
     groups: dict[int, set[str]] = {}

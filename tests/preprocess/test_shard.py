@@ -32,6 +32,7 @@ from tests.preprocess.sets import (
     write_file,
 )
 from tumorbatch import shardset
+from tumorbatch.copies import KINDS
 from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError, TooManyErrorsError
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.pixels import process
@@ -111,7 +112,7 @@ def test_broken_files_say_why(shard_set: Path) -> None:
         "Brain Tumor/notes.txt": "unsupported",
     }
     of_images = (
-        "pixel_hash", "perceptual_hash", "width", "height", "format", "bit_depth", "flags",
+        "pixel_hash", "turned_hash", "signature", "width", "height", "format", "bit_depth", "flags",
         "duplicate_group", "split", "shard", "position",
     )  # fmt: skip
     for path, row in rows.items():
@@ -172,7 +173,7 @@ def test_duplicates_stay_together(shard_set: Path) -> None:
     assert all(len(of) == 1 for of in splits.values())
     assert list(splits) == list(range(len(splits)))  # numbered in the order of the rows
     assert len(splits) < len(rows)
-    for key in ("sha256", "pixel_hash", "perceptual_hash"):
+    for key in ("sha256", "pixel_hash", "turned_hash", "signature"):
         groups: dict[str, set[int]] = {}
         for row in rows:
             groups.setdefault(row[key], set()).add(row["duplicate_group"])
@@ -217,9 +218,10 @@ def test_dataset_json_tells_the_truth(shard_set: Path) -> None:
         "byte_identical": len(good) - len({row["sha256"] for row in good}),
         "pixel_identical": len(good) - len({row["pixel_hash"] for row in good}),
         "near_duplicate": len(good) - len(sizes),
+        **{f"copies_{kind}": sum(row["copy_kind"] == kind for row in good) for kind in KINDS},
         "patients": 0,
     }
-    assert value["shared_between_splits"] == {"sha256": 0, "pixels": 0, "groups": 0}
+    assert value["shared_between_splits"] == {"sha256": 0, "pixels": 0, "groups": 0, "copies": 0}
     assert value["leaky"] is False
     assert value["classes"] == ["Healthy", "Tumor"]
     assert value["preprocessing"] == Preprocessing(size=SIZE).to_dict()
@@ -235,7 +237,8 @@ def test_the_manifest_columns_are_pinned(shard_set: Path) -> None:
         "file_size": "int64",
         "sha256": "string",
         "pixel_hash": "string",
-        "perceptual_hash": "string",
+        "turned_hash": "string",
+        "signature": "fixed_size_binary[576]",
         "width": "int32",
         "height": "int32",
         "format": "string",
@@ -243,6 +246,7 @@ def test_the_manifest_columns_are_pinned(shard_set: Path) -> None:
         "channels": "int16",
         "flags": "string",
         "duplicate_group": "int64",
+        "copy_kind": "string",
         "split": "string",
         "shard": "string",
         "position": "int64",

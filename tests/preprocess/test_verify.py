@@ -335,10 +335,19 @@ def set_to(row: int, value: Any) -> Callable[[list[Any]], None]:
         ("shard", "train-00077-of-00078.tfrecord", "which is no shard of this set"),
         ("shard", None, r"on the existence of 1 record \(position 2\)"),
         ("status", "empty", "1 rows whose status and split do not go together"),
-        ("duplicate_group", 99_999, "has other duplicate groups than its own hashes give"),
+        (
+            "duplicate_group",
+            99_999,
+            "has other duplicate groups or kinds of copies",
+        ),
+        (
+            "copy_kind",
+            "turned",
+            "has other duplicate groups or kinds of copies",
+        ),
         ("duplicate_group", None, "1 rows whose status and duplicate_group do not go together"),
-        ("perceptual_hash", "none", "has other duplicate groups than its own hashes give"),
-        ("pixel_hash", None, "has other duplicate groups than its own hashes give"),
+        ("turned_hash", None, "has other duplicate groups or kinds of copies"),
+        ("pixel_hash", None, "has other duplicate groups or kinds of copies"),
     ],
 )
 def test_an_edited_manifest_is_named(
@@ -523,7 +532,11 @@ def test_a_leak_is_found_in_what_is_left_of_a_set(leaky_set: Path, tmp_path: Pat
     gone.unlink()
     report = run(folder)
     assert named(report) == {gone.name}  # fewer leaks than were counted then are no contradiction
-    edit(folder, split_by="group", shared_between_splits={"sha256": 0, "pixels": 0, "groups": 0})
+    edit(
+        folder,
+        split_by="group",
+        shared_between_splits={"sha256": 0, "pixels": 0, "groups": 0, "copies": 0},
+    )
     text = told(run(folder), folder / "dataset.json")
     assert "promises a split by group" in text
     assert "says that 0 groups lie in more than one split" in text
