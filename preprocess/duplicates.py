@@ -122,7 +122,7 @@ def unite(*keys: Sequence[object] | NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _same(keys: Sequence[object] | NDArray[Any]) -> NDArray[np.int64]:
-    """Edges [k, 2] from each image with a key to the first with the same."""
+    """Return edges [k, 2] from each image with a key to the first with the same key."""
     if isinstance(keys, np.ndarray):
         known = np.arange(len(keys))
         values = keys
@@ -151,7 +151,7 @@ def renumber(groups: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def under_both_labels(keys: Sequence[object], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each image, whether its key (a hash, a group) also occurs with another label.
+    """Return for each image whether its key (a hash, a group) also occurs with another label.
 
     Args:
         keys: One an image.
