@@ -24,15 +24,13 @@ import pyarrow as pa
 
 from tumorbatch.atomic import new_folder, write_json
 from tumorbatch.checks import differences
-from tumorbatch.copies import signature
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
 from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
-from tumorbatch.preprocess.image import Decoded
-from tumorbatch.preprocess.pixels import pixel_hash, process, turned_hash
+from tumorbatch.preprocess.pixels import describe, process
 from tumorbatch.preprocess.previous_set import DECIDED, Base
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
@@ -121,21 +119,6 @@ def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
     """
     data, info = read_file(source.file)
     return data, {"file_size": info.st_size, "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def describe(decoded: Decoded) -> dict[str, Any]:
-    """Return what the manifest says of a decoded image: its hashes and properties."""
-    grey, header = decoded.grey, decoded.header
-    return {
-        "pixel_hash": pixel_hash(grey),
-        "turned_hash": turned_hash(grey),
-        "signature": signature(grey),
-        "width": grey.shape[1],
-        "height": grey.shape[0],
-        "format": header.format,
-        "bit_depth": header.bit_depth,
-        "channels": header.channels,
-    }
 
 
 def patient(data: bytes, secret: bytes) -> str | None:

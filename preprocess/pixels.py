@@ -7,6 +7,7 @@
 import functools
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -156,3 +157,18 @@ def turned_hash(grey: NDArray[np.uint8]) -> str:
         grey: uint8 [height, width].
     """
     return min(pixel_hash(turned) for turned in copies.canonical_orientations(grey))
+
+
+def describe(decoded: Decoded) -> dict[str, Any]:
+    """Return what the manifest says of a decoded image: its hashes and properties."""
+    grey, header = decoded.grey, decoded.header
+    return {
+        "pixel_hash": pixel_hash(grey),
+        "turned_hash": turned_hash(grey),
+        "signature": copies.signature(grey),
+        "width": grey.shape[1],
+        "height": grey.shape[0],
+        "format": header.format,
+        "bit_depth": header.bit_depth,
+        "channels": header.channels,
+    }

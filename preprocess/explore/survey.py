@@ -24,8 +24,8 @@ from tumorbatch.machine import blamed
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.decode import decode
-from tumorbatch.preprocess.first_pass import CHUNK, describe, patient, read_source
-from tumorbatch.preprocess.pixels import equalize
+from tumorbatch.preprocess.first_pass import CHUNK, patient, read_source
+from tumorbatch.preprocess.pixels import describe, equalize
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
 from tumorbatch.workers import limited, ordered_map
