@@ -65,7 +65,7 @@ def batches(
     results = predict_files(
         ((file, ()) for file in _files(paths, config)), used, network, config.batch_size,
         config.workers, config.seconds,
-        config.max_frames, Timings(),
+        config.max_frames, Timings(), network.known,
     )  # fmt: skip
     waiting = []
     with contextlib.closing(results):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tumorbatch.bundle import Bundle
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.config import Timings
-from tumorbatch.infer.decoding import Decoded, Row, Task, decode_files, lost
+from tumorbatch.infer.decoding import Decoded, KnownFile, Row, Task, decode_files, lost
 from tumorbatch.infer.shared_memory import Place, Ring
 from tumorbatch.scoring import Scorer, probability
 from tumorbatch.status import Status
@@ -35,6 +35,7 @@ def predict_files(
     seconds: float,
     max_frames: int,
     timings: Timings,
+    known: KnownFile | None = None,
 ) -> Generator[list[Row]]:
     """Yield the finished rows of each file, one a frame, in the order of `files`.
 
@@ -49,11 +50,16 @@ def predict_files(
         seconds: Limit for one file.
         max_frames: A file of more pages or frames gets one row, `too_large`.
         timings: Is added to.
+        known: What the model was trained on, if its bundle says so: such images are flagged.
     """
     size = used.preprocessing.size
     batches = _Batches(used, score, batch_size, timings)
     decode = functools.partial(
-        decode_files, preprocessing=used.preprocessing, seconds=seconds, max_frames=max_frames
+        decode_files,
+        preprocessing=used.preprocessing,
+        seconds=seconds,
+        max_frames=max_frames,
+        known=known,
     )
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:

@@ -1,14 +1,17 @@
 """The part of inference that runs in worker processes: files to tensors, one row a frame."""
 
 import datetime
+import functools
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.copies import signature
 from tumorbatch.files import FoundFile, is_dicom, may_name_patient, read_file
 from tumorbatch.infer import shared_memory
 from tumorbatch.infer.config import MAX_FRAMES
@@ -22,6 +25,13 @@ from tumorbatch.workers import SECONDS, limited
 Row = dict[str, Any]
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+class KnownFile(NamedTuple):
+    """Where a bundle keeps the images that it was trained on, and the sha256 of that file."""
+
+    path: Path
+    sha256: str
 
 
 class Task(NamedTuple):
@@ -58,6 +68,7 @@ def decode_files(
     preprocessing: Preprocessing,
     seconds: float = SECONDS,
     max_frames: int = MAX_FRAMES,
+    known: KnownFile | None = None,
 ) -> list[Decoded]:
     """Decode one chunk of files; a frame that takes longer than `seconds` kills its process.
 
@@ -66,14 +77,41 @@ def decode_files(
         preprocessing: What is done to their pixels.
         seconds: A file that takes longer, all its frames together, kills its process.
         max_frames: A file of more pages or frames gets one row, `too_large`.
+        known: Where the bundle keeps what it was trained on: such images are flagged.
 
     Returns:
         One result for each task, in their order.
     """
-    return [_decode_file(task, preprocessing, max_frames) for task in limited(tasks, seconds)]
+    signatures: list[tuple[Row, bytes]] = []
+    decoded = [
+        _decode_file(task, preprocessing, max_frames, None if known is None else signatures)
+        for task in limited(tasks, seconds)
+    ]
+    if known is not None and signatures:
+        rows = [row for row, _ in signatures]
+        flags = _known_images(known).flags(
+            [row["sha256"] for row in rows], [one for _, one in signatures]
+        )
+        for row, flag in zip(rows, flags, strict=True):
+            row["flags"] = ",".join(filter(None, (row["flags"], flag)))
+    return decoded
 
 
-def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> Decoded:
+@functools.lru_cache(maxsize=1)
+def _known_images(known: KnownFile) -> Any:
+    """Return the bundle's known images, read once a process."""
+    from tumorbatch.known_images import KnownImages
+
+    return KnownImages.read(known.path, known.sha256)
+
+
+def _decode_file(
+    task: Task,
+    preprocessing: Preprocessing,
+    max_frames: int,
+    signatures: list[tuple[Row, bytes]] | None,
+) -> Decoded:
+    """Decode one file; the rows of its images are added to `signatures`, each with its own."""
     started = time.monotonic()
     rows: list[Row] = []
     pixels: list[NDArray[np.uint8] | Place | None] = []
@@ -111,6 +149,8 @@ def _decode_file(task: Task, preprocessing: Preprocessing, max_frames: int) -> D
                     break  # mostly the file's fault, not this frame's: no thousand rows of it
                 continue
             rows.append(row | _described(done))
+            if signatures is not None:
+                signatures.append((rows[-1], signature(done.decoded.grey)))
             pixels.append(done.pixels)
             place = task.place if frame == 0 else None
             if place is not None and shared_memory.write(place, done.pixels):

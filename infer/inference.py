@@ -142,7 +142,7 @@ class _Run:
         with Progress("infer", "images", len(self._listing.files)) as progress:
             results = predict_files(
                 self._wanted(progress), self._used, network, config.batch_size, config.workers,
-                config.seconds, config.max_frames, self._timings,
+                config.seconds, config.max_frames, self._timings, network.known,
             )  # fmt: skip
             done = 0
             try:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import bundle
-from tumorbatch.bundle import Bundle
+from tumorbatch.bundle import KNOWN, Bundle
 from tumorbatch.infer.config import Config
+from tumorbatch.infer.decoding import KnownFile
 from tumorbatch.runtime import Runtime, resolve
 from tumorbatch.scoring import Scorer, scorer
 
@@ -31,6 +32,9 @@ class Network:
         self._folder = folder
         self._used = used
         self._config = config
+        self.known: KnownFile | None = None
+        if used.known_images_sha256:
+            self.known = KnownFile(folder / KNOWN, used.known_images_sha256)
         self._score: Scorer | None = None
         self.runtime: Runtime | None = None
         self.loading = 0.0

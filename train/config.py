@@ -15,6 +15,7 @@ RATES = ("constant", "cosine", "plateau")
 CLASS_WEIGHTS = ("none", "balanced")
 GROUP_WEIGHTS = ("none", "sqrt", "equal")
 FEEDS = ("auto", "ram", "stream")
+KNOWN_IMAGES = ("auto", "on", "off")
 
 
 class DivergedError(ConfigError):
@@ -174,6 +175,9 @@ class Config:
         checkpoint_minutes: Time between two checkpoints inside an epoch.
         overwrite: Replace another bundle.
         tensorboard: Folder for TensorBoard's event files, or None.
+        known_images: Whether the bundle carries hashes and signatures of its training and validation
+            images: "on", "off", or "auto": not where one of them is DICOM, since they tell whether
+            somebody was in the training set.
     """
 
     architecture: str
@@ -192,10 +196,12 @@ class Config:
     checkpoint_minutes: float = 5.0
     overwrite: bool = False
     tensorboard: Path | None = None
+    known_images: str = "auto"
 
     def __post_init__(self) -> None:
         _listed("--arch", self.architecture, architectures.ARCHITECTURES)
         _listed("--feed", self.feed, FEEDS)
+        _listed("--known-images", self.known_images, KNOWN_IMAGES)
         if not self.checkpoint_minutes > 0:
             raise ConfigError(
                 f"checkpoint_minutes must be above 0. Received: {self.checkpoint_minutes:g}."

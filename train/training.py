@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 
 _FILES = {
     bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.HISTORY_CSV, bundle.CURVES, bundle.METRICS,
-    bundle.CARD,
+    bundle.CARD, bundle.KNOWN,
 }  # fmt: skip
+_PRIVATE = 0o600  # of what tells whether somebody was in the training set
 # Steps between two returns to Python on a GPU, where one takes milliseconds; a signal waits for them.
 _GPU_STRIDE = 8
 
@@ -168,8 +169,9 @@ def _train(
         tfrecords, dataset, scorer(network, schedule.batch_size, runtime), summary["dataset_sha256"]
     )
     shapes = shardset.shapes(tfrecords, dataset, "train")
+    known = _known_images(tfrecords, dataset, config.known_images)
     trained = _publish(
-        out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes
+        out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes, known
     )
     return trained, metrics, fitted
 
@@ -219,6 +221,18 @@ def _evaluate(
         for name, answers in scored.items()
     }
     return metrics, frozen(asdict(temperature), asdict(threshold), dataset_sha256)
+
+
+def _known_images(tfrecords: Path, dataset: Dataset, carried: str) -> bytes:
+    """Return the content of known_images.safetensors, or nothing where the bundle has none."""
+    from tumorbatch.known_images import KnownImages, may_be_carried
+
+    if carried == "off" or not dataset.has_signatures:
+        return b""
+    if carried == "auto" and not may_be_carried(tfrecords, dataset):
+        log.info("the bundle does not name its images: some are DICOM (--known-images on names them)")
+        return b""
+    return KnownImages.of_shard_set(tfrecords, dataset).to_bytes()
 
 
 def _summary(
@@ -307,6 +321,7 @@ def _publish(
     metrics: dict[str, Any],
     calibration: dict[str, Any],
     shapes: list[str],
+    known: bytes,
 ) -> Bundle:
     """Write the whole bundle beside `out`, then swap it in."""
     weights = bundle.serialize_weights(network)
@@ -329,11 +344,15 @@ def _publish(
             "waiting_share": fitted.waiting_share,
             "compile_seconds": fitted.compiling,
             "shapes": shapes,  # `infer` flags an image whose size is none of these
+            "leak": dataset.leak,
         },
         versions=versions("keras", "tensorflow", "numpy"),
         calibration=calibration,
+        known_images_sha256=hashlib.sha256(known).hexdigest() if known else "",
     )
     with atomic_folder(out) as folder:
+        if known:
+            write_bytes(folder / bundle.KNOWN, known, _PRIVATE)
         write_bytes(folder / bundle.WEIGHTS, weights)
         write_json(folder / bundle.HISTORY, fitted.history)
         write_bytes(folder / bundle.HISTORY_CSV, history.csv(fitted.history).encode())

@@ -5,6 +5,7 @@
     history.json          loss and metrics, one list a name, one value an epoch
     history.csv           the same as a table, one row an epoch
     curves.png            the same as a figure
+    known_images.safetensors  hashes and signatures of what it was trained on, where it carries them
     metrics.json          validation and test figures
     model_card.md         the same for people
 
@@ -47,6 +48,7 @@ SCHEMA_VERSION = 1
 MODELS = Path("models")  # where `train` writes bundles by default
 MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
+KNOWN = "known_images.safetensors"
 HISTORY = "history.json"
 HISTORY_CSV = "history.csv"
 CURVES = "curves.png"
@@ -61,6 +63,7 @@ _MODEL_SHAPE = {
     "threshold": NUMBER,
     "temperature": NUMBER,
     "weights_sha256": SHA256,
+    "known_images_sha256?": TEXT,
     "training": {
         "dataset_sha256?": TEXT,
         "split_by?": TEXT,
@@ -120,6 +123,7 @@ class Bundle:
         versions: Of the software that trained it.
         calibration: How temperature and threshold were chosen, on which split and shard set; empty in
             a bundle from before they were.
+        known_images_sha256: Of known_images.safetensors, hex; "" in a bundle that carries none.
     """
 
     architecture: str
@@ -131,6 +135,7 @@ class Bundle:
     training: dict[str, Any]
     versions: dict[str, str]
     calibration: dict[str, Any] = field(default_factory=dict)
+    known_images_sha256: str = ""
 
     @property
     def model_id(self) -> str:
@@ -183,6 +188,7 @@ def load(folder: Path) -> Bundle:
             training=value["training"],
             versions=value["versions"],
             calibration=value.get("calibration", {}),
+            known_images_sha256=value.get("known_images_sha256", ""),
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}. Train the model again.") from error

@@ -248,6 +248,57 @@ def _nearest(described: NDArray[np.float32], descriptor: int) -> Candidates:
     return Candidates(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
+def describe(pictures: NDArray[np.uint8], descriptor: int) -> NDArray[np.float32]:
+    """Return the descriptors of pictures, float32 [n, count, count]; all 0 where nothing is shown.
+
+    Args:
+        pictures: uint8 [n, side, side].
+        descriptor: `WHOLE` or `CONTENT`.
+    """
+    parts = [
+        _DESCRIBE[descriptor](pictures[at : at + _AT_ONCE]) for at in range(0, len(pictures), _AT_ONCE)
+    ]
+    described = np.concatenate(parts or [np.empty((0, 1, 1), np.float32)])
+    described[_spread(pictures) < _BLANK] = 0
+    return described
+
+
+def nearest(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], descriptor: int, count: int
+) -> Candidates:
+    """Return for each of our images those of theirs that look most like it, in any orientation.
+
+    What is returned for an image does not depend on the others of ours.
+
+    Args:
+        ours: float32 [n, k, k], from `describe`.
+        theirs: float32 [m, k, k], likewise.
+        descriptor: Which one.
+        count: At most so many for each of ours.
+
+    Returns:
+        Pairs: `first` counts ours, `second` theirs.
+    """
+    flat = theirs.reshape(len(theirs), -1)
+    blocks = [Candidates.none()]
+    for at in range(0, len(ours), _ROWS_AT_ONCE):
+        block = ours[at : at + _ROWS_AT_ONCE]
+        turned = [_oriented(block, turn).reshape(len(block), -1) for turn in ORIENTATIONS]
+        best = np.max([those @ flat.T for those in turned], axis=0)
+        kept = min(count, len(theirs))
+        near = np.argpartition(best, best.shape[1] - kept, axis=1)[:, -kept:]
+        highest = np.take_along_axis(best, near, 1).ravel()
+        keep = highest >= _LOWEST
+        first, second = np.repeat(np.arange(len(block)), kept)[keep], near.ravel()[keep]
+        each = np.stack([np.einsum("ni,ni->n", those[first], flat[second]) for those in turned])
+        turn, pair = np.nonzero(each >= highest[keep] - _AMBIGUOUS)
+        number = np.full(len(pair), descriptor, np.int8)
+        blocks.append(
+            Candidates(first[pair] + at, second[pair], turn.astype(np.int8), each[turn, pair], number)
+        )
+    return Candidates(*map(np.concatenate, zip(*blocks, strict=True)))
+
+
 def _leaves(described: NDArray[np.float32], seed: int) -> list[NDArray[np.int64]]:
     """Sort images into leaves of limited size, several times where one leaf does not hold them all.
 

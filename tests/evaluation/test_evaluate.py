@@ -347,6 +347,8 @@ def test_another_shard_set_is_refused_unless_it_is_external(
     assert "trained on another shard set" in output
     assert "--external" in output
     assert not out.exists()
+    _forget_images(copy)
+    before = _content(copy)
     code, output = invoke("evaluate", copy, other_set, "--out", out, "--external")
     assert code == ExitCode.OK
     assert "external" in output
@@ -355,7 +357,7 @@ def test_another_shard_set_is_refused_unless_it_is_external(
     assert (about["protocol"], about["model"]["threshold"]) == ("external", bundle.load(copy).threshold)
     assert "external set" in (out / "report.html").read_text()
     assert about["overlap"] is None  # its own shard set is not here
-    assert "may be among these images" in " ".join(output.split())
+    assert "may include copies of its training images" in " ".join(output.split())
     assert "may be among these" in (out / "report.html").read_text()
     # All of it was judged, and the same figures come from the same rows.
     assert "validation" not in about
@@ -371,6 +373,12 @@ def test_another_shard_set_is_refused_unless_it_is_external(
         assert (row["width"], row["format"]) == (there["width"], there["format"])
     right = sum(row["called"] == row["label"] for row in rows) / len(rows)
     assert about["test"]["figures"]["accuracy"]["value"] == pytest.approx(right)
+
+
+def _forget_images(folder: Path) -> None:
+    """Make the bundle one that does not carry what it was trained on."""
+    rewrite(folder, known_images_sha256="")
+    (folder / "known_images.safetensors").unlink()
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["given", "found here"])
@@ -389,14 +397,34 @@ def test_copies_of_what_was_trained_on_are_left_out_of_an_external_set(
     # The split was made by groups of copies, so what is new to the model is its test split.
     assert about["test"]["n"] == sum(counts["test"].values())
     known = sum(sum(counts[split].values()) for split in ("train", "validation"))
-    assert about["overlap"] == {"left_out": known, "byte-identical": known}
-    assert f"trained or tuned on a copy: {known} images." in output
-    assert f"{known} images ({known} byte-identical)" in (out / "report.html").read_text()
+    assert about["overlap"] == {"left_out": known, "bytes": known}
+    assert f"the model knows a copy: {known} images." in output
+    assert f"{known} images ({known} bytes)" in (out / "report.html").read_text()
     # The same images, the same baselines: those that learned from the training split.
     invoke("evaluate", copy, shard_set, "--out", tmp_path / "own", "--no-freeze")
     own = _json(tmp_path / "own" / "metrics.json")
     assert about["baselines"] == own["baselines"]
     assert about["test"]["figures"]["auc"] == own["test"]["figures"]["auc"]
+
+
+def test_a_bundle_that_carries_its_images_needs_no_shard_set(
+    copy: Path, other_set: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "results"
+    code, output = invoke("evaluate", copy, other_set, "--out", out, "--external")
+    assert code == ExitCode.OK, output
+    about, counts = _json(out / "metrics.json"), shardset.load(shard_set).counts
+    known = sum(sum(counts[split].values()) for split in ("train", "validation"))
+    assert about["overlap"]["bytes"] == known
+    assert about["test"]["n"] == sum(counts["test"].values()) - about["overlap"].get("altered", 0)
+    assert about["baselines"] == []  # they would learn from the shard set
+    # Damage of that file is a sentence, and nothing is judged on what cannot be checked.
+    path = copy / "known_images.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    code, output = invoke("evaluate", copy, other_set, "--out", out, "--external")
+    assert (code, "known_images.safetensors is missing or damaged" in output) == (
+        ExitCode.NO_INPUT, True,
+    )  # fmt: skip
 
 
 def test_an_external_set_of_known_images_alone_judges_nothing(
@@ -507,6 +535,21 @@ def test_a_leaky_protocol_is_named_in_every_headline(
     assert "LEAKY" in heading
     assert "LEAKY" in text.split('class="lead"')[1].split("</p>")[0]
     assert "Leaky: the split was drawn file by file" in (copy / "model_card.md").read_text()
+
+
+def test_a_set_of_the_first_version_is_called_leaky_orientation(
+    copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    old = Path(shutil.copytree(shard_set, tmp_path / "old"))
+    (old / "dataset.json").write_text(json.dumps(_json(old / "dataset.json") | {"schema_version": 1}))
+    _trained_on(copy, old)
+    out = tmp_path / "results"
+    code, output = invoke("evaluate", copy, old, "--out", out)
+    assert code == ExitCode.OK, output
+    assert "LEAKY-orientation" in output
+    assert _json(out / "metrics.json")["protocol"] == "leaky-orientation"
+    assert "LEAKY-orientation" in (out / "report.html").read_text().split("</title>")[0]
+    assert "copies in one orientation only" in (copy / "model_card.md").read_text()
 
 
 def _trained_on(folder: Path, tfrecords: Path) -> None:

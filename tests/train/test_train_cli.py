@@ -33,7 +33,7 @@ from tumorbatch.train.fit import Fitted
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "weights.safetensors", "model.json", "history.json", "history.csv", "curves.png", "metrics.json",
-    "model_card.md",
+    "model_card.md", "known_images.safetensors",
 }  # fmt: skip
 # How tests/conftest.py trains `model`; anything else is another training.
 SAME = ("--arch", "cnn1", "--epochs", 2, "--batch-size", 8)
@@ -90,7 +90,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the training itself out, which takes seconds: for tests of what is around it."""
     figures = {name: [0.5] for name in ("loss", "accuracy", "val_loss", "val_accuracy", "val_auc")}
     fitted = Fitted(figures, {"training": 1}, 1, seconds=1.0, images=1, waited=0.1, compiling=1.0)
-    monkeypatch.setattr("tumorbatch.train.fit.fit", lambda *_, **__: fitted)
+    monkeypatch.setattr("tumorbatch.train.fit.Fit.run", lambda _: fitted)
 
 
 @pytest.fixture

@@ -126,8 +126,8 @@ def evaluation_report(report: "EvaluationReport", out: Path) -> str:
 def _overlap(overlap: dict[str, Any] | None) -> str:
     if overlap is None:
         return (
-            "The model's own shard set was not given (--trained-on): these images may include "
-            "copies of its training images."
+            "Neither the bundle nor a shard set (--trained-on) says what the model was trained on: "
+            "these images may include copies of its training images."
         )
     return f"Left out, because the model knows a copy: {overlap['left_out']:,} images."
 

@@ -12,7 +12,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.runtime import SWITCHES
-from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, GROUP_WEIGHTS, RATES
+from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, GROUP_WEIGHTS, KNOWN_IMAGES, RATES
 
 _EVERY = "all"
 
@@ -144,6 +144,15 @@ _EVERY = "all"
     help="Give the same bits each time, on one machine with the same versions; slower.",
 )
 @click.option(
+    "--known-images",
+    type=click.Choice(KNOWN_IMAGES),
+    default="auto",
+    show_default=True,
+    help="Whether the bundle carries hashes and signatures of its training and validation images, by "
+    "which `infer` flags them and their copies; `auto`: not where one of them is DICOM, since they "
+    "tell whether somebody was in the training set.",
+)
+@click.option(
     "--checkpoint-minutes",
     type=click.FloatRange(0, min_open=True),
     default=5.0,
@@ -185,6 +194,7 @@ def train(
     onednn: str,
     steps_per_execution: int | None,
     deterministic: bool,
+    known_images: str,
     checkpoint_minutes: float,
     tensorboard: Path | None,
     overwrite: bool,
@@ -236,6 +246,7 @@ def train(
                 gpus=gpus,
                 steps_per_execution=steps_per_execution or 0,
                 deterministic=deterministic,
+                known_images=known_images,
                 checkpoint_minutes=checkpoint_minutes,
                 overwrite=overwrite,
                 tensorboard=tensorboard,

@@ -116,8 +116,9 @@ def report(
 def _overlap(page: Page, overlap: Mapping[str, Any] | None) -> None:
     if overlap is None:
         page.warning(
-            "The shard set that the model was trained on was not at hand, so copies of training images "
-            "may be among these. Give it with ", Code("--trained-on"), " and they are left out.",
+            "Neither the bundle nor a shard set says what the model was trained on, so copies of "
+            "training images may be among these. Give it with ", Code("--trained-on"),
+            " and they are left out.",
         )  # fmt: skip
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in overlap.items() if kind != "left_out")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tumorbatch.leaks import LEAKY_ORIENTATION
 from tumorbatch.shardset import Dataset
 
 
@@ -35,6 +36,7 @@ class Protocol:
 
 
 LEAKY, PROOF_FAILED, GROUP, SHAPE, EXTERNAL = "leaky", "leaky-proof", "group", "shape", "external"
+
 PROTOCOLS = {
     protocol.key: protocol
     for protocol in (  # from the least to the most honest
@@ -51,6 +53,14 @@ PROTOCOLS = {
             "leaky (the proof failed)",
             "Leaky: images or groups lie in more than one split, although the split was made by group. "
             "The measures are too good. Make the shards again with `tumorbatch shard --overwrite`.",
+            leaky=True,
+        ),
+        Protocol(
+            LEAKY_ORIENTATION,
+            "leaky-orientation (upright copies together)",
+            "Leaky: the shard set is of an older version, which saw copies in one orientation only. "
+            "Mirrored, turned and altered copies of test images were trained on, and the measures are "
+            "too good. Make the shards again with `tumorbatch shard --overwrite --new-splits`.",
             leaky=True,
         ),
         Protocol(
@@ -79,7 +89,7 @@ SPLIT_PROTOCOLS = {"file": PROTOCOLS[LEAKY], "group": PROTOCOLS[GROUP], "shape":
 
 def of_dataset(dataset: Dataset) -> Protocol:
     """Return the protocol of a shard set's own test split."""
-    return of_training({"split_by": dataset.split_by, "leaky": dataset.leaky})
+    return of_training({"split_by": dataset.split_by, "leaky": dataset.leaky, "leak": dataset.leak})
 
 
 def of_training(training: Mapping[str, Any]) -> Protocol:
@@ -94,6 +104,9 @@ def of_training(training: Mapping[str, Any]) -> Protocol:
     split_by, leaky = training.get("split_by"), training.get("leaky")
     if split_by not in SPLIT_PROTOCOLS or not isinstance(leaky, bool):
         raise ValueError("it does not say on which kind of split the model was trained")
+    # A bundle from before that does not say is of a set of the first version.
+    if split_by != "file" and training.get("leak", LEAKY_ORIENTATION) == LEAKY_ORIENTATION:
+        return PROTOCOLS[LEAKY_ORIENTATION]
     if leaky and split_by != "file":
         return PROTOCOLS[PROOF_FAILED]
     return SPLIT_PROTOCOLS[split_by]

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tumorbatch import bundle
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tumorbatch import bundle, shardset
+from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError
 from tumorbatch.evaluation import baselines
 from tumorbatch.evaluation import evaluate as evaluation
 from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.config import Config, Report
+from tumorbatch.known_images import KnownImages
 from tumorbatch.preprocess import overlap
 from tumorbatch.runtime import load_tensorflow
 from tumorbatch.workflows import checks
@@ -43,6 +48,18 @@ def run(
     return evaluation.run(model, tfrecords, out, config, beside, copies)
 
 
+def _known_to(description: Bundle, model: Path, tfrecords: Path) -> dict[str, str] | None:
+    """Return {path: how it is known} of an external set's images that the bundle carries, or None."""
+    dataset = shardset.load(tfrecords)
+    if not description.known_images_sha256 or not dataset.has_signatures:
+        return None
+    known = KnownImages.read(model / bundle.KNOWN, description.known_images_sha256)
+    table = shardset.manifest(tfrecords, dataset, "path", "split", "sha256", "signature")
+    rows = table.filter(pc.is_in(table["split"], pa.array(shardset.SPLITS, pa.string())))
+    columns = (rows[name].to_pylist() for name in ("path", "sha256", "signature"))
+    return known.kinds(*columns)
+
+
 def _external(
     model: Path, tfrecords: Path, trained_on: Path | None, seed: int
 ) -> tuple[Sequence[Answers], dict[str, str] | None]:
@@ -54,7 +71,7 @@ def _external(
     else:
         checks.load_own(trained_on, description, model)
     if trained_on is None:
-        return [], None
+        return [], _known_to(description, model, tfrecords)
     # Not its test split: the model has not seen that.
     copies = overlap.copies(tfrecords, trained_on, ("train", "validation"))
     return baselines.evaluate(trained_on, seed, external=tfrecords), copies
