@@ -97,12 +97,18 @@ _FIGURE_SHAPE = {
     "low_by_group?": (NUMBER, NULL),
     "high_by_group?": (NUMBER, NULL),
 }
+_SUMMARISED = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc")
+_FIGURES_SHAPE = {
+    "figures": {**dict.fromkeys(_SUMMARISED, _FIGURE_SHAPE), TEXT: _FIGURE_SHAPE},
+    "at_0.5": {"figures": {"accuracy": _FIGURE_SHAPE, TEXT: _FIGURE_SHAPE}},
+}
 _SPLIT_SHAPE = {
     "n": COUNT,
     "healthy": COUNT,
     "tumor": COUNT,
-    "figures": {"auc": _FIGURE_SHAPE, "accuracy": _FIGURE_SHAPE, TEXT: _FIGURE_SHAPE},
-    "at_0.5": {"figures": {"accuracy": _FIGURE_SHAPE, TEXT: _FIGURE_SHAPE}},
+    "groups": COUNT,
+    **_FIGURES_SHAPE,
+    "per_group?": _FIGURES_SHAPE,
 }
 _AUC_SHAPE: Shape = {"validation": {"figures": {"auc": {"value": SHARE}}}}
 _METRICS_SHAPE: Shape = {"validation": _SPLIT_SHAPE, "test": _SPLIT_SHAPE}

@@ -8,7 +8,7 @@ an AUC cost two thousand passes over sorted scores, and no sorting.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -154,8 +154,8 @@ class Estimate:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Estimate":
-        """Build from the values of `to_dict`."""
-        return cls(**value)
+        """Build from the values of `to_dict`; other members are ignored."""
+        return cls(**{field.name: value[field.name] for field in fields(cls) if field.name in value})
 
     def text(self, digits: int = 3) -> str:
         """Format as `0.918 (0.893 to 0.937)`, or say what is missing."""
