@@ -40,8 +40,8 @@ def predict(paths: Paths, model: str | os.PathLike[str], config: Config | None =
         InputError: The folder or the bundle is missing, empty or damaged. A bad image is a row.
         ConfigError: There is no GPU where one was asked for.
     """
-    with contextlib.closing(batches(paths, model, config)) as found:
-        return pa.Table.from_batches(found, _schema(bundle.load(Path(model))))
+    with contextlib.closing(batches(paths, model, config)) as pieces:
+        return pa.Table.from_batches(pieces, _schema(bundle.load(Path(model))))
 
 
 def batches(
@@ -57,20 +57,20 @@ def batches(
         rows: At least so many a batch, but for the last; a file's frames stay together.
     """
     config = config or Config()
-    used = bundle.load(Path(model))
-    network = Network(Path(model), used, config)
+    loaded = bundle.load(Path(model))
+    network = Network(Path(model), loaded, config)
     duplicates = Duplicates()
-    schema = _schema(used)
-    made = {"model_id": used.model_id, "run_id": uuid.uuid4().hex}
+    schema = _schema(loaded)
+    identity = {"model_id": loaded.model_id, "run_id": uuid.uuid4().hex}
     results = predict_files(
-        ((file, ()) for file in _files(paths, config)), used, network, config.batch_size,
+        ((file, ()) for file in _files(paths, config)), loaded, network, config.batch_size,
         config.workers, config.seconds,
         config.max_frames, Timings(), network.known,
     )  # fmt: skip
     waiting = []
     with contextlib.closing(results):
         for of_file in results:
-            waiting += [{**made, **row} for row in duplicates.flag(of_file)]
+            waiting += [{**identity, **row} for row in duplicates.flag(of_file)]
             if len(waiting) >= rows:
                 yield pa.RecordBatch.from_pylist(waiting, schema)
                 waiting = []
@@ -78,15 +78,15 @@ def batches(
         yield pa.RecordBatch.from_pylist(waiting, schema)
 
 
-def _schema(used: bundle.Bundle) -> pa.Schema:
+def _schema(loaded: bundle.Bundle) -> pa.Schema:
     return SCHEMA.with_metadata(
         footer(
             {
-                "model_id": used.model_id,
-                "preprocessing_fingerprint": used.preprocessing.fingerprint,
-                "classes": list(used.classes),
-                "threshold": used.threshold,
-                "temperature": used.temperature,
+                "model_id": loaded.model_id,
+                "preprocessing_fingerprint": loaded.preprocessing.fingerprint,
+                "classes": list(loaded.classes),
+                "threshold": loaded.threshold,
+                "temperature": loaded.temperature,
             }
         )
     )

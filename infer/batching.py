@@ -28,7 +28,7 @@ Wanted = tuple[FoundFile, tuple[Row, ...]]
 
 def predict_files(
     files: Iterable[Wanted],
-    used: Bundle,
+    loaded: Bundle,
     score: Scorer,
     batch_size: int,
     workers: int,
@@ -43,7 +43,7 @@ def predict_files(
 
     Args:
         files: Each with the rows to keep if its content is still theirs, mostly none.
-        used: Gives preprocessing, threshold, temperature and the shapes seen in training.
+        loaded: Gives preprocessing, threshold, temperature and the shapes seen in training.
         score: uint8 [n, size, size] -> logits.
         batch_size: Images a forward pass; the last one of all may have fewer.
         workers: Decoding processes.
@@ -52,11 +52,11 @@ def predict_files(
         timings: Is added to.
         known: What the model was trained on, if its bundle says so: such images are flagged.
     """
-    size = used.preprocessing.size
-    batches = _Batches(used, score, batch_size, timings)
+    size = loaded.preprocessing.size
+    batches = _Batches(loaded, score, batch_size, timings)
     decode = functools.partial(
         decode_files,
-        preprocessing=used.preprocessing,
+        preprocessing=loaded.preprocessing,
         seconds=seconds,
         max_frames=max_frames,
         known=known,
@@ -97,15 +97,15 @@ def _chunks(files: Iterable[Wanted], ring: Ring) -> Iterator[list[Task]]:
 class _Batches:
     """Rows that wait for their logit, and the images that give it."""
 
-    def __init__(self, used: Bundle, score: Scorer, batch_size: int, timings: Timings) -> None:
-        self._used = used
+    def __init__(self, loaded: Bundle, score: Scorer, batch_size: int, timings: Timings) -> None:
+        self._loaded = loaded
         self._score = score
         self._timings = timings
-        size = used.preprocessing.size
+        size = loaded.preprocessing.size
         self._images: NDArray[np.uint8] = np.empty((batch_size, size, size), np.uint8)
         self._owners: list[Row] = []
         self._waiting: collections.deque[list[Row]] = collections.deque()
-        shapes = used.training.get("shapes")
+        shapes = loaded.training.get("shapes")
         self._shapes = frozenset(shapes) if isinstance(shapes, list) else None
 
     def add(self, entry: Decoded, ring: Ring) -> None:
@@ -132,15 +132,15 @@ class _Batches:
         started = time.monotonic()
         logits = self._score(self._images[: len(self._owners)])
         self._timings.model += time.monotonic() - started
-        used = self._used
-        probabilities = probability(logits, used.temperature)
+        loaded = self._loaded
+        probabilities = probability(logits, loaded.temperature)
         for row, logit, prob in zip(self._owners, logits, probabilities, strict=True):
             # Not a number compares as false with any threshold: it would be called Healthy.
             if not (np.isfinite(logit) and np.isfinite(prob)):
                 row["status"], row["error"] = Status.NOT_FINITE.value, _NOT_FINITE
                 continue
             row["logit"], row["prob_tumor"] = float(logit), float(prob)
-            row["label"] = used.classes[int(prob >= np.float32(used.threshold))]
+            row["label"] = loaded.classes[int(prob >= np.float32(loaded.threshold))]
         self._owners.clear()
 
     def finished(self) -> Iterator[list[Row]]:

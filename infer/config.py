@@ -60,7 +60,7 @@ class Config:
     def __post_init__(self) -> None:
         check_workers(self.workers)
         if not 1 <= self.batch_size <= 4096:
-            raise ConfigError(f"--batch-size must lie between 1 and 4096. Received: {self.batch_size}.")
+            raise ConfigError(f"--batch-size must be between 1 and 4096. Received: {self.batch_size}.")
         if self.max_frames < 1:
             raise ConfigError(f"--max-frames must be at least 1. Received: {self.max_frames}.")
         check_error_rate(self.max_error_rate)

@@ -52,8 +52,8 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
     started = time.monotonic()
     target = Target.choose(out, config.format)
     out = target.path
-    used = bundle.load(model)
-    if used.preprocessing.decode_version != DECODE_VERSION:
+    loaded = bundle.load(model)
+    if loaded.preprocessing.decode_version != DECODE_VERSION:
         log.warning(
             "this model was trained on images that an earlier version decoded: colour PNGs with a gAMA "
             "chunk and some DICOM files look otherwise now; shard and train again where you have such"
@@ -62,10 +62,10 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
     with output_lock(out, lock_beside(out)):
         remove_temporaries(out.parent, out.name, sidecar_path(out).name, f".{out.name}.key")
         target.recover()
-        before = None if config.overwrite else target.refuse_foreign(used.model_id)
+        before = None if config.overwrite else target.refuse_foreign(loaded.model_id)
         key = _path_key(out) if config.path_mode == "hash" else None
         settings = {
-            "preprocessing_fingerprint": used.preprocessing.fingerprint,
+            "preprocessing_fingerprint": loaded.preprocessing.fingerprint,
             "path_mode": config.path_mode,
             "path_key": hashlib.sha256(key).hexdigest()[:12] if key else "",
         }
@@ -73,7 +73,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
             target.refuse_no_base(before, settings)
         own = frozenset(map(os.path.realpath, target.outputs()))
         listing = list_files(folder, config.selection, own, key)
-        log.info("model %s from %s", used.model_id, printable(str(model)))
+        log.info("model %s from %s", loaded.model_id, printable(str(model)))
         log.info("images are equalised and resized %s", native.choose().reason)
         if listing.young:
             log.info("%d files younger than --min-age are left for the next run", listing.young)
@@ -81,15 +81,15 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
             log.info(
                 "%d files have a time of change in the future; --min-age passes them", listing.future
             )
-        plan = {"model_id": used.model_id, **settings, "folder": printable(os.path.realpath(folder))}
+        plan = {"model_id": loaded.model_id, **settings, "folder": printable(os.path.realpath(folder))}
         area = WorkArea(out.with_name(f".{out.name}.partial"), plan, config.overwrite)
-        task = _Run(target, used, config, listing, area, config.incremental and before is not None)
-        network = Network(model, used, config)
+        task = _Run(target, loaded, config, listing, area, config.incremental and before is not None)
+        network = Network(model, loaded, config)
         task.predict(network, started)
         if task.nothing_new() and before is not None:
             area.remove()
             return task.report(_counts_of(before, len(listing.files)), started, unchanged=True)
-        counts = task.publish({**_static(used, model), **settings}, network)
+        counts = task.publish({**_static(loaded, model), **settings}, network)
         area.remove()
     return task.report(counts, started)
 
@@ -100,14 +100,14 @@ class _Run:
     def __init__(
         self,
         target: Target,
-        used: Bundle,
+        loaded: Bundle,
         config: Config,
         listing: Listing,
         area: WorkArea,
         incremental: bool,
     ) -> None:
         self._target = target
-        self._used = used
+        self._loaded = loaded
         self._config = config
         self._listing = listing
         self._area = area
@@ -137,18 +137,18 @@ class _Run:
         """Compute the rows that nothing else gives, and keep them in the work area."""
         config, area = self._config, self._area
         limit = None if config.max_runtime is None else started + 60 * config.max_runtime
-        made = {"model_id": self._used.model_id, "run_id": self._run_id}
+        identity = {"model_id": self._loaded.model_id, "run_id": self._run_id}
         began = time.monotonic()
         with Progress("infer", "images", len(self._listing.files)) as progress:
             results = predict_files(
-                self._wanted(progress), self._used, network, config.batch_size, config.workers,
+                self._wanted(progress), self._loaded, network, config.batch_size, config.workers,
                 config.seconds, config.max_frames, self._timings, network.known,
             )  # fmt: skip
             done = 0
             try:
                 with contextlib.closing(results):
                     for rows in results:
-                        area.add([{**made, **row} for row in rows])
+                        area.add([{**identity, **row} for row in rows])
                         progress.advance()
                         done += 1
                         if limit is not None and time.monotonic() >= limit:
@@ -164,12 +164,12 @@ class _Run:
 
     def _wanted(self, progress: Progress) -> Iterator[Wanted]:
         for entry in aligned(self._listing.files, self._earlier()):
-            there = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)
+            marked_absent = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)
             if entry.file is None:
-                self._changes += self._config.prune or not there
+                self._changes += self._config.prune or not marked_absent
             elif self._kept_rows(entry):
                 self._kept += 1
-                self._changes += there
+                self._changes += marked_absent
                 progress.advance()
             else:
                 known = next((rows for rows in entry.rows if rows), []) if self._config.content else []
@@ -194,7 +194,7 @@ class _Run:
         """
         writer = self._target.writer(static)
         with writer:
-            counts = write_table(writer, self._chosen(), self._used.classes)
+            counts = write_table(writer, self._chosen(), self._loaded.classes)
             refuse_too_many_errors(
                 counts.statuses,
                 self._config.max_error_rate,
@@ -235,7 +235,7 @@ class _Run:
     def report(self, counts: Counts, started: float, unchanged: bool = False) -> Report:
         """Return the receipt."""
         return Report(
-            model_id=self._used.model_id,
+            model_id=self._loaded.model_id,
             files=len(self._listing.files),
             statuses=dict(counts.statuses),
             labels=dict(counts.labels),
@@ -256,23 +256,23 @@ class _Run:
 def _out_of_time(done: int, files: int) -> TryAgainError:
     return TryAgainError(
         f"--max-runtime is over: {done:,} of {files:,} files are done and kept. "
-        "The same command goes on."
+        "The same command continues."
     )
 
 
-def _static(used: Bundle, model: Path) -> dict[str, Any]:
+def _static(loaded: Bundle, model: Path) -> dict[str, Any]:
     """Return what determines the predictions."""
     return {
-        "model_id": used.model_id,
+        "model_id": loaded.model_id,
         "model": printable(model.name),
-        "architecture": used.architecture,
-        "weights_sha256": used.weights_sha256,
-        "preprocessing": used.preprocessing.to_dict(),
-        "classes": list(used.classes),
-        "threshold": used.threshold,
-        "temperature": used.temperature,
-        "trained_on_leaky_split": bool(used.training.get("leaky")),
-        "training_shapes_known": "shapes" in used.training,
+        "architecture": loaded.architecture,
+        "weights_sha256": loaded.weights_sha256,
+        "preprocessing": loaded.preprocessing.to_dict(),
+        "classes": list(loaded.classes),
+        "threshold": loaded.threshold,
+        "temperature": loaded.temperature,
+        "trained_on_leaky_split": bool(loaded.training.get("leaky")),
+        "training_shapes_known": "shapes" in loaded.training,
         "versions": versions(
             "tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg"
         ),

@@ -104,7 +104,7 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
     files = [file for file in selected if not age or not now - age < file.mtime_ns <= now + age]
     young = len(selected) - len(files)
     if not files:
-        what = f"{others:,} that are no images or not selected" if others else "none at all"
+        what = f"{others:,} that are not images or not selected" if others else "none at all"
         what += f", {young:,} younger than --min-age" if young else ""
         raise InputError(
             f"{printable(str(folder))} holds no files to predict ({what}). Give the folder that holds "
@@ -173,11 +173,11 @@ def _listed(folder: Path, listed: str) -> list[FoundFile]:
     except ValueError as error:
         raise InputError(f"The list {listed} cannot be read: {error}.") from error
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder. Give the folder that the listed files lie in.")
+        raise InputError(f"{folder} is not a folder. Give the folder that contains the listed files.")
     # `find -print0` writes names that may hold line ends.
     lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
-    found = {file.name: file for file in _each_listed(os.fsencode(folder), lines)}
-    return sorted(found.values(), key=lambda file: file.name)
+    files = {file.name: file for file in _each_listed(os.fsencode(folder), lines)}
+    return sorted(files.values(), key=lambda file: file.name)
 
 
 def _each_listed(folder: bytes, lines: Sequence[bytes]) -> Iterator[FoundFile]:
@@ -203,7 +203,7 @@ def _each_listed(folder: bytes, lines: Sequence[bytes]) -> Iterator[FoundFile]:
 
 
 def _below(root: bytes, path: bytes) -> bytes | None:
-    """Return `path` relative to the folder `root`, normalised; None where it does not lie in it."""
+    """Return `path` relative to the folder `root`, normalised; None if it is not inside."""
     below = os.path.normpath(os.path.relpath(os.path.join(root, path), root))
     return None if below.startswith(b"../") or below in (b"..", b".") else below
 

@@ -28,13 +28,13 @@ class Network:
         config: Gives batch size, device, precision, XLA and threads.
     """
 
-    def __init__(self, folder: Path, used: Bundle, config: Config) -> None:
+    def __init__(self, folder: Path, loaded: Bundle, config: Config) -> None:
         self._folder = folder
-        self._used = used
+        self._loaded = loaded
         self._config = config
         self.known: KnownFile | None = None
-        if used.known_images_sha256:
-            self.known = KnownFile(folder / KNOWN, used.known_images_sha256)
+        if loaded.known_images_sha256:
+            self.known = KnownFile(folder / KNOWN, loaded.known_images_sha256)
         self._score: Scorer | None = None
         self.runtime: Runtime | None = None
         self.loading = 0.0
@@ -62,7 +62,7 @@ class Network:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(runtime.precision)
         try:
-            network = bundle.load_network(self._folder, self._used)
+            network = bundle.load_network(self._folder, self._loaded)
         finally:
             keras.config.set_dtype_policy(before)
         self.runtime = runtime
@@ -74,7 +74,7 @@ class Network:
 
     def _probe(self, score: Scorer) -> bool:
         """Score one image at all places of a batch; compiles the network by the way."""
-        size = self._used.preprocessing.size
+        size = self._loaded.preprocessing.size
         image = np.random.default_rng(0).integers(0, 256, (size, size), np.uint8)
         logits = score(np.broadcast_to(image, (self._config.batch_size, size, size)))
         return bool((logits != logits[0]).any())

@@ -246,7 +246,7 @@ def table_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     if not (path / SUCCESS).is_file():
-        raise InputError(f"{path} is no finished table: it has no {SUCCESS}.")
+        raise InputError(f"{path} is not a finished table: it has no {SUCCESS}.")
     return sorted(path.glob(PARTS))
 
 

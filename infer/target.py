@@ -90,16 +90,16 @@ class Target:
         if self.path.is_dir() and all(is_litter(entry.name) for entry in self.path.iterdir()):
             return None
         try:
-            found = self._metadata()
+            metadata = self._metadata()
         except InputError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno:
                 raise  # it cannot be read just now, which says nothing of what it is
-            found = {}
-        if "model_id" not in found:
+            metadata = {}
+        if "model_id" not in metadata:
             raise ConfigError(
                 f"{self.path} exists and is not a predictions file. Give another name, or --overwrite."
             )
-        return found
+        return metadata
 
     def _metadata(self) -> dict[str, str]:
         if self.format in ("parquet", "dataset"):

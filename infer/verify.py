@@ -71,7 +71,7 @@ def run(table: Path) -> Report:
             for row in iterate_file(path):
                 here = (row["path"], row["frame"])
                 if last is not None and here <= last:
-                    problems.append(f"{path}: row {rows + 1:,} is not behind the one before it.")
+                    problems.append(f"{path}: row {rows + 1:,} is not after the row before it.")
                 last = here
                 rows += 1
                 problems += [f"{path}: row {rows:,} {what}." for what in _wrong_prediction(row)]

@@ -72,7 +72,7 @@ class WorkArea:
                 )
                 raise ConfigError(
                     f"{folder.name} holds an interrupted run that was about something else "
-                    f"({changes}). Repeat that command to finish it, or start anew with --overwrite."
+                    f"({changes}). Repeat that command to finish it, or start again with --overwrite."
                 )
             self.remove()
             new_folder(folder)

@@ -48,18 +48,18 @@ def find_sources(
     """
     litter = [] if litter is None else litter
     folders = _class_folders(source, given, litter)
-    found = []
+    sources = []
     for label, folder in enumerate(folders):
         # The class folder's own name goes in front, so that names are relative to the source.
         for file in find_files(source / folder, litter):
             name = "/".join(part for part in (printable(folder), file.name) if part)
-            found.append(SourceFile(replace(file, name=name), label))
-    if not found:
+            sources.append(SourceFile(replace(file, name=name), label))
+    if not sources:
         raise InputError(
             f"{source} has no files in its class folders {' and '.join(map(repr, folders))}. "
             "Put the images there."
         )
-    return sorted(found, key=lambda entry: entry.file.name)
+    return sorted(sources, key=lambda entry: entry.file.name)
 
 
 def refuse_inside(
@@ -75,15 +75,15 @@ def refuse_inside(
         files: In it; a class folder may be a link to somewhere else.
         given: As for `find_sources`.
     """
-    tops = {str(source / of.file.name.split("/", 1)[0]) for of in files}
-    parents = {os.path.dirname(of.file.path) for of in files}
+    tops = {str(source / entry.file.name.split("/", 1)[0]) for entry in files}
+    parents = {os.path.dirname(entry.file.path) for entry in files}
     whole = set() if len(given) == len(CLASS_NAMES) else {str(source)}
     place = Path(os.path.realpath(out))
-    for folder in {os.path.realpath(of) for of in whole | tops | parents}:
+    for folder in {os.path.realpath(entry) for entry in whole | tops | parents}:
         inside = place.relative_to(folder).parts if place.is_relative_to(folder) else None
         if inside is not None and not any(part.startswith(".") for part in inside):
             raise ConfigError(
-                f"{out} lies among the images in {source}: it would be taken for images by the next "
+                f"{out} is among the images in {source}: it would be taken for images by the next "
                 "run. Give another folder."
             )
 
@@ -124,7 +124,7 @@ def _class_folders(source: Path, given: Mapping[str, str], litter: list[str]) ->
         classes = [name for name in CLASS_NAMES if _fold(folder) in _SPELLINGS[name]]
         if not classes:
             raise ConfigError(
-                f"{source} has a folder {printable(folder)!r}, which is no known spelling of "
+                f"{source} has a folder {printable(folder)!r}, which is not a known name of "
                 f"{' or '.join(CLASS_NAMES)}. Found: {listed}. Say which folder is which with "
                 "--class Healthy=FOLDER --class Tumor=FOLDER."
             )

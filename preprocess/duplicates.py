@@ -157,10 +157,10 @@ def under_both_labels(keys: Sequence[object], labels: NDArray[np.int64]) -> NDAr
         keys: One an image.
         labels: int64 [n].
     """
-    of: dict[object, set[int]] = {}
+    labels_of_key: dict[object, set[int]] = {}
     for key, label in zip(keys, labels.tolist(), strict=True):
-        of.setdefault(key, set()).add(label)
-    return np.array([len(of[key]) > 1 for key in keys], np.bool_)
+        labels_of_key.setdefault(key, set()).add(label)
+    return np.array([len(labels_of_key[key]) > 1 for key in keys], np.bool_)
 
 
 def count(

@@ -9,7 +9,7 @@ The pixels are those that `shard` has before it resizes them: decoded by `decode
 
 An output carries its source's time of change. That is how the next run knows which are done: each
 appears whole or not at all, so one with the time of its source is that source's, and is kept; after
-any change of the source, to a later or an earlier time, it is made anew. (Where the two file systems
+any change of the source, to a later or an earlier time, it is made again. (Where the two file systems
 keep times with different precision, everything is made anew, with the same bytes.)
 """
 
@@ -60,7 +60,7 @@ class Config:
         preprocessing: Its CLAHE settings count; size and interpolation come after what is done here.
         workers: Processes; default: the cores that this process may use.
         timeout: Seconds after which a file that is still being decoded becomes an error row.
-        overwrite: Delete all PNG files in an output of this command, and start anew.
+        overwrite: Delete all PNG files in an output of this command, and start again.
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -154,7 +154,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
         if strays:
             log.warning(
                 "PNG files without a source lie in %s: %d, such as %s. They are left alone; delete "
-                "them, or start anew with --overwrite.",
+                "them, or start again with --overwrite.",
                 target, len(strays), printable(os.path.relpath(strays[0], target)),
             )  # fmt: skip
         counts = {"found": len(files), **dict(sorted(statuses.items()))}
@@ -193,7 +193,7 @@ def _refuse_nested(target: Path, *sources: Path) -> None:
         outer = Path(os.path.realpath(source))
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise ConfigError(
-                f"{target} and {source} lie one in the other, or are one folder. Give an output "
+                f"{target} and {source} are inside each other, or the same folder. Give an output "
                 "folder outside the images' folder."
             )
 
@@ -225,24 +225,24 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
         OutputError: `target` cannot be written.
     """
     finished, plan = (_read_json(target / name) for name in (RESULT, _PLAN))
-    made = plan if plan is not None else finished
+    record = plan if plan is not None else finished
     names = [path.name for path in target.iterdir()]
     visible = sorted(name for name in names if not name.startswith(".") and not is_litter(name))
-    if visible and made is None:
+    if visible and record is None:
         raise ConfigError(
             f"{target} is not empty (it holds {printable(visible[0])!r}), and was not made by this "
             "command. Give a new or an empty folder."
         )
-    there = made.get("preprocessing") if made is not None else None
-    if visible and there != settings and not overwrite:
+    existing = record.get("preprocessing") if record is not None else None
+    if visible and existing != settings and not overwrite:
         raise ConfigError(
-            f"{target} holds images that were made differently ({there or 'it is not known how'}; "
+            f"{target} holds images that were made differently ({existing or 'it is not known how'}; "
             f"asked for: {settings}). Give another output folder, or --overwrite to replace them."
         )
     try:
         for folder, _, _ in os.walk(target):
             remove_temporaries(Path(folder))
-        if overwrite and (plan is None or there != settings):
+        if overwrite and (plan is None or existing != settings):
             # Without settings: if this run is killed now, the next trusts nothing that is there.
             write_json(target / _PLAN, {})
             for output in _outputs(target):
@@ -267,15 +267,15 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _outputs(target: Path) -> set[str]:
     """Return every PNG file below `target` that is not hidden."""
-    found = set()
+    outputs = set()
     for folder, folders, names in os.walk(target):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found |= {
+        outputs |= {
             os.path.join(folder, name)
             for name in names
             if name.endswith(".png") and not name.startswith(".")
         }
-    return found
+    return outputs
 
 
 def _process(tasks: Sequence[_Task], config: Config) -> list[_Done]:

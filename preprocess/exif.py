@@ -11,7 +11,7 @@ ORIENTATION = 274  # the tag, in Exif and in TIFF
 
 
 def orientation_of(exif: bytes) -> int | None:
-    """Return 1 (upright) to 8, or None where the block does not say; any type of integer counts."""
+    """Return 1 (upright) to 8, or None if the block does not say; any type of integer counts."""
     try:
         tags, _ = read_directory(exif, first_directory(exif), {ORIENTATION})
         value = tags[ORIENTATION][0]

@@ -390,5 +390,5 @@ def _refuse_other_plan(folder: Path, before: Mapping[str, Any], settings: Mappin
     if changes:
         raise ConfigError(
             f"{folder.parent} holds an interrupted run that was about something else ({changes}). "
-            "Repeat that command to finish it, or start anew with --overwrite."
+            "Repeat that command to finish it, or start again with --overwrite."
         )

@@ -16,7 +16,7 @@ from tumorbatch.shardset import DATASET, SPLITS
 
 
 def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str, str]:
-    """Return the images of `judged` that are copies of images in `seen`.
+    """Return the images of `judged` that are copies or near copies of images in `seen`.
 
     They are the images that `shard` would put into one group with them.
 

@@ -83,16 +83,16 @@ def refuse_unmatched(table: Path, patients: Patients) -> None:
 
     A patient whose files the table misses is torn over training and test, and the figures are too good.
     """
-    told = []
+    parts = []
     for paths, what in (
         (patients.without_file, "of its paths fit no file"),
         (patients.without_patient, "files have no patient in it"),
     ):
         if paths:
-            told.append(f"{len(paths):,} {what} (such as {paths[0]!r})")
-    if told:
+            parts.append(f"{len(paths):,} {what} (such as {paths[0]!r})")
+    if parts:
         raise ConfigError(
-            f"{table} and the files that were found do not fit: {'; '.join(told)}. Files of one "
+            f"{table} and the files that were found do not fit: {'; '.join(parts)}. Files of one "
             "patient could come into training and test. Correct the table, or give --allow-unmatched: "
             "each file without a patient then stands for itself."
         )
@@ -102,7 +102,7 @@ def digest(patients: Mapping[str, str]) -> str | None:
     """Return the sha256 (hex) of which files belong together; no patient's name goes into it.
 
     Returns:
-        None where there are no patients.
+        None if there are no patients.
     """
     if not patients:
         return None

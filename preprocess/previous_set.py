@@ -95,10 +95,10 @@ class Base:
 
     def rows(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Return the manifest's rows of some files."""
-        found: list[dict[str, Any]] = self._rows.take(
+        taken: list[dict[str, Any]] = self._rows.take(
             pa.array([self._at[path] for path in paths], pa.int64())
         ).to_pylist()
-        return found
+        return taken
 
     def length(self, path: str) -> int:
         """Return the number of bytes of the framed record of a file."""
@@ -141,7 +141,7 @@ class Base:
     def _damaged(self, path: str, reason: str) -> InputError:
         shard, position = self._where[self._at[path]]
         return InputError(
-            f"{shard} is damaged at position {position} ({reason}). `tumorbatch verify` tells more; "
+            f"{shard} is damaged at position {position} ({reason}). `tumorbatch verify` reports more; "
             "`tumorbatch shard --overwrite` makes all shards again."
         )
 

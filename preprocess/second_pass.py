@@ -110,7 +110,7 @@ def assemble(
     conflict |= grouping.under_both_labels(images.copies.pixels, images.labels)
     if conflict.any():
         log.warning(
-            "%d files are left out: the same image lies under both classes (see %s)",
+            "%d files are left out: the same image is in both classes (see %s)",
             conflict.sum(), MANIFEST,
         )  # fmt: skip
     kept = np.flatnonzero(~conflict)
@@ -216,13 +216,13 @@ def _near_conflicts(
     duplicates: NDArray[np.int64], labels: NDArray[np.int64], paths: Sequence[str]
 ) -> list[tuple[str, str]]:
     both = grouping.under_both_labels(duplicates.tolist(), labels)
-    found = []
+    conflicts = []
     for group in np.unique(duplicates[both]):
         healthy, tumor = (
             paths[int(np.argmax((duplicates == group) & (labels == label)))] for label in (0, 1)
         )
-        found.append((healthy, tumor))
-    return found
+        conflicts.append((healthy, tumor))
+    return conflicts
 
 
 def _manifest(
@@ -244,7 +244,7 @@ def _manifest(
         added["copy_kind"][row] = kinds[index]
         if conflict[index]:
             status[row] = Status.LABEL_CONFLICT.value
-            error[row] = "the same image lies under both classes"
+            error[row] = "the same image lies under both classes"  # kept: part of the manifest's bytes
     for shard, members in layout.items():
         for position, index in enumerate(members):
             row = good[kept[index]]

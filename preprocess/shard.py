@@ -92,7 +92,7 @@ class Config:
             raise ConfigError(f"The shard size must be above 0. Received: {self.shard_bytes}.")
         check_error_rate(self.max_error_rate)
         if self.new_splits and not self.overwrite:
-            raise ConfigError("--new-splits settles all splits anew: give --overwrite as well.")
+            raise ConfigError("--new-splits assigns all splits again: give --overwrite as well.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,9 @@ def count_shared(
             count += 1
         if count != shard.records:
             raise InputError(f"{folder / shard.name} holds {count} records, not {shard.records}.")
-    return {key: sum(len(splits) > 1 for splits in of.values()) for key, of in seen.items()}
+    return {
+        key: sum(len(splits) > 1 for splits in splits_of.values()) for key, splits_of in seen.items()
+    }
 
 
 def _copies(manifest: pa.Table) -> dict[str, int] | None:

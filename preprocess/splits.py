@@ -104,6 +104,6 @@ def assign(
                 "groups of duplicates or patients: too few for train, validation and test to get one "
                 f"each by their shares ({missing} got none). Add images, change the shares by --split, "
                 "give --no-patient-id where all DICOM files carry one made-up PatientID, or --split-by "
-                "file if they are no duplicates."
+                "file if they are not duplicates."
             )
     return chosen[inverse]

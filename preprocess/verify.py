@@ -9,7 +9,7 @@ here but dataset.json, which says what must be there, and it is held against its
     each shard        there, size, sha256, record checksums, number of records; each record decodes
                       and agrees with its row of the manifest
     other shards      none
-    the proof         counted again: what lies in more than one split
+    the proof         counted again: what is in more than one split
 """
 
 import hashlib
@@ -91,15 +91,15 @@ def run(tfrecords: Path) -> Report:
     started = time.monotonic()
     if not (tfrecords / DATASET).is_file():
         shardset.load(tfrecords)  # raises: it has the sentence for each way to be missing
-    found = Findings(tfrecords)
+    problems = Findings(tfrecords)
     checked: list[_Checked] = []
-    dataset = read_dataset(tfrecords, found)
+    dataset = read_dataset(tfrecords, problems)
     if dataset is not None:
-        manifest = read_manifest(tfrecords, dataset, found)
+        manifest = read_manifest(tfrecords, dataset, problems)
         total = sum(shard.records for shard in dataset.shards)
         with Progress("verify", "records", total) as progress:
             for shard in dataset.shards:
-                checked.append(_check_shard(tfrecords, shard, dataset, manifest, found))
+                checked.append(_check_shard(tfrecords, shard, dataset, manifest, problems))
                 progress.advance(checked[-1].records)
         listed = {shard.name for shard in dataset.shards}
         # A run that was killed at its commit left shards of its own; the next one removes them.
@@ -108,37 +108,37 @@ def run(tfrecords: Path) -> Report:
             if path.name in listed or path.name.startswith("."):
                 continue
             if not (interrupted and SHARD_NAME.fullmatch(path.name)):
-                found.add(path.name, "does not belong to this shard set.", _MOVE_AWAY)
+                problems.add(path.name, "does not belong to this shard set.", _MOVE_AWAY)
         if manifest is not None:
-            check_manifest(manifest, dataset, found)
+            check_manifest(manifest, dataset, problems)
             sound = [shard for shard, its in zip(dataset.shards, checked, strict=True) if its.sound]
-            _check_proof(tfrecords, dataset, sound, manifest, found)
+            _check_proof(tfrecords, dataset, sound, manifest, problems)
     return Report(
         shards=len(checked),
         records=sum(its.records for its in checked),
         bytes=sum(its.bytes for its in checked),
         seconds=time.monotonic() - started,
-        problems=tuple(found.problems),
+        problems=tuple(problems.problems),
     )
 
 
 def _check_shard(
-    folder: Path, shard: Shard, dataset: Dataset, manifest: Manifest | None, found: Findings
+    folder: Path, shard: Shard, dataset: Dataset, manifest: Manifest | None, problems: Findings
 ) -> _Checked:
     path = folder / shard.name
-    rows = None if manifest is None else _rows_of(shard, manifest, found)
-    before = len(found.problems)
+    rows = None if manifest is None else _rows_of(shard, manifest, problems)
+    before = len(problems.problems)
     try:
         info = path.stat()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        found.add(shard.name, "is missing." if missing else f"cannot be read: {error.strerror}.")
+        problems.add(shard.name, "is missing." if missing else f"cannot be read: {error.strerror}.")
         return _Checked()
     if not stat.S_ISREG(info.st_mode):
-        found.add(shard.name, "is not a regular file.")
+        problems.add(shard.name, "is not a regular file.")
         return _Checked()
     if info.st_size != shard.bytes:
-        found.add(
+        problems.add(
             shard.name,
             f"has {info.st_size:,} bytes and should have {shard.bytes:,}: it was cut off or replaced.",
         )
@@ -158,25 +158,27 @@ def _check_shard(
                     differences[difference].append(count)
             count += 1
     except InputError as error:
-        found.add(shard.name, str(error).removeprefix(f"{path} "))
+        problems.add(shard.name, str(error).removeprefix(f"{path} "))
     except OSError as error:
-        found.add(shard.name, f"cannot be read to its end: {error.strerror}.")
+        problems.add(shard.name, f"cannot be read to its end: {error.strerror}.")
     else:
         if count != shard.records:
-            found.add(shard.name, f"holds {count:,} records and should hold {shard.records:,}.")
+            problems.add(shard.name, f"holds {count:,} records and should hold {shard.records:,}.")
         if info.st_size == shard.bytes and digest.hexdigest() != shard.sha256:
-            found.add(shard.name, "has the right size and another sha256: it was changed or replaced.")
-    described = len(found.problems) == before
+            problems.add(
+                shard.name, "has the right size and another sha256: it was changed or replaced."
+            )
+    described = len(problems.problems) == before
     for fault, positions in faults.items():
-        found.add(shard.name, f"holds {_told(positions)} {fault}.")
+        problems.add(shard.name, f"holds {_told(positions)} {fault}.")
     # Of two files that do not agree, the one that dataset.json does not describe is to blame.
     if manifest is not None and (described or not manifest.intact):
         blamed, other = MANIFEST, shard.name
     else:
         blamed, other = shard.name, MANIFEST
     for difference, positions in differences.items():
-        found.add(blamed, f"does not agree with {other} on the {difference} of {_told(positions)}.")
-    return _Checked(count, info.st_size, len(found.problems) == before)
+        problems.add(blamed, f"does not agree with {other} on the {difference} of {_told(positions)}.")
+    return _Checked(count, info.st_size, len(problems.problems) == before)
 
 
 def _told(positions: list[int]) -> str:
@@ -185,15 +187,17 @@ def _told(positions: list[int]) -> str:
     return f"{len(positions):,} records (the first at position {positions[0]})"
 
 
-def _rows_of(shard: Shard, manifest: Manifest, found: Findings) -> dict[int, dict[str, Any]]:
+def _rows_of(shard: Shard, manifest: Manifest, problems: Findings) -> dict[int, dict[str, Any]]:
     """Return {position: row of the manifest} of one shard; report impossible positions."""
     listed = manifest.table.take(pa.array(manifest.rows.get(shard.name, []), pa.int64())).to_pylist()
     rows = {row["position"]: row for row in listed}
     if len(rows) < len(listed):
-        found.add(MANIFEST, f"puts two images at one position of {shard.name}.")
+        problems.add(MANIFEST, f"puts two images at one position of {shard.name}.")
     outside = [position for position in rows if position not in range(shard.records)]
     if outside:
-        found.add(MANIFEST, f"names positions of {shard.name} that do not exist, such as {outside[0]}.")
+        problems.add(
+            MANIFEST, f"names positions of {shard.name} that do not exist, such as {outside[0]}."
+        )
     return rows
 
 
@@ -207,7 +211,7 @@ def _decode(data: bytes, dataset: Dataset) -> ImageRecord | str:
     if (record.height, record.width, len(record.pixels)) != (size, size, size * size):
         return f"of other than {size} x {size} pixels"
     if not 0 <= record.label < len(dataset.classes):
-        return f"with a label that stands for none of {', '.join(dataset.classes)}"
+        return f"with a label that is none of {', '.join(dataset.classes)}"
     if not _SHA256.fullmatch(record.sha256):
         return "without the sha256 of a file"
     return record
@@ -232,7 +236,7 @@ def _compare(
 
 
 def _check_proof(
-    folder: Path, dataset: Dataset, sound: list[Shard], manifest: Manifest, found: Findings
+    folder: Path, dataset: Dataset, sound: list[Shard], manifest: Manifest, problems: Findings
 ) -> None:
     """Count what is in two splits, in the intact shards: exactly, or at least."""
     counted = count_shared(folder, sound, manifest.table, dataset.split_by)
@@ -243,14 +247,14 @@ def _check_proof(
     for name, count in counted.items():
         said = dataset.shared.get(name)
         if said is None or (said != count if complete else said < count):
-            found.add(
+            problems.add(
                 DATASET,
-                f"says that {said} {name} lie in more than one split; the records say {count}.",
+                f"says that {said} {name} are in more than one split; the records say {count}.",
             )
     if dataset.split_by != "file" and any(counted.values()):
-        found.add(
+        problems.add(
             DATASET,
-            f"promises a split by {dataset.split_by}, and the same images lie in more than one split "
+            f"promises a split by {dataset.split_by}, and the same images are in more than one split "
             f"({counted}): test figures would be too good.",
             MAKE_AGAIN,
         )

@@ -70,7 +70,7 @@ class Manifest(NamedTuple):
     intact: bool
 
 
-def read_dataset(folder: Path, found: Findings) -> Dataset | None:
+def read_dataset(folder: Path, problems: Findings) -> Dataset | None:
     """Read dataset.json; return None if it does not even name the files."""
     try:
         value = read_object(folder / DATASET, {"schema_version": ANYTHING})
@@ -79,10 +79,10 @@ def read_dataset(folder: Path, found: Findings) -> Dataset | None:
         dataset = Dataset.from_dict(value)
         _refuse_unusable(dataset)
     except (OSError, ValueError, TumorBatchError) as error:
-        found.add(DATASET, f"cannot be used, so nothing else was checked ({reason(error)}).")
+        problems.add(DATASET, f"cannot be used, so nothing else was checked ({reason(error)}).")
         return None
     for what in _contradictions(value, dataset):
-        found.add(DATASET, f"contradicts itself, so it was edited or damaged: {what}.")
+        problems.add(DATASET, f"contradicts itself, so it was edited or damaged: {what}.")
     return dataset
 
 
@@ -104,12 +104,12 @@ def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]
     for shard in dataset.shards:
         if shard.split not in SPLITS or not shard.name.startswith(f"{shard.split}-"):
             yield f"{shard.name} is said to belong to the split {shard.split!r}"
-    if {split: set(of) for split, of in dataset.counts.items()} != {
+    if {split: set(counts) for split, counts in dataset.counts.items()} != {
         split: set(dataset.classes) for split in SPLITS
     }:
         yield f"counts must have each of {', '.join(SPLITS)} and, in it, each class"
-    for split, of in dataset.counts.items():
-        by_class, by_shard = sum(of.values()), dataset.records(split)
+    for split, counts in dataset.counts.items():
+        by_class, by_shard = sum(counts.values()), dataset.records(split)
         if by_class != by_shard:
             yield f"{split} has {by_class:,} images by class and {by_shard:,} by shard"
     images = sum(shard.records for shard in dataset.shards)
@@ -118,13 +118,13 @@ def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]
         yield f"files is {dataset.files}, which does not add up, or not to {images:,} images"
 
 
-def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest | None:
+def read_manifest(folder: Path, dataset: Dataset, problems: Findings) -> Manifest | None:
     """Read the manifest, or return None; problems are added to `found`."""
     path = shardset.manifest_path(folder, dataset)
     try:
         intact = shardset.file_sha256(path) == dataset.manifest_sha256
         if not intact:
-            found.add(
+            problems.add(
                 MANIFEST,
                 f"is not the file that {DATASET} describes: another sha256. It was edited, replaced "
                 "or damaged.",
@@ -134,10 +134,10 @@ def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest |
         schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
         table = read_table(path, schema, cast=True)
     except FileNotFoundError:
-        found.add(MANIFEST, "is missing.")
+        problems.add(MANIFEST, "is missing.")
         return None
     except (OSError, ValueError) as error:
-        found.add(MANIFEST, f"cannot be read ({reason(error)}).")
+        problems.add(MANIFEST, f"cannot be read ({reason(error)}).")
         return None
     rows: dict[str, list[int]] = defaultdict(list)
     for row, shard in enumerate(table["shard"].to_pylist()):
@@ -146,7 +146,7 @@ def read_manifest(folder: Path, dataset: Dataset, found: Findings) -> Manifest |
     return Manifest(table, rows, intact)
 
 
-def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> None:
+def check_manifest(manifest: Manifest, dataset: Dataset, problems: Findings) -> None:
     """Check the manifest against dataset.json; its rows are compared shard by shard."""
     table = manifest.table
     files: Counter[str] = Counter(found=len(table))
@@ -155,8 +155,8 @@ def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> Non
     for row in tally.to_pylist():
         files[row["status"]] += row["count_all"]
         if row["split"] is not None:
-            of = counts.setdefault(row["split"], {})
-            of[row["class"]] = of.get(row["class"], 0) + row["count_all"]
+            split_counts = counts.setdefault(row["split"], {})
+            split_counts[row["class"]] = split_counts.get(row["class"], 0) + row["count_all"]
     ok = pc.equal(table["status"], Status.OK.value)
     has_pixels = pc.or_(ok, pc.equal(table["status"], Status.LABEL_CONFLICT.value))
     regroup = dataset.has_signatures
@@ -168,23 +168,25 @@ def check_manifest(manifest: Manifest, dataset: Dataset, found: Findings) -> Non
     )
     for name, counted, said in comparisons:
         if counted != said:
-            found.add(
+            problems.add(
                 DATASET if manifest.intact else MANIFEST,
                 f"is wrong about {name}: {DATASET} says {said}, {MANIFEST} {dict(counted or {})}.",
             )
     if pc.count_distinct(table["path"]).as_py() != len(table):
-        found.add(MANIFEST, "names a file twice, or has a row without a name.")
+        problems.add(MANIFEST, "names a file twice, or has a row without a name.")
     for name, expected in (
         ("split", ok), ("shard", ok), ("position", ok), ("duplicate_group", has_pixels),
     ):  # fmt: skip
         wrong = pc.sum(pc.not_equal(expected, pc.is_valid(table[name]))).as_py()
         if wrong:
-            found.add(MANIFEST, f"has {wrong:,} rows whose status and {name} do not go together.")
+            problems.add(MANIFEST, f"has {wrong:,} rows whose status and {name} do not go together.")
     for shard in sorted(manifest.rows.keys() - {shard.name for shard in dataset.shards}):
         count = len(manifest.rows[shard])
-        found.add(MANIFEST, f"places {count:,} images in {shard!r}, which is no shard of this set.")
+        problems.add(MANIFEST, f"places {count:,} images in {shard!r}, which is no shard of this set.")
     if regroup and not _groups_fit(table.filter(has_pixels), bool(dataset.groups.get("patients"))):
-        found.add(MANIFEST, "has other duplicate groups or kinds of copies than its own hashes give.")
+        problems.add(
+            MANIFEST, "has other duplicate groups or kinds of copies than its own hashes give."
+        )
 
 
 def _images(table: pa.Table) -> Images | None:

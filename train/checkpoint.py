@@ -191,14 +191,14 @@ class Checkpoint:
         if changes:
             raise ConfigError(
                 f"{self.path} is of an interrupted training that was about something else ({changes}). "
-                "Repeat that command to finish it, or start anew with --overwrite."
+                "Repeat that command to finish it, or start again with --overwrite."
             )
         return position, arrays
 
     def damaged(self, error: Exception) -> InputError:
         """Return the error for a file that cannot be used."""
         return InputError(
-            f"{self.path} cannot be used ({reason(error)}). Start anew with --overwrite, or delete it."
+            f"{self.path} cannot be used ({reason(error)}). Start again with --overwrite, or delete it."
         )
 
 

@@ -24,7 +24,7 @@ class DivergedError(ConfigError):
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ConfigError(f"{name} must lie between {low:g} and {high:g}. Received: {value:g}.")
+        raise ConfigError(f"{name} must be between {low:g} and {high:g}. Received: {value:g}.")
 
 
 def _listed(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -116,7 +116,7 @@ class Schedule:
         for name in ("learning_rate", "finetune_learning_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(
-                    f"{name} must lie above 0 and up to 1. Received: {getattr(self, name):g}."
+                    f"{name} must be above 0 and at most 1. Received: {getattr(self, name):g}."
                 )
         check_seed(self.seed)
         _listed("rate", self.rate, RATES)
@@ -162,7 +162,7 @@ class Config:
         augmentation: Random changes to the training images, or None.
         weights: What a pretrained base starts from: "imagenet", "none" (random), or an HDF5 file;
             None: "imagenet" where the architecture has a base.
-        feed: "ram" holds the images in memory, "stream" reads the shards anew each epoch, "auto"
+        feed: "ram" holds the images in memory, "stream" reads the shards in each epoch, "auto"
             takes "ram" where they fit.
         device: "auto", "cpu" or "gpu".
         precision: One of `runtime.PRECISIONS`.

@@ -44,7 +44,7 @@ class Fitted:
         best_epoch: Number of the best epoch, from 1.
         seconds: Time of the training steps, without the first one, which compiles.
         images: Number of images trained on in those seconds.
-        waited: Seconds of these spent waiting for batches; None where that cannot be measured.
+        waited: Seconds of these spent waiting for batches; None if that cannot be measured.
         compiling: Seconds by which the first step of this process exceeded the others; None if this
             process trained no step.
     """

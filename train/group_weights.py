@@ -27,7 +27,7 @@ def group_weights(
         class_weights: {label: its images' weight}, which is multiplied in.
 
     Returns:
-        {path: weight}, of mean 1 over the images; None where all of them weigh 1.
+        {path: weight}, of mean 1 over the images; None if all of them weigh 1.
 
     Raises:
         InputError: The manifest is missing or damaged.

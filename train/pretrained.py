@@ -90,8 +90,8 @@ def find(start: str, architecture: str) -> Source | None:
         path, origin = Path(start), "file"
     if not path.is_file():
         raise InputError(
-            f"{path} is no file. --weights takes imagenet, none, or an HDF5 file with the weights of "
-            f"{architecture}'s base."
+            f"{path} is not a file. --weights takes imagenet, none, or an HDF5 file with the "
+            f"weights of {architecture}'s base."
         )
     return Source(path, origin, file_sha256(path))
 

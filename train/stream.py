@@ -1,4 +1,4 @@
-"""A split that stays on disk: its shards are read anew each epoch, with bounded memory."""
+"""A split that stays on disk: its shards are read in each epoch, with bounded memory."""
 
 import os
 from collections.abc import Mapping

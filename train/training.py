@@ -146,7 +146,7 @@ def _train(
         class_weights(schedule, train_count, dataset.counts["train"][dataset.classes[TUMOR]]),
     )
     data, feed = splits(tfrecords, dataset, config.feed, weights)
-    log.info("feed: %s", "images in memory" if feed == "ram" else "shards read anew each epoch")
+    log.info("feed: %s", "images in memory" if feed == "ram" else "shards read in each epoch")
     devices = [f"GPU:{index}" for index in range(config.gpus)]
     spread = strategy(devices) if config.gpus > 1 else None
     with spread.scope() if spread is not None else contextlib.nullcontext():

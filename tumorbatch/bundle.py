@@ -379,15 +379,15 @@ def best(folder: Path = MODELS) -> Path:
     ranked = []
     for path in (folder / name / MODEL for name in names(folder)):
         try:
-            found, metrics = load(path.parent), read_metrics(path.parent, _AUC_SHAPE)
+            description, metrics = load(path.parent), read_metrics(path.parent, _AUC_SHAPE)
         except (ConfigError, InputError) as error:
             log.warning("%s is passed over: %s", path.parent, error)
             continue
         auc = metrics["validation"]["figures"]["auc"]["value"]
-        ranked.append((bool(found.training.get("leaky")), -auc, path.parent, found))
-    for _, _, candidate, found in sorted(ranked, key=lambda entry: entry[:2]):
+        ranked.append((bool(description.training.get("leaky")), -auc, path.parent, description))
+    for _, _, candidate, description in sorted(ranked, key=lambda entry: entry[:2]):
         try:
-            check_weights(candidate, found)
+            check_weights(candidate, description)
         except InputError as error:
             log.warning("%s is passed over: %s", candidate, error)
             continue

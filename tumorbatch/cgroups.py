@@ -43,13 +43,13 @@ def free_memory() -> int | None:
         ):
             with contextlib.suppress(OSError, ValueError):
                 allowed = int((folder / limit).read_text())  # ValueError: "max"
-                used = int((folder / usage).read_text()) - _statistic(folder, cached)
-                free.append(max(0, allowed - max(0, used)))
+                in_use = int((folder / usage).read_text()) - _statistic(folder, cached)
+                free.append(max(0, allowed - max(0, in_use)))
     return min(free, default=None)
 
 
 def _statistic(folder: Path, name: str) -> int:
-    """Return one line of memory.stat, 0 where it is not to be had."""
+    """Return one line of memory.stat, 0 if it is not to be had."""
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "memory.stat").read_text().splitlines():
             key, _, value = line.partition(" ")
@@ -96,15 +96,15 @@ def _mounts() -> dict[str, list[tuple[Path, str]]]:
 
     The key of version 2 is "". Format: proc(5), /proc/PID/mountinfo.
     """
-    found: dict[str, list[tuple[Path, str]]] = {}
+    mounts: dict[str, list[tuple[Path, str]]] = {}
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in _MOUNTS.read_text().splitlines():
             fields = line.split()
             kind, _, options = fields[fields.index("-") + 1 :][:3]
             place = (Path(fields[4].replace("\\040", " ")), fields[3])
             if kind == "cgroup2":
-                found.setdefault("", []).append(place)
+                mounts.setdefault("", []).append(place)
             elif kind == "cgroup":
                 for name in options.split(","):
-                    found.setdefault(name, []).append(place)
-    return found
+                    mounts.setdefault(name, []).append(place)
+    return mounts

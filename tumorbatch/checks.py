@@ -14,7 +14,7 @@ MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
 def check_seed(seed: int) -> None:
     """Refuse (`ConfigError`) a seed that the libraries do not take."""
     if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"The seed must lie between 0 and {MAX_SEED}. Received: {seed}.")
+        raise ConfigError(f"The seed must be between 0 and {MAX_SEED}. Received: {seed}.")
 
 
 def check_workers(workers: int) -> None:
@@ -26,7 +26,7 @@ def check_workers(workers: int) -> None:
 def check_error_rate(rate: float) -> None:
     """Refuse (`ConfigError`) a share that is none."""
     if not 0 <= rate <= 1:
-        raise ConfigError(f"--max-error-rate must lie between 0 and 1. Received: {rate:g}.")
+        raise ConfigError(f"--max-error-rate must be between 0 and 1. Received: {rate:g}.")
 
 
 def told(statuses: Mapping[str, int]) -> str:

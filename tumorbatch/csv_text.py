@@ -21,7 +21,7 @@ class _Output(Protocol):
 class _ShortLineEnds:
     """Ends lines with a line feed alone.
 
-    Python's writer is told `\\r\\n`, for then it quotes each cell that holds either of them. Before
+    Python's writer gets `\\r\\n`, for then it quotes each cell that holds either of them. Before
     Python 3.13 it would leave a carriage return bare otherwise, which most readers take for a line end.
     """
 

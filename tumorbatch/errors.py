@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 
 
 class TumorBatchError(Exception):
-    """Base of all errors that a user can cause and mend; its text is a whole sentence."""
+    """Base of all errors that a user can cause and correct; its text is a whole sentence."""
 
     exit_code = ExitCode.BUG
 

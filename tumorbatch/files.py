@@ -172,7 +172,7 @@ def may_name_patient(file: "FoundFile") -> bool:
 
 
 def starts_as_dicom(path: str) -> bool:
-    """Return whether a file begins as a DICOM file; False where it cannot be read."""
+    """Return whether a file begins as a DICOM file; False if it cannot be read."""
     try:
         with open_regular(path) as stream:
             return is_dicom(stream.read(132))

@@ -81,5 +81,5 @@ def why_no_gpu() -> str:
         )
     return (
         "TensorFlow finds no usable GPU, though driver and libraries are there. Look at nvidia-smi and "
-        "at CUDA_VISIBLE_DEVICES; `tumorbatch doctor` tells more"
+        "at CUDA_VISIBLE_DEVICES; `tumorbatch doctor` reports more"
     )

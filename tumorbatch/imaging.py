@@ -91,7 +91,7 @@ def threshold(grey: NDArray[np.uint8], level: int = THRESHOLD) -> NDArray[np.uin
     """
     _check_grey(grey)
     if not 0 <= level <= 255:
-        raise ValueError(f"level must lie between 0 and 255. Received: {level}.")
+        raise ValueError(f"level must be between 0 and 255. Received: {level}.")
     return np.asarray(cv2.threshold(grey, level, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 

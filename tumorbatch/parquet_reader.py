@@ -54,9 +54,9 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
         OSError, ValueError: As `read_table`; also where a column holds something else.
     """
     schema, _ = read_footer(path)
-    there = [name for name in names if name in schema.names]
-    table = read_table(path, pa.schema([schema.field(name) for name in there]))
-    return {name: _plain(name, table[name]).to_pylist() for name in there}
+    present = [name for name in names if name in schema.names]
+    table = read_table(path, pa.schema([schema.field(name) for name in present]))
+    return {name: _plain(name, table[name]).to_pylist() for name in present}
 
 
 def _plain(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -123,13 +123,13 @@ def _opened(source: Source, schema: pa.Schema, cast: bool) -> Iterator[Any]:
         pq.ParquetFile(stream, page_checksum_verification=True) as file,
     ):
         size = stream.seek(0, 2)
-        found = file.schema_arrow
+        stored = file.schema_arrow
         for field in schema:
-            places = found.get_all_field_indices(field.name)
+            places = stored.get_all_field_indices(field.name)
             if len(places) != 1:
                 count = f"{len(places)} columns" if places else "no column"
                 raise ValueError(f"it has {count} {field.name!r}")
-            kind = found.field(places[0]).type
+            kind = stored.field(places[0]).type
             if kind != field.type and not cast:
                 raise ValueError(f"its column {field.name!r} holds {kind}, not {field.type}")
         _check_size(file.metadata, size)

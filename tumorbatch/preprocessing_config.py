@@ -43,14 +43,14 @@ class Preprocessing:
         # 2 and 2.0 are equal, and must have one JSON and one fingerprint.
         object.__setattr__(self, "clahe_clip", float(self.clahe_clip))
         if not 32 <= self.size <= 1024:
-            raise ConfigError(f"The size must lie between 32 and 1024 pixels. Received: {self.size}.")
+            raise ConfigError(f"The size must be between 32 and 1024 pixels. Received: {self.size}.")
         if not 0 < self.clahe_clip <= 100:
             raise ConfigError(
-                f"The CLAHE clip limit must lie above 0 and up to 100. Received: {self.clahe_clip}."
+                f"The CLAHE clip limit must be above 0 and at most 100. Received: {self.clahe_clip}."
             )
         if not 1 <= self.clahe_grid <= 64:
             raise ConfigError(
-                f"The CLAHE grid must lie between 1 and 64 tiles. Received: {self.clahe_grid}."
+                f"The CLAHE grid must be between 1 and 64 tiles. Received: {self.clahe_grid}."
             )
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(

@@ -29,7 +29,7 @@ def checked(runtime: Runtime) -> Runtime:
         return runtime
     log.warning(
         "SELF-TEST FAILED: a training step with %s and XLA %s %s. Training goes on with float32 and "
-        "without XLA, several times slower. `tumorbatch doctor` tells what is missing.",
+        "without XLA, several times slower. `tumorbatch doctor` reports what is missing.",
         runtime.precision, _switch(runtime.xla), problem,
     )  # fmt: skip
     reason = f"{runtime.reason}; float32 without XLA because the self-test failed ({problem})"
@@ -40,7 +40,7 @@ def compare(precision: str, xla: bool) -> str | None:
     """Run one step of a small network twice, in this way and in float32 without XLA.
 
     Returns:
-        What is wrong with it, as the end of a sentence; None where the two agree.
+        What is wrong with it, as the end of a sentence; None if the two agree.
     """
     try:
         loss, gradient = _step(precision, xla)

@@ -123,7 +123,7 @@ class Dataset:
 
     @property
     def leaky(self) -> bool:
-        """Return whether there is a `leak`."""
+        """Return whether copies of an image may be in two splits, so that test metrics are too good."""
         return self.leak is not None
 
     @property
@@ -228,7 +228,7 @@ def _load(folder: Path, path: Path) -> Dataset:
     if not path.is_file():
         raise InputError(
             f"{folder} has no {DATASET}: the shard set is not finished, or this is another folder. "
-            "Run `tumorbatch shard` (again): it goes on where it stopped."
+            "Run `tumorbatch shard` (again): it continues where it stopped."
         )
     return read(path)
 
@@ -305,7 +305,7 @@ def refuse_replaced(folder: Path, dataset: Dataset) -> None:
         raise TryAgainError(
             f"{folder} was replaced by another run of `tumorbatch shard` while it was being read. "
             "Nothing of the two sets was mixed. Run the command again on the new set; a training that "
-            "was begun on the old one starts anew with --overwrite."
+            "began on the old one starts again with --overwrite."
         )
 
 

@@ -21,7 +21,7 @@ class Status(StrEnum):
     NOT_AN_IMAGE = "not_an_image"  # a DICOM object that holds no image by design: a report, a plan
     NOT_FINITE = "not_finite"  # the network gives no finite number for it
     MACHINE_ERROR = "machine_error"  # memory, open files or temporary space were missing
-    LABEL_CONFLICT = "label_conflict"  # the same image lies under both classes (shard only)
+    LABEL_CONFLICT = "label_conflict"  # the same image is in both classes (shard only)
 
 
 NO_ERRORS = frozenset({Status.OK, Status.NOT_AN_IMAGE})

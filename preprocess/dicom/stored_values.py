@@ -30,7 +30,7 @@ _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 
 
 class StoredValues:
-    """The stored pixel values of a file, whose fragments are told apart once for all frames."""
+    """The stored pixel values of a file, whose fragments are separated once for all frames."""
 
     def __init__(self, dataset: Dataset, syntax: uid.UID, image: DicomImage) -> None:
         """Check that the pixels have the length, or number of compressed frames, of the header.

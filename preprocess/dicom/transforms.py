@@ -29,9 +29,9 @@ def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         items = value_of(dataset, groups)
         item = items[frame if groups.startswith("Per") else 0] if items else None
-        found = None if item is None else value_of(item, keyword)
-        if found:
-            return cast(Dataset, found[0])
+        element = None if item is None else value_of(item, keyword)
+        if element:
+            return cast(Dataset, element[0])
     return dataset
 
 

@@ -129,25 +129,25 @@ def run(source: Path, out: Path, config: Config) -> Report:
         outcomes = zip(*(seen.rows[name].to_pylist() for name in ("status", "error")), strict=True)
         refuse_nothing_read(outcomes, source)
         log.info("explore: tests, intervals and figures")
-        found = findings(seen, splits, config.seed, config.workers)
+        results = findings(seen, splits, config.seed, config.workers)
         pictures = draw(
-            seen, found, files, config.preprocessing, config.seed, config.workers, config.timeout
+            seen, results, files, config.preprocessing, config.seed, config.workers, config.timeout
         )
         content = {
             "schema_version": SCHEMA_VERSION,
             "settings": settings,
-            **found,
+            **results,
             "samples": pictures.samples,
             "figures": list(pictures.png),
             "versions": versions(
                 "matplotlib", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "simplejpeg"
             ),
         }
-        made = {**pictures.png, PAGE: page(content, pictures.png).encode()}
+        files_to_write = {**pictures.png, PAGE: page(content, pictures.png).encode()}
         # Pixels and paths of DICOM files may tell of patients: they are for the owner alone.
         dicom = pc.any(pc.equal(seen.rows["format"], "dicom")).as_py()
         mode = 0o600 if dicom else None
-        _publish(out, made, content, mode)
+        _publish(out, files_to_write, content, mode)
     return Report(content, time.monotonic() - started, len(litter))
 
 
@@ -165,10 +165,10 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
     With other settings, `overwrite` is needed. What is not this stage's is never replaced.
     """
     try:
-        there = sorted(path.name for path in out.iterdir()) if out.exists() else []
+        existing = sorted(path.name for path in out.iterdir()) if out.exists() else []
     except OSError as error:
         raise cannot_write(out, error) from error
-    if not there:
+    if not existing:
         return
     try:
         before = read_object(out / RESULT, {"figures": [FILE_NAME], "settings": OBJECT})
@@ -176,7 +176,7 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
         old = dict(before["settings"])
     except (OSError, ValueError):
         own, old = set(), {}
-    foreign = [name for name in there if name not in own and not is_litter(name)]
+    foreign = [name for name in existing if name not in own and not is_litter(name)]
     if foreign:
         raise ConfigError(
             f"{out} holds {printable(foreign[0])!r}, which is not from this command. Give a new or an "

@@ -44,7 +44,7 @@ class Pictures:
 
 def draw(
     survey: Survey,
-    found: Mapping[str, Any],
+    results: Mapping[str, Any],
     files: Sequence[SourceFile],
     preprocessing: Preprocessing,
     seed: int,
@@ -55,7 +55,7 @@ def draw(
 
     Args:
         survey: Of `files`.
-        found: From `findings`.
+        results: From `findings`.
         files: As they were surveyed.
         preprocessing: Its CLAHE settings count.
         seed: Of the choice of samples.
@@ -66,7 +66,7 @@ def draw(
     copies = _example_group(survey)
     wanted = [*samples, copies]
     small = thumbnails(
-        [files[survey.index[image]] for of in wanted for image in of],
+        [files[survey.index[image]] for chosen in wanted for image in chosen],
         preprocessing,
         _SIDE,
         workers,
@@ -75,16 +75,20 @@ def draw(
     # A file that was changed meanwhile gives none: it is left out.
     paths = survey.column("path")
     shown = []
-    for of in wanted:
-        made, small = small[: len(of)], small[len(of) :]
+    for chosen in wanted:
+        thumbnails_of_name, small = small[: len(chosen)], small[len(chosen) :]
         shown.append(
-            [(paths[image], two) for image, two in zip(of, made, strict=True) if two is not None]
+            [
+                (paths[image], two)
+                for image, two in zip(chosen, thumbnails_of_name, strict=True)
+                if two is not None
+            ]
         )
     histograms = {title: survey.histograms[:, at] for at, title in enumerate(TITLES)}
     means = {title: survey.means[at] for at, title in enumerate(TITLES)}
     heights, widths = (np.array(survey.column(name), np.int64) for name in ("height", "width"))
     drawn: dict[str, Any] = {
-        CLASSES: charts.class_counts(class_counts(found)),
+        CLASSES: charts.class_counts(class_counts(results)),
         SIZES: charts.image_sizes(heights, widths, survey.labels),
     }
     for label, name in enumerate(SAMPLES):
@@ -101,15 +105,15 @@ def draw(
     names = [*(name.lower() for name in CLASS_NAMES), "largest_group"]
     return Pictures(
         {name: style.png(figure) for name, figure in drawn.items()},
-        {name: [path for path, _ in of] for name, of in zip(names, shown, strict=True)},
+        {name: [path for path, _ in chosen] for name, chosen in zip(names, shown, strict=True)},
     )
 
 
-def class_counts(found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def class_counts(results: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Return {"all" or a split: {class name: images}} of these images; no empty splits."""
-    splits = found["splits"]
+    splits = results["splits"]
     known = splits is not None and splits["source_images_in_it"]
-    return {"all": found["classes"], **(splits["counts"] if known else {})}
+    return {"all": results["classes"], **(splits["counts"] if known else {})}
 
 
 def _choose(survey: Survey, label: int, seed: int) -> NDArray[np.int64]:

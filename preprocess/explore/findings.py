@@ -137,7 +137,8 @@ def _images(survey: Survey) -> dict[str, Any]:
         "bit_depth": by_class(survey.column("bit_depth"), survey.labels),
         "channels": by_class(survey.column("channels"), survey.labels),
         "flags": by_class(
-            [flag for of in flags for flag in of], np.repeat(survey.labels, list(map(len, flags)))
+            [flag for image_flags in flags for flag in image_flags],
+            np.repeat(survey.labels, list(map(len, flags))),
         ),
     }
 
@@ -148,8 +149,8 @@ def by_class(values: Sequence[object], labels: NDArray[np.int64]) -> dict[str, d
     for value, label in zip(values, labels.tolist(), strict=True):
         table.setdefault(str(value), Counter())[label] += 1
     return {
-        value: {name: of[label] for label, name in enumerate(CLASS_NAMES)}
-        for value, of in sorted(table.items(), key=lambda item: (-item[1].total(), item[0]))
+        value: {name: counts[label] for label, name in enumerate(CLASS_NAMES)}
+        for value, counts in sorted(table.items(), key=lambda item: (-item[1].total(), item[0]))
     }
 
 

@@ -48,7 +48,7 @@ def metadata_baseline(
         features, trees; n, of (of how many images); majority {accuracy, interval_95 (Wilson),
         group_interval_95 (bootstrap over groups)}; grouped and shapes_held_out: the same with folds,
         groups (or shapes), auc and auc_interval_95 (bootstrap over groups). In the second, all images
-        of one height and width lie in one fold too. They are None where a class has fewer than two
+        of one height and width lie in one fold too. They are None if a class has fewer than two
         groups.
     """
     kept = _choose(groups, seed)
@@ -85,14 +85,14 @@ def _accuracy(
     }
 
 
-def interval_to_tell(of: Mapping[str, Any]) -> list[float]:
+def interval_to_tell(accuracy: Mapping[str, Any]) -> list[float]:
     """Return the 95 % interval of an accuracy: over groups, or Wilson's if no resample has an error.
 
     Args:
-        of: With `interval_95` and `group_interval_95`, as in `metadata_baseline`.
+        accuracy: With `interval_95` and `group_interval_95`, as in `metadata_baseline`.
     """
-    over_groups: list[float] = of["group_interval_95"]
-    return over_groups if over_groups[0] is not None else list(of["interval_95"])
+    over_groups: list[float] = accuracy["group_interval_95"]
+    return over_groups if over_groups[0] is not None else list(accuracy["interval_95"])
 
 
 def _choose(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

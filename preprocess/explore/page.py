@@ -32,119 +32,123 @@ _GROUP_COLUMNS: list[Column | str] = [
 _GROUP_SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
 
 
-def page(found: Mapping[str, Any], png: Mapping[str, bytes]) -> str:
+def page(results: Mapping[str, Any], png: Mapping[str, bytes]) -> str:
     """Return the page's HTML.
 
     Args:
-        found: The content of explore.json.
+        results: The content of explore.json.
         png: {file name: PNG file}, from `draw`.
     """
-    images = sum(found["classes"].values())
-    made = Page(
-        f"What is in {found['settings']['source']}",
+    images = sum(results["classes"].values())
+    document = Page(
+        f"What is in {results['settings']['source']}",
         f"{images:,} readable images: ",
-        " and ".join(f"{count:,} {name}" for name, count in found["classes"].items()),
-        f". {_bad(found)} {_headline(found)}",
+        " and ".join(f"{count:,} {name}" for name, count in results["classes"].items()),
+        f". {_bad(results)} {_headline(results)}",
     )
-    made.paragraph(
+    document.paragraph(
         "Every image was checked and decoded to grey values as ",
         Code("tumorbatch shard"),
         " does it. ",
         "A look at the data is no evaluation of a model, and nothing here is for diagnosis.",
     )
-    _classes(made, found, png)
-    _sizes(made, found, png)
-    _samples(made, png)
-    _grey_values(made, found, png)
-    tests(made, found, png)
-    _duplicates(made, found, png)
-    metadata(made, found)
-    _bad_files(made, found)
-    _how(made, found)
-    return made.html()
+    _classes(document, results, png)
+    _sizes(document, results, png)
+    _samples(document, png)
+    _grey_values(document, results, png)
+    tests(document, results, png)
+    _duplicates(document, results, png)
+    metadata(document, results)
+    _bad_files(document, results)
+    _how(document, results)
+    return document.html()
 
 
-def _bad(found: Mapping[str, Any]) -> str:
-    bad = len(found["bad_files"])
+def _bad(results: Mapping[str, Any]) -> str:
+    bad = len(results["bad_files"])
     if not bad:
         return "Every file could be read."
     return f"{bad:,} more {'files' if bad > 1 else 'file'} could not be read."
 
 
-def _headline(found: Mapping[str, Any]) -> str:
-    of, grouped = found["duplicates"], found["metadata"]["grouped"]
-    text = f"{of['images_with_a_copy']:,} images have an identical or nearly identical copy in the set."
+def _headline(results: Mapping[str, Any]) -> str:
+    duplicates, grouped = results["duplicates"], results["metadata"]["grouped"]
+    copies = duplicates["images_with_a_copy"]
+    text = f"{copies:,} images have an identical or nearly identical copy in the set."
     if grouped:
         text += (
-            f" Height, width and file format alone tell the class of {percent(grouped['accuracy'])} of "
-            f"the images (95 % interval {percent_range(interval_to_tell(grouped))}); always "
-            f"answering with the more frequent class, "
-            f"{percent(found['metadata']['majority']['accuracy'])}."
+            f" Height, width and file format alone predict the class of "
+            f"{percent(grouped['accuracy'])} of the images (95 % interval "
+            f"{percent_range(interval_to_tell(grouped))}); always answering with the more frequent "
+            f"class: {percent(results['metadata']['majority']['accuracy'])}."
         )
     return text
 
 
 def _class_rows(table: Mapping[str, Mapping[str, int]]) -> list[list[Cell]]:
     return [
-        [value, *(of[name] for name in CLASS_NAMES), sum(of.values())] for value, of in table.items()
+        [value, *(counts[name] for name in CLASS_NAMES), sum(counts.values())]
+        for value, counts in table.items()
     ]
 
 
-def _classes(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
-    made.section("Classes")
-    splits = found["splits"]
-    counts = pictures.class_counts(found)
-    made.figure(png[pictures.CLASSES], "Bars: number of images of each class, overall and per split")
-    made.table(
+def _classes(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
+    document.section("Classes")
+    splits = results["splits"]
+    counts = pictures.class_counts(results)
+    document.figure(
+        png[pictures.CLASSES], "Bars: number of images of each class, overall and per split"
+    )
+    document.table(
         ["split", *_CLASS_COLUMNS, Column("both (images)", True)], _class_rows(counts),
         "Images of each class, overall and per split.",
     )  # fmt: skip
     if splits is None:
-        made.paragraph("There was no shard set, so nothing is said of splits.")
+        document.paragraph("There was no shard set, so splits are not shown.")
         return
     known, gone = splits["source_images_in_it"], splits["its_images_not_in_source"]
-    images = sum(found["classes"].values())
-    told: list[Text] = [
+    images = sum(results["classes"].values())
+    sentences: list[Text] = [
         "Splits: shard set ", Code(splits["folder"]), f", split by {splits['split_by']}. Of the images "
-        f"here {known:,} are in it, under the same name and with the same bytes; {gone:,} of its "
-        "images are not here.",
+        f"here {known:,} are in it, with the same name and the same bytes; {gone:,} of its images are "
+        "not here.",
     ]  # fmt: skip
     if not known:
-        made.warning(*told, " It was made of other images: splits are not shown.")
+        document.warning(*sentences, " It was made of other images: splits are not shown.")
         return
     if known < images or gone:
-        made.warning(
-            *told, " It was made before the images changed: run ", Code("tumorbatch shard"), "."
+        document.warning(
+            *sentences, " It was made before the images changed: run ", Code("tumorbatch shard"), "."
         )
     else:
-        made.paragraph(*told)
+        document.paragraph(*sentences)
     if splits["leaky"]:
-        made.warning(
-            f"This split is leaky: {splits['shared_groups']:,} groups of copies lie in more than one "
-            "split, and figures from its test set are too good."
+        document.warning(
+            f"This split is leaky: {splits['shared_groups']:,} groups of copies are in more than one "
+            "split, and metrics from its test set are too good."
         )
 
 
-def _sizes(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
-    of = found["images"]
-    made.section("Sizes and formats")
-    made.figure(
+def _sizes(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
+    images = results["images"]
+    document.section("Sizes and formats")
+    document.figure(
         png[pictures.SIZES],
         "Scatter plot of image width and height, one panel for each class",
         "One mark for each size; its area grows with the number of images. Both axes are logarithmic.",
     )
-    made.table(
+    document.table(
         ["side", *(Column(f"{name.replace('_', ' ')} (pixels)", True) for name in STATISTICS)],
-        [[side, *statistics(of[side])] for side in ("width", "height")],
-        f"Width and height of the images; {of['sizes']:,} different sizes.",
+        [[side, *statistics(images[side])] for side in ("width", "height")],
+        f"Width and height of the images; {images['sizes']:,} different sizes.",
     )
-    made.table(
+    document.table(
         [Column("width x height (pixels)"), *_CLASS_COLUMNS],
         [
             [f"{row['width']} x {row['height']}", *(row[name] for name in CLASS_NAMES)]
-            for row in of["most_frequent_sizes"]
+            for row in images["most_frequent_sizes"]
         ],
-        "The most frequent sizes. One that nearly only one class has gives that class away.",
+        "The most frequent sizes. A size that occurs almost only in one class reveals that class.",
     )
     for name, head, caption in (
         ("format", "format", "File formats, by their first bytes."),
@@ -153,74 +157,75 @@ def _sizes(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> No
         (
             "flags",
             "rule",
-            "Rules that were applied in decoding; docs/formats.md of the project explains each.",
+            "Rules applied in decoding; docs/formats.md of the project explains each.",
         ),
     ):
-        made.table(
-            [head, *_CLASS_COLUMNS, Column("both (images)", True)], _class_rows(of[name]), caption
+        document.table(
+            [head, *_CLASS_COLUMNS, Column("both (images)", True)], _class_rows(images[name]), caption
         )
 
 
-def _samples(made: Page, png: Mapping[str, bytes]) -> None:
-    made.section("Sample images")
+def _samples(document: Page, png: Mapping[str, bytes]) -> None:
+    document.section("Sample images")
     for label, name in enumerate(CLASS_NAMES):
         if pictures.SAMPLES[label] in png:
-            made.figure(
+            document.figure(
                 png[pictures.SAMPLES[label]],
                 f"Grid of sample images of the class {name}",
-                f"{name}: drawn by chance (seeded), before CLAHE, each in its own proportions.",
+                f"{name}: a random sample (seeded), before CLAHE, each in its own proportions.",
             )
     if pictures.CLAHE in png:
-        made.figure(
+        document.figure(
             png[pictures.CLAHE],
             "The same images before and after CLAHE",
-            "What CLAHE (contrast-limited adaptive histogram equalisation) does, at native size.",
+            "The effect of CLAHE (contrast-limited adaptive histogram equalisation), at native size.",
         )
 
 
-def _grey_values(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
-    made.section("Grey values of all pixels")
-    made.figure(
+def _grey_values(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
+    document.section("Grey values of all pixels")
+    document.figure(
         png[pictures.GREY],
         "Histograms of the grey values of each class, before and after CLAHE",
         "All pixels of all images, at the images' own size: large images count more than small ones. "
         "The vertical axis is logarithmic.",
     )
-    made.table(
+    document.table(
         ["class", "when", Column("pixels", True), *statistics_columns("grey level")],
         [
-            [name, STAGE_NAMES[stage], of["pixels"], *statistics(of)]
+            [name, STAGE_NAMES[stage], values["pixels"], *statistics(values)]
             for stage in STAGES
-            for name, of in found["grey_values"][stage].items()
+            for name, values in results["grey_values"][stage].items()
         ],
         "Exact, from the histograms; grey levels 0 (black) to 255 (white). The standard deviation is "
         "that of the population (divided by n).",
     )
 
 
-def _duplicates(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
-    of = found["duplicates"]
-    images = sum(found["classes"].values())
-    made.section("Duplicates")
-    made.paragraph(
-        f"{of['images_with_a_copy']:,} of {images:,} images have a copy or near copy here; all are in "
-        f"{of['groups']:,} groups, an image without copies being a group of its own. Superfluous are "
-        f"{of['byte_identical']:,} files as byte-identical to another, {of['pixel_identical']:,} as "
-        f"pixel-identical, {of['near_duplicate']:,} in all. By the surest way in which an image is a "
-        f"copy of another: {of['copies_bytes']:,} equal files, {of['copies_pixels']:,} equal pixels, "
-        f"{of['copies_turned']:,} mirrored or turned, {of['copies_altered']:,} altered."
+def _duplicates(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
+    duplicates = results["duplicates"]
+    images = sum(results["classes"].values())
+    document.section("Duplicates")
+    document.paragraph(
+        f"{duplicates['images_with_a_copy']:,} of {images:,} images have a copy or near copy here. The "
+        f"images form {duplicates['groups']:,} groups; an image without copies is a group of its own. "
+        f"{duplicates['near_duplicate']:,} files are superfluous, {duplicates['byte_identical']:,} of "
+        f"them byte-identical and {duplicates['pixel_identical']:,} pixel-identical to another. By the "
+        f"strongest evidence that an image is a copy: {duplicates['copies_bytes']:,} equal files, "
+        f"{duplicates['copies_pixels']:,} equal pixels, {duplicates['copies_turned']:,} mirrored or "
+        f"turned, {duplicates['copies_altered']:,} altered."
     )
-    _conflicts(made, of)
+    _conflicts(document, duplicates)
     if pictures.DUPLICATES in png:
-        made.figure(
+        document.figure(
             png[pictures.DUPLICATES],
             "Grid of images of the largest group of copies",
-            "The largest group, or its first images by name. Are these one picture?",
+            "The largest group, or its first images by name. Are these the same picture?",
         )
-    if of["largest"]:
-        made.table(_GROUP_COLUMNS, map(_group_row, of["largest"]), "The largest groups.")
-    counts = {int(size): count for size, count in of["groups_of_each_size"].items()}
-    made.table(
+    if duplicates["largest"]:
+        document.table(_GROUP_COLUMNS, map(_group_row, duplicates["largest"]), "The largest groups.")
+    counts = {int(size): count for size, count in duplicates["groups_of_each_size"].items()}
+    document.table(
         [Column("images in a group", True), Column("groups", True)],
         [
             [
@@ -229,17 +234,24 @@ def _duplicates(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) 
             ]
             for low, high in _GROUP_SIZES
         ],
-        "How large the groups are.",
+        "Sizes of the groups.",
     )
 
 
-def _conflicts(made: Page, of: Mapping[str, Any]) -> None:
-    same, near = of["pixel_identical_under_both_classes"], of["groups_with_both_classes"]
+def _conflicts(document: Page, duplicates: Mapping[str, Any]) -> None:
+    same, near = (
+        duplicates["pixel_identical_under_both_classes"],
+        duplicates["groups_with_both_classes"],
+    )
     if not near:
         return
-    told = f"{same:,} images lie under both classes; shard leaves them out. " if same else ""
-    made.warning(f"{told}{near:,} groups of copies or near copies hold both classes: look at them.")
-    made.table(_GROUP_COLUMNS, map(_group_row, of["with_both_classes"]), "Groups with both classes.")
+    sentence = f"{same:,} images are in both classes; shard leaves them out. " if same else ""
+    document.warning(
+        f"{sentence}{near:,} groups of copies or near copies contain both classes: check them."
+    )
+    document.table(
+        _GROUP_COLUMNS, map(_group_row, duplicates["with_both_classes"]), "Groups with both classes."
+    )
 
 
 def _group_row(group: Mapping[str, Any]) -> list[Cell]:
@@ -252,14 +264,16 @@ def _group_row(group: Mapping[str, Any]) -> list[Cell]:
     ]
 
 
-def _bad_files(made: Page, found: Mapping[str, Any]) -> None:
-    bad = found["bad_files"]
+def _bad_files(document: Page, results: Mapping[str, Any]) -> None:
+    bad = results["bad_files"]
     if not bad:
         return
-    made.section("Files that cannot be read")
-    counts = {name: count for name, count in found["files"].items() if name not in ("found", Status.OK)}
-    made.paragraph(", ".join(f"{count:,} {name}" for name, count in counts.items()) + ".")
-    made.table(
+    document.section("Files that cannot be read")
+    counts = {
+        name: count for name, count in results["files"].items() if name not in ("found", Status.OK)
+    }
+    document.paragraph(", ".join(f"{count:,} {name}" for name, count in counts.items()) + ".")
+    document.table(
         ["file", "class", "status", "reason"],
         [
             [Code(row["path"]), row["class"], row["status"], row["error"]]
@@ -271,16 +285,17 @@ def _bad_files(made: Page, found: Mapping[str, Any]) -> None:
     )
 
 
-def _how(made: Page, found: Mapping[str, Any]) -> None:
-    made.section("How this was made")
-    settings = found["settings"]
+def _how(document: Page, results: Mapping[str, Any]) -> None:
+    document.section("How this was made")
+    settings = results["settings"]
     clahe = settings["preprocessing"]
-    made.listing(
+    document.listing(
         [
             ["Images: ", Code(settings["source"])],
             f"CLAHE: clip limit {clahe['clahe_clip']:g}, {clahe['clahe_grid']} x {clahe['clahe_grid']} "
             "tiles, at the images' own size",
             f"Seed: {settings['seed']}",
-            "Versions: " + ", ".join(f"{name} {of}" for name, of in found["versions"].items()),
+            "Versions: "
+            + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
         ]
     )

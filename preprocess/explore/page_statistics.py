@@ -56,9 +56,9 @@ def percent_range(interval: Sequence[float | None]) -> str | None:
     return None if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def statistics(of: Mapping[str, Any]) -> list[str | None]:
+def statistics(values: Mapping[str, Any]) -> list[str | None]:
     """Return the cells of `STATISTICS`."""
-    return [number(of[name], 0 if isinstance(of[name], int) else 1) for name in STATISTICS]
+    return [number(values[name], 0 if isinstance(values[name], int) else 1) for name in STATISTICS]
 
 
 def statistics_columns(unit: str) -> list[Column]:
@@ -66,15 +66,15 @@ def statistics_columns(unit: str) -> list[Column]:
     return [Column(f"{name.replace('_', ' ')} ({unit})", True) for name in STATISTICS]
 
 
-def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
+def tests(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes]) -> None:
     """Build the section on the images' mean grey values."""
-    made.section("Are the classes of different brightness?")
-    made.figure(
+    document.section("Do the classes differ in brightness?")
+    document.figure(
         png[pictures.MEANS],
         "Histograms of the images' mean grey values, by class, before and after CLAHE",
     )
-    means = found["image_means"]
-    made.table(
+    means = results["image_means"]
+    document.table(
         ["class", "when", Column("images", True), *statistics_columns("grey level")],
         [
             [name, STAGE_NAMES[stage], means[stage][name]["n"], *statistics(means[stage][name])]
@@ -83,38 +83,22 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
         ],
         "Mean grey value of each image. The standard deviation is that of a sample (n - 1).",
     )
-    made.paragraph(
-        "The rule, as in the report this project follows: Shapiro-Wilk in each class; where neither "
-        f"rejects normality (p at least {ALPHA}), Welch's t-test, else Mann-Whitney U; two-sided. "
-        f"Of more than {SHAPIRO_MOST:,} values, Shapiro-Wilk sees {SHAPIRO_MOST:,} drawn by chance: "
-        "beyond, SciPy's p-value may be inaccurate. An effect above 0 means that Tumor is brighter."
+    document.paragraph(
+        "The rule, as in the report that this project follows: Shapiro-Wilk in each class. If neither "
+        f"test rejects normality (p at least {ALPHA}), Welch's t-test, otherwise Mann-Whitney U; "
+        f"two-sided. Of more than {SHAPIRO_MOST:,} values, Shapiro-Wilk sees a random sample of "
+        f"{SHAPIRO_MOST:,}, because SciPy's p-value may be inaccurate beyond. An effect above 0 "
+        "means that Tumor is brighter."
     )
-    made.paragraph(
-        "Both tests take images for independent, and copies are not. So the test stands here twice: "
-        "over all images, as the report did it, and with one value for each group of copies or DICOM "
-        "files of one patient (the mean over the group). ",
-        Strong("Where the two differ, believe the second."),
+    document.paragraph(
+        "Both tests assume independent images, and copies are not independent. So each test is shown "
+        "twice: over all images, as in the report, and with one value for each group of copies or of "
+        "DICOM files of one patient (the mean over the group). ",
+        Strong("If the two differ, trust the second."),
         f" Intervals come from {RESAMPLES:,} resamples of whole groups.",
     )
-    rows: list[list[Cell]] = []
-    reasons, effects_shown = set(), set()
-    for stage in STAGES:
-        for key, what in (("all_images", "all images"), ("one_value_a_group", "one value a group")):
-            test = means[stage][key]
-            of = [test["shapiro_wilk"][name.lower()] for name in CLASS_NAMES]
-            row: list[Cell] = [STAGE_NAMES[stage], what, " + ".join(f"{one['n']:,}" for one in of)]
-            normal = (one["p_value"] for one in of)
-            row.append(" and ".join(MISSING if p is None else p_value(p) for p in normal))
-            if test["test"] is None:
-                reasons.add(test["reason"])
-                rows.append([*row, None, None, None, None])
-                continue
-            effect = test["effect"]
-            effects_shown.add(effect["name"])
-            told = f"{_EFFECTS[effect['name']]} {signed(format(effect['value'], '+.3f'))}"
-            row += [_TESTS[test["test"]], p_value(test["p_value"]), told, _range(effect["interval_95"])]
-            rows.append(row)
-    made.table(
+    rows, reasons, effects_shown = _test_rows(means)
+    document.table(
         [
             "when", "over", Column("n, Healthy + Tumor", True),
             Column("Shapiro-Wilk p, Healthy and Tumor", True), "test", Column("p", True), "effect",
@@ -123,34 +107,69 @@ def tests(made: Page, found: Mapping[str, Any], png: Mapping[str, bytes]) -> Non
         rows,
         "Tests on the images' mean grey values.",
     )  # fmt: skip
+    _opposite_effects(document, means)
+    for reason in sorted(reasons):
+        document.note(f"Not tested where {reason}.")
+    for name in sorted(effects_shown):
+        document.paragraph(_EXPLAINED[name])
+
+
+def _test_rows(means: Mapping[str, Any]) -> tuple[list[list[Cell]], set[str], set[str]]:
+    """Return the rows of the tests, the reasons of those that were left out, and the effects' names."""
+    rows: list[list[Cell]] = []
+    reasons, effects_shown = set(), set()
+    for stage in STAGES:
+        for key, what in (("all_images", "all images"), ("one_value_a_group", "one value a group")):
+            test = means[stage][key]
+            normality = [test["shapiro_wilk"][name.lower()] for name in CLASS_NAMES]
+            counts = " + ".join(f"{one['n']:,}" for one in normality)
+            row: list[Cell] = [STAGE_NAMES[stage], what, counts]
+            normal = (one["p_value"] for one in normality)
+            row.append(" and ".join(MISSING if p is None else p_value(p) for p in normal))
+            if test["test"] is None:
+                reasons.add(test["reason"])
+                rows.append([*row, None, None, None, None])
+                continue
+            effect = test["effect"]
+            effects_shown.add(effect["name"])
+            shown = f"{_EFFECTS[effect['name']]} {signed(format(effect['value'], '+.3f'))}"
+            row += [
+                _TESTS[test["test"]],
+                p_value(test["p_value"]),
+                shown,
+                _range(effect["interval_95"]),
+            ]
+            rows.append(row)
+    return rows, reasons, effects_shown
+
+
+def _opposite_effects(document: Page, means: Mapping[str, Any]) -> None:
+    """Note where the effects with and without copies have opposite signs."""
     opposite = []
     for stage in STAGES:
-        effects = [of["effect"]["value"] for of in means[stage].values() if of.get("test")]
+        effects = [one["effect"]["value"] for one in means[stage].values() if one.get("test")]
         if len(effects) == 2 and effects[0] * effects[1] < 0:
             opposite.append(STAGE_NAMES[stage])
     if opposite:
         where = f"both {' and '.join(opposite)}" if len(opposite) > 1 else opposite[0]
-        made.note(
-            f"Copies decide: {where}, the effect over all images and the one with one value a group "
-            "point in opposite directions."
+        document.note(
+            f"Copies decide: {where}, the effect over all images and the effect with one value per "
+            "group have opposite signs."
         )
-    for reason in sorted(reasons):
-        made.note(f"Not tested where {reason}.")
-    for name in sorted(effects_shown):
-        made.paragraph(_EXPLAINED[name])
 
 
-def metadata(made: Page, found: Mapping[str, Any]) -> None:
+def metadata(document: Page, results: Mapping[str, Any]) -> None:
     """Build the section on what size and format reveal."""
-    of = found["metadata"]
-    made.section("What size and format alone give away")
-    made.paragraph(
-        f"A random forest of {of['trees']} trees that sees the height, width and format of a file, and "
-        "no pixel, cross-validated. Copies are never in two folds; in the last row, nor are images of "
-        "one height and width: as if the new images came from elsewhere."
+    baseline = results["metadata"]
+    document.section("What size and format alone reveal")
+    document.paragraph(
+        f"A random forest of {baseline['trees']} trees that sees height, width and format of a "
+        "file, and no pixel, cross-validated. Copies are never in two folds. In the last row, "
+        "images of one height and width are not in two folds either, as if the new images came "
+        "from elsewhere."
         + (
-            f" On {of['n']:,} of {of['of']:,} images, drawn by whole groups."
-            if of["n"] < of["of"]
+            f" On {baseline['n']:,} of {baseline['of']:,} images, drawn by whole groups."
+            if baseline["n"] < baseline["of"]
             else ""
         )
     )
@@ -160,44 +179,44 @@ def metadata(made: Page, found: Mapping[str, Any]) -> None:
         "shapes_held_out": "the same, whole sizes held out",
     }
     rows: list[list[Cell]] = []
-    for key, told in names.items():
-        row = of[key]
+    for key, label in names.items():
+        row = baseline[key]
         if row is None:
-            rows.append([told, of["n"], *[None] * 6])
+            rows.append([label, baseline["n"], *[None] * 6])
             continue
         rows.append(
             [
-                told, of["n"], row.get("folds"), percent(row["accuracy"]),
+                label, baseline["n"], row.get("folds"), percent(row["accuracy"]),
                 percent_range(row["interval_95"]), percent_range(row["group_interval_95"]),
                 number(row.get("auc"), 3), _range(row.get("auc_interval_95", [None, None])),
             ]
         )  # fmt: skip
-    made.table(
+    document.table(
         [
-            "what answers", Column("n (images)", True), Column("folds", True), Column("accuracy", True),
+            "predictor", Column("n (images)", True), Column("folds", True), Column("accuracy", True),
             Column("95 % interval, were images independent (Wilson)", True),
             Column("95 % interval over groups (bootstrap)", True), Column("AUC", True),
             Column("95 % interval over groups", True),
         ],
         rows,
-        "Accuracy without a look at the pixels.",
+        "Accuracy without the pixels.",
     )  # fmt: skip
-    grouped = of["grouped"]
+    grouped = baseline["grouped"]
     if grouped is None:
-        made.note("Too few groups of images for a cross-validation.")
-    elif interval_to_tell(grouped)[0] > of["majority"]["accuracy"]:
-        made.warning(
-            "The files give their class away by size and format. A network sees the size as blur and "
-            "as proportions, and may recognise where an image comes from rather than a tumour: read "
-            "its accuracy beside this one, and hold out whole sizes (",
+        document.note("Too few groups of images for a cross-validation.")
+    elif interval_to_tell(grouped)[0] > baseline["majority"]["accuracy"]:
+        document.warning(
+            "Size and format of the files reveal their class. A network sees the size as blur and as "
+            "proportions, and may recognise the source of an image rather than a tumour: compare its "
+            "accuracy with this one, and hold out whole sizes (",
             Code("tumorbatch shard --split-by shape"),
             ").",
         )
-    elif grouped["accuracy"] < of["majority"]["accuracy"]:
-        made.paragraph(
-            "Size and format tell no more than the majority does. That the forest is right less often "
-            "than the majority comes from the cross-validation: what is rarer in a fold is more "
-            "frequent in the others, from which the forest learns."
+    elif grouped["accuracy"] < baseline["majority"]["accuracy"]:
+        document.paragraph(
+            "Size and format predict the class no better than the majority does. The forest is right "
+            "less often than the majority because of the cross-validation: a class that is rarer "
+            "in one fold is more frequent in the others, from which the forest learns."
         )
     else:
-        made.paragraph("Size and format tell no more than the majority does.")
+        document.paragraph("Size and format predict the class no better than the majority does.")

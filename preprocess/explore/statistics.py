@@ -80,7 +80,7 @@ def shapiro_wilk(values: NDArray[np.float64], seed: int) -> dict[str, Any]:
 
     Returns:
         n (of the values), tested (of those, how many were taken), w, p_value and normal (p_value is at
-        least `ALPHA`); the last three None where there are fewer than three values, or all are equal.
+        least `ALPHA`); the last three None if there are fewer than three values, or all are equal.
 
     References:
         S. S. Shapiro, M. B. Wilk, "An analysis of variance test for normality", Biometrika 52 (1965).
@@ -112,20 +112,21 @@ def compare_classes(
         common_language. Positive: Tumor has the larger values. test is None, with the reason, where
         a class has fewer than three different values.
     """
-    of = {label: values[labels == label] for label in (HEALTHY, TUMOR)}
+    values_of = {label: values[labels == label] for label in (HEALTHY, TUMOR)}
     normal = {
-        name: shapiro_wilk(of[label], seed) for name, label in (("healthy", HEALTHY), ("tumor", TUMOR))
+        name: shapiro_wilk(values_of[label], seed)
+        for name, label in (("healthy", HEALTHY), ("tumor", TUMOR))
     }
     if any(one["p_value"] is None for one in normal.values()):
         reason = "a class has fewer than three images, or all its values are equal"
         return {"shapiro_wilk": normal, "test": None, "reason": reason}
     weighting = Weighting(groups)
     if all(one["normal"] for one in normal.values()):
-        name, done = "welch_t", stats.ttest_ind(of[TUMOR], of[HEALTHY], equal_var=False)
+        name, done = "welch_t", stats.ttest_ind(values_of[TUMOR], values_of[HEALTHY], equal_var=False)
         statistic = cohens_d(values, labels)
         effect: dict[str, Any] = {"name": "cohens_d", "value": weighting.value(statistic)}
     else:
-        name, done = "mann_whitney_u", stats.mannwhitneyu(of[TUMOR], of[HEALTHY])
+        name, done = "mann_whitney_u", stats.mannwhitneyu(values_of[TUMOR], values_of[HEALTHY])
         statistic = rank_biserial(values, labels)
         value = weighting.value(statistic)
         effect = {"name": "rank_biserial", "value": value, "common_language": (value + 1) / 2}
@@ -172,7 +173,7 @@ def cohens_d(values: NDArray[np.float64], labels: NDArray[np.int64]) -> Statisti
         labels: int64 [n].
 
     Returns:
-        For weights [r, n], how often each value counts: float64 [r], nan where it is undefined.
+        For weights [r, n], how often each value counts: float64 [r], nan if it is undefined.
 
     References:
         J. Cohen, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., 1988, 2.2 and 2.5.

@@ -208,12 +208,12 @@ def thumbnails(
         seconds: Limit for one file.
 
     Returns:
-        For each file uint8 [stage, height, width], or None where it cannot be read (any more).
+        For each file uint8 [stage, height, width], or None if it cannot be read (any more).
     """
     work = functools.partial(make_thumbnails, preprocessing=preprocessing, side=side, seconds=seconds)
     chunks = (sources[at : at + 8] for at in range(0, len(sources), 8))
-    made = ordered_map(work, chunks, workers, lambda *_: None, seconds)
-    return [one for some in made for one in some]
+    chunks_done = ordered_map(work, chunks, workers, lambda *_: None, seconds)
+    return [one for some in chunks_done for one in some]
 
 
 def make_thumbnails(

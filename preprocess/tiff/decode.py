@@ -99,7 +99,7 @@ def _pieces(data: bytes, page: Page, needed: int) -> list[bytes]:
     ordered = sorted(set(ranges))  # equal ones may share their bytes
     for (start, count), (following, _) in itertools.pairwise(ordered):
         if start + count > following:
-            raise FileError(Status.DECODE_ERROR, "strips or tiles lie upon each other")
+            raise FileError(Status.DECODE_ERROR, "strips or tiles overlap")
     pieces = [data[start : start + count] for start, count in ranges]
     return [piece.translate(_REVERSED) for piece in pieces] if page.lowest_bit_first else pieces
 

@@ -90,16 +90,16 @@ def directories(data: bytes) -> list[int]:
     order = byte_order(data)
     at = first_directory(data)
     following = _next(data, at, order)
-    found, seen = [at], set()
-    while following and following not in seen and len(found) < _MAX_PAGES:
+    offsets, seen = [at], set()
+    while following and following not in seen and len(offsets) < _MAX_PAGES:
         at = following
         seen.add(at)
         try:
             following = _next(data, at, order)
         except struct.error:
             break
-        found.append(at)
-    return found
+        offsets.append(at)
+    return offsets
 
 
 def _next(data: bytes, at: int, order: str) -> int:

@@ -280,7 +280,7 @@ def test_no_model_is_a_sentence(what: str, work: Path, invoke: Any) -> None:
     code, output = invoke("compare", what)
     assert code == ExitCode.NO_INPUT
     assert output.startswith("Error: ")
-    assert "Give a bundle" in output or "Train one" in output
+    assert "ive the folder of a bundle" in output or "`tumorbatch train`" in output
 
 
 # ------------------------------------------------------------------------------- evaluate --protocols

@@ -60,7 +60,7 @@ def test_without_consent_it_says_what_it_costs_and_makes_nothing(
 
 
 def test_both_arms_have_the_same_images_in_the_same_splits(done: Path) -> None:
-    columns = ["path", "sha256", "split", "duplicate_group", "position", "shard"]
+    columns = ["path", "sha256", "split", "duplicate_group", "position"]
     arms = [
         pq.read_table(done / f"tfrecords-{arm}" / "manifest.parquet", columns=columns).to_pylist()
         for arm in ("clahe", "plain")
@@ -165,10 +165,17 @@ def test_arms_with_other_splits_are_refused(done: Path, tmp_path: Path) -> None:
     a, b = splits.index("train"), splits.index("test")
     splits[a], splits[b] = splits[b], splits[a]
     place = table.schema.get_field_index("split")
-    pq.write_table(table.set_column(place, "split", [splits]), second / "manifest.parquet")
+
+    def replace_manifest(changed: Any) -> None:
+        pq.write_table(changed, second / "manifest.parquet")
+        value = json.loads((second / "dataset.json").read_bytes())
+        value["manifest_sha256"] = shardset.file_sha256(second / "manifest.parquet")
+        (second / "dataset.json").write_text(json.dumps(value))
+
+    replace_manifest(table.set_column(place, "split", [splits]))
     refuse_other_images(first, second, same_split=False)
     with pytest.raises(ConfigError, match="same images in other splits"):
         refuse_other_images(first, second, same_split=True)
-    pq.write_table(table.slice(1), second / "manifest.parquet")
+    replace_manifest(table.slice(1))
     with pytest.raises(ConfigError, match="do not hold the same images"):
         refuse_other_images(first, second, same_split=False)

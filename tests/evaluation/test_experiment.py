@@ -79,7 +79,7 @@ def test_intervals_are_those_of_images_drawn_by_group(name: str) -> None:
 def test_an_arm_against_itself_is_no_difference() -> None:
     for of in compare_arms(SEEDS, FIRST, FIRST, replicates=50).per_group:
         assert (of.overall.mean, of.overall.low, of.overall.high) == (0, None, None)
-        assert of.sentence("with", "without").endswith("these images cannot tell them apart.")
+        assert of.sentence("with", "without").endswith("these images cannot separate them.")
 
 
 def test_the_words_name_the_better_arm() -> None:

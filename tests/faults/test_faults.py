@@ -68,7 +68,7 @@ class _Case:
         return met.hit
 
     def _now(self) -> Content | None:
-        """Return the content of the result, or None where there is none yet."""
+        """Return the content of the result, or None if there is none yet."""
         result = self.work / "out" / "dataset.json" if "shard" in self.stage.name else self.work / "out"
         return self.stage.content(self.work) if result.exists() else None
 

@@ -134,7 +134,7 @@ def test_other_arrays_are_refused(image: NDArray[np.uint8]) -> None:
 
 
 def test_values_out_of_range_are_refused(noise: Grey) -> None:
-    with pytest.raises(ValueError, match=r"level must lie between 0 and 255\. Received: 256"):
+    with pytest.raises(ValueError, match=r"level must be between 0 and 255\. Received: 256"):
         threshold(noise, 256)
     with pytest.raises(ValueError, match="size must be at least 1"):
         dilate(noise, 0)

@@ -279,7 +279,7 @@ def test_no_two_heads_are_alike() -> None:
     ("make", "message"),
     [
         (lambda: SampleConfig(images=23), r"images must be at least 24.*Received: 23\."),
-        (lambda: SampleConfig(seed=-1), r"seed must lie between 0 and 4294967295\. Received: -1\."),
+        (lambda: SampleConfig(seed=-1), r"seed must be between 0 and 4294967295\. Received: -1\."),
     ],
 )
 def test_bad_config(make: Callable[[], SampleConfig], message: str) -> None:

@@ -139,7 +139,7 @@ def test_a_signal_saves_what_is_done_and_the_same_command_goes_on(
     process = quick(*command, "--quiet", pause=0.1, part_rows=10)
     _wait_for(tmp_path / ".out.parquet.partial", "00001-*.parquet", process, 2)
     process.send_signal(number)
-    sentence = f"Interrupted ({number.name}). What is done is kept: the same command goes on.\n"
+    sentence = f"Interrupted ({number.name}). The work so far is kept; the same command continues it.\n"
     assert _end(process) == (ExitCode.TRY_AGAIN, "", sentence)
     assert [path.name for path in tmp_path.iterdir()] == [".out.parquet.partial"]
     done = sum(

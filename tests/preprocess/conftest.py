@@ -1,4 +1,4 @@
-"""Image files built byte by byte, for what no encoder at hand writes."""
+"""Image files built byte by byte, for what no available encoder writes."""
 
 import itertools
 import struct

@@ -396,7 +396,7 @@ def test_a_damaged_result_file_is_not_trusted(source: Path, target: Path) -> Non
 def test_folders_inside_one_another_are_refused(tmp_path: Path, one: str, other: str) -> None:
     save(tmp_path / "raw" / "in" / "a.png", noise(0, 20, 20))
     before = content(tmp_path)
-    with pytest.raises(ConfigError, match="lie one in the other, or are one folder"):
+    with pytest.raises(ConfigError, match="are inside each other, or the same folder"):
         run(tmp_path / one, tmp_path / other, Config())
     assert content(tmp_path) == before
 

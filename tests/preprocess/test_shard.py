@@ -847,7 +847,7 @@ def test_signals_save_the_work_and_exit_75(
         assert process.returncode == ExitCode.TRY_AGAIN, stderr
         assert stdout == ""
         assert f"Interrupted ({number.name})" in stderr
-        assert "same command goes on" in stderr
+        assert "the same command continues it" in stderr
         assert "Traceback" not in stderr
         assert os.listdir(out) == [".partial"]
     assert _lines(out) >= 3

@@ -332,7 +332,7 @@ def set_to(row: int, value: Any) -> Callable[[list[Any]], None]:
         ("position", 99_999, "names positions of .* that do not exist, such as 99999"),
         ("position", 0, "puts two images at one position"),
         ("position", None, "1 rows whose status and position do not go together"),
-        ("shard", "train-00077-of-00078.tfrecord", "which is no shard of this set"),
+        ("shard", "train-00077-of-00078.tfrecord", "which is not a shard of this set"),
         ("shard", None, r"on the existence of 1 record \(position 2\)"),
         ("status", "empty", "1 rows whose status and split do not go together"),
         (
@@ -437,7 +437,7 @@ def test_a_manifest_without_a_column_is_found(folder: Path) -> None:
         ("groups", lambda now: now | {"largest_group": 1}, "is wrong about groups"),
         ("split_by", lambda _: "patient", "split_by is 'patient'"),
         ("shared_between_splits", lambda now: now | {"groups": 3}, "says that 3 groups lie in more"),
-        ("shared_between_splits", lambda _: {}, "says that None sha256 lie in more than one split"),
+        ("shared_between_splits", lambda _: {}, "says that None sha256 are in more than one split"),
         ("comment", lambda _: "mine", "comment is mine, and by its other entries None"),
     ],
 )
@@ -518,7 +518,7 @@ def test_a_false_proof_is_found(leaky_set: Path, tmp_path: Path) -> None:
     edit(folder, shared_between_splits=dict.fromkeys(true, 0))
     text = told(run(folder), folder / "dataset.json")
     for name, count in true.items():
-        assert f"says that 0 {name} lie in more than one split; the records say {count}." in text
+        assert f"says that 0 {name} are in more than one split; the records say {count}." in text
     assert "promises" not in text
     edit(folder, split_by="group", leaky=False)
     report = run(folder)
@@ -539,4 +539,4 @@ def test_a_leak_is_found_in_what_is_left_of_a_set(leaky_set: Path, tmp_path: Pat
     )
     text = told(run(folder), folder / "dataset.json")
     assert "promises a split by group" in text
-    assert "says that 0 groups lie in more than one split" in text
+    assert "says that 0 groups are in more than one split" in text

@@ -453,7 +453,8 @@ def test_a_running_training_holds_the_lock_and_ends_at_sigterm(
         process.kill()
     assert process.returncode == ExitCode.TRY_AGAIN
     assert stderr.endswith(
-        "Interrupted (SIGTERM). Nothing was published: the same command goes on from the checkpoint.\n"
+        "Interrupted (SIGTERM). Nothing was published; the same command continues from the "
+        "checkpoint.\n"
     )
     assert (stdout, "Traceback" in stderr) == ("", False)
     assert _content(copy) == _content(model)

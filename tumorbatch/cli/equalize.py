@@ -23,7 +23,7 @@ from tumorbatch.errors import ExitCode
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Delete all PNG files that an earlier run left in DST, and start anew.",
+    help="Delete all PNG files that an earlier run left in DST, and start again.",
 )
 @options.quiet
 def equalize(

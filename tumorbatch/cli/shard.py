@@ -75,12 +75,12 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Make all records anew, also with other settings. Each image stays in its split.",
+    help="Make all records again, also with other settings. Each image stays in its split.",
 )
 @click.option(
     "--new-splits",
     is_flag=True,
-    help="With --overwrite: assign the splits anew. Held-out images may then be trained on.",
+    help="With --overwrite: assign the splits again. Held-out images may then be trained on.",
 )
 @options.quiet
 def shard(

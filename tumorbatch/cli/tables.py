@@ -86,7 +86,7 @@ def _models(console: Console, rows: list[Row], per_group: bool) -> None:
     for row in rows:
         published = row.published or {}
         estimates = _estimates(row, per_group)
-        cells = [_two_lines(of, published.get(key)) for key, of in estimates.items()]
+        cells = [_two_lines(estimate, published.get(key)) for key, estimate in estimates.items()]
         table.add_row(escape(_name(row, "\n")), *cells)
     console.print(table)
 
@@ -166,7 +166,9 @@ def _side_by_side(console: Console, name: str, comparison: Comparison, per_group
     for measure, head in SIDE_BY_SIDE.items():
         for number, (who, rows) in enumerate(by_name(comparison).items()):
             cells = {key: estimate_of(rows.get(key), measure, per_group) for key in keys}
-            texts = {key: "" if of is None else of.over_groups.text() for key, of in cells.items()}
+            texts = {
+                key: "" if cell is None else cell.over_groups.text() for key, cell in cells.items()
+            }
             first = "" if number else head
             if wide:
                 table.add_row(first, escape(who), *texts.values())

@@ -27,7 +27,7 @@ def measure_baselines(
         For each: name, description; accuracy (at 0.5), auc and auc_difference (model minus baseline,
         paired bootstrap over duplicate groups), `Estimate.to_dict` each; within_file_kinds, see
         `split_metrics.within_file_kinds`; under "per_group" the same with each group counted once;
-        beaten: whether the interval of that last difference lies above 0. Nothing where the split has
+        beaten: whether the interval of that last difference is above 0. Nothing where the split has
         one class only: there is no AUC.
 
     Raises:
@@ -76,7 +76,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     lost = [row for row in rows if not row["beaten"]]
     if not lost:
         return (
-            "The model beats every baseline: the 95 % interval of the difference in AUC lies above 0 "
+            "The model beats every baseline: the 95 % interval of the difference in AUC is above 0 "
             "each time."
         )
     listed = []

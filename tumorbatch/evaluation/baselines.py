@@ -145,7 +145,7 @@ def nearest_scores(
 def _squared_distances(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return int32 [m, n], exact: 256 products of two bytes stay below 2^24, where float32 counts."""
     products = left.astype(np.float32) @ right.astype(np.float32).T
-    squares = [np.einsum("ij,ij->i", of, of, dtype=np.int32) for of in (left, right)]
+    squares = [np.einsum("ij,ij->i", side, side, dtype=np.int32) for side in (left, right)]
     sums: NDArray[np.int32] = squares[0][:, np.newaxis] + squares[1]
     return sums - 2 * products.astype(np.int32)
 

@@ -51,7 +51,7 @@ class Row:
 
     @property
     def published(self) -> dict[str, float] | None:
-        """Return the report's own measures of this architecture, shares; None where it has none."""
+        """Return the report's own measures of this architecture, shares; None if it has none."""
         known = PUBLISHED.get(self.answers.architecture)
         if known is None:
             return None

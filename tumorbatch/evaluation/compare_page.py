@@ -32,7 +32,7 @@ PUBLISHED_TEXT = (
 )
 PAIRS_TEXT = (
     "AUC and accuracy: first less second, with the 95 % interval of a paired bootstrap over duplicate "
-    "groups; where it holds 0, the data do not tell the two apart. McNemar's test asks whether both "
+    "groups; where it holds 0, the data do not separate the two. McNemar's test asks whether both "
     "err equally often; it counts images as independent, so that with copies in the test split its p "
     "is too small. p (Holm) is adjusted for all pairs of its table."
 )
@@ -64,7 +64,8 @@ def denominators(rows: Sequence[Row], per_group: bool = True) -> str:
     total, tumor, healthy = (estimates[0][name].n for name in ("auc", "recall", "specificity"))
     what = "groups of test images" if per_group else "test images"
     precision = ", ".join(
-        f"{row.answers.name} {of['precision'].n:,}" for row, of in zip(rows, estimates, strict=True)
+        f"{row.answers.name} {values['precision'].n:,}"
+        for row, values in zip(rows, estimates, strict=True)
     )
     return (
         f"n = {total:,} {what} for accuracy, F1 and AUC; {tumor:,} Tumor for recall, {healthy:,} "
@@ -138,7 +139,7 @@ def page(comparison: Comparison) -> str:
         html.warning("Not in these tables:")
         html.listing(f"{name}: {why}" for name, why in comparison.missing.items())
     if comparison.alone:
-        html.warning("No baselines stand beside these models:")
+        html.warning("These models have no baselines:")
         html.listing(f"{name}: {why}" for name, why in comparison.alone.items())
     for rows in by_shard_set(comparison):
         add_section(html, rows, comparison)
@@ -182,8 +183,8 @@ def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
         html.table(
             ["who", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
             [
-                [name, *(of[key].text() for key in ("auc", *PUBLISHED_MEASURES)), published(row)]
-                for name, row, of in zip(who, rows, estimates, strict=True)
+                [name, *(values[key].text() for key in ("auc", *PUBLISHED_MEASURES)), published(row)]
+                for name, row, values in zip(who, rows, estimates, strict=True)
             ],
             caption,
         )

@@ -50,14 +50,14 @@ class Config:
                 )
         if not REPLICATES <= self.replicates <= 1_000_000:
             raise ConfigError(
-                f"--replicates must lie between {REPLICATES:,} and 1,000,000: fewer give ends that the "
+                f"--replicates must be between {REPLICATES:,} and 1,000,000: fewer give ends that the "
                 f"next seed would move. Received: {self.replicates}."
             )
         check_seed(self.seed)
         if not 0 <= self.gallery <= 200:
-            raise ConfigError(f"--gallery must lie between 0 and 200. Received: {self.gallery}.")
+            raise ConfigError(f"--gallery must be between 0 and 200. Received: {self.gallery}.")
         if not 1 <= self.batch_size <= 4096:
-            raise ConfigError(f"--batch-size must lie between 1 and 4096. Received: {self.batch_size}.")
+            raise ConfigError(f"--batch-size must be between 1 and 4096. Received: {self.batch_size}.")
 
 
 @dataclass(frozen=True, slots=True)

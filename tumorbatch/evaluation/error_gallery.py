@@ -128,18 +128,18 @@ def tell_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryP
 def _pictures(gallery: Sequence[GalleryPicture]) -> list[Picture]:
     pictures = []
     for picture in gallery:
-        of = picture.about
-        true = CLASS_NAMES[of["label"]]
-        called = CLASS_NAMES[1 - of["label"]]
-        copies = f", {of['copies']} copies in this split" if of["copies"] > 1 else ""
-        nothing = "" if of["grad_cam"] else " Grad-CAM finds nothing that speaks for it."
-        path = visible(of["path"])
+        about = picture.about
+        true = CLASS_NAMES[about["label"]]
+        called = CLASS_NAMES[1 - about["label"]]
+        copies = f", {about['copies']} copies in this split" if about["copies"] > 1 else ""
+        nothing = "" if about["grad_cam"] else " Grad-CAM finds nothing that speaks for it."
+        path = visible(about["path"])
         pictures.append(
             Picture(
                 picture.png,
                 f"{path}: {true}, called {called}; beside it the Grad-CAM overlay",
-                f"{true}, called {called}: probability of Tumor {of['prob']:.3f}. {path} "
-                f"({of['width']} x {of['height']} {of['format']}{copies}).{nothing}",
+                f"{true}, called {called}: probability of Tumor {about['prob']:.3f}. {path} "
+                f"({about['width']} x {about['height']} {about['format']}{copies}).{nothing}",
             )
         )
     return pictures

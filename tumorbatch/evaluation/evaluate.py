@@ -50,7 +50,7 @@ def run(
         config: How.
         baselines: Scored on the images that are judged, to stand beside the model.
         copies: Of an external set: {path: how it is known} of the images that the model was trained or
-            tuned on, which are left out; None where that could not be checked.
+            tuned on, which are left out; None if that could not be checked.
 
     Raises:
         InputError: The bundle or the shard set is missing, unfinished, empty or damaged, or nothing of
@@ -61,9 +61,9 @@ def run(
         TryAgainError: Another process writes `out` or the bundle.
     """
     started = time.monotonic()
-    used, dataset = bundle.load(model), shardset.load(tfrecords)
+    loaded, dataset = bundle.load(model), shardset.load(tfrecords)
     dataset_sha256 = shardset.file_sha256(tfrecords / DATASET)
-    _fit_together(used, dataset, dataset_sha256, model, tfrecords, config.external)
+    _fit_together(loaded, dataset, dataset_sha256, model, tfrecords, config.external)
     if out.name in ("", ".."):
         raise ConfigError(
             f"{out} cannot be replaced. Give the results a folder of their own with --out."
@@ -72,14 +72,14 @@ def run(
     make_folder(out.parent)
     with output_lock(out, lock_beside(out)):
         recover_folder(out)
-        refuse_foreign(out, used, dataset_sha256, config.overwrite)
+        refuse_foreign(out, loaded, dataset_sha256, config.overwrite)
         runtime = resolve(config.device, precision="float32")
-        log.info("model %s from %s, %s", used.model_id, model, runtime.reason)
-        network = bundle.load_network(model, used)
+        log.info("model %s from %s, %s", loaded.model_id, model, runtime.reason)
+        network = bundle.load_network(model, loaded)
         score = scorer(network, config.batch_size, runtime)
         answers = _scored(tfrecords, dataset, score, config, copies)
         as_is = config.external or config.as_is
-        chosen = used if as_is else _calibrated(used, answers["validation"], config, dataset_sha256)
+        chosen = loaded if as_is else _calibrated(loaded, answers["validation"], config, dataset_sha256)
         answers = {
             split: replace(
                 one.at(chosen.threshold, chosen.temperature),
@@ -92,7 +92,7 @@ def run(
         freeze = config.freeze and not as_is
         about = {
             "schema_version": SCHEMA_VERSION,
-            "model": _about_model(chosen, model, used, freeze),
+            "model": _about_model(chosen, model, loaded, freeze),
             "dataset": _about_dataset(dataset, tfrecords, dataset_sha256),
             "protocol": answers["test"].protocol.key,
             **({"overlap": _overlap(copies)} if config.external else {}),
@@ -155,21 +155,21 @@ def _measured(
 
 
 def _fit_together(
-    used: Bundle, dataset: Dataset, dataset_sha256: str, model: Path, tfrecords: Path, external: bool
+    loaded: Bundle, dataset: Dataset, dataset_sha256: str, model: Path, tfrecords: Path, external: bool
 ) -> None:
     """Refuse a shard set whose test images may have been trained on, or which went another way."""
-    if used.preprocessing != dataset.preprocessing:
+    if loaded.preprocessing != dataset.preprocessing:
         changes = "; ".join(
             f"{name}: {trained} in the model, {given} in the shards"
             for name, trained, given in differences(
-                used.preprocessing.to_dict(), dataset.preprocessing.to_dict()
+                loaded.preprocessing.to_dict(), dataset.preprocessing.to_dict()
             )
         )
         raise ConfigError(
             f"{model} was trained on images that were prepared differently from those in {tfrecords} "
             f"({changes}). Give the shard set that it was trained on."
         )
-    own = used.training.get("dataset_sha256") == dataset_sha256
+    own = loaded.training.get("dataset_sha256") == dataset_sha256
     if own and external:
         raise ConfigError(f"{tfrecords} is what {model} was trained on: leave out --external.")
     if not own and not external:
@@ -180,21 +180,21 @@ def _fit_together(
         )
 
 
-def _calibrated(used: Bundle, validation: Answers, config: Config, dataset_sha256: str) -> Bundle:
+def _calibrated(loaded: Bundle, validation: Answers, config: Config, dataset_sha256: str) -> Bundle:
     """Return the bundle with temperature and threshold: its own where they are what is asked for."""
-    before = used.calibration.get("threshold", {}).get("rule")
+    before = loaded.calibration.get("threshold", {}).get("rule")
     rule = Rule.parse(config.rule or before or DEFAULT_RULE)
-    if before == str(rule) and used.calibration["dataset_sha256"] == dataset_sha256:
-        return used  # not anew: another processor's last bits must not make another model
+    if before == str(rule) and loaded.calibration["dataset_sha256"] == dataset_sha256:
+        return loaded  # not anew: another processor's last bits must not make another model
     temperature, threshold = calibrate(validation.scores, validation.labels, rule)
     log.info("temperature %g: %s", temperature.value, temperature.note)
     log.info("threshold %g: %s", threshold.value, threshold.note)
     if not threshold.reached:
         log.warning("threshold: %s", threshold.note)
-    return with_calibration(used, frozen(asdict(temperature), asdict(threshold), dataset_sha256))
+    return with_calibration(loaded, frozen(asdict(temperature), asdict(threshold), dataset_sha256))
 
 
-def _about_model(chosen: Bundle, model: Path, used: Bundle, freeze: bool) -> dict[str, Any]:
+def _about_model(chosen: Bundle, model: Path, loaded: Bundle, freeze: bool) -> dict[str, Any]:
     return {
         "name": printable(model.resolve().name),
         "model_id": chosen.model_id,
@@ -205,8 +205,8 @@ def _about_model(chosen: Bundle, model: Path, used: Bundle, freeze: bool) -> dic
         "temperature": chosen.temperature,
         "calibration": chosen.calibration,
         # False: `infer` decides by what the bundle still says.
-        "frozen": freeze or chosen == used,
-        "bundle_model_id": chosen.model_id if freeze else used.model_id,
+        "frozen": freeze or chosen == loaded,
+        "bundle_model_id": chosen.model_id if freeze else loaded.model_id,
         "parameters": chosen.training.get("parameters"),
         "epochs": chosen.training.get("epochs"),
         "seed": chosen.training.get("schedule", {}).get("seed"),
@@ -228,7 +228,7 @@ def _about_dataset(dataset: Dataset, tfrecords: Path, sha256: str) -> dict[str, 
 
 
 def _overlap(copies: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """Return how many images were left out, by how they are known; None where that was not checked."""
+    """Return how many images were left out, by how they are known; None if that was not checked."""
     if copies is None:
         return None
     return {"left_out": len(copies), **dict(sorted(Counter(copies.values()).items()))}

@@ -73,25 +73,25 @@ class Compared:
             first: Name of the first arm.
             second: Name of the second.
         """
-        of, spread = FIGURES[self.name], self.overall
+        wording, spread = FIGURES[self.name], self.overall
         arms = ", ".join(
             f"{arm.mean:.3f} ({arm.interval()}) {words}"
             for arm, words in ((self.first, first), (self.second, second))
         )
         unit = "groups of copies, each counted once" if self.per_group else "images"
         start = (
-            f"Mean {of} over {len(self.pairs)} seed{'s' * (len(self.pairs) > 1)}, n = "
+            f"Mean {wording} over {len(self.pairs)} seed{'s' * (len(self.pairs) > 1)}, n = "
             f"{self.pairs[0].first.n:,} {unit}: {arms}; difference {spread.mean:+.3f} "
             f"({spread.interval('+')}); 95 % intervals"
         )
         if spread.mean == 0 and spread.standard_error == 0:
-            return f"{start}. Both arms are equal on every sample: these images cannot tell them apart."
+            return f"{start}. Both arms are equal on every sample: these images cannot separate them."
         if spread.low is None or spread.high is None:
             return f"{start}. Without an interval nothing is shown."
         if spread.low <= 0 <= spread.high:
             return f"{start}. The interval holds 0: no difference was shown."
         better, worse = (first, second) if spread.mean > 0 else (second, first)
-        return f"{start}. The {of} is higher {better} than {worse}."
+        return f"{start}. The {wording} is higher {better} than {worse}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -40,19 +40,21 @@ def draw(compared: Sequence[Compared], first: str, second: str) -> Any:
         first: Name of the first arm.
         second: Name of the second.
     """
-    shown = [of for of in compared if of.name in ("auc", "accuracy")]
+    shown = [difference for difference in compared if difference.name in ("auc", "accuracy")]
     seeds = len(shown[0].pairs)
     figure, axes = style.subplots(10.0, 2.2 + 0.32 * seeds, 1, len(shown), sharey=True)
-    for axis, of in zip(np.atleast_1d(axes), shown, strict=True):
+    for axis, difference in zip(np.atleast_1d(axes), shown, strict=True):
         axis.axvline(0, color=style.GREY, linewidth=1.0)
-        for row, pair in enumerate(of.pairs):
+        for row, pair in enumerate(difference.pairs):
             _interval(axis, row, pair.difference.value, pair.difference.low, pair.difference.high,
                       style.BLUE, "o")  # fmt: skip
-        _interval(axis, seeds + 0.4, of.overall.mean, of.overall.low, of.overall.high,
+        overall = difference.overall
+        _interval(axis, seeds + 0.4, overall.mean, overall.low, overall.high,
                   style.VERMILLION, "D")  # fmt: skip
-        axis.set_xlabel(f"{FIGURES[of.name]}: {first} less {second} (95 % interval)")
+        axis.set_xlabel(f"{FIGURES[difference.name]}: {first} less {second} (95 % interval)")
         axis.set_yticks(
-            [*range(seeds), seeds + 0.4], [*(f"seed {pair.seed}" for pair in of.pairs), "all seeds"]
+            [*range(seeds), seeds + 0.4],
+            [*(f"seed {pair.seed}" for pair in difference.pairs), "all seeds"],
         )
         axis.set_ylim(seeds + 1.0, -0.6)
         axis.grid(axis="y", visible=False)

@@ -34,17 +34,17 @@ def frozen(
     }
 
 
-def with_calibration(used: Bundle, calibration: Mapping[str, Any]) -> Bundle:
+def with_calibration(bundle: Bundle, calibration: Mapping[str, Any]) -> Bundle:
     """Return the bundle with another temperature and threshold; its model_id changes."""
     return replace(
-        used,
+        bundle,
         temperature=float(calibration["temperature"]["value"]),
         threshold=float(calibration["threshold"]["value"]),
         calibration=dict(calibration),
     )
 
 
-def renew(folder: Path, made: Bundle, metrics: Mapping[str, Any], card: str) -> bool:
+def renew(folder: Path, renewed: Bundle, metrics: Mapping[str, Any], card: str) -> bool:
     """Write model.json, metrics.json and model_card.md into the bundle at `folder`.
 
     All three are on the disk before the first takes its place, and model.json, which decides, comes
@@ -59,7 +59,7 @@ def renew(folder: Path, made: Bundle, metrics: Mapping[str, Any], card: str) -> 
         OutputError: The bundle cannot be changed.
     """
     files = {  # in reverse: contexts end in the order opposite to their beginning
-        bundle.MODEL: _json_text(made.to_dict()),
+        bundle.MODEL: _json_text(renewed.to_dict()),
         bundle.CARD: card.encode(),
         bundle.METRICS: _json_text(metrics),
     }
@@ -68,7 +68,7 @@ def renew(folder: Path, made: Bundle, metrics: Mapping[str, Any], card: str) -> 
     folder = folder.resolve()
     try:
         with output_lock(folder, lock_beside(folder)):
-            if bundle.load(folder).weights_sha256 != made.weights_sha256:
+            if bundle.load(folder).weights_sha256 != renewed.weights_sha256:
                 raise InputError(f"{folder} holds another model than a moment ago. Evaluate it again.")
             for name in files:
                 remove_temporaries(folder, name)

@@ -83,9 +83,9 @@ class GradCam:
             weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
             summed = tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1)
             maps.append(tf.nn.relu(summed).numpy())
-        found = np.concatenate(maps).astype(np.float32)
-        largest = found.max(axis=(1, 2), keepdims=True)
-        return np.asarray(np.divide(found, largest, out=np.zeros_like(found), where=largest > 0))
+        heat = np.concatenate(maps).astype(np.float32)
+        largest = heat.max(axis=(1, 2), keepdims=True)
+        return np.asarray(np.divide(heat, largest, out=np.zeros_like(heat), where=largest > 0))
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 1) -> NDArray[np.uint8]:

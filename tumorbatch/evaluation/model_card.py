@@ -13,7 +13,7 @@ from tumorbatch.statistics.weighting import headline
 LIMITS = (
     "Not a medical device. Nothing here was tested on patients, prospectively or by a regulator.",
     "Patients are not known to this tool unless the shards were made with a table of them or from "
-    "DICOM: images of one patient may lie in several splits, unless they look nearly the same.",
+    "DICOM: images of one patient may be in several splits, unless they look nearly the same.",
     "In public collections the source of an image and its class go together, and file size and format "
     "often give the class away; a network may have learned where an image comes from rather than what "
     "a tumour looks like.",
@@ -110,7 +110,7 @@ def model_card(
         "",
         "## Predictive values",
         "",
-        "What an answer means depends on how common tumours are where it is used. By Bayes' theorem "
+        "How to read an answer depends on how common tumours are where it is used. By Bayes' theorem "
         "from the test split's sensitivity and specificity, each group counted once, with 95 % "
         "intervals:",
         "",
@@ -174,7 +174,7 @@ def _baselines(baselines: Sequence[Mapping[str, Any]], part: Mapping[str, Any]) 
     if not baselines:
         return [
             *head,
-            "None stand here yet: what the majority class, a random forest on the file's height, width "
+            "There are none yet: what the majority class, a random forest on the file's height, width "
             "and format, and the nearest thumbnail reach on the same images is not known. Run "
             "`tumorbatch evaluate` to compare them.",
             "",

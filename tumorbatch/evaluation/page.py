@@ -202,14 +202,14 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
              _text(within["auc"])]
         ]  # fmt: skip
         for row in about["baselines"]:
-            of = headline(row) if per_group else row
+            values = headline(row) if per_group else row
             auc, accuracy, difference = (
-                Estimate.from_dict(of[key]) for key in ("auc", "accuracy", "auc_difference")
+                Estimate.from_dict(values[key]) for key in ("auc", "accuracy", "auc_difference")
             )
             rows.append(
                 [row["name"], row["description"], auc.n, auc.text(), accuracy.over_groups.text(),
                  difference.text(), ("yes" if row["beaten"] else "NO") if per_group else None,
-                 _text(of["within_file_kinds"]["auc"])]
+                 _text(values["within_file_kinds"]["auc"])]
             )  # fmt: skip
         page.table(
             [
@@ -219,7 +219,7 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
             ],
             rows,
             f"{caption}. AUC difference: model less baseline, paired bootstrap over groups of copies. "
-            "Beaten: its interval lies above 0, each group counted once. Within kinds of file: of the "
+            "Beaten: its interval is above 0, each group counted once. Within kinds of file: of the "
             f"{within['pairs']:,} pairs of a Tumor and a Healthy image that have the same height, "
             "width and format.",
         )  # fmt: skip
@@ -309,8 +309,8 @@ def _made_of(page: Page, about: Mapping[str, Any]) -> None:
     model, dataset = about["model"], about["dataset"]
     page.section("What this was made of")
     counts = "; ".join(
-        f"{split}: " + ", ".join(f"{number:,} {name}" for name, number in of.items())
-        for split, of in dataset["counts"].items()
+        f"{split}: " + ", ".join(f"{number:,} {name}" for name, number in count.items())
+        for split, count in dataset["counts"].items()
     )
     shared = dataset["shared_between_splits"]
     page.table(
@@ -322,10 +322,10 @@ def _made_of(page: Page, about: Mapping[str, Any]) -> None:
             ["shard set", f"{dataset['name']}, split by {dataset['split_by']}, seed {dataset['seed']}"],
             ["dataset.json", f"sha256 {dataset['sha256']}"],
             ["images", counts],
-            ["in more than one split", ", ".join(f"{of} {name}" for name, of in shared.items())],
+            ["in more than one split", ", ".join(f"{count} {name}" for name, count in shared.items())],
             ["patients known", f"{dataset['patients_known']:,}"],
             ["runtime", about["runtime"]],
-            ["versions", ", ".join(f"{name} {of}" for name, of in about["versions"].items())],
+            ["versions", ", ".join(f"{name} {count}" for name, count in about["versions"].items())],
         ],
     )  # fmt: skip
     page.paragraph(

@@ -34,22 +34,22 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
     threshold, temperature = calibration["threshold"], calibration["temperature"]
     given = threshold["rule"].startswith("value=")
     chosen_on = "" if given else f" Validation images: {threshold['n']:,}."
-    of = headline(about.get("validation", {}))  # of an external set there is none
+    values = headline(about.get("validation", {}))  # of an external set there is none
     reached = (
         " On validation it gives a sensitivity of {} and a specificity of {}.".format(
-            *(_with_n(of["figures"][name]) for name in ("sensitivity", "specificity"))
+            *(_with_n(values["figures"][name]) for name in ("sensitivity", "specificity"))
         )
-        if of
+        if values
         else ""
     )
     losses = (
         " The log loss there is {} without and {} with it.".format(
             *(
                 Estimate.from_dict(value["log_loss"]).text()
-                for value in (of["uncalibrated"], of["figures"])
+                for value in (values["uncalibrated"], values["figures"])
             )
         )
-        if of
+        if values
         else ""
     )
     page.listing(
@@ -88,7 +88,9 @@ def tell_calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, b
         rows: Rows = []
         for key, title in (*ERRORS, *LINES):
             after_in = part["figures"] if key in part["figures"] else part["recalibration"]
-            before, after = (Estimate.from_dict(of[key]) for of in (part["uncalibrated"], after_in))
+            before, after = (
+                Estimate.from_dict(values[key]) for values in (part["uncalibrated"], after_in)
+            )
             digits = 4 if key in part["figures"] else 3
             rows.append([title, after.n, before.text(digits), after.text(digits)])
         page.table(

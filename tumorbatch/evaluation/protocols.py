@@ -51,7 +51,7 @@ PROTOCOLS = {
         Protocol(
             PROOF_FAILED,
             "leaky (the proof failed)",
-            "Leaky: images or groups lie in more than one split, although the split was made by group. "
+            "Leaky: images or groups are in more than one split, although the split was made by group. "
             "The measures are too good. Make the shards again with `tumorbatch shard --overwrite`.",
             leaky=True,
         ),
@@ -79,7 +79,7 @@ PROTOCOLS = {
             EXTERNAL,
             "external set",
             "External: another shard set than the one that the model was trained on; all of its "
-            "images, whatever split they lie in. Nothing was chosen on it. That it shares no patient "
+            "images, in any split. Nothing was chosen on it. That it shares no patient "
             "with the training data is what the person who started this evaluation said.",
         ),
     )

@@ -69,7 +69,7 @@ PREDICTIONS_SCHEMA = pa.schema(
 )
 
 
-def refuse_foreign(out: Path, used: Bundle, dataset_sha256: str, overwrite: bool) -> None:
+def refuse_foreign(out: Path, loaded: Bundle, dataset_sha256: str, overwrite: bool) -> None:
     """Refuse to replace files that are no results, or, without `overwrite`, other results."""
     if not out.exists():
         return
@@ -79,18 +79,18 @@ def refuse_foreign(out: Path, used: Bundle, dataset_sha256: str, overwrite: bool
     strangers = sorted(names - _FILES)
     if strangers:
         raise ConfigError(
-            f"{out} holds files that are no results of an evaluation "
+            f"{out} holds files that are not results of an evaluation "
             f"({printable(', '.join(strangers[:5]))}). Give another folder with --out."
         )
     if overwrite or not names:
         return
     try:
         before = read_object(out / METRICS, ABOUT_SHAPE)
-        there = (before["model"]["weights_sha256"], before["dataset"]["sha256"])
+        existing = (before["model"]["weights_sha256"], before["dataset"]["sha256"])
     except (OSError, ValueError) as error:
         raise ConfigError(f"{out} holds damaged results. Give --overwrite to replace them.") from error
-    if there != (used.weights_sha256, dataset_sha256):
-        what = "another model" if there[0] != used.weights_sha256 else "another shard set"
+    if existing != (loaded.weights_sha256, dataset_sha256):
+        what = "another model" if existing[0] != loaded.weights_sha256 else "another shard set"
         raise ConfigError(
             f"{out} holds the results of {what}. Give another folder with --out, or --overwrite to "
             "replace them."
@@ -187,7 +187,7 @@ def fits(folder: Path, model: Bundle) -> bool:
     """
     try:
         about = read_object(folder / METRICS, ABOUT_SHAPE)
-        there = (
+        recorded = (
             about["model"]["weights_sha256"],
             about["model"]["model_id"],
             about["dataset"]["sha256"],
@@ -201,7 +201,7 @@ def fits(folder: Path, model: Bundle) -> bool:
         )
     except (OSError, ValueError):
         return False
-    return there == here
+    return recorded == here
 
 
 def _check_rows(rows: pa.Table) -> None:

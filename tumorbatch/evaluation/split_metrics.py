@@ -45,7 +45,7 @@ METHOD = {
     "calibration_in_the_large": "its intercept with a slope of 1, in logits; 0 is right, above 0 the "
     "probabilities of Tumor are too low on average",
     "within_file_kinds": "AUC of the pairs of a Tumor and a Healthy image of one height, width and "
-    "format, which the file's metadata cannot tell apart; n: images of such kinds",
+    "format, which the file's metadata cannot separate; n: images of such kinds",
     "level": 0.95,
 }
 
@@ -118,7 +118,9 @@ def _measured(
             for name, line in lines.items():
                 values[name] |= line(weights)
             progress.advance(len(weights))
-            return {f"{at} {name}": of for at, named in values.items() for name, of in named.items()}
+            return {
+                f"{at} {name}": value for at, named in values.items() for name, value in named.items()
+            }
 
         drawn = weighting.bootstrap(all_of_them, replicates, seed)
     replicated: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in measures}

@@ -66,7 +66,7 @@ class Library:
             grid: Tiles along each side.
 
         Returns:
-            uint8 [height, width]; None where this is OpenCV's work.
+            uint8 [height, width]; None if this is OpenCV's work.
         """
         out = np.empty_like(grey, order="C")
         return self._call(self._code.equalize, grey, out, (clip, grid), ())
@@ -84,7 +84,7 @@ class Library:
             width: Of the result.
 
         Returns:
-            uint8 [height, width]; None where this is OpenCV's work: where a side grows, and where both
+            uint8 [height, width]; None if this is OpenCV's work: where a side grows, and where both
             ratios are whole numbers.
         """
         if not self._code.can_shrink(*grey.shape, height, width):
@@ -190,7 +190,7 @@ def _opencv(why: str) -> Choice:
 
 
 def find() -> Path | None:
-    """Return the library's file, or None where it was not built."""
+    """Return the library's file, or None if it was not built."""
     paths = (_FOLDER / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 

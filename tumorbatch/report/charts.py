@@ -36,11 +36,21 @@ def class_counts(counts: Mapping[str, Mapping[str, int]], title: str = "Images o
         look = style.CLASS_STYLES[label]
         bars = axes.bar(
             places + (label - 0.5) * 0.4,
-            [of[name] for of in counts.values()],
+            [counts_of_split[name] for counts_of_split in counts.values()],
             0.38, color=look.color, hatch=look.hatch, edgecolor="white", label=name,
         )  # fmt: skip
-        axes.bar_label(bars, labels=[f"{of[name]:,}" for of in counts.values()], padding=2)
-    axes.set_xticks(places, [f"{name}\n{sum(of.values()):,} images" for name, of in counts.items()])
+        axes.bar_label(
+            bars,
+            labels=[f"{counts_of_split[name]:,}" for counts_of_split in counts.values()],
+            padding=2,
+        )
+    axes.set_xticks(
+        places,
+        [
+            f"{name}\n{sum(counts_of_split.values()):,} images"
+            for name, counts_of_split in counts.items()
+        ],
+    )
     axes.set_ylabel("images")
     axes.set_title(style.plain(title), loc="left")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -262,9 +272,9 @@ def confusion_matrix(
         truth, predicted, labels=labels, target_names=CLASS_NAMES, digits=3, zero_division=0.0
     )
     accuracy = proportion(int(np.trace(counts)), len(truth))
-    told = f"{report.rstrip()}\n\naccuracy, 95 % interval: {accuracy.text()}, n = {accuracy.n:,}"
+    caption = f"{report.rstrip()}\n\naccuracy, 95 % interval: {accuracy.text()}, n = {accuracy.n:,}"
     below.text(
-        0.5, 1, told, ha="center", va="top", family="DejaVu Sans Mono", fontsize=8,
+        0.5, 1, caption, ha="center", va="top", family="DejaVu Sans Mono", fontsize=8,
         transform=below.transAxes,
     )  # fmt: skip
     return figure
@@ -282,9 +292,9 @@ def matrix(axes: Any, counts: NDArray[np.int64]) -> Any:
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share = shares[row, column]
-        told = f"\n{share:.1%} of {CLASS_NAMES[row]}" if totals[row] else ""
+        share_text = f"\n{share:.1%} of {CLASS_NAMES[row]}" if totals[row] else ""
         axes.text(
-            column, row, f"{counts[row, column]:,}{told}", ha="center", va="center", fontsize=11,
+            column, row, f"{counts[row, column]:,}{share_text}", ha="center", va="center", fontsize=11,
             # Both are then read with a contrast of 4.5 at least (WCAG 2.2, 1.4.3).
             color="white" if share < _DARK else "black",
         )  # fmt: skip

@@ -91,7 +91,7 @@ def auc_within(
         strata: int64 [n], numbers from 0.
 
     Returns:
-        Of weights [r, n]: float64 [r], nan where no stratum holds both classes.
+        Of weights [r, n]: float64 [r], nan if no stratum holds both classes.
     """
     place = np.unique(scores, return_inverse=True)[1].ravel()
     # The strata one after another on one scale, so that one running sum serves all of them.
@@ -125,17 +125,18 @@ def disjoint_pairs(
         strata: int64 [n], or None. Both images of a pair are of one stratum then, and a group that lies
             in several strata serves one of them only.
     """
-    of = np.asarray(groups)
-    parts = np.zeros(len(of), np.int64) if strata is None else strata
-    used: set[object] = set()
+    group_of_image = np.asarray(groups)
+    parts = np.zeros(len(group_of_image), np.int64) if strata is None else strata
+    paired: set[object] = set()
     pairs = 0
     for part in np.unique(parts):
         tumor, healthy = (
-            set(of[(labels == label) & (parts == part)].tolist()) - used for label in (1, 0)
+            set(group_of_image[(labels == label) & (parts == part)].tolist()) - paired
+            for label in (1, 0)
         )
         pairs += min(len(tumor), len(healthy), len(tumor | healthy) // 2)
         if tumor and healthy:
-            used |= tumor | healthy
+            paired |= tumor | healthy
     return pairs
 
 

@@ -73,8 +73,8 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> T
     if ((labels - 0.5) * x).sum() <= 0:
         return stays("the validation logits do not rise with the label")
     low, high = map(math.log, TEMPERATURES)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-8})
-    best = min((low, float(found.x), high), key=loss)
+    minimum = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-8})
+    best = min((low, float(minimum.x), high), key=loss)
     value = float(f"{math.exp(best):.6g}")
     note = "Minimum of the log loss on validation."
     if value in TEMPERATURES:
@@ -303,8 +303,10 @@ def predictive_values(sensitivity: Estimate, specificity: Estimate) -> list[dict
     rows = []
     for prevalence in PREVALENCES:
         value: dict[str, Any] = {"prevalence": prevalence}
-        for name, of in (("ppv", _ppv), ("npv", _npv)):
-            point, low, high = (of(sens, spec, prevalence) for sens, spec in zip(*limits, strict=True))
+        for name, function in (("ppv", _ppv), ("npv", _npv)):
+            point, low, high = (
+                function(sens, spec, prevalence) for sens, spec in zip(*limits, strict=True)
+            )
             if point is None:
                 low = high = None
             value[name] = Estimate(point, n, low, high, "ends").to_dict()

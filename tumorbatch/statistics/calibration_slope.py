@@ -47,13 +47,13 @@ class Recalibration:
         """Return {name: float64 [r]}."""
         tumors = weights @ self._labels
         both = (tumors > 0) & (tumors < weights.sum(axis=1))
-        found = {
+        values = {
             "calibration_slope": np.full(len(weights), np.nan),
             "calibration_in_the_large": np.full(len(weights), np.nan),
         }
-        found["calibration_slope"][both] = self._slope(weights[both])
-        found["calibration_in_the_large"][both] = self._in_the_large(weights[both])
-        return found
+        values["calibration_slope"][both] = self._slope(weights[both])
+        values["calibration_in_the_large"][both] = self._in_the_large(weights[both])
+        return values
 
     def _slope(self, weights: Weights) -> NDArray[np.float64]:
         x = (self._logits - self._centre) / self._spread

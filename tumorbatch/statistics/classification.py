@@ -88,7 +88,7 @@ def pointwise_log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) 
 class Decisions:
     """Accuracy and its kin, of answers that are Healthy or Tumor.
 
-    Calling it gives {name: float64 [r]} for weights [r, n], nan where undefined:
+    Calling it gives {name: float64 [r]} for weights [r, n], nan if undefined:
 
     - accuracy, sensitivity (= recall), specificity, precision (= PPV at this split's prevalence), npv;
     - f1: harmonic mean of precision and recall.
@@ -194,7 +194,7 @@ class Measures:
         }
 
     def __call__(self, weights: Weights) -> dict[str, NDArray[np.float64]]:
-        """Return {name: float64 [r]} for weights [r, n], nan where undefined."""
+        """Return {name: float64 [r]} for weights [r, n], nan if undefined."""
         return self.given(weights, *self.ranks.both(weights))
 
     def given(

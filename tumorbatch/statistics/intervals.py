@@ -86,7 +86,7 @@ def bootstrap(
     """Return values of several statistics in the same replicates.
 
     Args:
-        statistics: float64 weights [r, n] -> {name: float64 [r]}, nan where undefined.
+        statistics: float64 weights [r, n] -> {name: float64 [r]}, nan if undefined.
         groups: [n].
         replicates: How many.
         seed: Of the draw.
@@ -102,11 +102,11 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
     """Return the 95 % percentile interval of bootstrap replicates.
 
     Args:
-        values: float64 [replicates]; nan where the statistic was undefined, in a replicate without one
+        values: float64 [replicates]; nan if the statistic was undefined, in a replicate without one
             of the classes, say. Those are left out.
 
     Returns:
-        2.5th and 97.5th percentile; or None where more than 5 % of the replicates are undefined, or all
+        2.5th and 97.5th percentile; or None if more than 5 % of the replicates are undefined, or all
         are the same: a sample without a single error, say, from which no error can be drawn, does not
         make the figure certain.
     """
@@ -126,7 +126,7 @@ class Estimate:
     """A number that is never shown without its n and its 95 % interval.
 
     Attributes:
-        value: None where it is undefined: a precision without a single image called Tumor, say.
+        value: None if it is undefined: a precision without a single image called Tumor, say.
         n: Images it was computed from (of a proportion: its denominator).
         low: Lower end of the interval, or None.
         high: Upper end, or None.
@@ -225,11 +225,11 @@ def mirrored(
         A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application", Cambridge 1997,
         section 5.2: basic and percentile limits.
     """
-    found = bootstrapped(value, n, replicates)
-    if found.value is None or found.low is None or found.high is None:
-        return found
-    low = max(0.0, min(found.low, 2 * value - found.high))
-    high = max(found.high, 2 * value - found.low)
+    estimate = bootstrapped(value, n, replicates)
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return estimate
+    low = max(0.0, min(estimate.low, 2 * value - estimate.high))
+    high = max(estimate.high, 2 * value - estimate.low)
     if value <= np.percentile(by_chance, _TAILS[1]):
         low = 0.0
     return Estimate(value, n, low, high, "bootstrap, mirrored")

@@ -27,7 +27,7 @@ class Spread:
 
     Attributes:
         mean: Over the seeds.
-        low: Lower end; None where there is no interval.
+        low: Lower end; None without a interval.
         high: Upper end, or None.
         standard_error: Of the mean, or None.
         degrees_of_freedom: Of Student's t that the ends come from; None: the normal distribution.
@@ -92,7 +92,7 @@ def over_seeds_and_images(
 
     Args:
         differences: float64 [seeds]; or any figure, one value a seed.
-        resampled: float64 [rounds, seeds], the same on each bootstrap sample of groups; nan where a
+        resampled: float64 [rounds, seeds], the same on each bootstrap sample of groups; nan if a
             sample has no such figure. With more than 5 % of such samples there is no interval, nor
             where nothing varies.
         bounds: What a value can be at the least and at the most; no interval goes beyond.

@@ -57,7 +57,7 @@ class Weighting:
         return len(np.unique(groups)) if self.per_group else len(groups)
 
     def value(self, statistic: Statistic) -> float:
-        """Return a statistic of the sample itself, nan where it is undefined."""
+        """Return a statistic of the sample itself, nan if it is undefined."""
         return float(statistic(self.weights[np.newaxis])[0])
 
     def values(self, statistics: Statistics) -> dict[str, float]:
@@ -118,7 +118,7 @@ class Weighting:
         """Return how much larger `first` is than `second` on the same images: the paired bootstrap.
 
         Both meet the same replicates, so what makes the images hard or easy for both cancels out. Where
-        the interval holds 0, or there is none, the data do not tell the two apart.
+        the interval holds 0, or there is none, the data do not separate the two.
 
         Args:
             first: float64 weights [r, n] -> float64 [r].

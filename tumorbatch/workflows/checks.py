@@ -51,7 +51,7 @@ def refuse_changed_source(tfrecords: Path, source: Path, files: "Sequence[Source
         raise ConfigError(
             f"{source} is not what {tfrecords} was made of: {changed:,} of its images are gone or have "
             "another size. The protocols must be compared on the same images: bring them back, or make "
-            "the shard set anew with `tumorbatch shard` and train the model again."
+            "the shard set again with `tumorbatch shard` and train the model again."
         )
 
 
@@ -84,7 +84,7 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
     if same_split and rows[0] != rows[1]:
         raise ConfigError(
             f"{first} and {second} hold the same images in other splits. Delete {second}, and it is "
-            "made anew."
+            "made again."
         )
 
 

@@ -221,7 +221,7 @@ def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
     if changes:
         raise ConfigError(
             f"{part.out} holds a shard set that does not fit {tfrecords} ({'; '.join(changes)}). Move "
-            "it away, and it is made anew."
+            "it away, and it is made again."
         )
     checks.refuse_other_images(tfrecords, part.out, same_split=False)
 
@@ -262,7 +262,7 @@ def _start(description: Bundle, model: Path, weights: str | None, needed: bool) 
         )
     path = Path(weights)
     if not path.is_file():
-        raise InputError(f"{path} is no file. {model} started from {before['name']}.")
+        raise InputError(f"{path} is not a file. {model} started from {before['name']}.")
     if shardset.file_sha256(path) != before["sha256"]:
         raise ConfigError(f"{path} is not the file of weights that {model} started from.")
     return weights
@@ -302,7 +302,7 @@ def _refuse_other_training(description: Bundle, training: TrainingPart, shards: 
     if changes:
         raise ConfigError(
             f"{training.out} holds a model that was trained differently ({'; '.join(changes)}). Move "
-            "it away, and it is trained anew."
+            "it away, and it is trained again."
         )
 
 

@@ -218,7 +218,7 @@ def test_both_classes_of_one_group_are_told(source: Path, out: Path) -> None:
     (group,) = of["with_both_classes"]
     assert group["first"] == {"Healthy": "Healthy/twin.png", "Tumor": "Tumor/1.png"}
     assert (group["images"], group["different_files"]) == (2, 1)
-    assert "lie under both classes" in (out / "explore.html").read_text()
+    assert "are in both classes" in (out / "explore.html").read_text()
 
 
 @pytest.mark.usefixtures("quick")
