@@ -9,7 +9,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, reason
+from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.scoring import Scorer
 from tumorbatch.shardset import Dataset, refuse_replaced
 
@@ -42,7 +43,12 @@ def parse(serialized: Any, size: int) -> tuple[Any, Any]:
     flat = tf.io.decode_raw(parsed[tfrecord.IMAGE], tf.uint8)
     # An image of another size must be an error: `fixed_length` would pad or cut it.
     flat = tf.ensure_shape(flat, [None, size * size])
-    return tf.reshape(flat, [-1, size, size]), parsed[tfrecord.LABEL]
+    labels = parsed[tfrecord.LABEL]
+    # Another label would be trained on as it is.
+    known = tf.debugging.Assert(tf.reduce_all((labels == 0) | (labels == 1)), ["a label is not 0 or 1"])
+    with tf.control_dependencies([known]):
+        labels = tf.identity(labels)
+    return tf.reshape(flat, [-1, size, size]), labels
 
 
 def _batches(folder: Path, dataset: Dataset, split: str) -> Any:
@@ -153,12 +159,20 @@ def damaged_shard(folder: Path, dataset: Dataset, split: str) -> InputError | No
     refuse_replaced(folder, dataset)
     for shard in dataset.split(split):
         path = folder / shard.name
+        count = 0
         try:
-            count = sum(1 for _ in tfrecord.read(path))
+            for data in tfrecord.read(path):
+                record = tfrecord.ImageRecord.decode(data)
+                size = dataset.preprocessing.size
+                if record.image().shape != (size, size) or record.label not in range(len(CLASS_NAMES)):
+                    raise ValueError(f"it has another size than {size} x {size}, or no known class")
+                count += 1
         except InputError as found:
             return InputError(f"{found} {_ADVICE}")
         except OSError as found:
-            return InputError(f"{path} is missing or unreadable: {found.strerror}. {_ADVICE}")
+            return InputError(f"{path} is missing or unreadable: {reason(found)}. {_ADVICE}")
+        except ValueError as found:
+            return InputError(f"{path} is damaged in record {count}: {found}. {_ADVICE}")
         if count != shard.records:
             return InputError(
                 f"{path} holds {count} records and should hold {shard.records}. {_ADVICE}"

@@ -115,7 +115,7 @@ def test_load_split_names_a_damaged_shard_of_the_recorded_size(copy: Path, damag
             if shard["name"] == path.name:
                 shard["bytes"] = path.stat().st_size
         (copy / "dataset.json").write_text(json.dumps(value))
-        dataset = shardset.load(copy)
+        dataset = shardset.read(copy / "dataset.json")  # `load` refuses what is too small
     with pytest.raises(InputError) as raised:
         load_split(copy, dataset, "train")
     assert str(path) in str(raised.value)
@@ -131,8 +131,20 @@ def test_an_image_of_another_size_is_refused(copy: Path) -> None:
     found = [ImageRecord.decode(data) for data in tfrecord.read(path)]
     found[3] = dataclasses.replace(found[3], pixels=found[3].pixels[:-32], height=31)
     path.write_bytes(b"".join(tfrecord.frame(record.encode()) for record in found))
-    with pytest.raises(InputError, match="test shards"):
+    with pytest.raises(InputError, match=f"{path} is damaged in record 3: it has another size"):
         load_split(copy, dataset, "test")
+
+
+@pytest.mark.parametrize("label", [2, 7, 2**62])
+def test_a_label_of_no_class_is_refused(copy: Path, label: int) -> None:
+    """It would be trained on as it is, and the loss would not complain."""
+    dataset = shardset.load(copy)
+    path = copy / dataset.split("train")[0].name
+    found = [ImageRecord.decode(data) for data in tfrecord.read(path)]
+    found[0] = dataclasses.replace(found[0], label=label)
+    path.write_bytes(b"".join(tfrecord.frame(record.encode()) for record in found))
+    with pytest.raises(InputError, match=f"{path} is damaged in record 0: .* no known class"):
+        load_split(copy, dataset, "train")
 
 
 # -------------------------------------------------------------------------------- TrainingFeed
