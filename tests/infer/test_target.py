@@ -241,7 +241,7 @@ def test_verify_finds_a_bit_a_cut_a_missing_part_and_wrong_counts(
     assert any("part-00001.parquet is missing" in problem for problem in verify.run(folder).problems)
 
     twice = _write(Target.choose(tmp_path / "twice.parquet", "auto"), rows[:3] + rows[2:]).path
-    assert any("not behind" in problem for problem in verify.run(twice).problems)
+    assert any("not after" in problem for problem in verify.run(twice).problems)
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pq.read_table(twice).replace_schema_metadata({}), foreign)
     with pytest.raises(InputError, match="not a predictions file"):

@@ -194,7 +194,7 @@ def test_a_training_whose_set_is_replaced_ends_with_a_sentence(
 
     old = shardset.load(out)
     run(raw, out, small_config())
-    with pytest.raises(TryAgainError, match="starts anew with --overwrite"):
+    with pytest.raises(TryAgainError, match="starts again with --overwrite"):
         shard_reader.read_split(out, old, "train")
 
 

@@ -264,7 +264,7 @@ def relabel(found: list[ImageRecord]) -> list[ImageRecord | bytes]:
     [
         (
             lambda old: [replace(old[0], label=2), *old[1:]],
-            "a label that stands for none of Healthy, T",
+            "a label that is none of Healthy, T",
         ),
         (lambda old: [old[0], replace(old[1], pixels=b"12"), *old[2:]], "of other than 32 x 32 pixels"),
         (

@@ -167,7 +167,7 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         pretrained.find(str(tmp_path / "absent.h5"), "resnet50")
 
 

@@ -37,7 +37,7 @@ def test_all_goes_on_behind_a_failure(
     assert code == ExitCode.NO_INPUT
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["cnn1", "cnn2"]
     assert output.count("FAILED: ") == 3
-    assert "absent.h5 is no file" in output
+    assert "absent.h5 is not a file" in output
     assert "Traceback" not in output
 
 
