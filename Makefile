@@ -7,7 +7,7 @@ DEMO_IMAGES ?= 320
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-faults test-lowest test-native bench-guard lint types format docs check clean
+.PHONY: help install demo test test-all test-elsewhere test-faults test-lowest test-native bench-guard lint types format docs check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,14 @@ test: install ## the test suite, without the slow ones
 
 test-all: install ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Other processors' code paths, which are on this one too; and a machine that has no time.
+AVX512 := X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR
+test-elsewhere: install ## the test suite as on other processors, and with both cores busy: four runs
+	OPENBLAS_CORETYPE=Haswell $(MAKE) test
+	ONEDNN_MAX_CPU_ISA=AVX2 $(MAKE) test
+	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python tests/elsewhere.py $(AVX512))" $(MAKE) test
+	$(BIN)/python tests/elsewhere.py --busy 2 $(MAKE) test
 
 test-faults: install ## each file-system call of each command fails or is the last: half an hour or more
 	$(BIN)/python -m pytest -m slow -s tests/faults

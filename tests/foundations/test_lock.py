@@ -41,10 +41,9 @@ def test_a_second_process_fails_at_once_and_names_the_holder(tmp_path: Path, pyt
     lock = tmp_path / "lock"
     holder = python(HOLDER, lock)
     assert holder.stdout.readline() == "held\n"
-    started = time.monotonic()
     with pytest.raises(TryAgainError) as caught:
         _take(lock)
-    assert time.monotonic() - started < 1
+    assert holder.poll() is None  # it was not waited for: it ends when this test says so
     assert f"out is in use by process {holder.pid} on {socket.gethostname()}" in str(caught.value)
     assert caught.value.exit_code == ExitCode.TRY_AGAIN == 75
     assert lock.exists()  # the loser does not delete what is not its own

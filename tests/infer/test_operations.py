@@ -200,7 +200,8 @@ def test_the_cluster_script_queues_again_after_75_and_passes_other_codes_on(tmp_
         ("scontrol", f'echo "$@" > {tmp_path}/queued'),
         (
             "tumorbatch",
-            'trap "exit 75" USR2; if [ -n "$CODE" ]; then exit "$CODE"; fi; sleep 30 & wait',
+            f'trap "exit 75" USR2; touch {tmp_path}/ready; '
+            'if [ -n "$CODE" ]; then exit "$CODE"; fi; sleep 30 & wait',
         ),
     ):
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -210,8 +211,10 @@ def test_the_cluster_script_queues_again_after_75_and_passes_other_codes_on(tmp_
     assert done.returncode == 3
     assert not (tmp_path / "queued").exists()
     del environment["CODE"]
+    (tmp_path / "ready").unlink()
     process = subprocess.Popen(["bash", "-c", script], env=environment)
-    time.sleep(1)
+    while not (tmp_path / "ready").exists():  # by then the script's own trap is set, too
+        time.sleep(0.01)
     process.send_signal(12)  # USR2
     assert process.wait(timeout=60) == ExitCode.TRY_AGAIN
     assert (tmp_path / "queued").read_text() == "requeue 17\n"

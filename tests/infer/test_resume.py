@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def _without_run(rows: Rows) -> Rows:
 def _end(process: Process) -> tuple[int, str, str]:
     stdout, stderr = process.communicate(timeout=200)
     return process.returncode, stdout, stderr
+
+
+def _wait_until(happened: Callable[[], bool], process: Process) -> None:
+    """Wait for an event, or for the end of the process."""
+    deadline = time.monotonic() + 200
+    while not happened() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def _wait_for(path: Path, pattern: str, process: Process, count: int = 1) -> None:
@@ -93,23 +102,23 @@ def _kill_again_and_again(
     options = {"pause": 0.1, "part_rows": 5}  # 25 batches
     undisturbed = folder / "undisturbed"
     undisturbed.mkdir()
-    started = time.monotonic()
     plain = quick("infer", images, undisturbed / "out.parquet", *command[3:], **options)
     assert _end(plain) == (ExitCode.SOME_ERRORS, "", "")
-    takes = time.monotonic() - started
     expected = _without_run(_rows(undisturbed / "out.parquet"))
+    area = folder / ".out.parquet.partial"
     moments = random.Random(seed)
-    killed = with_parts = 0
-    for _ in range(kills):
+    # Moments are counted in parts, of which a run writes about twenty: a busy machine is later.
+    for number in range(kills):
+        parts = len(list(area.glob("*.parquet"))) + (moments.randint(0, 2) if number else 2)
         process = quick(*command, **options)
-        time.sleep(moments.uniform(0, takes))
+        _wait_until(lambda parts=parts: len(list(area.glob("*.parquet"))) >= parts, process)  # type: ignore[misc]
+        time.sleep(moments.uniform(0, 0.05))  # anywhere between two of them
         process.kill()
-        killed += process.wait() == -signal.SIGKILL
-        with_parts += any((folder / ".out.parquet.partial").glob("*.parquet"))
+        process.wait()
+        if number == 0:
+            assert process.returncode == -signal.SIGKILL
         if (folder / "out.parquet").exists():  # finished before, or between: it is whole, or absent
             assert _without_run(_rows(folder / "out.parquet")) == expected
-    assert killed > kills / 2
-    assert with_parts
     code, stdout, stderr = _end(quick(*command, **options))
     assert (code, stdout, stderr) == (ExitCode.SOME_ERRORS, "", "")
     assert _without_run(_rows(folder / "out.parquet")) == expected
@@ -163,10 +172,9 @@ def test_a_second_run_ends_at_once_and_names_the_first(
     process = quick("infer", images, out, "--model", model, "--workers", 1, pause=1)
     _wait_for(tmp_path, ".out.parquet.lock", process)
     _wait_for(tmp_path, ".out.parquet.partial", process)
-    started = time.monotonic()
     code, output = invoke("infer", images, out, "--model", model)
     assert (code, f"process {process.pid}" in output) == (ExitCode.TRY_AGAIN, True)
-    assert time.monotonic() - started < 5
+    assert process.poll() is None  # it was not waited for
 
 
 def test_two_names_of_one_folder_are_one_table(

@@ -1,5 +1,6 @@
 """The equalised tree: its pixels, its names, and that it is whole whatever happens."""
 
+import contextlib
 import json
 import logging
 import os
@@ -236,12 +237,15 @@ def test_a_killed_run_is_finished_by_the_same_command(
         "run(Path(sys.argv[1]), Path(sys.argv[2]), Config(workers=1))"
     )
     command = [sys.executable, "-c", code, source, target]
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
         while len(list(target.rglob("[!.]*.png"))) < 5:
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
-    time.sleep(0.2)  # its worker notices
+    with contextlib.suppress(ProcessLookupError):
+        while True:  # its worker notices, and then the group is empty
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
     left = {path: path.stat().st_ino for path in target.rglob("[!.]*.png")}
     assert 5 <= len(left) < 60
     assert not (target / "equalize.json").exists()

@@ -155,7 +155,7 @@ def _start(shard_set: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
 
 
 def _wait(process: "subprocess.Popen[str]", moment: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not moment() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -164,31 +164,31 @@ def _wait(process: "subprocess.Popen[str]", moment: Callable[[], bool]) -> None:
 def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path) -> None:
     undisturbed = tmp_path / "undisturbed" / "cnn1"
     process = _start(shard_set, undisturbed)
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == ExitCode.OK, stderr
     out = tmp_path / "killed" / "cnn1"
     checkpoint = out.with_name(".cnn1.checkpoint")
     rng = random.Random(0)
     for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGKILL, signal.SIGUSR1):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = _start(shard_set, out)
-        _wait(
-            process,
-            lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before,  # type: ignore[misc]
-        )
-        time.sleep(rng.uniform(0, 0.3))
+        for _ in range(rng.randint(1, 3)):  # counted in checkpoints, not in seconds
+            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+            _wait(
+                process,
+                lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before,  # type: ignore[misc]
+            )
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
         expected = -number if number == signal.SIGKILL else ExitCode.TRY_AGAIN
         assert process.returncode == expected, stderr
         assert "Traceback" not in stderr
         assert not out.exists()
     process = _start(shard_set, out, "--seed", "1")
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == ExitCode.USAGE
     assert "seed: 0 then, 1 now" in stderr
     process = _start(shard_set, out)
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == ExitCode.OK, stderr
     assert "continuing an interrupted training after epoch" in stderr
     for name in ("weights.safetensors", "metrics.json", "history.json", "history.csv"):
@@ -196,7 +196,5 @@ def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path) -> Non
     runtime = json.loads((out / "model.json").read_bytes())["training"]["runtime"]
     assert runtime["threads"] == 1
     assert "oneDNN off" in runtime["reason"]
-    assert os.listdir(out.parent) == [
-        "cnn1"
-    ]  # neither lock nor checkpoint, nor what kills left of them
+    # Neither lock nor checkpoint, nor what kills have left of them.
     assert os.listdir(out.parent) == ["cnn1"]
