@@ -47,12 +47,12 @@ class Outcome(NamedTuple):
 
     Attributes:
         status: Exit code, or minus the signal.
-        told: Standard output and error.
+        output: Standard output and error.
         hit: Whether a call failed.
     """
 
     status: int
-    told: str
+    output: str
     hit: bool
 
 
@@ -66,29 +66,27 @@ def build_shim(folder: Path) -> Path:
     return shim
 
 
-class Server:
-    """Runs `tumorbatch` under the shim."""
+class Runs:
+    """Runs `tumorbatch` under the shim, each time in a new process.
+
+    Args:
+        folder: For the shim and its control block.
+    """
 
     def __init__(self, folder: Path) -> None:
-        shim = build_shim(folder)
-        self._told, self._log = folder / "told", folder / "log"
+        self._output, self._log = folder / "output", folder / "log"
         block = folder / "control"
         block.write_bytes(bytes(struct.calcsize(_CONTROL)))
         with block.open("r+b") as file:
             self._control = mmap.mmap(file.fileno(), 0)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.server"],
-            cwd=ROOT,
-            env=os.environ
-            | {"LD_PRELOAD": str(shim), "TUMORBATCH_FAULTS": str(block), "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._environment = os.environ | {
+            "LD_PRELOAD": str(build_shim(folder)),
+            "TUMORBATCH_FAULTS": str(block),
+            "PYTHONPATH": str(ROOT),
+        }
 
     def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
+        """End what runs."""
 
     def run(
         self,
@@ -113,14 +111,22 @@ class Server:
         armed = (int(root is not None), 0, at, fault.error, int(fault.onwards), 0)
         log_name = os.fsencode(self._log) if log else b""
         self._control[:] = struct.pack(_CONTROL, *armed, os.fsencode(root or ""), log_name)
-        request = {"arguments": list(map(str, arguments)), "folder": str(folder)}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request | {"told": str(self._told)}) + "\n")
-        self._process.stdin.flush()
-        status = int(self._process.stdout.readline())
+        status = self._status(list(map(str, arguments)), folder)
         hit = bool(struct.unpack(_CONTROL, self._control[:])[5])
-        return Outcome(status, self._told.read_text(errors="replace"), hit)
+        return Outcome(status, self._output.read_text(errors="replace"), hit)
+
+    def _status(self, arguments: list[str], folder: Path) -> int:
+        with self._output.open("wb") as output:
+            return subprocess.run(
+                [sys.executable, "-m", "tumorbatch", *arguments],
+                cwd=folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a fault kills the group
+                timeout=300,
+            ).returncode
 
     def points(self) -> list[int]:
         """Return the numbers of the logged calls; of equal ones in a row only the first.
@@ -129,3 +135,30 @@ class Server:
         """
         lines = self._log.read_text(errors="replace").splitlines()
         return [next(group)[0] for _, group in groupby(enumerate(lines, 1), lambda line: line[1])]
+
+
+class Server(Runs):
+    """Does the same in forked children of one process, which has the modules loaded: see server.py."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.server"],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _status(self, arguments: list[str], folder: Path) -> int:
+        request = {"arguments": arguments, "folder": str(folder), "output": str(self._output)}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())

@@ -1,6 +1,6 @@
 """Run `tumorbatch` again and again, each time in a forked child: its modules are loaded once.
 
-A request is a line of JSON on standard input, {"arguments", "folder", "told"}; the answer is the exit
+A request is a line of JSON on standard input, {"arguments", "folder", "output"}; the answer is the exit
 status as a line: the exit code, or minus the signal. Workers are forked as well, so the shim that is
 loaded into this process is in all of them, and the network is one that needs no TensorFlow.
 """
@@ -32,9 +32,9 @@ def _score(images: Any) -> Any:
 def _child(request: dict[str, Any]) -> NoReturn:
     os.setsid()  # a fault kills the group: this process and its workers
     os.chdir(request["folder"])
-    told = os.open(request["told"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(told, 1)
-    os.dup2(told, 2)
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     code = 1
     try:
         main(request["arguments"])

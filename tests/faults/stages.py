@@ -29,6 +29,7 @@ class Stage:
     Attributes:
         name: For the table.
         arguments: Of the command.
+        result: What must be there for `content`, below `work/`.
         grown: Whether the output exists, of the images that were there before the last ones.
         content: What the output holds, without what differs from run to run.
         problems: What `verify` says of it.
@@ -36,6 +37,7 @@ class Stage:
 
     name: str
     arguments: tuple[str, ...]
+    result: str
     grown: bool
     content: Callable[[Path], Content]
     problems: Callable[[Path], tuple[Any, ...]]
@@ -110,6 +112,25 @@ def _lines(work: Path) -> Content:
     return {**_names(work), "rows": [{**row, "run_id": ""} for row in rows]}
 
 
+def _explored(work: Path) -> Content:
+    value = json.loads((work / "out" / "explore.json").read_bytes())
+    return {**_names(work), "rows": {name: value[name] for name in ("files", "classes", "images")}}
+
+
+def _trained(work: Path) -> Content:
+    names = ("weights.safetensors", "history.json", "metrics.json")
+    return {**_names(work), "rows": [(work / "out" / name).read_bytes() for name in names]}
+
+
+def _evaluated(work: Path) -> Content:
+    value = json.loads((work / "out" / "metrics.json").read_bytes())
+    return {**_names(work), "rows": value["model"]}
+
+
+def _exported(work: Path) -> Content:
+    return {**_names(work), "rows": sorted(path.name for path in work.glob("*"))}
+
+
 def _no_verify(_: Path) -> tuple[Any, ...]:
     return ()
 
@@ -124,14 +145,42 @@ def _predictions(work: Path) -> tuple[Any, ...]:
 
 _SHARD = ("shard", "raw", "work/out", "--size", "32", "--workers", "1")
 _INFER = ("infer", "raw", "work/out", "--model", "model", "--workers", "1", "--format")
+_MORE = (*_INFER[:-1], "--incremental", "--format")
 
 STAGES = (
-    Stage("shard, first", _SHARD, False, _files, _set),
-    Stage("shard, grown", _SHARD, True, _files, _set),
-    Stage("infer, Parquet", (*_INFER, "parquet"), True, _table, _predictions),
-    Stage("infer, folder", (*_INFER, "dataset"), True, _table, _predictions),
-    Stage("infer, CSV", (*_INFER, "csv"), True, _csv, _no_verify),
-    Stage("infer, JSON lines", (*_INFER, "jsonl"), True, _lines, _no_verify),
-    Stage("infer, incremental", (*_INFER, "parquet", "--incremental"), True, _table, _predictions),
-    Stage("infer, its folder", (*_INFER, "dataset", "--incremental"), True, _table, _predictions),
-)
+    Stage("shard, first", _SHARD, "out/dataset.json", False, _files, _set),
+    Stage("shard, grown", _SHARD, "out/dataset.json", True, _files, _set),
+    Stage("infer, Parquet", (*_INFER, "parquet"), "out", True, _table, _predictions),
+    Stage("infer, folder", (*_INFER, "dataset"), "out", True, _table, _predictions),
+    Stage("infer, CSV", (*_INFER, "csv"), "out", True, _csv, _no_verify),
+    Stage("infer, JSON lines", (*_INFER, "jsonl"), "out", True, _lines, _no_verify),
+    Stage("infer, incremental", (*_MORE, "parquet"), "out", True, _table, _predictions),
+    Stage("infer, incremental folder", (*_MORE, "dataset"), "out", True, _table, _predictions),
+    Stage(
+        "explore", ("explore", "raw", "--out", "work/out", "--workers", "1", "--quiet"),
+        "out/explore.json", True, _explored, _no_verify,
+    ),
+)  # fmt: skip
+
+# In processes of their own, on a shard set and a model that TensorFlow has made.
+_TRAIN = (
+    "train", "tfrecords", "--arch", "cnn1", "--out", "work/out", "--epochs", "2", "--batch-size", "8",
+    "--device", "cpu", "--deterministic", "--threads", "1", "--onednn", "off", "--quiet",
+    "--checkpoint-minutes", "0.001",
+)  # fmt: skip
+_EVALUATE = (
+    "evaluate", "cnn1", "tfrecords", "--out", "work/out", "--replicates", "2000", "--gallery", "2",
+    "--device", "cpu", "--no-freeze", "--quiet",
+)  # fmt: skip
+TENSORFLOW_STAGES = (
+    Stage("train", _TRAIN, "out/model.json", False, _trained, _no_verify),
+    Stage("evaluate", _EVALUATE, "out/metrics.json", False, _evaluated, _no_verify),
+    Stage(
+        "export, Keras", ("export", "cnn1", "--format", "keras", "--out", "work/net.keras"),
+        "net.keras", False, _exported, _no_verify,
+    ),
+    Stage(
+        "export, SavedModel", ("export", "cnn1", "--format", "savedmodel", "--out", "work/net"),
+        "net", False, _exported, _no_verify,
+    ),
+)  # fmt: skip

@@ -13,12 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.injection import FAULTS, Fault, Server
-from tests.faults.stages import STAGES, Content, Stage, add_late_images, make_inputs
+from tests.faults.injection import FAULTS, Fault, Runs, Server
+from tests.faults.stages import (
+    STAGES,
+    TENSORFLOW_STAGES,
+    Content,
+    Stage,
+    add_late_images,
+    make_inputs,
+)
 
 _CODES = {0, 3, 66, 73, 75}  # what `tumorbatch --help` names; 4 needs --max-error-rate
-_COMMITTED = re.compile(r"The new work/out(/dataset\.json)? is in its place and whole")
+_COMMITTED = re.compile(r"The new work/(out(/dataset\.json)?|net(\.keras)?) is in its place and whole")
 _SHORT = 5  # calls of a stage in the short form
+_IN_SHORT = ("shard, grown", "infer, Parquet", "infer, incremental folder")
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +39,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 class _Case:
     """A stage with its inputs, and the results before and after it."""
 
-    def __init__(self, stage: Stage, server: Server, folder: Path) -> None:
+    def __init__(self, stage: Stage, server: Runs, folder: Path) -> None:
         self.stage, self.server, self.folder = stage, server, folder
         self.work = folder / "work"
-        make_inputs(folder)
         if stage.grown:
             assert server.run(stage.arguments, folder).status in (0, 3)
             add_late_images(folder)
         shutil.copytree(self.work, folder / "before", symlinks=True)
         self.before = stage.content(self.work) if stage.grown else None
         done = server.run(stage.arguments, folder, root=self.work, log=True)
-        assert done.status in (0, 3), done.told
+        assert done.status in (0, 3), done.output
         self.status, self.after = done.status, stage.content(self.work)
         self.points = server.points()
 
@@ -51,26 +58,26 @@ class _Case:
         shutil.copytree(self.folder / "before", self.work, symlinks=True)
         met = self.server.run(self.stage.arguments, self.folder, self.work, at, fault)
         where = (self.stage.name, fault.name, at, met)
-        assert "Traceback" not in met.told, where
+        assert "Traceback" not in met.output, where
         assert met.status in ({-9, 0, 3} if fault.error == 0 else _CODES), where
         now = self._now()
         if now is not None:
             assert self.stage.problems(self.work) == (), where
         assert _rows(now) in (_rows(self.before), _rows(self.after)), where
-        if _COMMITTED.search(met.told):
+        if _COMMITTED.search(met.output):
             assert _rows(now) == _rows(self.after), where
         elif met.status == 73:
             assert _rows(now) == _rows(self.before), where
         again = self.server.run(self.stage.arguments, self.folder)
-        # "Nothing new" where the fault came behind the commit.
+        # "Nothing to do" where the fault came behind the commit.
         assert again.status in (self.status, 0), (where, again)
         assert self.stage.content(self.work) == self.after, where
         return met.hit
 
     def _now(self) -> Content | None:
         """Return the content of the result, or None if there is none yet."""
-        result = self.work / "out" / "dataset.json" if "shard" in self.stage.name else self.work / "out"
-        return self.stage.content(self.work) if result.exists() else None
+        there = (self.work / self.stage.result).exists()
+        return self.stage.content(self.work) if there else None
 
 
 def _rows(content: Content | None) -> object:
@@ -80,8 +87,13 @@ def _rows(content: Content | None) -> object:
     return content["rows"] if "rows" in content else content["out/dataset.json"]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+@pytest.mark.parametrize(
+    "stage",
+    [stage for stage in STAGES if stage.name in _IN_SHORT],
+    ids=lambda stage: stage.name,
+)
 def test_some_calls_fail(stage: Stage, server: Server, tmp_path: Path) -> None:
+    make_inputs(tmp_path)
     case = _Case(stage, server, tmp_path)
     for number, at in enumerate(case.points[:: len(case.points) // _SHORT + 1]):
         case.try_point(at, FAULTS[number % len(FAULTS)])
@@ -91,7 +103,24 @@ def test_some_calls_fail(stage: Stage, server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_every_call_fails(stage: Stage, fault: Fault, server: Server, tmp_path: Path) -> None:
+    make_inputs(tmp_path)
     case = _Case(stage, server, tmp_path)
     met = sum(case.try_point(at, fault) for at in case.points)
     print(f"\n| {stage.name} | {fault.name} | {len(case.points)} | {met} |")
     assert met > len(case.points) // 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", TENSORFLOW_STAGES, ids=lambda stage: stage.name)
+def test_some_calls_of_tensorflows_stages_fail(
+    stage: Stage, shard_set: Path, model: Path, tmp_path: Path
+) -> None:
+    """A run takes ten seconds: a few calls, in a new process each."""
+    shutil.copytree(shard_set, tmp_path / "tfrecords")
+    shutil.copytree(model, tmp_path / "cnn1")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "shim").mkdir()
+    case = _Case(stage, Runs(tmp_path / "shim"), tmp_path)
+    chosen = case.points[:: len(case.points) // 10 + 1]
+    met = sum(case.try_point(at, FAULTS[number % len(FAULTS)]) for number, at in enumerate(chosen))
+    print(f"\n| {stage.name} | each in turn | {len(case.points)} | {len(chosen)} | {met} |")
