@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,18 @@ def test_no_interval_is_cut_off_on_a_narrow_terminal(
         assert all(end in output for end in ends)
     assert "\N{HORIZONTAL ELLIPSIS}" not in output
     assert max(map(len, output.splitlines())) <= columns
+
+
+def test_the_shard_set_at_hand_says_the_protocol(work: Path) -> None:
+    """A bundle from before does not say whether copies were seen in every orientation."""
+    from tumorbatch.evaluation.results import read_answers
+
+    known = bundle.load(work / "models/cnn1")
+    training = {name: value for name, value in known.training.items() if name != "leak"}
+    before, results = replace(known, training=training), work / "results/cnn1"
+    assert read_answers("cnn1", before, results).protocol.key == "leaky-orientation"
+    dataset = shardset.load(work / "tfrecords")
+    assert read_answers("cnn1", before, results, dataset).protocol.key == "group"
 
 
 def test_results_of_another_model_of_that_name_stay(work: Path, invoke: Any) -> None:

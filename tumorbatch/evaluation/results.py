@@ -34,7 +34,7 @@ from tumorbatch.files import is_litter, printable
 from tumorbatch.json_reader import TEXT, read_object
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.report.html import Picture
-from tumorbatch.shardset import file_sha256
+from tumorbatch.shardset import Dataset, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -214,19 +214,23 @@ def _check_rows(rows: pa.Table) -> None:
         raise ValueError("some of its logits or probabilities are not finite")
 
 
-def read_answers(name: str, model: Bundle, folder: Path) -> Answers:
+def read_answers(name: str, model: Bundle, folder: Path, dataset: Dataset | None = None) -> Answers:
     """Read a model's answers on its test split.
 
     Args:
         name: Of the model.
         model: The bundle.
         folder: Its evaluation: one that `fits`.
+        dataset: Its shard set, where it is at hand: it says the protocol better than the bundle, which
+            may be from before bundles said which copies were seen.
 
     Raises:
         InputError: The predictions cannot be read, or the bundle does not say what it was trained on.
     """
     try:
-        protocol = protocols.of_training(model.training)
+        protocol = (
+            protocols.of_training(model.training) if dataset is None else protocols.of_dataset(dataset)
+        )
     except ValueError as error:
         raise InputError(f"The {MODEL} of {name} is too old: {error}. Train it again.") from error
     path = folder / PREDICTIONS

@@ -1,18 +1,20 @@
 """Compare bundles: evaluate those that have no evaluation yet, then write one table of all."""
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tumorbatch import bundle
+from tumorbatch import bundle, shardset
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable, visible
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.runtime import resolve
+from tumorbatch.shardset import DATASET
 from tumorbatch.workflows import checks
 from tumorbatch.workflows import steps as chain
 
@@ -134,7 +136,12 @@ def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> 
     evaluation = chain.evaluation_folder(folder, description, config.results)
     if not fits(evaluation, description):
         _evaluate(folder, description, evaluation, known, config)
-    return read_answers(name, description, evaluation)
+    tfrecords = known.get(str(description.training.get("dataset_sha256")))
+    dataset = None
+    if tfrecords is not None:
+        with contextlib.suppress(ConfigError, InputError):  # `_baselines` says that it is unreadable
+            dataset = shardset.read(tfrecords / DATASET)
+    return read_answers(name, description, evaluation, dataset)
 
 
 def _evaluate(

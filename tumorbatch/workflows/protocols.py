@@ -127,7 +127,7 @@ def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfi
     evaluation = folder / trained.split_by
     if not fits(evaluation, description):
         chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config, beside)
-    judged = read_answers(name, description, evaluation)
+    judged = read_answers(name, description, evaluation, shardset.load(trained.tfrecords))
     return [judged, *(baseline.on(judged.images) for baseline in beside)]
 
 
