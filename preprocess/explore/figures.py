@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.copies import ALTERED, TURNED
+from tumorbatch.copies import thumbnails as thumbnails_of
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.explore.survey import STAGES, Survey, thumbnails
@@ -20,12 +22,13 @@ CLASSES, SIZES, GREY, MEANS = (
     "image_means.png",
 )
 SAMPLES = tuple(f"samples_{name.lower()}.png" for name in CLASS_NAMES)
-CLAHE, DUPLICATES = "clahe.png", "duplicates.png"
+CLAHE, DUPLICATES, COPIES = "clahe.png", "duplicates.png", "copies.png"
 TITLES = ("Before CLAHE", "After CLAHE")
 
 _SAMPLES = 18  # of each class: three rows of six
 _PAIRS = 3  # of each class, before and after CLAHE
 _COPIES = 12  # of the largest group
+_GROUPS = 9  # of which a mirrored, turned or altered pair is shown
 _SIDE = 300  # pixels of an image in a figure
 
 
@@ -64,7 +67,8 @@ def draw(
     """
     samples = [_choose(survey, label, seed) for label in range(len(CLASS_NAMES))]
     copies = _example_group(survey)
-    wanted = [*samples, copies]
+    pairs = _example_pairs(survey)
+    wanted = [*samples, pairs, copies]
     small = thumbnails(
         [files[survey.index[image]] for chosen in wanted for image in chosen],
         preprocessing,
@@ -99,10 +103,12 @@ def draw(
     both = [(name, two) for label, name in enumerate(CLASS_NAMES) for _, two in shown[label][:_PAIRS]]
     if both:
         drawn[CLAHE] = _before_and_after(both)
+    if len(shown[-2]) == len(pairs) > 0:  # a pair of one image shows nothing
+        drawn[COPIES] = _grid(shown[-2], "Mirrored, turned or altered copies, in pairs")
     if shown[-1]:
         size = int(np.bincount(survey.duplicates).max())
         drawn[DUPLICATES] = _grid(shown[-1], f"{len(shown[-1])} of {size} images of the largest group")
-    names = [*(name.lower() for name in CLASS_NAMES), "largest_group"]
+    names = [*(name.lower() for name in CLASS_NAMES), "copies", "largest_group"]
     return Pictures(
         {name: style.png(figure) for name, figure in drawn.items()},
         {name: [path for path, _ in chosen] for name, chosen in zip(names, shown, strict=True)},
@@ -128,6 +134,23 @@ def _example_group(survey: Survey) -> NDArray[np.int64]:
     if sizes.max() < 2:
         return np.empty(0, np.int64)
     return np.flatnonzero(survey.duplicates == sizes.argmax())[:_COPIES]
+
+
+def _example_pairs(survey: Survey) -> NDArray[np.int64]:
+    """Return two images each of the first groups with a turned or altered copy, one after the other.
+
+    The second is the one of its group whose signature differs most from that of the first.
+    """
+    kinds = np.array([kind in (TURNED, ALTERED) for kind in survey.kinds], np.bool_)
+    groups = list(dict.fromkeys(survey.duplicates[kinds].tolist()))[:_GROUPS]
+    signatures = survey.column("signature")
+    chosen: list[int] = []
+    for group in groups:
+        members = np.flatnonzero(survey.duplicates == group)
+        pictures = thumbnails_of([signatures[member] for member in members]).astype(np.int64)
+        away = np.abs(pictures - pictures[0]).sum(axis=(1, 2))
+        chosen += [int(members[0]), int(members[away.argmax()])]
+    return np.array(chosen, np.int64)
 
 
 def _grid(shown: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Any:

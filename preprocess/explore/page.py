@@ -216,6 +216,12 @@ def _duplicates(document: Page, results: Mapping[str, Any], png: Mapping[str, by
         f"turned, {duplicates['copies_altered']:,} altered."
     )
     _conflicts(document, duplicates)
+    if pictures.COPIES in png:
+        document.figure(
+            png[pictures.COPIES],
+            "Pairs of images that are mirrored, turned or altered copies",
+            "Pairs of copies, as different as their groups have them. Is each pair one picture?",
+        )
     if pictures.DUPLICATES in png:
         document.figure(
             png[pictures.DUPLICATES],
