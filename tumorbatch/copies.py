@@ -37,7 +37,7 @@ ALTERED = "altered"  # they are alike, after one is aligned with the other
 KINDS = (BYTES, PIXELS, TURNED, ALTERED)
 
 _FRAME_LEVEL, _FRAME_SPREAD, _FRAME_SHARE = 64, 8.0, 0.15
-_SECOND_LOOKS = 8  # candidates of an image, by each descriptor, that are aligned with it
+_SECOND_LOOKS = 16  # candidates of an image, by each descriptor, that are aligned with it
 
 
 def signature(grey: NDArray[np.uint8]) -> bytes:

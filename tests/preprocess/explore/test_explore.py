@@ -20,6 +20,7 @@ import pytest
 
 from tests.preprocess.hostile import write_corpus
 from tests.preprocess.sets import by_path, content_of, write_file
+from tumorbatch.copies import KINDS
 from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError, TryAgainError
 from tumorbatch.files import find_files
 from tumorbatch.lock import output_lock
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 PICTURES = {
     "class_counts.png", "image_sizes.png", "samples_healthy.png", "samples_tumor.png",
-    "grey_values.png", "image_means.png", "clahe.png", "duplicates.png",
+    "grey_values.png", "image_means.png", "clahe.png", "duplicates.png", "copies.png",
 }  # fmt: skip
 
 
@@ -175,7 +176,15 @@ def test_tests_name_their_numbers(found: dict[str, Any]) -> None:
 def test_duplicates_are_those_of_the_shard_set(found: dict[str, Any], shard_set: Path) -> None:
     dataset = json.loads((shard_set / "dataset.json").read_bytes())
     of = found["duplicates"]
-    for name in ("groups", "largest_group", "byte_identical", "pixel_identical", "near_duplicate"):
+    kinds = [f"copies_{kind}" for kind in KINDS]
+    for name in (
+        "groups",
+        "largest_group",
+        "byte_identical",
+        "pixel_identical",
+        "near_duplicate",
+        *kinds,
+    ):
         assert of[name] == dataset["groups"][name]
     sizes = {int(size): count for size, count in of["groups_of_each_size"].items()}
     assert sum(sizes.values()) == of["groups"]
@@ -185,6 +194,16 @@ def test_duplicates_are_those_of_the_shard_set(found: dict[str, Any], shard_set:
     assert found["splits"]["counts"] == dataset["counts"]
     assert found["splits"]["source_images_in_it"] == found["files"]["ok"]
     assert found["splits"]["its_images_not_in_source"] == 0
+
+
+def test_pairs_of_copies_are_of_one_group(found: dict[str, Any], shard_set: Path) -> None:
+    rows = by_path(shard_set)
+    pairs = found["samples"]["copies"]
+    assert len(pairs) % 2 == 0 < len(pairs)
+    for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+        assert first != second
+        assert rows[first]["duplicate_group"] == rows[second]["duplicate_group"]
+        assert "altered" in (rows[first]["copy_kind"], rows[second]["copy_kind"])
 
 
 def test_the_page_and_the_figures_are_there(explored: Path, found: dict[str, Any]) -> None:
