@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from tumorbatch.atomic import sync_folder, write_json
-from tumorbatch.errors import cannot_write, not_finished
+from tumorbatch.errors import OutputError, cannot_write, not_finished
 from tumorbatch.shardset import DATASET, MANIFEST, Dataset, is_of_a_set, waiting_manifest
 
 _PRIVATE = 0o600
@@ -33,7 +33,12 @@ def commit(work: Path, out: Path, dataset: Dataset, private: bool) -> None:
     """
     mode = _PRIVATE if private else None
     # Now: a full disk must show before anything is moved.
-    write_json(work / DATASET, dataset.to_dict(), mode)
+    try:
+        write_json(work / DATASET, dataset.to_dict(), mode)
+    except OutputError as error:  # its sentence is about the work area: the set is as it was
+        if isinstance(error.__cause__, OSError):
+            raise cannot_write(out, error.__cause__) from error
+        raise
     names = [shard.name for shard in dataset.shards]
     waiting = waiting_manifest(out, dataset.manifest_sha256)
     before = {path.name for path in out.iterdir()}

@@ -253,8 +253,7 @@ class WorkArea:
         places: list[tuple[int, int]] = []
         numbers: dict[_State, int] = {}
         for line in self._finished_lines():
-            signed = [_with_signature(row) for row in line["rows"]]
-            batches.append(pa.RecordBatch.from_pylist(signed, _JOURNAL_SCHEMA))
+            batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
             for row, place, state in zip(line["rows"], line["places"], line["states"], strict=True):
                 usable = line["base"] == generation or not in_base(place)
                 if usable and row["status"] in DECIDED:
@@ -275,6 +274,7 @@ class WorkArea:
                     entry = parse_object(line, _LINE_SHAPE)
                     if len({len(entry[name]) for name in ("rows", "places", "states")}) > 1:
                         break
+                    entry["rows"] = [_with_signature(row) for row in entry["rows"]]
                     pa.RecordBatch.from_pylist(entry["rows"], _JOURNAL_SCHEMA)
                     new_end = max([end, *(at + length for at, length in entry["places"])])
                 except (ValueError, pa.ArrowException):  # cut by a kill, or by whatever damaged it

@@ -182,7 +182,9 @@ def check_manifest(manifest: Manifest, dataset: Dataset, problems: Findings) -> 
             problems.add(MANIFEST, f"has {wrong:,} rows whose status and {name} do not go together.")
     for shard in sorted(manifest.rows.keys() - {shard.name for shard in dataset.shards}):
         count = len(manifest.rows[shard])
-        problems.add(MANIFEST, f"places {count:,} images in {shard!r}, which is no shard of this set.")
+        problems.add(
+            MANIFEST, f"places {count:,} images in {shard!r}, which is not a shard of this set."
+        )
     if regroup and not _groups_fit(table.filter(has_pixels), bool(dataset.groups.get("patients"))):
         problems.add(
             MANIFEST, "has other duplicate groups or kinds of copies than its own hashes give."

@@ -193,7 +193,7 @@ def test_training_history_is_the_bundles(trained: Path) -> None:
 @pytest.mark.parametrize("damage", ["{", "{}", '{"loss": [1]}'])
 def test_a_damaged_history_is_a_sentence(trained: Path, damage: str) -> None:
     (trained / bundle.HISTORY).write_text(damage)
-    with pytest.raises(InputError, match=r"is missing or damaged .* Train the model again"):
+    with pytest.raises(InputError, match=r"is missing or damaged: .* Train the model again"):
         plots.training_history(trained)
 
 

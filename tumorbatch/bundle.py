@@ -98,7 +98,7 @@ _FIGURE_SHAPE = {
     "high_by_group?": (NUMBER, NULL),
 }
 _SUMMARISED = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc")
-_FIGURES_SHAPE = {
+_FIGURES_SHAPE: dict[str, Any] = {
     "figures": {**dict.fromkeys(_SUMMARISED, _FIGURE_SHAPE), TEXT: _FIGURE_SHAPE},
     "at_0.5": {"figures": {"accuracy": _FIGURE_SHAPE, TEXT: _FIGURE_SHAPE}},
 }

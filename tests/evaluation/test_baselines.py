@@ -171,12 +171,12 @@ def test_a_seed_decides_every_bit(shard_set: Path, found: list[Answers]) -> None
 def _copy_with(source: Path, folder: Path, change: dict[str, bytes]) -> Path:
     """A copy with other bytes in some shards, and dataset.json none the wiser but for the size."""
     shutil.copytree(source, folder)
-    text = (folder / "dataset.json").read_text()
-    for name, data in change.items():
-        before = (folder / name).stat().st_size
-        text = text.replace(f'"bytes": {before}', f'"bytes": {len(data)}')
-        (folder / name).write_bytes(data)
-    (folder / "dataset.json").write_text(text)
+    described = json.loads((folder / "dataset.json").read_text())
+    for shard in described["shards"]:
+        if shard["name"] in change:
+            shard["bytes"] = len(change[shard["name"]])
+            (folder / shard["name"]).write_bytes(change[shard["name"]])
+    (folder / "dataset.json").write_text(json.dumps(described))
     return folder
 
 

@@ -66,9 +66,9 @@ def test_round_trip_through_json(preprocessing: Preprocessing) -> None:
     [
         ("size", 31, "between 32 and 1024 pixels. Received: 31"),
         ("size", 1025, "between 32 and 1024 pixels"),
-        ("clahe_clip", 0.0, "above 0 and up to 100"),
-        ("clahe_clip", 100.1, "above 0 and up to 100"),
-        ("clahe_clip", float("nan"), "above 0 and up to 100"),
+        ("clahe_clip", 0.0, "above 0 and at most 100"),
+        ("clahe_clip", 100.1, "above 0 and at most 100"),
+        ("clahe_clip", float("nan"), "above 0 and at most 100"),
         ("clahe_grid", 0, "between 1 and 64 tiles"),
         ("clahe_grid", 65, "between 1 and 64 tiles"),
         ("interpolation", "nearest", "must be one of area. Received: nearest"),

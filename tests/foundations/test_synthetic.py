@@ -383,7 +383,7 @@ def test_failure_between_the_last_renames_is_undone(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OutputError, match="Nothing that was there before has been changed"):
+    with pytest.raises(OutputError, match="What was at that path before is unchanged"):
         run(tmp_path, SampleConfig(images=25, overwrite=True))
     assert content(tmp_path) == before
 

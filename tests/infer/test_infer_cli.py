@@ -259,7 +259,7 @@ def _flip_weights(folder: Path) -> None:
     ("damage", "reason"),
     [
         (_flip_weights, "damaged or was exchanged"),
-        (lambda folder: (folder / "weights.safetensors").unlink(), "missing or unreadable"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "missing or cannot be read"),
         (lambda folder: (folder / "model.json").write_text("{}"), "is damaged"),
         (shutil.rmtree, "is not a model bundle"),
     ],
@@ -694,7 +694,7 @@ def test_show_refuses_other_files_with_a_sentence(small: Path, tmp_path: Path, i
         foreign: "not a predictions file",
         text: "not a whole Parquet file",
         damaged: "is damaged",
-        tmp_path: "no finished table",
+        tmp_path: "not a finished table",
         tmp_path / "absent": "does not exist",
     }
     for path, reason in reasons.items():

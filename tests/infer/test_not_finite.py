@@ -61,7 +61,7 @@ def _bundle() -> Bundle:
 def test_such_a_logit_is_an_error_row_and_its_neighbours_are_predicted(images: Path) -> None:
     broken = {20: np.nan, 100: np.inf, 180: -np.inf}
     files = ((file, ()) for file in find_files(images))
-    results = predict_files(files, _bundle(), _score(broken), 4, 1, 60, Timings())
+    results = predict_files(files, _bundle(), _score(broken), 4, 1, 60, 10, Timings())
     rows = [row for rows in results for row in rows]
     assert [row["path"] for row in rows] == [f"{number}.png" for number in range(1, 10)]
     for row, number in zip(rows, range(1, 10), strict=True):

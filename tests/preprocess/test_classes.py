@@ -215,9 +215,9 @@ def test_an_output_among_the_images_is_refused(tmp_path: Path) -> None:
     both = {"Healthy": "Healthy", "Tumor": "Tumor"}
     refuse_inside(source / "out", source, files, both)
     for out in (source / "out", source, elsewhere / "a" / "out", tmp_path / "link"):
-        with pytest.raises(ConfigError, match="lies among the images"):
+        with pytest.raises(ConfigError, match="is among the images"):
             refuse_inside(out, source, files, {})
-    with pytest.raises(ConfigError, match="lies among the images"):
+    with pytest.raises(ConfigError, match="is among the images"):
         refuse_inside(source / "Tumor" / "out", source, files, both)
 
 

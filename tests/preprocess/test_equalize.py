@@ -249,7 +249,7 @@ def test_a_killed_run_is_finished_by_the_same_command(
     left = {path: path.stat().st_ino for path in target.rglob("[!.]*.png")}
     assert 5 <= len(left) < 60
     assert not (target / "equalize.json").exists()
-    (target / "0" / ".0.png.png.tmp-1").write_bytes(b"half")
+    (target / "0" / ".0.png.png.tmp-1-0123abcd").write_bytes(b"half")
     report = run(source, target, Config(workers=1))
     assert (report.written, report.kept) == (60 - len(left), len(left))
     assert all(path.stat().st_ino == inode for path, inode in left.items())  # not made twice

@@ -128,7 +128,7 @@ def test_a_table_through_the_command(raw: Path, tmp_path: Path, cli: "Cli") -> N
     assert not out.exists()
     done = cli(*command, "--allow-unmatched")
     assert done.returncode == ExitCode.OK, done.stderr
-    assert "Patients known: 1; each is one group." in done.stdout
+    assert "Known patients: 1; the files of each are one group." in done.stdout
     assert "NOT COVERED by the table: 29 files without a patient, 0 paths" in done.stdout
     kept = {"paths_without_file": 0, "files_without_patient": 29}
     assert json.loads((out / "dataset.json").read_bytes())["patient_table"] == kept
@@ -156,7 +156,7 @@ def test_groups_that_are_torn_apart_are_seen(raw: Path, tmp_path: Path) -> None:
         manifest.set_column(at, "duplicate_group", pa.array(groups)), out / "manifest.parquet"
     )
     told = [str(problem) for problem in verify.run(out).problems]
-    assert any("other duplicate groups than its own hashes" in text for text in told)
+    assert any("other duplicate groups or kinds of copies than its own hashes" in text for text in told)
 
 
 def test_dicom_files_of_one_patient_go_together(

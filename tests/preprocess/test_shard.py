@@ -908,8 +908,10 @@ cv2.imdecode = imdecode
 def test_a_file_that_kills_its_decoder_costs_one_row(
     small: Path, tmp_path: Path, build: "type[Build]", word: str, status: str, told: str
 ) -> None:
-    note = build.chunk(b"tEXt", b"Comment\0" + word.encode())
-    killer = build.png(build.smooth(40, 48, 500), before=note)
+    pixels = build.smooth(40, 48, 500)
+    pixels[0, : len(word)] = list(word.encode())  # a BMP file holds them as they are
+    killer = build.encode(".bmp", pixels)
+    assert word.encode() in killer
     write_file(small / "Healthy" / "005 killer.png", killer)
     write_file(tmp_path / "site" / "sitecustomize.py", KILLER.encode())
     path = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"

@@ -436,7 +436,7 @@ def test_a_manifest_without_a_column_is_found(folder: Path) -> None:
         ("files", lambda now: now | {"empty": 2, "truncated": 1}, "is wrong about files"),
         ("groups", lambda now: now | {"largest_group": 1}, "is wrong about groups"),
         ("split_by", lambda _: "patient", "split_by is 'patient'"),
-        ("shared_between_splits", lambda now: now | {"groups": 3}, "says that 3 groups lie in more"),
+        ("shared_between_splits", lambda now: now | {"groups": 3}, "says that 3 groups are in more"),
         ("shared_between_splits", lambda _: {}, "says that None sha256 are in more than one split"),
         ("comment", lambda _: "mine", "comment is mine, and by its other entries None"),
     ],
@@ -523,7 +523,7 @@ def test_a_false_proof_is_found(leaky_set: Path, tmp_path: Path) -> None:
     edit(folder, split_by="group", leaky=False)
     report = run(folder)
     assert named(report) == {"dataset.json"}
-    assert "promises a split by group, and the same images lie in more" in str(report.problems[-1])
+    assert "promises a split by group, and the same images are in more" in str(report.problems[-1])
 
 
 def test_a_leak_is_found_in_what_is_left_of_a_set(leaky_set: Path, tmp_path: Path) -> None:

@@ -359,7 +359,7 @@ def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
     assert loaded.calibration["threshold"]["note"] in card
     assert "Grouped:" in card
-    assert "None stand here yet" in card  # until `evaluate`
+    assert "There are none yet" in card  # until `evaluate`
     assert "Leaky" not in card
     assert "Not a medical device" in card
 

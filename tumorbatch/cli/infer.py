@@ -66,6 +66,13 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 @click.option(
     "--metrics-file", type=options.PATH, help="Write metrics for Prometheus to this file (.prom)."
 )
+@click.option(
+    "--max-frames",
+    type=click.IntRange(1),
+    default=2_000,
+    show_default=True,
+    help="A DICOM file of more frames, or TIFF of more pages, becomes one error row.",
+)
 @options.batch_size
 @options.workers
 @options.device
@@ -74,13 +81,6 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 @options.threads
 @options.pixels
 @options.timeout
-@click.option(
-    "--max-frames",
-    type=click.IntRange(1),
-    default=2_000,
-    show_default=True,
-    help="A DICOM file of more frames, or TIFF of more pages, becomes one error row.",
-)
 @options.max_error_rate
 @options.overwrite
 @options.as_json

@@ -67,6 +67,11 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     show_default=True,
     help="Size of a shard, about, MiB.",
 )
+@click.option(
+    "--new-splits",
+    is_flag=True,
+    help="With --overwrite: assign the splits again. Held-out images may then be trained on.",
+)
 @options.workers
 @options.pixels
 @options.timeout
@@ -76,11 +81,6 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     "--overwrite",
     is_flag=True,
     help="Make all records again, also with other settings. Each image stays in its split.",
-)
-@click.option(
-    "--new-splits",
-    is_flag=True,
-    help="With --overwrite: assign the splits again. Held-out images may then be trained on.",
 )
 @options.quiet
 def shard(

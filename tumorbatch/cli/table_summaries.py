@@ -98,7 +98,7 @@ def predictions_table(file: Path, rows: int, errors: bool) -> None:
     Raises:
         InputError: There is no readable predictions file.
     """
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from tumorbatch.cli.console import output
     from tumorbatch.infer.predictions import iterate_rows, read_metadata
@@ -109,7 +109,8 @@ def predictions_table(file: Path, rows: int, errors: bool) -> None:
     console = output(120)
     for name in ("model_id", "threshold", "statuses", "labels", "finished"):
         console.print(f"{name}: {metadata.get(name, 'not recorded')}", markup=False, highlight=False)
-    table = Table("path", "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")
+    path = Column("path", no_wrap=True, overflow="fold")  # a name in two lines cannot be searched for
+    table = Table(path, "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")
     selected = (row for row in iterate_rows(file) if not errors or row["status"] != Status.OK)
     for row in islice(selected, rows):
         table.add_row(*_cells(row))

@@ -483,7 +483,7 @@ def test_what_cannot_be_done_is_a_sentence(source: Path, out: Path, tmp_path: Pa
         run(tmp_path / "nowhere", out, Config())
     with pytest.raises(ConfigError, match="cannot be replaced"):
         run(source, Path(), Config())
-    with pytest.raises(ConfigError, match="lies among the images"):
+    with pytest.raises(ConfigError, match="is among the images"):
         run(source, source / "explore", Config())
     with pytest.raises(ConfigError, match="--workers must be at least 1"):
         Config(workers=0)
