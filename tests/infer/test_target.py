@@ -183,7 +183,7 @@ def test_a_folder_of_parts_is_one_table(tmp_path: Path, monkeypatch: pytest.Monk
     _write(Target.choose(target.path, "auto"), rows[:5])  # fewer parts: no old one stays
     assert len(table_files(target.path)) == 1
     (target.path / "_SUCCESS").unlink()
-    with pytest.raises(InputError, match="no finished table"):
+    with pytest.raises(InputError, match="not a finished table"):
         read_metadata(target.path)
 
 
