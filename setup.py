@@ -6,7 +6,7 @@ setup(
     ext_modules=[
         Extension(
             "tumorbatch.native._native",
-            sources=[f"tumorbatch/native/{name}.c" for name in ("pixels", "variants", "warp")],
+            sources=[f"tumorbatch/native/{name}.c" for name in ("align", "pixels", "variants", "warp")],
             depends=[f"tumorbatch/native/{name}.h" for name in ("kernels", "variants")],
             # -ffp-contract=off: float32 operations stay apart, as OpenCV's are.
             extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=off"],

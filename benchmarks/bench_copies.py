@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.copies import SIDE, components, matches, pairs, signature, thumbnails
+from tumorbatch.copies import components, matches, pairs, signature, thumbnails
 from tumorbatch.copy_alignment import SAME, similarity
 from tumorbatch.copy_candidates import CONTENT, WHOLE, find_candidates
+from tumorbatch.copy_layers import SIDE
 from tumorbatch.orientation import orient
 from tumorbatch.preprocess.classes import find_sources
 from tumorbatch.preprocess.decode import decode
@@ -157,7 +158,7 @@ def measure(folder: Path, images: int, among: int) -> dict[str, object]:
         match = matches(thumbnails(copies), known[others])
         recall[name] = float(np.mean((match >= 0) & (groups[others[match]] == groups[chosen])))
         print(f"{name:28s} {recall[name]:.3f}", flush=True)
-    candidates = find_candidates(known, (WHOLE, CONTENT)).best(3)
+    candidates = find_candidates(known, (WHOLE, CONTENT), 24).best(3)
     different = candidates.take(np.flatnonzero(labels[candidates.first] != labels[candidates.second]))
     joined = np.flatnonzero(similarity(known, different) >= SAME)
     mixed = {

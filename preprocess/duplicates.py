@@ -17,7 +17,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tumorbatch import copies
-from tumorbatch.copies import ALTERED, BYTES, KINDS, PIXELS, SIDE, TURNED
+from tumorbatch.copies import ALTERED, BYTES, KINDS, PIXELS, TURNED
+from tumorbatch.copy_layers import SIDE
 
 COLUMNS = ("sha256", "pixel_hash", "turned_hash", "signature")  # of a manifest: what `Images` holds
 _LIKE_ITSELF = 0.98  # similarity from which a turned copy is taken for nothing but turned

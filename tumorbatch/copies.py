@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 from tumorbatch import native
 from tumorbatch.copy_alignment import SAME, similarity, similarity_in_place, structures
 from tumorbatch.copy_candidates import CONTENT, WHOLE, Candidates, find_candidates
+from tumorbatch.copy_layers import SIDE
 from tumorbatch.orientation import UPRIGHT, orient
 
-SIDE = 24  # of a signature, in pixels: 16 confuse two heads more often, 32 find no more copies
 SIGNATURE_BYTES = SIDE * SIDE
 
 # How an image is a copy of another, from the surest to the least sure.
@@ -37,7 +38,10 @@ ALTERED = "altered"  # they are alike, after one is aligned with the other
 KINDS = (BYTES, PIXELS, TURNED, ALTERED)
 
 _FRAME_LEVEL, _FRAME_SPREAD, _FRAME_SHARE = 64, 8.0, 0.15
-_SECOND_LOOKS = 16  # candidates of an image, by each descriptor, that are aligned with it
+_MEMBERS = 4  # of a group of pictures alike as they are, that are aligned with others
+# Candidates of an image, by each descriptor, that are aligned with it: the first number; fewer of very
+# many images, but not fewer than the second.
+_MOST_LOOKS, _LEAST_LOOKS, _ALL_LOOKS = 16, 3, 3_000_000
 
 
 def signature(grey: NDArray[np.uint8]) -> bytes:
@@ -73,7 +77,9 @@ def _without_frame(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _is_frame(line: NDArray[np.uint8]) -> bool:
     """Return whether uint8 [length] is one bright grey, but for the noise of a recompression."""
-    return bool(line[len(line) // 2] >= _FRAME_LEVEL and line.std() <= _FRAME_SPREAD)
+    values, size = line.astype(np.int64), len(line)
+    variance = size * int(values @ values) - int(values.sum()) ** 2  # times size squared: exact
+    return bool(line[size // 2] >= _FRAME_LEVEL and variance <= (_FRAME_SPREAD * size) ** 2)
 
 
 def canonical_orientations(grey: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -135,26 +141,48 @@ class Pairs(NamedTuple):
 def pairs(pictures: NDArray[np.uint8]) -> Pairs:
     """Return pairs of copies that join all groups of copies among some images.
 
-    First those that are alike as they are, in one of the orientations. One picture of each group of
-    them is then compared with the others' after an alignment: fewer, and no group of many copies hides
-    another behind it.
+    First those that are alike as they are, in one of the orientations. A few pictures of each group of
+    them are then compared with those of other groups after an alignment: fewer, and no group of many
+    copies hides another behind it.
 
     Args:
         pictures: uint8 [n, 24, 24], from `thumbnails`.
     """
-    candidates = find_candidates(pictures, (WHOLE,))
+    # Many small products: the library's own threads would wait for each other, and ours do the work.
+    with threadpool_limits(1, "blas"):
+        return _pairs(pictures)
+
+
+def _pairs(pictures: NDArray[np.uint8]) -> Pairs:
+    looks = max(_LEAST_LOOKS, min(_MOST_LOOKS, _ALL_LOOKS // max(len(pictures), 1)))
+    neighbours = looks * 3 // 2
+    candidates = find_candidates(pictures, (WHOLE,), neighbours)
     in_place = similarity_in_place(structures(pictures), candidates)
     found = _same(candidates, in_place)
-    _, first = np.unique(components(found, len(pictures)), return_index=True)
-    candidates = find_candidates(pictures[first], (WHOLE, CONTENT)).best(_SECOND_LOOKS)
-    aligned = _same(candidates, similarity(pictures[first], candidates))
-    aligned = aligned._replace(first=first[aligned.first], second=first[aligned.second])
+    group = components(found, len(pictures))
+    some = _some_of_each(group, _MEMBERS)
+    candidates = find_candidates(pictures[some], (WHOLE, CONTENT), neighbours)
+    apart = group[some[candidates.first]] != group[some[candidates.second]]
+    candidates = candidates.take(np.flatnonzero(apart)).best(looks)
+    aligned = _same(candidates, similarity(pictures[some], candidates))
+    aligned = aligned._replace(first=some[aligned.first], second=some[aligned.second])
     return Pairs(
         np.concatenate([found.first, aligned.first]),
         np.concatenate([found.second, aligned.second]),
         np.concatenate([found.orientation, aligned.orientation]),
         np.concatenate([found.similarity, aligned.similarity]),
     )
+
+
+def _some_of_each(group: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return at most `count` images of each group, evenly spaced, int64 [k], ascending."""
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group)
+    start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank, size = np.arange(len(group)) - start, sizes[group[order]]
+    # The first of each `count`-th part of the group.
+    part, before = rank * count // size, (rank - 1) * count // size
+    return np.sort(order[part != before])
 
 
 def _same(candidates: Candidates, likeness: NDArray[np.float32]) -> Pairs:

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
-from tumorbatch.copies import ALTERED, BYTES, SIDE, thumbnails
+from tumorbatch.copies import ALTERED, BYTES, thumbnails
 from tumorbatch.copy_alignment import SAME, similarity, similarity_in_place, structures
 from tumorbatch.copy_candidates import CONTENT, WHOLE, Candidates, describe, nearest
+from tumorbatch.copy_layers import SIDE
 from tumorbatch.errors import InputError
 from tumorbatch.shardset import Dataset
 

@@ -122,8 +122,7 @@ def test_leaves_find_what_one_leaf_finds(monkeypatch: pytest.MonkeyPatch) -> Non
     images = [*HEADS, *(orient(_jpeg(head), index % 8) for index, head in enumerate(HEADS))]
     monkeypatch.setattr(copy_candidates, "_LEAF", 16)
     monkeypatch.setattr(copy_candidates, "_SMALL_LEAF", 16)
-    monkeypatch.setattr(copy_candidates, "_NEIGHBOURS", 6)
-    found = copy_candidates.find_candidates(_signatures(images), (copy_candidates.WHOLE,))
+    found = copy_candidates.find_candidates(_signatures(images), (copy_candidates.WHOLE,), 6)
     true = found.second - found.first == len(HEADS)
     assert len(np.unique(found.first[true])) >= 22
     rows = found.orientation.size

@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 
+#include "../../tumorbatch/native/align.c"
 #include "../../tumorbatch/native/pixels.c"
 #include "../../tumorbatch/native/variants.c"
 #include "../../tumorbatch/native/warp.c"
@@ -32,6 +33,32 @@ static uint8_t *exact(size_t size) {
     if (!block) exit(2);
     memset(block, 0xA5, size);
     return block;
+}
+
+/* Pictures of noise, flat ones and smooth ones, each aligned with another; every value within its range. */
+static int align_some(void) {
+    enum { PICTURES = 4 };
+    layer *layers = malloc(PICTURES * LAYERS * sizeof *layers);
+    int64_t *first = malloc(PICTURES * sizeof *first), *second = malloc(PICTURES * sizeof *second);
+    int8_t *orientation = malloc(PICTURES);
+    float *out = malloc(PICTURES * sizeof *out);
+    int failed = 0;
+    if (!layers || !first || !second || !orientation || !out) exit(2);
+    for (int n = 0; n < PICTURES; n++) {
+        uint32_t kind = draw(3), slope = draw(80);
+        first[n] = draw(PICTURES);
+        second[n] = draw(PICTURES);
+        orientation[n] = (int8_t)draw(8);
+        for (int number = 0; number < LAYERS; number++)
+            for (int i = 0; i < SIDE * SIDE; i++) {
+                int value = kind == 0 ? (int)draw(2041) : kind == 1 ? 2040 : i % SIDE * (int)slope % 2041;
+                layers[LAYERS * n + number][i] = (int16_t)(number < 2 ? value : value - 1020);
+            }
+    }
+    similarity(layers, first, second, orientation, PICTURES, 0.8f, out);
+    for (int n = 0; n < PICTURES; n++) failed |= !(out[n] >= -1.001f && out[n] <= 1.001f);
+    free(layers), free(first), free(second), free(orientation), free(out);
+    return failed;
 }
 
 int main(int count, char **arguments) {
@@ -73,6 +100,10 @@ int main(int count, char **arguments) {
                 else
                     first[i] = all[i];
             }
+        }
+        if (align_some()) {
+            fprintf(stderr, "image %ld: a similarity beyond -1 to 1\n", image);
+            return 1;
         }
         for (int i = 0; i < STEPS; i++) free(first[i]);
         free(grey);

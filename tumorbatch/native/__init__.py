@@ -23,11 +23,13 @@ _FOLDER = Path(__file__).parent
 _MOST_PIXELS = 1 << 30  # the library counts in 32 bits
 
 _INT, _DOUBLE, _POINTER = ctypes.c_int, ctypes.c_double, ctypes.c_void_p
+_FLOAT = ctypes.c_float
 _SIGNATURES = {
     "can_shrink": [_INT] * 4,
     "equalize": [_INT, _POINTER, _INT, _INT, _DOUBLE, _INT, _POINTER],
     "equalize_and_shrink": [_INT, _POINTER, _INT, _INT, _DOUBLE, _INT, _POINTER, _INT, _INT],
     "warp": [_INT, _POINTER, _INT, _INT, _INT, _POINTER, _POINTER],
+    "similarity": [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _FLOAT, _POINTER],
     "shrink_rows": [_INT, _POINTER, _INT, _INT, _POINTER, _INT],
 }
 
@@ -122,6 +124,40 @@ class Library:
         places = images.ctypes.data, maps.ctypes.data, out.ctypes.data
         if self._code.warp(self._index, places[0], *images.shape, *places[1:]):
             raise MemoryError
+        return out
+
+    def similarity(
+        self,
+        layers: NDArray[np.int16],
+        first: NDArray[np.int64],
+        second: NDArray[np.int64],
+        orientation: NDArray[np.int8],
+        same: float,
+    ) -> NDArray[np.float32]:
+        """Align pairs of pictures, and compare their local structure; see `copy_alignment`.
+
+        Args:
+            layers: int16 [n, 3, 24, 24], smoothed a lot and a little, and local structure.
+            first: int64 [pairs], index of a picture.
+            second: int64 [pairs], index of the other.
+            orientation: int8 [pairs], of the first, 0 to 7.
+            same: Similarity from which the second is not aligned with the first as well.
+
+        Returns:
+            float32 [pairs], -1 to 1.
+
+        Raises:
+            ValueError: Layers have another shape, or an index is not one of a picture.
+        """
+        indices = np.stack([first, second]).astype(np.int64)
+        if layers.shape[1:] != (3, 24, 24) or layers.dtype != np.int16:
+            raise ValueError(f"The layers must be int16 [n, 3, 24, 24]. Received: {layers.shape}.")
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(layers):
+            raise ValueError("An index is not one of a picture.")
+        layers, orientation = np.ascontiguousarray(layers), np.ascontiguousarray(orientation, np.int8)
+        out = np.empty(indices.shape[1], np.float32)
+        places = (array.ctypes.data for array in (layers, *indices, orientation))
+        self._code.similarity(*places, len(out), same, out.ctypes.data)
         return out
 
     def _call(
