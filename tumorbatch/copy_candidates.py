@@ -354,9 +354,9 @@ def _direction(sample: NDArray[np.float32], random: np.random.Generator) -> NDAr
     """
     centred = sample.astype(np.float64)
     centred -= np.rint(centred.mean(axis=0))
-    direction: NDArray[np.float64] = random.integers(-16, 17, sample.shape[1]).astype(np.float64)
+    direction = np.asarray(random.integers(-16, 17, sample.shape[1]), np.float64)
     spread = centred.T @ centred
     for _ in range(2):
-        direction = np.asarray(spread @ direction, np.float64)
+        direction = spread @ direction
         direction = np.rint(direction * (16 / max(float(np.abs(direction).max()), 1)))
     return np.asarray(direction, np.float32)
