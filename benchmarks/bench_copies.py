@@ -1,12 +1,15 @@
 """Recall of copies by alteration, precision by class, and the time to group many images.
 
-    python benchmarks/bench_copies.py FOLDER [--images 100] [--among 1000] [--out FILE]
+    python benchmarks/bench_copies.py FOLDER [--images 100] [--among 1000] [--out FILE] [--sheet FILE]
     python benchmarks/bench_copies.py --many 1000000
 
 FOLDER holds images in class folders, as for `tumorbatch shard`. Of some of them copies are made,
 altered and in one of the eight orientations in turn; counted is how many are found to belong to their
 original's group, among --among images of the folder. Pairs of different classes are certainly different
 images: how many of those that the second look was asked about does it join?
+
+--sheet writes pictures of pairs that were just alike enough: the weakest links that hold the groups
+together. Look at it before you believe that a threshold suits another folder.
 """
 
 import argparse
@@ -19,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.copies import components, matches, pairs, signature, thumbnails
+from tumorbatch.copies import Pairs, components, matches, pairs, signature, thumbnails
 from tumorbatch.copy_alignment import SAME, similarity
 from tumorbatch.copy_candidates import CONTENT, WHOLE, find_candidates
 from tumorbatch.copy_layers import SIDE
@@ -158,9 +161,11 @@ def measure(folder: Path, images: int, among: int) -> dict[str, object]:
         match = matches(thumbnails(copies), known[others])
         recall[name] = float(np.mean((match >= 0) & (groups[others[match]] == groups[chosen])))
         print(f"{name:28s} {recall[name]:.3f}", flush=True)
-    candidates = find_candidates(known, (WHOLE, CONTENT), 24).best(3)
+    candidates = find_candidates(known, (WHOLE, CONTENT), 24)
     different = candidates.take(np.flatnonzero(labels[candidates.first] != labels[candidates.second]))
-    joined = np.flatnonzero(similarity(known, different) >= SAME)
+    likeness = similarity(known, different)
+    apart = groups[different.first] != groups[different.second]
+    joined = np.flatnonzero(likeness >= SAME)
     mixed = {
         str(paths[different.first[index]].name): str(paths[different.second[index]].name)
         for index in joined
@@ -176,8 +181,49 @@ def measure(folder: Path, images: int, among: int) -> dict[str, object]:
         "recall": recall,
         "candidates_of_different_classes": len(different.first),
         "of_these_joined": len(joined),
+        "most_alike_of_other_groups": float(likeness[apart].max(initial=-1)),
         "joined": mixed,
     }
+
+
+def weakest_links(found: Pairs, count: int) -> list[int]:
+    """Return which pairs hold groups together, the least alike first."""
+    order = np.argsort(-found.similarity, kind="stable")
+    parent = list(range(count))
+
+    def root(image: int) -> int:
+        while parent[image] != image:
+            parent[image] = image = parent[parent[image]]
+        return image
+
+    links = []
+    for index in order.tolist():
+        first, second = root(int(found.first[index])), root(int(found.second[index]))
+        if first != second:
+            parent[first] = second
+            links.append(index)
+    return links[::-1]
+
+
+def draw_sheet(folder: Path, out: Path, side: int = 150, rows: int = 9, columns: int = 4) -> None:
+    """Write a picture of the pairs that were just alike enough to be joined, with their similarity."""
+    paths, _, known = _read(folder)
+    found = pairs(known)
+    tiles = []
+    for index in weakest_links(found, len(known))[: rows * columns]:
+        tile = []
+        for image, turn in (
+            (found.first[index], int(found.orientation[index])),
+            (found.second[index], 0),
+        ):
+            grey = np.ascontiguousarray(orient(decode(paths[image].read_bytes()).grey, turn))
+            tile.append(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA))
+        pair = np.pad(np.hstack(tile), 3, constant_values=128)
+        label = f"{found.similarity[index]:.3f}"
+        tiles.append(cv2.putText(pair, label, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,), 1))
+    lines = [np.hstack(tiles[at : at + columns]) for at in range(0, len(tiles), columns)]
+    picture = np.vstack([line for line in lines if line.shape == lines[0].shape])
+    out.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def many(count: int) -> dict[str, float]:
@@ -208,13 +254,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--among", type=int, default=1000, help="images that copies are sought in")
     parser.add_argument("--many", type=int)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file of the figures")
+    parser.add_argument("--sheet", type=Path, help="PNG file of the pairs that are just alike enough")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if arguments.many:
         result: dict[str, object] = dict(many(arguments.many))
     elif arguments.folder:
         result = measure(arguments.folder, arguments.images, arguments.among)
+        if arguments.sheet:
+            draw_sheet(arguments.folder, arguments.sheet)
     else:
         parser.error("give a folder, or --many")
     text = json.dumps(result, indent=1)

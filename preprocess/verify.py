@@ -55,6 +55,7 @@ class Report:
         bytes: Size of the listed shards that are there.
         seconds: Wall time.
         problems: All of them; empty when the set is sound.
+        leak: Of `Dataset.leak`; None if there is none, or dataset.json cannot be read.
     """
 
     shards: int
@@ -62,6 +63,7 @@ class Report:
     bytes: int
     seconds: float
     problems: tuple[Problem, ...]
+    leak: str | None = None
 
 
 class _Checked(NamedTuple):
@@ -119,6 +121,7 @@ def run(tfrecords: Path) -> Report:
         bytes=sum(its.bytes for its in checked),
         seconds=time.monotonic() - started,
         problems=tuple(problems.problems),
+        leak=None if dataset is None else dataset.leak,
     )
 
 

@@ -44,6 +44,10 @@ def leaky_set(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_the_report_says_whether_the_set_is_leaky(folder: Path, leaky_set: Path) -> None:
+    assert (run(folder).leak, run(leaky_set).leak) == (None, "leaky")
+
+
 def first_shard(folder: Path) -> Path:
     return sorted(folder.glob("train-*.tfrecord"))[0]
 

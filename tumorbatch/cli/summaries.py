@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorbatch.files import counted, printable, visible
+from tumorbatch.leaks import LEAKY, LEAKY_ORIENTATION, UPGRADE
 from tumorbatch.status import NO_ERRORS, Status
 
 if TYPE_CHECKING:
@@ -112,6 +113,12 @@ def _groups(report: "preprocess_stage.Report") -> list[str]:
     return lines
 
 
+_LEAKS = {
+    LEAKY: ("LEAKY: copies lie in more than one split; test metrics from this set are too good.",),
+    LEAKY_ORIENTATION: (UPGRADE,),
+}
+
+
 def verify_report(report: "verify_stage.Report", folder: Path) -> str:
     """Summarise what was read, and whether it is intact."""
     read = (
@@ -124,7 +131,8 @@ def verify_report(report: "verify_stage.Report", folder: Path) -> str:
             f"{shown_path(folder)} is damaged: {counted(len(report.problems), 'problem')} in "
             f"{counted(files, 'file')} ({read})."
         )
-    return f"{shown_path(folder)} is intact ({read})."
+    intact = f"{shown_path(folder)} is intact ({read})."
+    return "\n".join([intact, *_LEAKS.get(report.leak, ())])
 
 
 def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
