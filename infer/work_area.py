@@ -7,18 +7,18 @@ The rows of one attempt are sorted by path over its parts. A killed run goes on 
 leaves out the files whose rows an earlier one has.
 """
 
+import contextlib
 import datetime
 import heapq
 import itertools
 import logging
 import operator
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tumorbatch.atomic import new_folder, remove_temporaries, write_json
+from tumorbatch.atomic import discard_folder, new_folder, remove_temporaries, write_json
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import FoundFile
@@ -129,8 +129,13 @@ class WorkArea:
         self._since = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the work area; its content has been published."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the work area; its content has been published.
+
+        The plan goes first: what is left without it, where a deletion fails, is taken for nothing.
+        """
+        with contextlib.suppress(OSError):
+            (self.folder / _PLAN).unlink(missing_ok=True)
+        discard_folder(self.folder)
 
 
 def _rows(paths: Sequence[Path]) -> Iterator[Row]:

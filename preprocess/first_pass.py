@@ -15,14 +15,13 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from tumorbatch.atomic import new_folder, write_json
+from tumorbatch.atomic import discard_folder, new_folder, write_json
 from tumorbatch.checks import differences
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
@@ -160,7 +159,8 @@ class WorkArea:
         self._journal = folder / "journal.jsonl"
         made_by = {"journal": _FORMAT, "software": dict(software)}
         plan = {**made_by, "overwrite": overwrite, **settings}
-        before = None if folder.is_symlink() else _read_plan(folder)  # a link is not ours
+        ours = (folder / _KEY).exists() and not folder.is_symlink()
+        before = _read_plan(folder) if ours else None
         if before is not None and all(before.get(name) == made_by[name] for name in made_by):
             if not overwrite:
                 _refuse_other_plan(folder, before, settings)
@@ -292,8 +292,13 @@ class WorkArea:
         return RecordReader(self._spool, base)
 
     def remove(self) -> None:
-        """Delete the work area; its content has been published."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the work area; its content has been published.
+
+        The plan goes first: what is left without it, where a deletion fails, is taken for nothing.
+        """
+        with contextlib.suppress(OSError):
+            (self.folder / _PLAN).unlink(missing_ok=True)
+        discard_folder(self.folder)
 
 
 def _state(source: SourceFile, classes: Sequence[str]) -> "_State":

@@ -297,6 +297,4 @@ def test_shortages_are_told_by_their_causes() -> None:
     with pytest.raises(FileError) as caught, machine.blamed():
         raise PermissionError(errno.EACCES, "Permission denied")
     assert caught.value.status == Status.MACHINE_ERROR
-    assert machine.enough_memory(1 << 20)
-    assert not machine.enough_memory(1 << 60)
     assert json.loads(json.dumps(machine.shared_memory_problem())) == ""

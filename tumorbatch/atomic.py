@@ -87,6 +87,15 @@ def new_folder(folder: Path) -> None:
         folder.mkdir(parents=True)
 
 
+def discard_folder(folder: Path) -> None:
+    """Delete a folder of our own that nobody needs, as far as the file system lets it.
+
+    `shutil.rmtree` raises some errors in spite of `ignore_errors`.
+    """
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path; when the block ends well, sync it and move it onto `path`.
@@ -188,7 +197,7 @@ def replace_folder(source: Path, target: Path) -> None:
     except OSError as error:
         raise not_finished(target, error) from error
     for old in (source, _aside(target)):
-        shutil.rmtree(old, ignore_errors=True)
+        discard_folder(old)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -233,7 +242,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield folder
         replace_folder(folder, target)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard_folder(folder)
 
 
 def recover_folder(target: Path) -> None:
@@ -246,7 +255,7 @@ def recover_folder(target: Path) -> None:
         if not target.exists() and _aside(target).exists():
             os.replace(_aside(target), target)
     for left in (_aside(target), _beside(target)):
-        shutil.rmtree(left, ignore_errors=True)
+        discard_folder(left)
 
 
 def was_set_aside(target: Path) -> bool:

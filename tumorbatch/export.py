@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from tumorbatch import bundle
 from tumorbatch.atomic import (
     atomic_folder,
+    discard_folder,
     make_folder,
     new_folder,
     real_folder,
@@ -83,7 +83,7 @@ def _file(out: Path) -> Iterator[Path]:
         yield folder / out.name
         write_bytes(out, (folder / out.name).read_bytes())
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard_folder(folder)
 
 
 def _save(network: Any, target: Path, kind: str, out: Path) -> None:

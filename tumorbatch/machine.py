@@ -6,10 +6,11 @@ tries again; in the command's own process the exit code 75. docs/operations.md h
 
 import contextlib
 import errno
-import mmap
 import os
 from collections.abc import Iterator
 
+from tumorbatch import memory_limit
+from tumorbatch.memory_limit import enough_memory
 from tumorbatch.status import FileError, Status
 
 _MEMORY = "there is not enough memory"
@@ -66,7 +67,7 @@ def blamed() -> Iterator[None]:
     """Around the work on one file: what the machine lacks becomes a row that says so.
 
     Raises:
-        FileError: `machine_error`.
+        FileError: `machine_error`; `too_large` where the file takes more memory than any file may.
     """
     try:
         yield
@@ -75,6 +76,10 @@ def blamed() -> Iterator[None]:
     except Exception as error:
         if not is_machines(error):
             raise
+        if shortage(error) == _MEMORY and memory_limit.was_reached():
+            limit = f"{memory_limit.LIMIT >> 20:,} MiB"
+            reason = f"decoding it takes more memory than a file may have; the limit is {limit}"
+            raise FileError(Status.TOO_LARGE, reason) from error
         why = getattr(error, "strerror", None)
         reason = shortage(error) or f"temporary space or software cannot be used: {why}"
         message = f"the machine could not decode it: {reason}"
@@ -99,15 +104,6 @@ def believed(size: int) -> Iterator[None]:
         if error.status == Status.DECODE_ERROR and not enough_memory(size):
             raise MemoryError from error
         raise
-
-
-def enough_memory(size: int) -> bool:
-    """Return whether `size` more bytes can be had now."""
-    try:
-        mmap.mmap(-1, max(1, size)).close()  # asked for, and not touched
-    except (OSError, MemoryError):
-        return False
-    return True
 
 
 def start_problem(error: BaseException) -> str:

@@ -12,11 +12,11 @@ class Status(StrEnum):
     TRUNCATED = "truncated"  # the file ends before its image does
     DECODE_ERROR = "decode_error"  # the format is known, the content is broken
     UNSUPPORTED = "unsupported"  # not an image format that is read here, or not a regular file
-    TOO_LARGE = "too_large"  # above the limit on bytes or pixels
+    TOO_LARGE = "too_large"  # above the limit on bytes, pixels, frames or memory
     TOO_SMALL = "too_small"  # too few pixels to hold a brain
     IO_ERROR = "io_error"  # the file system would not hand it over
     VANISHED = "vanished"  # listed, and gone when it was to be read
-    DECODER_CRASH = "decoder_crash"  # it killed the process that decoded it
+    DECODER_CRASH = "decoder_crash"  # the process that decoded it crashed
     TIMEOUT = "timeout"  # it was not decoded in time
     NOT_AN_IMAGE = "not_an_image"  # a DICOM object that holds no image by design: a report, a plan
     NOT_FINITE = "not_finite"  # the network gives no finite number for it

@@ -5,8 +5,11 @@ loses every task in flight. `ordered_map` runs those again one item at a time. O
 kills a fresh process is lost, and it costs one result: in a used process, an earlier item may have
 done the damage. An item that hangs is killed by its own process's alarm clock, see `limited`.
 
-SIGKILL and SIGTERM come from outside, from an administrator or for memory. An item is lost to them only
-if its process is killed again and again while one beside it lives: then they follow the item.
+A crash (SIGSEGV, SIGABRT, SIGBUS, ...) is the decoder's. SIGKILL and SIGTERM come from outside, from
+an administrator or the kernel for memory, and are never an item's fault. The item is tried again, with
+nothing else at work. If its process is killed again and again while an idle one beside it lives, the
+kills follow the item: it takes more memory than the machine has. It is lost as `machine_error`, which
+the next run tries again. If the idle one is killed too, the run ends, and the next one continues.
 """
 
 import collections
@@ -23,7 +26,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
-from tumorbatch import machine, semaphores, standard_error
+from tumorbatch import machine, memory_limit, semaphores, standard_error
 from tumorbatch.errors import TryAgainError
 from tumorbatch.signals import SIGNALS
 from tumorbatch.status import FileError, Status
@@ -37,13 +40,15 @@ _CONTEXT = multiprocessing.get_context("spawn")
 SECONDS = 60.0  # for one file; the largest image that is read here takes about five
 
 _SAFE_PATH = "PYTHONSAFEPATH"  # Python's variable: -P for all that is started
-_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes
-_PROOFS = 2  # times that only the item's process is killed
-_KILLS = 6  # times that an item's process is killed, before the run gives up
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGXCPU)  # exit codes
+_PROOFS = 3  # times that only the item's process is killed
+_KILLS = 8  # times that an item's process is killed, before the run gives up
 _STARTS = 3  # attempts to start a worker
 
 
-def _start_worker() -> None:
+def _start_worker(memory: int) -> None:
+    """Set up a worker process, in which one item may take so many bytes of memory."""
+    memory_limit.start(memory)
     # Terminals and schedulers signal the whole group: the parent alone decides what that means.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
@@ -146,7 +151,12 @@ def _starting() -> Iterator[None]:
 def _executor(workers: int) -> ProcessPoolExecutor:
     semaphores.claim()
     with _starting():
-        return ProcessPoolExecutor(workers, mp_context=_CONTEXT, initializer=_start_worker)
+        return ProcessPoolExecutor(
+            workers,
+            mp_context=_CONTEXT,
+            initializer=_start_worker,
+            initargs=(memory_limit.budget(),),
+        )
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -157,12 +167,14 @@ def limited(items: Iterable[Item], seconds: float) -> Iterator[Item]:
     """Yield the items; a worker process that keeps one longer than `seconds` is killed.
 
     By SIGALRM with its default action: no native decoder, however stuck, can hold that back. (A
-    process that waits for a dead network file system can.)
+    process that waits for a dead network file system can.) The memory that an item may take is
+    limited as well, see `memory_limit`.
     """
     try:
         for item in items:
             signal.setitimer(signal.ITIMER_REAL, seconds)
-            yield item
+            with memory_limit.for_one_file():
+                yield item
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -182,9 +194,9 @@ def ordered_map(
         function: Importable by name; gives one result for each item of its chunk.
         chunks: Taken one by one as workers become free.
         workers: Number of processes.
-        on_loss: The result, made here, for an item that killed its process, and why: `decoder_crash`
-            or `timeout`.
-        seconds: The limit that `function` sets with `limited`; it tells a crash from a timeout.
+        on_loss: The result, made here, for an item that cost its process, and why: `decoder_crash`,
+            `timeout` or `machine_error`.
+        seconds: The limit that `function` sets with `limited`, for the message.
 
     Raises:
         TryAgainError: Worker processes die before they get an item.
@@ -243,30 +255,30 @@ def _one_by_one(
 ) -> "Future[list[Result]]":
     results: list[Result] = []
     waiting = collections.deque(chunk)
-    alone, beside, fresh = _Worker(), None, True
+    alone, beside, fresh = _Worker(function), None, True
     kills = proofs = 0
     try:
         while waiting:
-            started = time.monotonic()
             try:
                 results += _submit(alone.pool, function, [waiting[0]]).result()
                 waiting.popleft()
                 fresh, kills, proofs = False, 0, 0
                 continue
             except BrokenProcessPool:
-                late = time.monotonic() - started >= seconds
-            lost = fresh or late  # alone for so long: no earlier item has done that
-            if alone.exit_code() in _FROM_OUTSIDE and not late:
+                code = alone.exit_code()
+            # In a used process, an earlier item may have done the damage; but not the waiting.
+            lost = fresh or code == -signal.SIGALRM
+            if code in _FROM_OUTSIDE:
                 kills += 1
                 proofs += fresh and beside is not None and beside.lives()
                 lost = proofs >= _PROOFS
                 _refuse_kills(kills)
             if lost:
-                results.append(on_loss(waiting.popleft(), _loss(late, seconds)))
+                results.append(on_loss(waiting.popleft(), _loss(code, seconds)))
                 kills = proofs = 0
             elif kills and (beside is None or not beside.lives()):
-                beside = _replaced(beside)
-            alone, fresh = _replaced(alone), True
+                beside = _replaced(beside, function)
+            alone, fresh = _replaced(alone, function), True
     finally:
         for worker in (alone, beside):
             if worker is not None:
@@ -276,19 +288,27 @@ def _one_by_one(
     return finished
 
 
+def _process_id(_: object) -> int:
+    """Return this process' number; to hand over a function imports what it needs."""
+    return os.getpid()
+
+
 class _Worker:
-    """A pool of one process that has started.
+    """A pool of one process that has started, and has imported what `function` needs.
+
+    So it is at work on an item for as long as the item takes, and a kill at another moment is not
+    taken for one that follows the item.
 
     Raises:
         TryAgainError: It dies before it gets an item, which is then not to blame.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[..., object]) -> None:
         for _ in range(_STARTS):
             self.pool = _executor(1)
             try:
                 with _starting():
-                    ready = self.pool.submit(os.getpid)
+                    ready = self.pool.submit(_process_id, function)
                 pid = ready.result()
             except BrokenProcessPool:
                 _stop(self.pool)
@@ -313,10 +333,10 @@ class _Worker:
         return None if self._process is None else self._process.exitcode
 
 
-def _replaced(worker: _Worker | None) -> _Worker:
+def _replaced(worker: _Worker | None, function: Callable[..., object]) -> _Worker:
     if worker is not None:
         _stop(worker.pool)
-    return _Worker()
+    return _Worker(function)
 
 
 def _refuse_kills(kills: int) -> None:
@@ -329,9 +349,20 @@ def _refuse_kills(kills: int) -> None:
         )
 
 
-def _loss(late: bool, seconds: float) -> FileError:
-    if late:
+def _loss(code: int | None, seconds: float) -> FileError:
+    """Return why an item is lost.
+
+    Args:
+        code: Exit code of its process, or minus the signal; None: not known.
+        seconds: The limit on its time.
+    """
+    if code == -signal.SIGALRM:
         return FileError(Status.TIMEOUT, f"not decoded within {seconds:g} s (--timeout)")
-    return FileError(
-        Status.DECODER_CRASH, "the process that decoded it was killed, by a crash or for memory"
-    )
+    if code in _FROM_OUTSIDE:
+        return FileError(
+            Status.MACHINE_ERROR,
+            f"the machine could not decode it: its process was killed {_PROOFS} times while nothing "
+            "else was at work; is there memory for it?",
+        )
+    how = "" if code is None or code >= 0 else f" ({signal.Signals(-code).name})"
+    return FileError(Status.DECODER_CRASH, f"the process that decoded it crashed{how}")

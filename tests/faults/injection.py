@@ -4,12 +4,12 @@ import errno
 import json
 import mmap
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONTROL = "6q512s512s"  # struct control in shim.c
+_VARYING = re.compile(r"[0-9a-f]{4,}|\d+")  # numbers of processes, digits of checksums, random names
 
 
 class Fault(NamedTuple):
@@ -32,11 +33,20 @@ class Fault(NamedTuple):
     error: int
     onwards: bool
 
+    @property
+    def spares_reading(self) -> bool:
+        """Whether it makes no difference at calls that change nothing.
+
+        A full or read-only disk can be read, and a kill leaves what the last change has left.
+        """
+        return self.error != errno.EIO
+
 
 FAULTS = (
     Fault("killed", 0, False),
     Fault("EIO once", errno.EIO, False),
     Fault("EIO from then on", errno.EIO, True),
+    Fault("ENOSPC once", errno.ENOSPC, False),
     Fault("ENOSPC from then on", errno.ENOSPC, True),
     Fault("EROFS from then on", errno.EROFS, True),
 )
@@ -54,6 +64,20 @@ class Outcome(NamedTuple):
     status: int
     output: str
     hit: bool
+
+
+class Point(NamedTuple):
+    """A call that may meet a fault.
+
+    Attributes:
+        at: Its number in an undisturbed run, from 1.
+        changes: Whether it changes a file or a folder.
+        site: Function and path, with `#` for what differs from run to run.
+    """
+
+    at: int
+    changes: bool
+    site: str
 
 
 def build_shim(folder: Path) -> Path:
@@ -128,22 +152,31 @@ class Runs:
                 timeout=300,
             ).returncode
 
-    def points(self) -> list[int]:
-        """Return the numbers of the logged calls; of equal ones in a row only the first.
+    def points(self) -> list[Point]:
+        """Return the first and the last logged call of each site: a function on a kind of path.
 
         A Parquet file is written in many small pieces, and none of them differs from its neighbour.
         """
-        lines = self._log.read_text(errors="replace").splitlines()
-        return [next(group)[0] for _, group in groupby(enumerate(lines, 1), lambda line: line[1])]
+        sites: dict[str, list[Point]] = {}
+        for at, line in enumerate(self._log.read_text(errors="replace").splitlines(), 1):
+            site = _VARYING.sub("#", line)
+            sites.setdefault(site, []).append(Point(at, line.split()[1] == "changes", site))
+        chosen = {point for calls in sites.values() for point in (calls[0], calls[-1])}
+        return sorted(chosen)
 
 
 class Server(Runs):
-    """Does the same in forked children of one process, which has the modules loaded: see server.py."""
+    """Does the same in forked children of one process, which has the modules loaded: see server.py.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For the shim and its control block.
+        modules: "light" or "tensorflow".
+    """
+
+    def __init__(self, folder: Path, modules: str = "light") -> None:
         super().__init__(folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.server"],
+            [sys.executable, "-m", "tests.faults.server", modules],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.PIPE,

@@ -2,11 +2,13 @@
 
 A request is a line of JSON on standard input, {"arguments", "folder", "output"}; the answer is the exit
 status as a line: the exit code, or minus the signal. Workers are forked as well, so the shim that is
-loaded into this process is in all of them, and the network is one that needs no TensorFlow.
+loaded into this process is in all of them. With "light" as argument, the network is one that needs no
+TensorFlow; with "tensorflow", TensorFlow is imported here, and starts its threads in each child.
 """
 
 import atexit
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -18,11 +20,20 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tumorbatch import workers
-from tumorbatch.cli import summaries  # noqa: F401 - what the children would load one by one
 from tumorbatch.cli.main import main
-from tumorbatch.infer import inference, network  # noqa: F401
-from tumorbatch.preprocess import shard  # noqa: F401
-from tumorbatch.preprocess.explore import explore  # noqa: F401
+from tumorbatch.runtime import load_tensorflow
+
+# What the children would load one by one.
+_LIGHT = (
+    "cli.summaries", "cli.table_summaries", "cli.shard", "cli.infer", "cli.explore", "infer.inference",
+    "preprocess.shard", "preprocess.dicom.decode", "preprocess.explore.explore",
+    "preprocess.explore.page",
+)  # fmt: skip
+_HEAVY = (
+    "cli.model_summaries", "cli.train", "cli.evaluate", "cli.export", "train.training", "train.fit",
+    "evaluation.evaluate", "evaluation.page", "evaluation.baselines", "evaluation.gradcam",
+    "evaluation.model_card", "workflows.evaluate", "export",
+)  # fmt: skip
 
 
 def _score(images: Any) -> Any:
@@ -50,7 +61,15 @@ def _child(request: dict[str, Any]) -> NoReturn:
 
 if __name__ == "__main__":
     workers._CONTEXT = multiprocessing.get_context("fork")  # type: ignore[assignment]
-    network.Network.load = lambda self: _score  # type: ignore[method-assign]
+    light = sys.argv[1] == "light"
+    if light:
+        from tumorbatch.infer import network
+
+        network.Network.load = lambda self: _score  # type: ignore[method-assign]
+    else:
+        load_tensorflow(threads=1, onednn="off")
+    for name in _LIGHT if light else _HEAVY:
+        importlib.import_module(f"tumorbatch.{name}")
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()

@@ -180,8 +180,44 @@ def kill_at_seven(items: Sequence[int]) -> list[Any]:
     return list(items)
 
 
-def test_kills_that_follow_an_item_cost_it_alone() -> None:
-    assert list(ordered_map(kill_at_seven, [[6, 7], [8]], 1, on_loss)) == [[6, CRASHED], [8]]
+def test_kills_that_follow_an_item_cost_it_alone_and_are_not_its_fault() -> None:
+    results = list(ordered_map(kill_at_seven, [[6, 7], [8]], 1, on_loss))
+    assert results == [[6, Status.MACHINE_ERROR], [8]]
+
+
+def killed_at_first(items: Sequence[str]) -> list[Any]:
+    """The process of the item is killed as often as the file says that the item names."""
+    for item in items:
+        if left := int(Path(item).read_text()):
+            Path(item).write_text(str(left - 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+    return list(items)
+
+
+def test_an_item_whose_process_was_killed_a_few_times_is_kept(tmp_path: Path) -> None:
+    """As by a killer that has met the item's process by chance: more often than that is no chance."""
+    kills = tmp_path / "kills"
+    for times, expected in ((4, str(kills)), (5, Status.MACHINE_ERROR)):
+        # The first in the common pool, the second before an idle process stands beside it.
+        kills.write_text(str(times))
+        assert list(ordered_map(killed_at_first, [[str(kills)]], 1, on_loss)) == [[expected]]
+
+
+def raise_signal(items: Sequence[int]) -> list[Any]:
+    for number in items:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return list(items)
+
+
+def reason(_: Any, error: FileError) -> Any:
+    return error.status, error.message
+
+
+def test_a_crash_is_the_decoders_and_names_its_signal() -> None:
+    (results,) = ordered_map(raise_signal, [[signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT]], 1, reason)
+    text = "the process that decoded it crashed"
+    assert results == [(CRASHED, f"{text} ({name})") for name in ("SIGSEGV", "SIGBUS", "SIGABRT")]
 
 
 def test_an_item_that_hangs_costs_itself_alone() -> None:
