@@ -65,7 +65,7 @@ def batches(
     results = predict_files(
         ((file, ()) for file in _files(paths, config)), loaded, network, config.batch_size,
         config.workers, config.seconds,
-        config.max_frames, Timings(), network.known,
+        config.max_frames, Timings(), network.known, config.formats,
     )  # fmt: skip
     waiting = []
     with contextlib.closing(results):

@@ -4,12 +4,13 @@ import collections
 import contextlib
 import functools
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.bundle import Bundle
+from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.config import Timings
 from tumorbatch.infer.decoding import Decoded, KnownFile, Row, Task, decode_files, lost
@@ -36,6 +37,7 @@ def predict_files(
     max_frames: int,
     timings: Timings,
     known: KnownFile | None = None,
+    formats: Collection[str] = IMAGE_FORMATS,
 ) -> Generator[list[Row]]:
     """Yield the finished rows of each file, one a frame, in the order of `files`.
 
@@ -51,6 +53,7 @@ def predict_files(
         max_frames: A file of more pages or frames gets one row, `too_large`.
         timings: Is added to.
         known: What the model was trained on, if its bundle says so: such images are flagged.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run.
     """
     size = loaded.preprocessing.size
     batches = _Batches(loaded, score, batch_size, timings)
@@ -59,6 +62,7 @@ def predict_files(
         preprocessing=loaded.preprocessing,
         seconds=seconds,
         max_frames=max_frames,
+        formats=formats,
         known=known,
     )
     # One chunk more than `ordered_map` has under way: the one that is being consumed.

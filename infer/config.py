@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from tumorbatch.checks import check_error_rate, check_workers
+from tumorbatch.checks import IMAGE_FORMATS, check_error_rate, check_formats, check_workers
 from tumorbatch.errors import ConfigError
 from tumorbatch.infer.listing import Selection
 from tumorbatch.runtime import available_cores
@@ -28,6 +28,7 @@ class Config:
         threads: TensorFlow's, for one operation; None: the cores that this process may use.
         seconds: After so many a file that is still being decoded costs an error row.
         max_frames: A file of more pages or frames gets one row, `too_large`.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run; files in other formats are error rows.
         max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
         overwrite: Replace what was made differently, or is something else.
         selection: Which files of the folder.
@@ -47,6 +48,7 @@ class Config:
     threads: int | None = None
     seconds: float = SECONDS
     max_frames: int = MAX_FRAMES
+    formats: tuple[str, ...] = IMAGE_FORMATS
     max_error_rate: float = 1.0
     overwrite: bool = False
     selection: Selection = field(default_factory=Selection)
@@ -63,6 +65,7 @@ class Config:
             raise ConfigError(f"--batch-size must be between 1 and 4096. Received: {self.batch_size}.")
         if self.max_frames < 1:
             raise ConfigError(f"--max-frames must be at least 1. Received: {self.max_frames}.")
+        check_formats(self.formats)
         check_error_rate(self.max_error_rate)
         for name, value, allowed in (
             ("--format", self.format, FORMATS),

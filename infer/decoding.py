@@ -4,13 +4,14 @@ import datetime
 import functools
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.copies import signature
 from tumorbatch.files import FoundFile, is_dicom, may_name_patient, read_file
 from tumorbatch.infer import shared_memory
@@ -68,6 +69,7 @@ def decode_files(
     preprocessing: Preprocessing,
     seconds: float = SECONDS,
     max_frames: int = MAX_FRAMES,
+    formats: Collection[str] = IMAGE_FORMATS,
     known: KnownFile | None = None,
 ) -> list[Decoded]:
     """Decode one chunk of files; a frame that takes longer than `seconds` kills its process.
@@ -77,6 +79,7 @@ def decode_files(
         preprocessing: What is done to their pixels.
         seconds: A file that takes longer, all its frames together, kills its process.
         max_frames: A file of more pages or frames gets one row, `too_large`.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run.
         known: Where the bundle keeps what it was trained on: such images are flagged.
 
     Returns:
@@ -84,7 +87,7 @@ def decode_files(
     """
     signatures: list[tuple[Row, bytes]] = []
     decoded = [
-        _decode_file(task, preprocessing, max_frames, None if known is None else signatures)
+        _decode_file(task, preprocessing, max_frames, formats, None if known is None else signatures)
         for task in limited(tasks, seconds)
     ]
     if known is not None and signatures:
@@ -109,6 +112,7 @@ def _decode_file(
     task: Task,
     preprocessing: Preprocessing,
     max_frames: int,
+    formats: Collection[str],
     signatures: list[tuple[Row, bytes]] | None,
 ) -> Decoded:
     """Decode one file; the rows of its images are added to `signatures`, each with its own."""
@@ -131,7 +135,7 @@ def _decode_file(
             kept = [{**row, **now} for row in task.known]
             return Decoded(kept, [None] * len(kept), time.monotonic() - started)
         with blamed():
-            file = Frames(data, preprocessing)
+            file = Frames(data, preprocessing, formats=formats)
         if file.count > max_frames:
             raise FileError(
                 Status.TOO_LARGE,

@@ -15,7 +15,7 @@ from typing import Any
 from tumorbatch import bundle, native
 from tumorbatch.atomic import make_folder, remove_temporaries
 from tumorbatch.bundle import Bundle
-from tumorbatch.checks import refuse_too_many_errors
+from tumorbatch.checks import ordered, refuse_too_many_errors
 from tumorbatch.errors import InputError, OutputError, TryAgainError
 from tumorbatch.files import printable
 from tumorbatch.infer.batching import Wanted, predict_files
@@ -66,6 +66,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         key = _path_key(out) if config.path_mode == "hash" else None
         settings = {
             "preprocessing_fingerprint": loaded.preprocessing.fingerprint,
+            "formats": ",".join(ordered(config.formats)),
             "path_mode": config.path_mode,
             "path_key": hashlib.sha256(key).hexdigest()[:12] if key else "",
         }
@@ -142,7 +143,7 @@ class _Run:
         with Progress("infer", "images", len(self._listing.files)) as progress:
             results = predict_files(
                 self._wanted(progress), self._loaded, network, config.batch_size, config.workers,
-                config.seconds, config.max_frames, self._timings, network.known,
+                config.seconds, config.max_frames, self._timings, network.known, config.formats,
             )  # fmt: skip
             done = 0
             try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch.atomic import real_folder, recover_folder, was_set_aside
+from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import is_litter, printable
 from tumorbatch.infer.predictions import (
@@ -140,6 +141,7 @@ class Target:
                 "and no types. Write Parquet."
             )
         wanted = {"schema_version": str(SCHEMA_VERSION), **settings}
+        before = {"formats": ",".join(IMAGE_FORMATS), **before}  # what earlier versions do not say
         changed = [name for name, value in wanted.items() if before.get(name) != value]
         if changed:
             raise ConfigError(

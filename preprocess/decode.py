@@ -18,6 +18,7 @@ row, but for colour):
     extraneous-bytes  a JPEG with bytes that its decoder passed over, between segments or before the end
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 import cv2
@@ -25,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import machine
+from tumorbatch.checks import IMAGE_FORMATS, ordered
 from tumorbatch.files import is_dicom
 from tumorbatch.preprocess.exif import upright
-from tumorbatch.preprocess.headers import described, read_header
+from tumorbatch.preprocess.headers import described, format_of, read_header
 from tumorbatch.preprocess.image import MIN_SIDE, Decoded, Header, window
 from tumorbatch.preprocess.jpeg import decode_jpeg
 from tumorbatch.preprocess.png import decode_png
@@ -64,30 +66,43 @@ class OpenImage(Protocol):
         """
 
 
-def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> OpenImage:
+def open_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, formats: Collection[str] = IMAGE_FORMATS
+) -> OpenImage:
     """Read what a file says of itself.
 
     Args:
         data: Content of a JPEG, PNG, TIFF, BMP, WebP or DICOM file.
         max_pixels: Larger images are refused by their header, before memory is spent on them.
+        formats: Of `IMAGE_FORMATS`; a file in another one is refused before any code that reads that
+            format sees it.
 
     Raises:
         FileError: With the status and reason for the file's row.
     """
     if not data:
         raise FileError(Status.EMPTY, "the file has no bytes")
-    if is_dicom(data):  # before the others: a DICOM file's preamble may be a TIFF header
+    name = "dicom" if is_dicom(data) else format_of(data)
+    if name is not None and name not in formats:
+        allowed = ", ".join(ordered(formats))
+        raise FileError(Status.UNSUPPORTED, f"its format is {name}; --formats allows {allowed}")
+    if name == "dicom":  # before the others: a DICOM file's preamble may be a TIFF header
         from tumorbatch.preprocess.dicom.decode import DicomFile  # pydicom only where it is needed
 
         return DicomFile(data, max_pixels)
-    if data[:4] in tiff.MAGICS:
+    if name == "tiff":
         return _Tiff(data, max_pixels)
     return _Single(data, max_pixels)
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> Decoded:
+def decode(
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    frame: int | None = None,
+    formats: Collection[str] = IMAGE_FORMATS,
+) -> Decoded:
     """Decode one page or frame of a whole file's bytes; see `open_image` and `OpenImage.decode`."""
-    return open_image(data, max_pixels).decode(frame)
+    return open_image(data, max_pixels, formats).decode(frame)
 
 
 class _Tiff:

@@ -20,7 +20,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,13 @@ from typing import Any, NamedTuple
 import cv2
 
 from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync_folder, write_json
-from tumorbatch.checks import check_workers, refuse_nothing_read
+from tumorbatch.checks import (
+    IMAGE_FORMATS,
+    check_formats,
+    check_workers,
+    ordered,
+    refuse_nothing_read,
+)
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, is_dicom, is_litter, printable, read_file
 from tumorbatch.json_reader import read_object
@@ -61,15 +67,18 @@ class Config:
         workers: Processes; default: the cores that this process may use.
         timeout: Seconds after which a file that is still being decoded becomes an error row.
         overwrite: Delete all PNG files in an output of this command, and start again.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run; files in other formats are errors.
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     workers: int = field(default_factory=available_cores)
     timeout: float = SECONDS
     overwrite: bool = False
+    formats: tuple[str, ...] = IMAGE_FORMATS
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
+        check_formats(self.formats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +152,10 @@ def run(source: Path, target: Path, config: Config) -> Report:
         raise InputError(f"{source} has no files. Put the images there, or give another folder.")
     _refuse_nested(target, *{Path(file.path).parent for file in files})
     tasks = _tasks(source, target, files)
-    settings = {name: config.preprocessing.to_dict()[name] for name in _SETTINGS}
+    settings = {
+        "preprocessing": {name: config.preprocessing.to_dict()[name] for name in _SETTINGS},
+        "formats": ordered(config.formats),
+    }
     make_folder(target)
     with output_lock(target, lock_inside(target)):
         before = _prepare(target, settings, config.overwrite)
@@ -160,7 +172,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
         counts = {"found": len(files), **dict(sorted(statuses.items()))}
         result = {
             "schema_version": SCHEMA_VERSION,
-            "preprocessing": settings,
+            **settings,
             "preprocessing_fingerprint": config.preprocessing.fingerprint,
             "files": counts,
             "versions": versions("numpy", "opencv-python-headless", "simplejpeg"),
@@ -233,7 +245,9 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
             f"{target} is not empty (it holds {printable(visible[0])!r}), and was not made by this "
             "command. Give a new or an empty folder."
         )
-    existing = record.get("preprocessing") if record is not None else None
+    # What earlier versions wrote does not say the formats: it was made of all.
+    there = {"formats": [*IMAGE_FORMATS], **(record or {})}
+    existing = {name: there.get(name) for name in settings} if record else None
     if visible and existing != settings and not overwrite:
         raise ConfigError(
             f"{target} holds images that were made differently ({existing or 'it is not known how'}; "
@@ -247,7 +261,7 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
             write_json(target / _PLAN, {})
             for output in _outputs(target):
                 os.unlink(output)
-        write_json(target / _PLAN, {"preprocessing": settings})
+        write_json(target / _PLAN, settings)
         (target / RESULT).unlink(missing_ok=True)
         sync_folder(target)
     except OSError as error:
@@ -280,7 +294,12 @@ def _outputs(target: Path) -> set[str]:
 
 def _process(tasks: Sequence[_Task], config: Config) -> list[_Done]:
     done: list[_Done] = []
-    work = functools.partial(equalize_files, preprocessing=config.preprocessing, seconds=config.timeout)
+    work = functools.partial(
+        equalize_files,
+        preprocessing=config.preprocessing,
+        seconds=config.timeout,
+        formats=config.formats,
+    )
     chunks = (tasks[at : at + _CHUNK] for at in range(0, len(tasks), _CHUNK))
     with Progress("equalize", "images", len(tasks)) as progress:
         for results in ordered_map(work, chunks, config.workers, _lost, config.timeout):
@@ -307,19 +326,26 @@ def _lost(_: _Task, error: FileError) -> _Done:
     return _Done(error.status.value, error.message)
 
 
-def equalize_files(tasks: Sequence[_Task], preprocessing: Preprocessing, seconds: float) -> list[_Done]:
+def equalize_files(
+    tasks: Sequence[_Task],
+    preprocessing: Preprocessing,
+    seconds: float,
+    formats: Collection[str] = IMAGE_FORMATS,
+) -> list[_Done]:
     """Equalise one chunk of files, in a worker process; a file that takes too long ends it."""
-    return [_equalize_file(task, preprocessing) for task in limited(tasks, seconds)]
+    return [_equalize_file(task, preprocessing, formats) for task in limited(tasks, seconds)]
 
 
-def _equalize_file(task: _Task, preprocessing: Preprocessing) -> _Done:
+def _equalize_file(task: _Task, preprocessing: Preprocessing, formats: Collection[str]) -> _Done:
     size = _finished_size(task)
     if size:
         return _Done(Status.OK.value, bytes=size)
     try:
         with blamed():
             data, info = read_file(task.file)
-            done, png = cv2.imencode(".png", equalize(decode(data).grey, preprocessing))
+            done, png = cv2.imencode(
+                ".png", equalize(decode(data, formats=formats).grey, preprocessing)
+            )
         if not done:
             raise FileError(Status.DECODE_ERROR, "OpenCV cannot write it as PNG")
         mode = _PRIVATE if is_dicom(data) else None

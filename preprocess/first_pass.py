@@ -15,14 +15,14 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from tumorbatch.atomic import discard_folder, new_folder, write_json
-from tumorbatch.checks import differences
+from tumorbatch.checks import IMAGE_FORMATS, differences
 from tumorbatch.errors import ConfigError, InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
@@ -83,13 +83,19 @@ class FileResult(NamedTuple):
 
 
 def process_files(
-    tasks: Sequence[Task], preprocessing: Preprocessing, secret: bytes, seconds: float
+    tasks: Sequence[Task],
+    preprocessing: Preprocessing,
+    secret: bytes,
+    seconds: float,
+    formats: Collection[str] = IMAGE_FORMATS,
 ) -> list[FileResult]:
     """Process one chunk of files, in a worker process; a file that takes too long ends it."""
-    return [_process_file(task, preprocessing, secret) for task in limited(tasks, seconds)]
+    return [_process_file(task, preprocessing, secret, formats) for task in limited(tasks, seconds)]
 
 
-def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> FileResult:
+def _process_file(
+    task: Task, preprocessing: Preprocessing, secret: bytes, formats: Collection[str]
+) -> FileResult:
     source = task.source
     row: dict[str, Any] = {"status": Status.OK.value}
     try:
@@ -98,7 +104,7 @@ def _process_file(task: Task, preprocessing: Preprocessing, secret: bytes) -> Fi
             row |= content
             if row["sha256"] == task.known:
                 return FileResult({"patient": patient(data, secret)}, None, in_base=True)
-            done = process(data, preprocessing)
+            done = process(data, preprocessing, formats=formats)
             identity = patient(data, secret)
     except FileError as error:
         return FileResult(row | {"status": error.status.value, "error": error.message}, None)
@@ -178,6 +184,7 @@ class WorkArea:
         files: Sequence[SourceFile],
         classes: Sequence[str],
         preprocessing: Preprocessing,
+        formats: Collection[str],
         workers: int,
         seconds: float,
         base: Base | None,
@@ -203,11 +210,9 @@ class WorkArea:
         )
         done = 0
         chunks = iter(lambda: list(itertools.islice(tasks, CHUNK)), [])
+        secret = read_key(self.folder / _KEY)
         work = functools.partial(
-            process_files,
-            preprocessing=preprocessing,
-            secret=read_key(self.folder / _KEY),
-            seconds=seconds,
+            process_files, preprocessing=preprocessing, secret=secret, seconds=seconds, formats=formats
         )
         try:
             with self._spool.open("ab") as spool, self._journal.open("ab") as journal:

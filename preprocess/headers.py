@@ -28,6 +28,21 @@ def described() -> Iterator[None]:
         raise FileError(Status.DECODE_ERROR, str(error)) from error
 
 
+def format_of(data: bytes) -> str | None:
+    """Return which of the formats a file is in, by its first bytes; None: none, DICOM apart."""
+    if data.startswith(jpeg.MAGIC):
+        return "jpeg"
+    if data.startswith(png.MAGIC):
+        return "png"
+    if data[:4] in tiff.MAGICS:
+        return "tiff"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved: 0 in every BMP
+        return "bmp"
+    return None
+
+
 def read_header(data: bytes) -> Header:
     """Read the header of a whole file's bytes.
 
@@ -35,17 +50,13 @@ def read_header(data: bytes) -> Header:
         FileError: `unsupported` for anything but JPEG, PNG, TIFF, BMP and WebP; `truncated` when the
             bytes end before the image does; `decode_error` when the header contradicts itself.
     """
+    name = format_of(data)
     with described():
-        if data.startswith(jpeg.MAGIC):
-            return jpeg.read_header(data)
-        if data.startswith(png.MAGIC):
-            return png.read_header(data)
-        if data[:4] in tiff.MAGICS:
+        if name == "tiff":
             return tiff.read_header(data, directories(data))[0]
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp(data)
-        if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved: 0 in every BMP
-            return _bmp(data)
+        if name is not None:
+            readers = {"jpeg": jpeg.read_header, "png": png.read_header, "webp": _webp, "bmp": _bmp}
+            return readers[name](data)
     known = (jpeg.MAGIC, png.MAGIC, *tiff.MAGICS, b"RIFF", b"BM")
     short = {b"RIFF": 12, b"BM": 10}.get(data[:4] if data[:1] == b"R" else data[:2], 0)
     if any(magic.startswith(data) for magic in known) or len(data) < short:

@@ -6,6 +6,7 @@
 
 import functools
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import copies, native
+from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.preprocess.decode import MAX_PIXELS, open_image
 from tumorbatch.preprocess.image import Decoded
 from tumorbatch.preprocessing_config import Preprocessing
@@ -96,6 +98,7 @@ def process(
     preprocessing: Preprocessing,
     max_pixels: int = MAX_PIXELS,
     frame: int | None = None,
+    formats: Collection[str] = IMAGE_FORMATS,
 ) -> Processed:
     """Run the whole path: bytes -> checks -> decode -> grey -> CLAHE at native size -> resize.
 
@@ -104,11 +107,12 @@ def process(
         preprocessing: What is done to it.
         max_pixels: Larger images are refused.
         frame: Which page or frame, from 0; see `decode`.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run.
 
     Raises:
         FileError: With the status and reason for the file's row.
     """
-    return Frames(data, preprocessing, max_pixels).process(frame)
+    return Frames(data, preprocessing, max_pixels, formats).process(frame)
 
 
 class Frames:
@@ -118,9 +122,15 @@ class Frames:
         count: How many pages or frames it has that are images of their own.
     """
 
-    def __init__(self, data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        preprocessing: Preprocessing,
+        max_pixels: int = MAX_PIXELS,
+        formats: Collection[str] = IMAGE_FORMATS,
+    ) -> None:
         """Read what the file says of itself; for arguments and what is raised see `process`."""
-        self._image, self._preprocessing = open_image(data, max_pixels), preprocessing
+        self._image, self._preprocessing = open_image(data, max_pixels, formats), preprocessing
         self.count = self._image.frames
 
     def process(self, frame: int | None = None) -> Processed:

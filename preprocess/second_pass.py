@@ -93,7 +93,7 @@ def assemble(
     Args:
         work: With the records.
         first_pass: What is known of the source.
-        settings: split_by, patient_id, fractions, seed and shard_bytes, as in dataset.json.
+        settings: split_by, formats, patient_id, fractions, seed and shard_bytes, as in dataset.json.
         preprocessing: What was done to the pixels.
 
     Raises:
@@ -140,13 +140,8 @@ def assemble(
     written = read_table(work.folder / MANIFEST, proof_schema)
     counts = grouping.count(groups, duplicates, images.copies.sha256, images.copies.pixels)
     dataset = Dataset(
-        preprocessing=preprocessing,
+        **{**settings, "preprocessing": preprocessing, "formats": tuple(settings["formats"])},
         classes=CLASS_NAMES,
-        split_by=settings["split_by"],
-        patient_id=settings["patient_id"],
-        fractions=settings["fractions"],
-        seed=settings["seed"],
-        shard_bytes=settings["shard_bytes"],
         counts=_counts(splits, images.labels[kept]),
         files={"found": len(rows), **dict(sorted(Counter(manifest["status"].to_pylist()).items()))},
         groups={**counts, "patients": _patients(images)},

@@ -14,10 +14,13 @@ import pyarrow.compute as pc
 from tumorbatch import shardset
 from tumorbatch.atomic import make_folder, writing
 from tumorbatch.checks import (
+    IMAGE_FORMATS,
     check_error_rate,
+    check_formats,
     check_seed,
     check_workers,
     differences,
+    ordered,
     refuse_nothing_read,
     refuse_too_many_errors,
 )
@@ -53,6 +56,7 @@ class Config:
         classes: {class name: folder name}; empty: match folders by their known spellings.
         split_by: "group" keeps duplicates (and known patients) in one split; "shape" keeps images of
             one height and width together as well; "file" reproduces a plain random split.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run; files in other formats are error rows.
         patient_id: Put DICOM files of one PatientID into one group.
         patients: A table for `read_patients`: files of one patient go into one group.
         allow_unmatched: Take a table that does not cover the files, or names others.
@@ -69,6 +73,7 @@ class Config:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     classes: Mapping[str, str] = field(default_factory=dict)
     split_by: str = "group"
+    formats: tuple[str, ...] = IMAGE_FORMATS
     patient_id: bool = True
     patients: Path | None = None
     allow_unmatched: bool = False
@@ -86,6 +91,7 @@ class Config:
             raise ConfigError(
                 f"--split-by must be one of {', '.join(SPLIT_BY)}. Received: {self.split_by}."
             )
+        check_formats(self.formats)
         check_workers(self.workers)
         check_seed(self.seed)
         if self.shard_bytes < 1:
@@ -167,8 +173,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
             base = stack.enter_context(Base(out)) if old is not None else None
             with Progress("shard", "images", len(files)) as progress:
                 rows, places, taken_over = work.run(
-                    files, CLASS_NAMES, config.preprocessing, config.workers, config.timeout, base,
-                    progress.advance,
+                    files, CLASS_NAMES, config.preprocessing, config.formats, config.workers,
+                    config.timeout, base, progress.advance,
                 )  # fmt: skip
             changes = _changes(rows, places, base) if base is not None else {}
             same_patients = base is None or base.dataset.patients == digest(patients)
@@ -236,6 +242,7 @@ def _settings(config: Config) -> dict[str, Any]:
     return {
         "preprocessing": config.preprocessing.to_dict(),
         "split_by": config.split_by,
+        "formats": ordered(config.formats),
         "patient_id": config.patient_id,
         "fractions": fractions,
         "seed": config.seed,

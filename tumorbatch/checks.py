@@ -1,13 +1,14 @@
 """Limits, and differences of settings, that several stages tell in the same words."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tumorbatch.errors import ConfigError, InputError, TooManyErrorsError, TryAgainError
 from tumorbatch.status import NO_ERRORS, Status, count_errors
 
+IMAGE_FORMATS = ("jpeg", "png", "tiff", "bmp", "webp", "dicom")
 MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
 
 
@@ -21,6 +22,19 @@ def check_workers(workers: int) -> None:
     """Refuse (`ConfigError`) fewer than one worker process."""
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1. Received: {workers}.")
+
+
+def check_formats(formats: Collection[str]) -> None:
+    """Refuse (`ConfigError`) a set of image formats that is empty, or has an unknown one."""
+    unknown = sorted(set(formats) - set(IMAGE_FORMATS))
+    if unknown or not formats:
+        received = ", ".join(unknown) or "none"
+        raise ConfigError(f"--formats takes {', '.join(IMAGE_FORMATS)}. Received: {received}.")
+
+
+def ordered(formats: Collection[str]) -> list[str]:
+    """Return image formats in the order of `IMAGE_FORMATS`, each once."""
+    return [name for name in IMAGE_FORMATS if name in formats]
 
 
 def check_error_rate(rate: float) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.json_reader import COUNT, FILE_NAME, FLAG, NULL, NUMBER, OBJECT, SHA256, TEXT, Shape
 from tumorbatch.labels import CLASS_NAMES
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 DATASET_SHAPE: Shape = {
     "preprocessing": OBJECT,
     "classes": [TEXT],
+    "formats?": [TEXT],
     "split_by": TEXT,
     "patient_id": FLAG,
     "fractions": {TEXT: NUMBER},
@@ -45,6 +47,8 @@ def refuse_unusable(dataset: "Dataset", splits: Sequence[str], split_by: Sequenc
         raise ValueError("it lists no shards, or one of them twice")
     if dataset.classes != CLASS_NAMES:
         raise ValueError(f"its classes must be {', '.join(CLASS_NAMES)}, in this order")
+    if not dataset.formats or not set(dataset.formats) <= set(IMAGE_FORMATS):
+        raise ValueError(f"its formats must be some of {', '.join(IMAGE_FORMATS)}")
     if dataset.split_by not in split_by:
         raise ValueError(f"split_by must be one of {', '.join(split_by)}")
     if not {shard.split for shard in dataset.shards} <= set(splits):

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.dataset_shape import DATASET_SHAPE, refuse_unusable
 from tumorbatch.errors import ConfigError, InputError, TryAgainError, TumorBatchError, reason
 from tumorbatch.files import NotRegularError, open_regular
@@ -87,6 +88,7 @@ class Dataset:
         shards: The files.
         manifest_sha256: Of manifest.parquet, hex.
         versions: Of the software that made it.
+        formats: Of the images that were read; a set that does not say so was made of all.
         schema_version: Of the format; sets of the first one are read, see `leak`.
     """
 
@@ -107,6 +109,7 @@ class Dataset:
     manifest_sha256: str
     versions: dict[str, str]
     patient_table: dict[str, int] = field(default_factory=dict)
+    formats: tuple[str, ...] = IMAGE_FORMATS
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -129,13 +132,12 @@ class Dataset:
     @property
     def config(self) -> dict[str, Any]:
         """Return the settings that, beside the input, determine the bytes."""
+        names = ("split_by", "patient_id", "fractions", "seed", "shard_bytes")
+        plain = {name: getattr(self, name) for name in names}
         return {
             "preprocessing": self.preprocessing.to_dict(),
-            "split_by": self.split_by,
-            "patient_id": self.patient_id,
-            "fractions": self.fractions,
-            "seed": self.seed,
-            "shard_bytes": self.shard_bytes,
+            "formats": list(self.formats),
+            **plain,
         }
 
     def split(self, name: str) -> tuple[Shard, ...]:
@@ -153,6 +155,7 @@ class Dataset:
             "preprocessing": self.preprocessing.to_dict(),
             "preprocessing_fingerprint": self.preprocessing.fingerprint,
             "classes": list(self.classes),
+            "formats": list(self.formats),
             "split_by": self.split_by,
             "patient_id": self.patient_id,
             "leaky": self.leak == LEAKY,
@@ -193,6 +196,7 @@ class Dataset:
             manifest_sha256=value["manifest_sha256"],
             versions=value["versions"],
             patient_table=value.get("patient_table", {}),
+            formats=tuple(value.get("formats", IMAGE_FORMATS)),
             schema_version=value["schema_version"],
         )
 

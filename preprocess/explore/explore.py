@@ -26,7 +26,15 @@ from tumorbatch.atomic import (
     write_bytes,
     write_json,
 )
-from tumorbatch.checks import check_seed, check_workers, differences, refuse_nothing_read
+from tumorbatch.checks import (
+    IMAGE_FORMATS,
+    check_formats,
+    check_seed,
+    check_workers,
+    differences,
+    ordered,
+    refuse_nothing_read,
+)
 from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.files import is_litter, printable
 from tumorbatch.json_reader import FILE_NAME, OBJECT, read_object
@@ -62,6 +70,7 @@ class Config:
         workers: Processes; default: the cores that this process may use.
         timeout: Seconds after which a file that is still being decoded becomes an error row.
         overwrite: Replace what was made with other settings.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run; files in other formats are error rows.
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -71,9 +80,11 @@ class Config:
     workers: int = field(default_factory=available_cores)
     timeout: float = SECONDS
     overwrite: bool = False
+    formats: tuple[str, ...] = IMAGE_FORMATS
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
+        check_formats(self.formats)
         check_seed(self.seed)
 
 
@@ -125,13 +136,23 @@ def run(source: Path, out: Path, config: Config) -> Report:
         recover_folder(out)
         _refuse_other(out, settings, config.overwrite)
         with Progress("explore", "images", len(files)) as progress:
-            seen = survey(files, config.preprocessing, config.workers, config.timeout, progress.advance)
+            seen = survey(
+                files, config.preprocessing, config.workers, config.timeout, config.formats,
+                progress.advance,
+            )  # fmt: skip
         outcomes = zip(*(seen.rows[name].to_pylist() for name in ("status", "error")), strict=True)
         refuse_nothing_read(outcomes, source)
         log.info("explore: tests, intervals and figures")
         results = findings(seen, splits, config.seed, config.workers)
         pictures = draw(
-            seen, results, files, config.preprocessing, config.seed, config.workers, config.timeout
+            seen,
+            results,
+            files,
+            config.preprocessing,
+            config.seed,
+            config.workers,
+            config.timeout,
+            config.formats,
         )
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -155,6 +176,7 @@ def _settings(source: Path, config: Config) -> dict[str, Any]:
     return {
         "source": printable(str(source)),
         "preprocessing": {name: config.preprocessing.to_dict()[name] for name in _SETTINGS},
+        "formats": ordered(config.formats),
         "seed": config.seed,
     }
 
@@ -173,7 +195,7 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
     try:
         before = read_object(out / RESULT, {"figures": [FILE_NAME], "settings": OBJECT})
         own = {RESULT, PAGE, *before["figures"]}
-        old = dict(before["settings"])
+        old = {"formats": [*IMAGE_FORMATS], **before["settings"]}  # earlier versions do not say it
     except (OSError, ValueError):
         own, old = set(), {}
     foreign = [name for name in existing if name not in own and not is_litter(name)]

@@ -1,6 +1,6 @@
 """The figures of `explore`, and the sample images in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ def draw(
     seed: int,
     workers: int,
     seconds: float,
+    formats: Collection[str],
 ) -> Pictures:
     """Draw all figures; worker processes make the small images in them.
 
@@ -64,6 +65,7 @@ def draw(
         seed: Of the choice of samples.
         workers: Processes.
         seconds: Limit for one file.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run.
     """
     samples = [_choose(survey, label, seed) for label in range(len(CLASS_NAMES))]
     copies = _example_group(survey)
@@ -75,6 +77,7 @@ def draw(
         _SIDE,
         workers,
         seconds,
+        formats,
     )
     # A file that was changed meanwhile gives none: it is left out.
     paths = survey.column("path")

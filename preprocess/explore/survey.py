@@ -7,7 +7,7 @@ histograms are added to those of its class and forgotten, so memory hardly grows
 
 import functools
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.copies import SIGNATURE_BYTES
 from tumorbatch.files import is_dicom, may_name_patient, read_file
 from tumorbatch.labels import CLASS_NAMES
@@ -101,6 +102,7 @@ def survey(
     preprocessing: Preprocessing,
     workers: int,
     seconds: float,
+    formats: Collection[str] = IMAGE_FORMATS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Survey:
     """Look at every file once. The result does not depend on the number of workers.
@@ -110,6 +112,7 @@ def survey(
         preprocessing: Its CLAHE settings count.
         workers: Processes.
         seconds: After so many a file that is still being decoded becomes an error row.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run.
         advance: Called with the number of files that are done since the last call.
 
     Raises:
@@ -120,6 +123,7 @@ def survey(
         preprocessing=preprocessing,
         secret=secrets.token_bytes(32),
         seconds=seconds,
+        formats=formats,
     )
     chunks = (files[at : at + CHUNK] for at in range(0, len(files), CHUNK))
     histograms = np.zeros((len(CLASS_NAMES), len(STAGES), LEVELS), np.int64)
@@ -150,19 +154,27 @@ def _survey(rows: pa.Table, histograms: NDArray[np.int64]) -> Survey:
 
 
 def look_at_files(
-    sources: Sequence[SourceFile], preprocessing: Preprocessing, secret: bytes, seconds: float
+    sources: Sequence[SourceFile],
+    preprocessing: Preprocessing,
+    secret: bytes,
+    seconds: float,
+    formats: Collection[str] = IMAGE_FORMATS,
 ) -> list[_Seen]:
     """Examine one chunk of files, in a worker process; a file that takes too long ends it."""
-    return [_look_at_file(source, preprocessing, secret) for source in limited(sources, seconds)]
+    return [
+        _look_at_file(source, preprocessing, secret, formats) for source in limited(sources, seconds)
+    ]
 
 
-def _look_at_file(source: SourceFile, preprocessing: Preprocessing, secret: bytes) -> _Seen:
+def _look_at_file(
+    source: SourceFile, preprocessing: Preprocessing, secret: bytes, formats: Collection[str]
+) -> _Seen:
     row: dict[str, Any] = {"path": source.file.name, "label": source.label}
     try:
         with blamed():
             data, content = read_source(source)
             row["format"] = "dicom" if is_dicom(data) else None  # known of broken ones too
-            decoded = decode(data)
+            decoded = decode(data, formats=formats)
             after = equalize(decoded.grey, preprocessing)
             histograms = np.stack([histogram(decoded.grey), histogram(after)])
             identity = patient(data, secret)
@@ -197,6 +209,7 @@ def thumbnails(
     side: int,
     workers: int,
     seconds: float,
+    formats: Collection[str] = IMAGE_FORMATS,
 ) -> list[NDArray[np.uint8] | None]:
     """Return small copies of a few images, before and after CLAHE, made by worker processes.
 
@@ -206,27 +219,36 @@ def thumbnails(
         side: The longer side is made this long, in pixels, where it is longer.
         workers: Processes.
         seconds: Limit for one file.
+        formats: Of `IMAGE_FORMATS`: the decoders that may run.
 
     Returns:
         For each file uint8 [stage, height, width], or None if it cannot be read (any more).
     """
-    work = functools.partial(make_thumbnails, preprocessing=preprocessing, side=side, seconds=seconds)
+    work = functools.partial(
+        make_thumbnails, preprocessing=preprocessing, side=side, seconds=seconds, formats=formats
+    )
     chunks = (sources[at : at + 8] for at in range(0, len(sources), 8))
     chunks_done = ordered_map(work, chunks, workers, lambda *_: None, seconds)
     return [one for some in chunks_done for one in some]
 
 
 def make_thumbnails(
-    sources: Sequence[SourceFile], preprocessing: Preprocessing, side: int, seconds: float
+    sources: Sequence[SourceFile],
+    preprocessing: Preprocessing,
+    side: int,
+    seconds: float,
+    formats: Collection[str],
 ) -> list[NDArray[np.uint8] | None]:
     """Make one chunk of `thumbnails`, in a worker process."""
-    return [_thumbnail(source, preprocessing, side) for source in limited(sources, seconds)]
+    return [_thumbnail(source, preprocessing, side, formats) for source in limited(sources, seconds)]
 
 
-def _thumbnail(source: SourceFile, preprocessing: Preprocessing, side: int) -> NDArray[np.uint8] | None:
+def _thumbnail(
+    source: SourceFile, preprocessing: Preprocessing, side: int, formats: Collection[str]
+) -> NDArray[np.uint8] | None:
     try:
         with blamed():
-            grey = decode(read_file(source.file)[0]).grey
+            grey = decode(read_file(source.file)[0], formats=formats).grey
             return np.stack([shrunk(grey, side), shrunk(equalize(grey, preprocessing), side)])
     except FileError:
         return None

@@ -13,7 +13,8 @@ LEAVES = {name: one for name, one in COMMANDS.items() if not isinstance(one, cli
 SHARED = (
     "classes", "size", "clahe_clip", "clahe_grid", "patients", "allow_unmatched", "weights", "epochs",
     "patience", "learning_rate", "batch_size", "workers", "device", "precision", "xla", "threads",
-    "pixels", "timeout", "max_error_rate", "seed", "yes", "overwrite", "as_json", "log_format", "quiet",
+    "pixels", "timeout", "formats", "max_error_rate", "seed", "yes", "overwrite", "as_json",
+    "log_format", "quiet",
 )  # fmt: skip
 LAST = SHARED[SHARED.index("workers") :]
 

@@ -44,7 +44,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     real = first_pass.process
 
-    def process(data: bytes, preprocessing: Any) -> Any:
+    def process(data: bytes, preprocessing: Any, **others: Any) -> Any:
         seen.append(data[:4].hex())
         return real(data, preprocessing)
 

@@ -20,6 +20,7 @@ from tumorbatch.errors import ExitCode
 @options.workers
 @options.pixels
 @options.timeout
+@options.formats
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -33,6 +34,7 @@ def equalize(
     clahe_grid: int,
     workers: int | None,
     timeout: float,
+    formats: tuple[str, ...],
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -59,6 +61,7 @@ def equalize(
             preprocessing=Preprocessing(clahe_clip=clahe_clip, clahe_grid=clahe_grid),
             timeout=timeout,
             overwrite=overwrite,
+            formats=formats,
             **given(workers=workers),
         )
         report = stage.run(src, dst, config)

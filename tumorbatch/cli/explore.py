@@ -31,6 +31,7 @@ _TFRECORDS = Path("tfrecords")
 @options.workers
 @options.pixels
 @options.timeout
+@options.formats
 @options.seed
 @options.overwrite
 @options.quiet
@@ -43,6 +44,7 @@ def explore(
     clahe_grid: int,
     workers: int | None,
     timeout: float,
+    formats: tuple[str, ...],
     seed: int,
     overwrite: bool,
     quiet: bool,
@@ -77,6 +79,7 @@ def explore(
             seed=seed,
             timeout=timeout,
             overwrite=overwrite,
+            formats=formats,
             **given(workers=workers),
         )
         report = stage.run(src, out, config)

@@ -81,6 +81,7 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 @options.threads
 @options.pixels
 @options.timeout
+@options.formats
 @options.max_error_rate
 @options.overwrite
 @options.as_json
@@ -108,6 +109,7 @@ def infer(
     xla: str,
     threads: int | None,
     timeout: float,
+    formats: tuple[str, ...],
     max_frames: int,
     max_error_rate: float,
     as_json: bool,
@@ -153,6 +155,7 @@ def infer(
                 threads=threads,
                 seconds=timeout,
                 max_frames=max_frames,
+                formats=formats,
                 max_error_rate=max_error_rate,
                 overwrite=overwrite,
                 selection=Selection(include, exclude, all_files, min_age, listed),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tumorbatch.checks import MAX_SEED
+from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, ordered
 from tumorbatch.cli.session import LOG_FORMATS
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 
@@ -23,6 +23,14 @@ def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...
             raise click.BadParameter(f"{name} is given twice.")
         classes[name] = folder
     return classes
+
+
+def _parse_formats(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    names = [name.strip().lower() for name in value.split(",")]
+    unknown = [name for name in names if name not in IMAGE_FORMATS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(IMAGE_FORMATS)}.")
+    return tuple(ordered(names))
 
 
 def _force_pixels(_: click.Context, __: click.Parameter, value: str) -> None:
@@ -134,6 +142,14 @@ timeout = click.option(
     default=60.0,
     show_default=True,
     help="Seconds after which a file that is still being decoded becomes an error row.",
+)
+formats = click.option(
+    "--formats",
+    default=",".join(IMAGE_FORMATS),
+    metavar="jpeg,png,...",
+    callback=_parse_formats,
+    help="Image formats whose decoders may run: jpeg, png, tiff, bmp, webp, dicom. A file in another "
+    "one is an error row.  [default: all]",
 )
 max_error_rate = click.option(
     "--max-error-rate",

@@ -75,6 +75,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @options.workers
 @options.pixels
 @options.timeout
+@options.formats
 @options.max_error_rate
 @options.seed
 @click.option(
@@ -99,6 +100,7 @@ def shard(
     shard_mb: float,
     workers: int | None,
     timeout: float,
+    formats: tuple[str, ...],
     max_error_rate: float,
     seed: int,
     overwrite: bool,
@@ -150,6 +152,7 @@ def shard(
             max_error_rate=max_error_rate,
             overwrite=overwrite,
             new_splits=new_splits,
+            formats=formats,
             **given(workers=workers),
         )
         report = stage.run(src, out, config)

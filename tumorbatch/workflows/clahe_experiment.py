@@ -114,7 +114,7 @@ def _cost(parts: Parts, files: Sequence[Any], config: Config) -> Any:
     total = costs.Cost()
     for part in parts.shards:
         if part.missing:
-            total += chain.shards_cost(files, part.config.preprocessing, shards.workers)
+            total += chain.shards_cost(files, part.config)
     missing = [part for part in parts.trainings if part.missing]
     if missing:
         size = shards.preprocessing.size

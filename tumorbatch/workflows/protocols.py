@@ -319,7 +319,7 @@ def _cost(parts: Parts, files: "Sequence[SourceFile]", description: Bundle, own:
     total = costs.Cost()
     for shards in parts.shards:
         if shards.missing:
-            total += chain.shards_cost(files, own.preprocessing, shards.config.workers)
+            total += chain.shards_cost(files, shards.config)
     missing = [part for part in parts.trainings if part.missing]
     if missing:
         size = own.preprocessing.size

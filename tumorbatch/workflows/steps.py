@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tumorbatch.evaluation.config import Config as EvaluationConfig
     from tumorbatch.preprocess.classes import SourceFile
     from tumorbatch.preprocess.shard import Config as ShardConfig
-    from tumorbatch.preprocessing_config import Preprocessing
     from tumorbatch.train.config import Config as TrainConfig
     from tumorbatch.workflows.cost import Cost, Speed
 
@@ -120,6 +119,7 @@ def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig
         "preprocessing": dataset.preprocessing,
         "classes": _class_folders(folder),
         "split_by": dataset.split_by,
+        "formats": dataset.formats,
         "patient_id": dataset.patient_id,
         "fractions": Fractions(**dataset.fractions),
         "seed": dataset.seed,
@@ -136,13 +136,12 @@ def _class_folders(folder: Path) -> dict[str, str]:
     return {name: folders.pop() for name, folders in folders_of_class.items() if len(folders) == 1}
 
 
-def shards_cost(files: "Sequence[SourceFile]", preprocessing: "Preprocessing", workers: int) -> "Cost":
+def shards_cost(files: "Sequence[SourceFile]", config: "ShardConfig") -> "Cost":
     """Estimate the cost of one shard set from the time that a few of its files take.
 
     Args:
         files: The source.
-        preprocessing: What is done to them.
-        workers: Processes.
+        config: What is done to them.
     """
     from tumorbatch.preprocess.pixels import process
     from tumorbatch.workflows.cost import Cost
@@ -152,11 +151,11 @@ def shards_cost(files: "Sequence[SourceFile]", preprocessing: "Preprocessing", w
     for source in some:
         try:
             data, _ = read_file(source.file)
-            process(data, preprocessing)
+            process(data, config.preprocessing, formats=config.formats)
         except FileError:
             continue  # costs what it costs; `shard` gives it a row
-    seconds = (time.monotonic() - started) * len(files) / len(some) / workers
-    size = len(files) * (preprocessing.size**2 + _RECORD)
+    seconds = (time.monotonic() - started) * len(files) / len(some) / config.workers
+    size = len(files) * (config.preprocessing.size**2 + _RECORD)
     return Cost(seconds, seconds, size, size)  # the spool holds every record once more
 
 
