@@ -129,11 +129,8 @@ class WorkArea:
         self._since = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the work area; its content has been published.
-
-        The plan goes first: what is left without it, where a deletion fails, is taken for nothing.
-        """
-        with contextlib.suppress(OSError):
+        """Delete the work area; its content has been published."""
+        with contextlib.suppress(OSError):  # first: if the rest stays, it is taken for nothing
             (self.folder / _PLAN).unlink(missing_ok=True)
         discard_folder(self.folder)
 

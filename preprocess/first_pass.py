@@ -117,11 +117,7 @@ def _process_file(
 
 
 def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
-    """Read a file's bytes, and return what the manifest says of them.
-
-    Raises:
-        FileError: See `read_file`.
-    """
+    """Read a file's bytes, and return what the manifest says of them; raises as `read_file` does."""
     data, info = read_file(source.file)
     return data, {"file_size": info.st_size, "sha256": hashlib.sha256(data).hexdigest()}
 
@@ -297,11 +293,8 @@ class WorkArea:
         return RecordReader(self._spool, base)
 
     def remove(self) -> None:
-        """Delete the work area; its content has been published.
-
-        The plan goes first: what is left without it, where a deletion fails, is taken for nothing.
-        """
-        with contextlib.suppress(OSError):
+        """Delete the work area; its content has been published."""
+        with contextlib.suppress(OSError):  # first: if the rest stays, it is taken for nothing
             (self.folder / _PLAN).unlink(missing_ok=True)
         discard_folder(self.folder)
 

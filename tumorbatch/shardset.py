@@ -132,12 +132,11 @@ class Dataset:
     @property
     def config(self) -> dict[str, Any]:
         """Return the settings that, beside the input, determine the bytes."""
-        names = ("split_by", "patient_id", "fractions", "seed", "shard_bytes")
-        plain = {name: getattr(self, name) for name in names}
+        plain = ("split_by", "patient_id", "fractions", "seed", "shard_bytes")
         return {
             "preprocessing": self.preprocessing.to_dict(),
             "formats": list(self.formats),
-            **plain,
+            **{name: getattr(self, name) for name in plain},
         }
 
     def split(self, name: str) -> tuple[Shard, ...]:
