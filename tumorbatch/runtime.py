@@ -127,6 +127,17 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
     return tf
 
 
+def load_arrow() -> None:
+    """Import pyarrow and let it find no pandas, for a program that has no use for it.
+
+    With its first array pyarrow imports pandas where that is installed: half a second.
+    """
+    with _hidden("pandas"):
+        import pyarrow as pa
+
+        pa.array([0])
+
+
 @contextlib.contextmanager
 def _hidden(*packages: str) -> Iterator[None]:
     """Make imports of these packages fail meanwhile, unless they are loaded already."""

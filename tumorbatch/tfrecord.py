@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -257,6 +258,9 @@ class ImageRecord:
         Raises:
             ValueError: The bytes are not such a record.
         """
+        record = _decode_alike(data)
+        if record is not None:
+            return record
         values = decode_example(data)
         try:
             pixels, filename, sha256 = values[IMAGE], values[FILENAME], values[SHA256]
@@ -269,4 +273,55 @@ class ImageRecord:
             raise ValueError("a field of the record has the wrong type")
         if not (isinstance(height, int) and isinstance(width, int) and isinstance(label, int)):
             raise ValueError("a field of the record has the wrong type")
-        return cls(pixels, height, width, label, filename.decode(), sha256.decode())
+        record = cls(pixels, height, width, label, filename.decode(), sha256.decode())
+        if len(_layouts) >= _MOST_LAYOUTS:
+            _layouts.clear()
+        _layouts[len(data)] = _Layout.of(record)
+        return record
+
+
+class _Layout(NamedTuple):
+    """Where the values of a record lie."""
+
+    height: int
+    width: int
+    label_at: int
+    filename: slice
+    pixels: slice
+    sha256: slice
+
+    @classmethod
+    def of(cls, record: ImageRecord) -> "_Layout":
+        """Return the layout of a record, as `encode` writes it."""
+        lengths = len(record.filename.encode()), len(record.pixels), len(record.sha256.encode())
+        parts = _around(record.height, record.width, record.label, lengths)
+        slices, at = [], 0
+        for part, length in zip(parts, lengths, strict=False):
+            slices.append(slice(at + len(part), at + len(part) + length))
+            at = slices[-1].stop
+        other = _around(record.height, record.width, 1 - min(record.label, 1), lengths)[0]
+        label_at = next(at for at, (a, b) in enumerate(zip(parts[0], other, strict=False)) if a != b)
+        return cls(record.height, record.width, label_at, *slices)
+
+
+# By the length of a record, as the last one of that length was.
+_layouts: dict[int, _Layout] = {}
+_MOST_LAYOUTS = 4096
+
+
+def _decode_alike(data: bytes) -> ImageRecord | None:
+    """Take a record for one like the last of the same length; None if that is not so.
+
+    Most records of a set differ in nothing but their values. What is read in this way is written again
+    and compared: twenty times as fast as to parse it, and as sure.
+    """
+    layout = _layouts.get(len(data))
+    if layout is None:
+        return None
+    try:
+        filename, sha256 = data[layout.filename].decode(), data[layout.sha256].decode()
+    except UnicodeDecodeError:
+        return None
+    pixels, label = data[layout.pixels], data[layout.label_at]
+    record = ImageRecord(pixels, layout.height, layout.width, label, filename, sha256)
+    return record if record.encode() == data else None

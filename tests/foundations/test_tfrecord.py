@@ -108,6 +108,32 @@ def test_image_records_round_trip(
     assert ImageRecord.decode(record.encode()) == record
 
 
+def test_records_of_one_length_are_told_apart() -> None:
+    """They are read like the last one of that length: other labels, names, sides, and foreign bytes."""
+    pixels = bytes(range(12))
+    records = [
+        ImageRecord(pixels, height, width, label, name, sha256)
+        for height, width in ((3, 4), (4, 3), (2, 6))
+        for label in (0, 1, 2)
+        for name, sha256 in (("a/b.png", "0" * 64), ("a/c.png", "f" * 64), ("\u00e9/.png", "1" * 64))
+    ]
+    assert len({len(record.encode()) for record in records}) == 1
+    for _ in range(2):
+        for record in records:
+            assert ImageRecord.decode(record.encode()) == record
+    for at in range(len(records[0].encode())):  # each byte changed: another record, or none
+        data = bytearray(records[0].encode())
+        data[at] ^= 1
+        try:
+            decoded = ImageRecord.decode(bytes(data))
+        except ValueError:
+            continue
+        values = decode_example(bytes(data))
+        assert (decoded.label, decoded.height) == (values["image/class/label"], values["image/height"])
+        assert decoded.pixels == values["image/raw"]
+        assert decoded.filename.encode() == values["image/filename"]
+
+
 @repeatable
 @given(st.binary())
 def test_any_bytes_decode_or_raise_value_error(data: bytes) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from tumorbatch import runtime
 from tumorbatch.checks import given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
@@ -137,6 +138,7 @@ def infer(
     """
     kept = "The work so far is kept; the same command continues it."
     with session(quiet, kept, log_format):
+        runtime.load_arrow()
         from tumorbatch.cli.prometheus import recorded
 
         with recorded(metrics_file) as metrics:

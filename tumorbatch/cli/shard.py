@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from tumorbatch import runtime
 from tumorbatch.checks import given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
@@ -132,6 +133,7 @@ def shard(
       tumorbatch shard --split-by file data/raw tfrecords-leaky
     """
     with session(quiet, "The work so far is kept; the same command continues it."):
+        runtime.load_arrow()
         from tumorbatch.preprocess import shard as stage
         from tumorbatch.preprocess.splits import Fractions
         from tumorbatch.preprocessing_config import Preprocessing

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from tumorbatch import runtime
 from tumorbatch.cli import options
 from tumorbatch.cli.session import session
 
@@ -23,6 +24,7 @@ def show(file: Path, rows: int, errors: bool) -> None:
       tumorbatch show out.parquet --errors --rows 100
     """
     with session(False, ""):
+        runtime.load_arrow()
         from tumorbatch.cli.table_summaries import predictions_table
 
         predictions_table(file, rows, errors)

@@ -113,7 +113,7 @@ def _groups(report: "preprocess_stage.Report") -> list[str]:
     return lines
 
 
-_LEAKS = {
+_LEAKS: dict[str | None, tuple[str, ...]] = {
     LEAKY: ("LEAKY: copies lie in more than one split; test metrics from this set are too good.",),
     LEAKY_ORIENTATION: (UPGRADE,),
 }

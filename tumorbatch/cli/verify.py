@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from tumorbatch import runtime
 from tumorbatch.cli import options
 from tumorbatch.cli.console import complain, say
 from tumorbatch.cli.session import session
@@ -29,6 +30,7 @@ def verify(table: Path, quiet: bool) -> None:
       tumorbatch verify out.parquet
     """
     with session(quiet, "Nothing was changed; run the same command again."):
+        runtime.load_arrow()
         from tumorbatch.cli.summaries import verify_report
         from tumorbatch.cli.table_summaries import table_report
 
