@@ -5,13 +5,13 @@ it must find at that moment.
 """
 
 import contextlib
-import importlib
+import importlib.abc
 import importlib.metadata
 import math
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,16 +138,26 @@ def load_arrow() -> None:
         pa.array([0])
 
 
+class _Hidden(importlib.abc.MetaPathFinder):
+    """Finds nothing, and does not let others find some packages."""
+
+    def __init__(self, packages: Sequence[str]) -> None:
+        self._packages = packages
+
+    def find_spec(self, fullname: str, *_: Any) -> None:
+        if fullname in self._packages:
+            raise ModuleNotFoundError(f"{fullname} is not used here", name=fullname)
+
+
 @contextlib.contextmanager
 def _hidden(*packages: str) -> Iterator[None]:
     """Make imports of these packages fail meanwhile, unless they are loaded already."""
-    absent = [package for package in packages if package not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: not to be found
+    finder = _Hidden(packages)
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        for package in absent:
-            del sys.modules[package]
+        sys.meta_path.remove(finder)
 
 
 def resolve(
