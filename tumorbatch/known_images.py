@@ -30,9 +30,9 @@ TRAINED_ON, VALIDATED_ON, COPY_OF_TRAINING = "trained-on", "validated-on", "copy
 FLAGS = (TRAINED_ON, VALIDATED_ON, COPY_OF_TRAINING)
 # Of a search: more than these descriptors of known images would not fit into each worker.
 MAX_SEARCHED = 200_000
-_LOOKS = 4  # candidates of an image, by each descriptor
-_ALIGNED = 2  # of these that are aligned with it
-_ALIKE = (0.95, 0.8)  # likeness by `WHOLE` and by `CONTENT` below which none is aligned
+_LOOKS = 8  # candidates of an image, by each descriptor
+_ALIGNED = 4  # of these that are aligned with it
+_ALIKE = (0.9, 0.6)  # likeness by `WHOLE` and by `CONTENT` below which none is aligned
 _DIGEST = 32
 
 
@@ -199,8 +199,7 @@ class KnownImages:
 def _worth_aligning(pairs: Candidates, copy: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return which pairs are aligned: of images that are not known as copies the most alike, int64 [k].
 
-    An alignment costs as much as the rest of the search. Of pairs of different heads hardly one in ten
-    is so alike; of copies that were cropped or turned most are.
+    An alignment costs time, and `infer` makes one for each of them; docs/leaks.md has the recall.
     """
     worth = ~copy[pairs.first] & (pairs.likeness >= np.array(_ALIKE)[pairs.descriptor])
     index = np.flatnonzero(worth)
