@@ -2,7 +2,7 @@
 
     python benchmarks/bench_device.py TFRECORDS [--only NAME ...]
 
-Each line is `tumorbatch train` in a process of its own, through the command, with random weights. The
+Each line is `tumorbatch train` in its own process, through the command, with random weights. The
 first step, which compiles, is told apart. Meant for a GPU; on a CPU it says what the CPU does.
 """
 

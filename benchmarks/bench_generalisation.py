@@ -3,7 +3,7 @@
     python benchmarks/bench_generalisation.py TFRECORDS cnn1
     python benchmarks/bench_generalisation.py TFRECORDS mobilenetv2 --weights FILE
 
-Every line is a training of its own, with the same split, seed, and number of epochs. The test split
+Every line is its own training, with the same split, seed, and number of epochs. The test split
 is not looked at: what is chosen here may be tested once.
 """
 

@@ -41,7 +41,7 @@ def bare_limit(paths: Sequence[str], cores: int, start: str = "spawn") -> int:
 
 
 def shard(source: Path, pixels: str, count: int) -> int:
-    # The whole command, in a process of its own: what one run has found must not help the next one.
+    # The whole command, in its own process: what one run has found must not help the next one.
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tumorbatch", "shard", source, Path(folder) / "tfrecords"]
         subprocess.run([*command, "--pixels", pixels, "--quiet"], check=True)

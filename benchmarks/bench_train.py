@@ -2,7 +2,7 @@
 
     python benchmarks/bench_train.py [ARCH] [ROUNDS]
 
-Each run is a process of its own: oneDNN and threads are fixed when TensorFlow starts.
+Each run is its own process: oneDNN and threads are fixed when TensorFlow starts.
 """
 
 import os

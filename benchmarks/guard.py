@@ -1,7 +1,7 @@
 """Operations against stored bounds, which need no quiet machine: `make bench-guard`.
 
 Instructions of the library in C, counted by valgrind, and calls of Python functions by the work of one
-file in `shard`. A bound is a fifth above what was counted when it was set; whoever makes something
+file in `shard`. A bound is a fifth above what was counted when it was set; anyone who makes something
 faster lowers it. Exit code 1 where one is exceeded.
 """
 

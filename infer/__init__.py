@@ -1,4 +1,4 @@
-"""Stage 3, imported as `tumorbatch.infer`: a folder and a model bundle to a table of predictions.
+"""Stage 3, imported as `tumorbatch.infer`: from a folder and a model bundle to a table of predictions.
 
 `predict` and `batches` return predictions; `infer_folder` writes a table, as the command does.
 """

@@ -23,7 +23,7 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 def predict(paths: Paths, model: str | os.PathLike[str], config: Config | None = None) -> pa.Table:
     """Predict a folder's images, or some files.
 
-    A script of its own needs `if __name__ == "__main__":` around the call, for the worker processes;
+    A script needs `if __name__ == "__main__":` around the call, for the worker processes;
     a notebook does not.
 
     Args:

@@ -24,11 +24,11 @@ _CHUNK_BYTES = 64 << 20  # of its files: what a few large ones hold must not pil
 _CHUNKS = 3  # a worker, see `ordered_map`
 _NOT_FINITE = "the network's output for this image is not a finite number"
 
-Wanted = tuple[FoundFile, tuple[Row, ...]]
+FileToPredict = tuple[FoundFile, tuple[Row, ...]]
 
 
 def predict_files(
-    files: Iterable[Wanted],
+    files: Iterable[FileToPredict],
     loaded: Bundle,
     score: Scorer,
     batch_size: int,
@@ -36,7 +36,7 @@ def predict_files(
     seconds: float,
     max_frames: int,
     timings: Timings,
-    known: KnownFile | None = None,
+    known_file: KnownFile | None = None,
     formats: Collection[str] = IMAGE_FORMATS,
 ) -> Generator[list[Row]]:
     """Yield the finished rows of each file, one a frame, in the order of `files`.
@@ -52,7 +52,7 @@ def predict_files(
         seconds: Limit for one file.
         max_frames: A file of more pages or frames gets one row, `too_large`.
         timings: Is added to.
-        known: What the model was trained on, if its bundle says so: such images are flagged.
+        known_file: What the model was trained on, if its bundle says so: such images are flagged.
         formats: Of `IMAGE_FORMATS`: the decoders that may run.
     """
     size = loaded.preprocessing.size
@@ -63,7 +63,7 @@ def predict_files(
         seconds=seconds,
         max_frames=max_frames,
         formats=formats,
-        known=known,
+        known_file=known_file,
     )
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:
@@ -71,9 +71,9 @@ def predict_files(
         results = ordered_map(decode, _chunks(files, ring), workers, lost, seconds)
         stack.enter_context(contextlib.closing(results))
         while True:
-            asked = time.monotonic()
+            started = time.monotonic()
             decoded = next(results, None)
-            timings.waiting += time.monotonic() - asked
+            timings.waiting += time.monotonic() - started
             if decoded is None:
                 break
             for entry in decoded:
@@ -84,11 +84,11 @@ def predict_files(
         yield from batches.finished()
 
 
-def _chunks(files: Iterable[Wanted], ring: Ring) -> Iterator[list[Task]]:
+def _chunks(files: Iterable[FileToPredict], ring: Ring) -> Iterator[list[Task]]:
     tasks: list[Task] = []
     total = first = 0
-    for file, known in files:
-        tasks.append(Task(file, ring.place(first + len(tasks)), known))
+    for file, rows in files:
+        tasks.append(Task(file, ring.place(first + len(tasks)), rows))
         total += file.size
         if len(tasks) == _CHUNK or total >= _CHUNK_BYTES:
             yield tasks

@@ -3,7 +3,14 @@
 import math
 from dataclasses import dataclass, field
 
-from tumorbatch.checks import IMAGE_FORMATS, check_error_rate, check_formats, check_workers
+from tumorbatch.checks import (
+    IMAGE_FORMATS,
+    check_batch_size,
+    check_choice,
+    check_error_rate,
+    check_formats,
+    check_workers,
+)
 from tumorbatch.errors import ConfigError
 from tumorbatch.infer.listing import Selection
 from tumorbatch.runtime import available_cores
@@ -61,18 +68,13 @@ class Config:
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
-        if not 1 <= self.batch_size <= 4096:
-            raise ConfigError(f"--batch-size must be between 1 and 4096. Received: {self.batch_size}.")
+        check_batch_size(self.batch_size)
         if self.max_frames < 1:
             raise ConfigError(f"--max-frames must be at least 1. Received: {self.max_frames}.")
         check_formats(self.formats)
         check_error_rate(self.max_error_rate)
-        for name, value, allowed in (
-            ("--format", self.format, FORMATS),
-            ("--path-mode", self.path_mode, PATH_MODES),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Received: {value}.")
+        check_choice("--format", self.format, FORMATS)
+        check_choice("--path-mode", self.path_mode, PATH_MODES)
         for name, number in (
             ("--timeout", self.seconds),
             ("--max-runtime", 1.0 if self.max_runtime is None else self.max_runtime),

@@ -70,7 +70,7 @@ def decode_files(
     seconds: float = SECONDS,
     max_frames: int = MAX_FRAMES,
     formats: Collection[str] = IMAGE_FORMATS,
-    known: KnownFile | None = None,
+    known_file: KnownFile | None = None,
 ) -> list[Decoded]:
     """Decode one chunk of files; a frame that takes longer than `seconds` kills its process.
 
@@ -80,19 +80,21 @@ def decode_files(
         seconds: A file that takes longer, all its frames together, kills its process.
         max_frames: A file of more pages or frames gets one row, `too_large`.
         formats: Of `IMAGE_FORMATS`: the decoders that may run.
-        known: Where the bundle keeps what it was trained on: such images are flagged.
+        known_file: Where the bundle keeps what it was trained on: such images are flagged.
 
     Returns:
         One result for each task, in their order.
     """
     signatures: list[tuple[Row, bytes]] = []
     decoded = [
-        _decode_file(task, preprocessing, max_frames, formats, None if known is None else signatures)
+        _decode_file(
+            task, preprocessing, max_frames, formats, None if known_file is None else signatures
+        )
         for task in limited(tasks, seconds)
     ]
-    if known is not None and signatures:
+    if known_file is not None and signatures:
         rows = [row for row, _ in signatures]
-        flags = _known_images(known).flags(
+        flags = _known_images(known_file).flags(
             [row["sha256"] for row in rows], [one for _, one in signatures]
         )
         for row, flag in zip(rows, flags, strict=True):
@@ -101,11 +103,11 @@ def decode_files(
 
 
 @functools.lru_cache(maxsize=1)
-def _known_images(known: KnownFile) -> Any:
+def _known_images(known_file: KnownFile) -> Any:
     """Return the bundle's known images, read once a process."""
     from tumorbatch.known_images import KnownImages
 
-    return KnownImages.read(known.path, known.sha256)
+    return KnownImages.read(known_file.path, known_file.sha256)
 
 
 def _decode_file(
@@ -131,9 +133,9 @@ def _decode_file(
             "format": "dicom" if is_dicom(data) else None,
         }
         if task.known and task.known[0]["sha256"] == common["sha256"]:
-            now = {name: common[name] for name in ("file_size", "mtime")}
-            kept = [{**row, **now} for row in task.known]
-            return Decoded(kept, [None] * len(kept), time.monotonic() - started)
+            current = {name: common[name] for name in ("file_size", "mtime")}
+            known_rows = [{**row, **current} for row in task.known]
+            return Decoded(known_rows, [None] * len(known_rows), time.monotonic() - started)
         with blamed():
             file = Frames(data, preprocessing, formats=formats)
         if file.count > max_frames:
@@ -145,19 +147,19 @@ def _decode_file(
             row = common | {"frame": frame + 1}
             try:
                 with blamed():
-                    done = file.process(frame)
+                    processed = file.process(frame)
             except FileError as error:
                 rows.append(row | {"status": error.status.value, "error": error.message})
                 pixels.append(None)
                 if frame == 0:
                     break  # mostly the file's fault, not this frame's: no thousand rows of it
                 continue
-            rows.append(row | _described(done))
+            rows.append(row | _described(processed))
             if signatures is not None:
-                signatures.append((rows[-1], signature(done.decoded.grey)))
-            pixels.append(done.pixels)
+                signatures.append((rows[-1], signature(processed.decoded.grey)))
+            pixels.append(processed.pixels)
             place = task.place if frame == 0 else None
-            if place is not None and shared_memory.write(place, done.pixels):
+            if place is not None and shared_memory.write(place, processed.pixels):
                 pixels[0] = place
     except FileError as error:
         rows.append(common | {"status": error.status.value, "error": error.message})
@@ -165,13 +167,13 @@ def _decode_file(
     return Decoded(rows, pixels, time.monotonic() - started)
 
 
-def _described(done: Processed) -> Row:
-    height, width = done.decoded.grey.shape
+def _described(processed: Processed) -> Row:
+    height, width = processed.decoded.grey.shape
     return {
         "width": width,
         "height": height,
-        "format": done.decoded.header.format,
-        "flags": ",".join(done.flags),
+        "format": processed.decoded.header.format,
+        "flags": ",".join(processed.flags),
     }
 
 

@@ -18,7 +18,7 @@ from tumorbatch.bundle import Bundle
 from tumorbatch.checks import ordered, refuse_too_many_errors
 from tumorbatch.errors import InputError, OutputError, TryAgainError
 from tumorbatch.files import printable
-from tumorbatch.infer.batching import Wanted, predict_files
+from tumorbatch.infer.batching import FileToPredict, predict_files
 from tumorbatch.infer.config import Config, Report, Timings
 from tumorbatch.infer.listing import Listing, list_files
 from tumorbatch.infer.network import Network
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
     """Predict every image file below `folder` and write the table to `out`.
 
-    An interrupted run left its finished rows beside `out`, and this one goes on from there.
+    An interrupted run left its finished rows next to `out`, and this one continues from there.
 
     Raises:
         InputError: `folder` is missing or empty, or the bundle is missing or damaged.
@@ -142,18 +142,19 @@ class _Run:
         began = time.monotonic()
         with Progress("infer", "images", len(self._listing.files)) as progress:
             results = predict_files(
-                self._wanted(progress), self._loaded, network, config.batch_size, config.workers,
-                config.seconds, config.max_frames, self._timings, network.known, config.formats,
+                self._files_to_predict(progress), self._loaded, network, config.batch_size,
+                config.workers, config.seconds, config.max_frames, self._timings, network.known,
+                config.formats,
             )  # fmt: skip
-            done = 0
+            finished = 0
             try:
                 with contextlib.closing(results):
                     for rows in results:
                         area.add([{**identity, **row} for row in rows])
                         progress.advance()
-                        done += 1
+                        finished += 1
                         if limit is not None and time.monotonic() >= limit:
-                            raise _out_of_time(self._kept + done, len(self._listing.files))
+                            raise _out_of_time(self._kept + finished, len(self._listing.files))
             except BaseException:
                 with contextlib.suppress(OutputError):  # what ended the run is the news
                     area.flush()
@@ -163,7 +164,7 @@ class _Run:
         self._timings.model -= network.loading
         self._timings.processing = time.monotonic() - began
 
-    def _wanted(self, progress: Progress) -> Iterator[Wanted]:
+    def _files_to_predict(self, progress: Progress) -> Iterator[FileToPredict]:
         for entry in aligned(self._listing.files, self._earlier()):
             marked_absent = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)
             if entry.file is None:
@@ -173,9 +174,11 @@ class _Run:
                 self._changes += marked_absent
                 progress.advance()
             else:
-                known = next((rows for rows in entry.rows if rows), []) if self._config.content else []
-                good = all(row["status"] in NO_ERRORS for row in known)
-                yield entry.file, tuple(known if good else [])
+                earlier_rows = (
+                    next((rows for rows in entry.rows if rows), []) if self._config.content else []
+                )
+                good = all(row["status"] in NO_ERRORS for row in earlier_rows)
+                yield entry.file, tuple(earlier_rows if good else [])
 
     def nothing_new(self) -> bool:
         """Return whether the last table is still complete and current."""
@@ -226,10 +229,10 @@ class _Run:
     def _chosen(self) -> Iterator[tuple[Entry, FileRows]]:
         base = int(self._incremental)
         streams = [self._area.current(), *self._earlier()]
-        for found in aligned(self._listing.files, streams):
-            entry = found._replace(rows=found.rows[1:])
+        for entry_and_rows in aligned(self._listing.files, streams):
+            entry = entry_and_rows._replace(rows=entry_and_rows.rows[1:])
             if entry.file is not None:
-                yield entry, found.rows[0] or self._kept_rows(entry)
+                yield entry, entry_and_rows.rows[0] or self._kept_rows(entry)
             elif base and entry.rows[-1] and not self._config.prune:
                 yield entry, entry.rows[-1]
 
@@ -254,9 +257,9 @@ class _Run:
         )
 
 
-def _out_of_time(done: int, files: int) -> TryAgainError:
+def _out_of_time(finished: int, files: int) -> TryAgainError:
     return TryAgainError(
-        f"--max-runtime is over: {done:,} of {files:,} files are done and kept. "
+        f"--max-runtime is over: {finished:,} of {files:,} files are done and kept. "
         "The same command continues."
     )
 

@@ -45,7 +45,7 @@ class Selection:
         include: Patterns (`*`, `?`, `[a-z]`; `*` matches `/` too), one of which must match the path
             below the folder, or the name alone; none: every file.
         exclude: Likewise; none may match.
-        all_files: Also files that are no images by their name and first bytes.
+        all_files: Also files that are not images by their name and first bytes.
         min_age: Seconds; files changed less than so long ago are left for the next run. A file whose
             time lies further ahead than that is not: its size may be final for years by then.
         listed: Only the files in this list ("-": standard input).
@@ -64,10 +64,10 @@ class Listing:
 
     Attributes:
         files: Those that become rows, sorted by name.
-        others: Number of files that are no images, or not selected.
+        others: Number of files that are not images, or not selected.
         young: Number of files that are left for the next run.
         future: Number of files whose time of change lies in the future; they become rows.
-        litter: Number of entries that were passed over, as in `find_files`.
+        litter: Number of entries that were skipped, as in `find_files`.
     """
 
     files: list[FoundFile]
@@ -83,32 +83,36 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
     Args:
         folder: Walked recursively, without hidden entries.
         selection: Which of its files.
-        own: Real paths of this command's outputs, which are no inputs.
+        own: Real paths of this command's outputs, which are not inputs.
         key: Names become HMAC-SHA256 of the path with this key, 64 hex digits; None: they stay.
 
     Raises:
         InputError: `folder` or the list is missing, or names what is outside; nothing is selected.
     """
     litter: list[str] = []
-    found = _listed(folder, selection.listed) if selection.listed else find_files(folder, litter)
+    found_files = _listed(folder, selection.listed) if selection.listed else find_files(folder, litter)
     if own:
         # Not Path.resolve: below Python 3.13 it raises at symbolic link loops.
-        found = [file for file in found if os.path.realpath(file.path) not in own]
-    selected = [file for file in found if _matches(file.name, selection)]
+        found_files = [file for file in found_files if os.path.realpath(file.path) not in own]
+    selected = [file for file in found_files if _matches(file.name, selection)]
     if not (selection.all_files or selection.listed):
         selected = [file for file in selected if _may_be_image(file)]
-    others = len(found) - len(selected)
-    now, age = time.time_ns(), int(selection.min_age * 1e9)
-    future = sum(file.mtime_ns > now + age for file in selected)
-    # A clock that is a little ahead, of a file server say, is no future: such a file may be growing.
-    files = [file for file in selected if not age or not now - age < file.mtime_ns <= now + age]
+    others = len(found_files) - len(selected)
+    current_time, age = time.time_ns(), int(selection.min_age * 1e9)
+    future = sum(file.mtime_ns > current_time + age for file in selected)
+    # The clock of a file server may be a little ahead: such a file may still be growing.
+    files = [
+        file
+        for file in selected
+        if not age or not current_time - age < file.mtime_ns <= current_time + age
+    ]
     young = len(selected) - len(files)
     if not files:
-        what = f"{others:,} that are not images or not selected" if others else "none at all"
-        what += f", {young:,} younger than --min-age" if young else ""
+        reasons = f"{others:,} that are not images or not selected" if others else "none at all"
+        reasons += f", {young:,} younger than --min-age" if young else ""
         raise InputError(
-            f"{printable(str(folder))} holds no files to predict ({what}). Give the folder that holds "
-            "the images; --all-files makes a row for every file."
+            f"{printable(str(folder))} holds no files to predict ({reasons}). Give the folder with the "
+            "images; --all-files makes a row for every file."
         )
     if key is not None:
         files = sorted(
@@ -189,9 +193,9 @@ def _each_listed(folder: bytes, lines: Sequence[bytes]) -> Iterator[FoundFile]:
         below = _below(root, line)
         if below is not None and not os.path.lexists(os.path.join(root, below)):
             # Relative to the current folder, as `ls scans/*.png` writes it; or spelt in another form.
-            here = None if os.path.isabs(line) else _below(root, os.path.abspath(line))
-            if here is not None and os.path.lexists(os.path.join(root, here)):
-                below = here
+            resolved = None if os.path.isabs(line) else _below(root, os.path.abspath(line))
+            if resolved is not None and os.path.lexists(os.path.join(root, resolved)):
+                below = resolved
             else:
                 below = spellings.find(root, below) or below
         if below is None:

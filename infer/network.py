@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import bundle
-from tumorbatch.bundle import KNOWN, Bundle
+from tumorbatch.bundle import KNOWN_IMAGES, Bundle
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.decoding import KnownFile
 from tumorbatch.runtime import Runtime, resolve
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class Network:
     """Images to logits, as a function; TensorFlow starts at the first call.
 
-    A run that finds nothing new does not pay for it, and in others the workers decode meanwhile.
+    A run that finds nothing new does not pay for it, and in others the workers decode at the same time.
 
     Args:
         folder: The model bundle.
@@ -34,7 +34,7 @@ class Network:
         self._config = config
         self.known: KnownFile | None = None
         if loaded.known_images_sha256:
-            self.known = KnownFile(folder / KNOWN, loaded.known_images_sha256)
+            self.known = KnownFile(folder / KNOWN_IMAGES, loaded.known_images_sha256)
         self._score: Scorer | None = None
         self.runtime: Runtime | None = None
         self.loading = 0.0

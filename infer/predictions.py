@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tumorbatch import json_reader, parquet_reader
-from tumorbatch.atomic import atomic_path, remove_temporaries, sync_folder, write_json, writing
+from tumorbatch.atomic import PRIVATE, atomic_path, remove_temporaries, sync_folder, write_json, writing
 from tumorbatch.errors import InputError, cannot_write, not_finished, reason
 from tumorbatch.files import printable, read_regular
 from tumorbatch.infer.decoding import Row
@@ -32,7 +32,6 @@ ROW_GROUP = 65_536  # rows
 SUCCESS = "_SUCCESS"
 PARTS = "part-*.parquet"
 PREFIX = "tumorbatch."
-PRIVATE = 0o600  # of a table that has rows of DICOM files: their paths often hold names
 
 SCHEMA = pa.schema(
     [
@@ -205,7 +204,7 @@ def sidecar_of(path: Path) -> Path:
 
 
 def recover_sidecar(path: Path) -> None:
-    """Finish, or undo, what a killed run left beside a table. Hold the lock.
+    """Finish, or undo, what a killed run left next to a table. Hold the lock.
 
     Raises:
         OutputError: A file cannot be renamed or deleted.
@@ -294,8 +293,8 @@ def iterate_rows(path: Path) -> Iterator[Row]:
 def _check_values(batch: pa.RecordBatch) -> None:
     """Raise `ValueError` for values that no row of a table of predictions has."""
     for name, allowed in (("status", [*Status]), ("label", CLASS_NAMES)):
-        known = pc.is_in(batch[name], pa.array(allowed, pa.string()))
-        if pc.any(pc.and_(pc.is_valid(batch[name]), pc.invert(known))).as_py():
+        valid = pc.is_in(batch[name], pa.array(allowed, pa.string()))
+        if pc.any(pc.and_(pc.is_valid(batch[name]), pc.invert(valid))).as_py():
             raise ValueError(f"its column {name!r} must be one of {', '.join(allowed)}")
     if pc.any(pc.invert(pc.match_substring_regex(batch["sha256"], "^[0-9a-f]{64}$"))).as_py():
         raise ValueError("its column 'sha256' must hold 64 hexadecimal digits")

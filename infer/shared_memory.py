@@ -112,7 +112,7 @@ def _reserve(memory: SharedMemory) -> int | None:
     """Reserve the memory now: without it, a later write would kill the writer (SIGBUS).
 
     Returns:
-        A descriptor to keep open: its lock says that somebody uses the memory.
+        A descriptor to keep open: its lock says that the memory is in use.
     """
     if not (hasattr(os, "posix_fallocate") and os.path.isdir(_SHARED)):
         return None

@@ -72,8 +72,8 @@ class Duplicates:
 def _flagged(row: Row, extra: set[str]) -> Row:
     if row.get("flags") is None:  # a row without a prediction
         return row
-    kept = set(filter(None, row["flags"].split(","))) - {DUPLICATE, ABSENT}
-    return {**row, "flags": ",".join(sorted(kept | extra))}
+    flags = set(filter(None, row["flags"].split(","))) - {DUPLICATE, ABSENT}
+    return {**row, "flags": ",".join(sorted(flags | extra))}
 
 
 def flags(row: Row) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from tumorbatch.atomic import real_folder, recover_folder, was_set_aside
 from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.files import is_litter, printable
+from tumorbatch.files import foreign_entries, is_empty, printable
 from tumorbatch.infer.predictions import (
     PARTS,
     SCHEMA_VERSION,
@@ -54,14 +54,13 @@ class Target:
             if format != "dataset":
                 raise ConfigError(f"{path} is a folder. Give a file's name: {path}/out.parquet.")
             own = {SUCCESS, *(part.name for part in path.glob(PARTS))}
-            names = {entry.name for entry in path.iterdir() if not is_litter(entry.name)}
-            strangers = sorted(names - own)
-            unfinished = not strangers and bool(names) and not (path / SUCCESS).is_file()
-            if strangers or unfinished:
-                held = f"other files ({printable(strangers[0])})" if strangers else "half a table"
+            foreign = foreign_entries(path, own)
+            unfinished = not foreign and not is_empty(path) and not (path / SUCCESS).is_file()
+            if foreign or unfinished:
+                content = f"other files ({foreign})" if foreign else "half a table"
                 raise ConfigError(
-                    f"{path} is a folder with {held} in it. Give the name of a file in it, such as "
-                    f"{path}/out.parquet, or a folder of its own for the table."
+                    f"{path} is a folder with {content} in it. Give the name of a file in it, such as "
+                    f"{path}/out.parquet, or its own folder for the table."
                 )
         elif path.exists() and not path.is_file():
             raise ConfigError(f"{path} is not a regular file. Give another name.")
@@ -88,7 +87,7 @@ class Target:
         """
         if not self.path.exists():
             return None
-        if self.path.is_dir() and all(is_litter(entry.name) for entry in self.path.iterdir()):
+        if self.path.is_dir() and is_empty(self.path):
             return None
         try:
             metadata = self._metadata()
@@ -129,7 +128,7 @@ class Target:
         return before
 
     def refuse_no_base(self, before: Mapping[str, str], settings: Mapping[str, str]) -> None:
-        """Raise `ConfigError` unless the rows that are there can be kept beside new ones.
+        """Raise `ConfigError` unless the rows that are there can be kept together with new ones.
 
         Args:
             before: What `before` gave.
@@ -140,13 +139,13 @@ class Target:
                 f"--incremental reads the table of the last run, and {self.format} has no checksums "
                 "and no types. Write Parquet."
             )
-        wanted = {"schema_version": str(SCHEMA_VERSION), **settings}
+        expected = {"schema_version": str(SCHEMA_VERSION), **settings}
         before = {"formats": ",".join(IMAGE_FORMATS), **before}  # what earlier versions do not say
-        changed = [name for name, value in wanted.items() if before.get(name) != value]
+        changed = [name for name, value in expected.items() if before.get(name) != value]
         if changed:
             raise ConfigError(
                 f"{self.path} was made with another {' and '.join(changed)}: its rows cannot be kept "
-                "beside new ones. Give another name, or --overwrite to compute all of it again."
+                "together with new ones. Give another name, or --overwrite to compute all of it again."
             )
 
     def writer(self, metadata: Mapping[str, Any]) -> Writer:

@@ -69,12 +69,12 @@ def run(table: Path) -> Report:
         try:
             _check_columns(path)
             for row in iterate_file(path):
-                here = (row["path"], row["frame"])
-                if last is not None and here <= last:
+                row_key = (row["path"], row["frame"])
+                if last is not None and row_key <= last:
                     problems.append(f"{path}: row {rows + 1:,} is not after the row before it.")
-                last = here
+                last = row_key
                 rows += 1
-                problems += [f"{path}: row {rows:,} {what}." for what in _wrong_prediction(row)]
+                problems += [f"{path}: row {rows:,} {problem}." for problem in _wrong_prediction(row)]
                 statuses[row["status"]] += 1
         except InputError as error:
             problems.append(f"{error} Bring the table back from a backup, or make it again.")

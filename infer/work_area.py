@@ -3,8 +3,8 @@
     .out.parquet.partial/plan.json            what the run is about
     .out.parquet.partial/00001-00003.parquet  fourth part of the first attempt
 
-The rows of one attempt are sorted by path over its parts. A killed run goes on in a new attempt, which
-leaves out the files whose rows an earlier one has.
+The rows of one attempt are sorted by path over its parts. A killed run continues in a new attempt,
+which leaves out the files that have rows in an earlier one.
 """
 
 import contextlib
@@ -18,28 +18,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tumorbatch.atomic import discard_folder, new_folder, remove_temporaries, write_json
-from tumorbatch.checks import differences
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.atomic import PRIVATE, discard_folder, new_folder, remove_temporaries, write_json
+from tumorbatch.checks import refuse_other_plan
+from tumorbatch.errors import InputError
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.decoding import Row, to_time
-from tumorbatch.infer.predictions import PRIVATE, PredictionsWriter, iterate_file
+from tumorbatch.infer.predictions import PredictionsWriter, iterate_file
 from tumorbatch.json_reader import read_object
 from tumorbatch.signals import deferred
-from tumorbatch.status import NO_ERRORS, Status
+from tumorbatch.status import DECIDED_BY_CONTENT, NO_ERRORS
 
 log = logging.getLogger(__name__)
 
 PART_ROWS = 4096
 PART_SECONDS = 60.0
 _PLAN = "plan.json"
-# A file with the same size and time would end in the same way; the other errors may pass.
-_FINAL = frozenset(
-    {
-        *NO_ERRORS, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
-        Status.TOO_LARGE, Status.TOO_SMALL,
-    }
-)  # fmt: skip
 
 FileRows = list[Row]
 
@@ -49,7 +42,7 @@ class WorkArea:
 
     Args:
         folder: Made when it is not there.
-        plan: What the run is about, as JSON values; it decides whether a killed run may go on.
+        plan: What the run is about, as JSON values; it decides whether a killed run may continue.
         overwrite: Start anew where the folder belongs to a run with another plan.
 
     Raises:
@@ -60,20 +53,14 @@ class WorkArea:
     def __init__(self, folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None:
         self.folder = folder
         try:
-            before = read_object(folder / _PLAN)
+            old = read_object(folder / _PLAN)
         except (OSError, ValueError):
-            before = None
-        if folder.is_symlink():  # not ours: it leads to somebody's folder
-            before = None
-        if before != plan:
-            if before is not None and not overwrite:
-                changes = "; ".join(
-                    f"{name}: {then} then, {now} now" for name, then, now in differences(before, plan)
-                )
-                raise ConfigError(
-                    f"{folder.name} holds an interrupted run that was about something else "
-                    f"({changes}). Repeat that command to finish it, or start again with --overwrite."
-                )
+            old = None
+        if folder.is_symlink():  # not ours: it leads to a foreign folder
+            old = None
+        if old != plan:
+            if old is not None and not overwrite:
+                refuse_other_plan(folder.name, old, plan)
             self.remove()
             new_folder(folder)
             folder.chmod(0o700)  # the rows may be those of DICOM files
@@ -187,7 +174,7 @@ def matches(file: FoundFile, rows: FileRows, also_errors: bool) -> bool:
         rows: Of an earlier run, or [].
         also_errors: Whether errors that lie in the file's content count as its rows.
     """
-    allowed = _FINAL if also_errors else NO_ERRORS
+    allowed = DECIDED_BY_CONTENT if also_errors else NO_ERRORS
     return (
         bool(rows)
         and all(row["status"] in allowed for row in rows)

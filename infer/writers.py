@@ -12,10 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from tumorbatch import csv_text
-from tumorbatch.atomic import atomic_folder, atomic_path, write_json
+from tumorbatch.atomic import PRIVATE, atomic_folder, atomic_path, write_json
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
-    PRIVATE,
     SCHEMA,
     SCHEMA_VERSION,
     SUCCESS,
@@ -125,7 +124,7 @@ def _plain(name: str, value: Any) -> Any:
 class DatasetWriter:
     """A folder of Parquet files with at most `PART_ROWS` rows each, and `_SUCCESS`, written last.
 
-    The folder is made beside `path` and takes its place when it is complete.
+    The folder is made next to `path` and takes its place when it is complete.
 
     Args:
         path: The folder; no symbolic link.
@@ -166,11 +165,11 @@ class DatasetWriter:
             if not room:
                 self._next_part()
                 continue
-            now, rows = rows[:room], rows[room:]
+            fitting, rows = rows[:room], rows[room:]
             if self._part is not None:
-                self._part.write(now)
-            self._rows[-1] += len(now)
-            self._private = self._private or any(map(is_private, now))
+                self._part.write(fitting)
+            self._rows[-1] += len(fitting)
+            self._private = self._private or any(map(is_private, fitting))
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Set the content of `_SUCCESS`."""

@@ -1,4 +1,8 @@
-"""Stage 1, imported as `tumorbatch.preprocess`: images to shards. Never loads TensorFlow."""
+"""Stage 1, imported as `tumorbatch.preprocess`: from images to shards.
+
+Decoders, pixels, groups of copies, splits and the shard set. Nothing here loads TensorFlow
+or knows a model.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -33,21 +33,21 @@ class SourceFile:
 
 
 def find_sources(
-    source: Path, given: Mapping[str, str], litter: list[str] | None = None
+    source: Path, class_folders: Mapping[str, str], litter: list[str] | None = None
 ) -> list[SourceFile]:
     """Find all files below the class folders of `source`, sorted by name.
 
     Args:
-        source: Holds one folder for each class, and nothing else but hidden entries, litter and files.
-        given: {class name: folder name}; classes that it lacks are found by their known spellings.
-        litter: Gets the paths of the entries that were passed over, as for `find_files`.
+        source: Contains one folder for each class, and otherwise only hidden entries, litter and files.
+        class_folders: {class name: folder name}. Other classes are found by known spellings.
+        litter: Gets the paths of the entries that were skipped, as for `find_files`.
 
     Raises:
         InputError: `source` is missing, or has no files in its class folders.
         ConfigError: A folder's class is not known, two folders claim one class, or one is missing.
     """
     litter = [] if litter is None else litter
-    folders = _class_folders(source, given, litter)
+    folders = _class_folders(source, class_folders, litter)
     sources = []
     for label, folder in enumerate(folders):
         # The class folder's own name goes in front, so that names are relative to the source.
@@ -63,21 +63,21 @@ def find_sources(
 
 
 def refuse_inside(
-    out: Path, source: Path, files: Sequence[SourceFile], given: Mapping[str, str]
+    out: Path, source: Path, files: Sequence[SourceFile], class_folders: Mapping[str, str]
 ) -> None:
     """Raise `ConfigError` where an output would lie among the images, and be read by the next run.
 
-    Hidden folders are not read, nor is anything beside the class folders where both are given by name.
+    Hidden folders are not read, nor is anything except the class folders if both are given by name.
 
     Args:
         out: The output.
         source: Of the images.
         files: In it; a class folder may be a link to somewhere else.
-        given: As for `find_sources`.
+        class_folders: As for `find_sources`.
     """
     tops = {str(source / entry.file.name.split("/", 1)[0]) for entry in files}
     parents = {os.path.dirname(entry.file.path) for entry in files}
-    whole = set() if len(given) == len(CLASS_NAMES) else {str(source)}
+    whole = set() if len(class_folders) == len(CLASS_NAMES) else {str(source)}
     place = Path(os.path.realpath(out))
     for folder in {os.path.realpath(entry) for entry in whole | tops | parents}:
         inside = place.relative_to(folder).parts if place.is_relative_to(folder) else None
@@ -88,8 +88,8 @@ def refuse_inside(
             )
 
 
-def _class_folders(source: Path, given: Mapping[str, str], litter: list[str]) -> list[str]:
-    """Return the folder of each class; what lies beside them and is litter goes to `litter`."""
+def _class_folders(source: Path, folders: Mapping[str, str], litter: list[str]) -> list[str]:
+    """Return the folder of each class; litter next to them is added to `litter`."""
     try:
         visible = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
         litter += [str(entry) for entry in visible if is_litter(entry.name)]
@@ -109,8 +109,8 @@ def _class_folders(source: Path, given: Mapping[str, str], litter: list[str]) ->
     present = sorted(entry.name for entry in entries)
     listed = ", ".join(repr(printable(name)) for name in present) or "no folders"
     chosen: dict[str, str] = {}
-    for name, folder in given.items():
-        match = [known for known in CLASS_NAMES if known.casefold() == name.casefold()]
+    for name, folder in folders.items():
+        match = [class_name for class_name in CLASS_NAMES if class_name.casefold() == name.casefold()]
         if not match:
             raise ConfigError(f"--class takes {' or '.join(CLASS_NAMES)}. Received: {name}.")
         if folder not in present:

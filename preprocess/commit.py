@@ -1,6 +1,6 @@
 """A finished shard set takes the place of another by one rename, that of dataset.json.
 
-    before     the new shards, and the new manifest under a hidden name, come to lie beside the old set
+    before     the new shards, and the new manifest under a hidden name, are put next to the old set
     the rename dataset.json names the new files
     after      the manifest takes its name; what the new set does not name is deleted
 
@@ -12,11 +12,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from tumorbatch.atomic import sync_folder, write_json
+from tumorbatch.atomic import PRIVATE, sync_folder, write_json
 from tumorbatch.errors import OutputError, cannot_write, not_finished
 from tumorbatch.shardset import DATASET, MANIFEST, Dataset, is_of_a_set, waiting_manifest
-
-_PRIVATE = 0o600
 
 
 def commit(work: Path, out: Path, dataset: Dataset, private: bool) -> None:
@@ -31,7 +29,7 @@ def commit(work: Path, out: Path, dataset: Dataset, private: bool) -> None:
     Raises:
         OutputError: `out` cannot be changed; the text says which set it holds.
     """
-    mode = _PRIVATE if private else None
+    mode = PRIVATE if private else None
     # Now: a full disk must show before anything is moved.
     try:
         write_json(work / DATASET, dataset.to_dict(), mode)
@@ -46,7 +44,7 @@ def commit(work: Path, out: Path, dataset: Dataset, private: bool) -> None:
         if private:
             out.chmod(0o700)
             for name in (*names, MANIFEST):
-                (work / name).chmod(_PRIVATE)
+                (work / name).chmod(PRIVATE)
         for name in names:
             os.replace(work / name, out / name)
         os.replace(work / MANIFEST, waiting)

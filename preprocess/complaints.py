@@ -1,4 +1,4 @@
-"""What C decoders print while they decode: some go on after damage, and say so nowhere else.
+"""What C decoders print while they decode: some continue after damage, and say so nowhere else.
 
 Where a reader raises at damage, use that reader; this is for the few codecs that only print.
 """
@@ -21,7 +21,7 @@ def complaints() -> Iterator[Callable[[], str]]:
     """Catch what is printed to standard error inside the block.
 
     Through a pipe, never a file: a full or missing temporary folder must not lose a complaint. What
-    other threads print meanwhile is caught too, so decode in a process of its own.
+    other threads print at the same time is caught too, so decode in its own process.
 
     Yields:
         A function that, after the block, returns what was printed, in lower case.

@@ -1,13 +1,13 @@
-"""A file's bytes to a grey uint8 image: checks, decoder, one rule for each awkward case.
+"""A file's bytes to a grey uint8 image: checks, decoder, one rule for each special case.
 
-Each format is read by a decoder that raises at damage, or is checked beside one that does not: libjpeg,
-libpng and libtiff go on after damage, and OpenCV hands over what they made up. `cv2.imread` is never
-used: a file name that is not UTF-8 kills the process.
+Each format is read by a decoder that raises at damage, or is checked separately if its decoder does
+not: libjpeg, libpng and libtiff continue after damage, and OpenCV returns invented pixels. `cv2.imread`
+is never used: a file name that is not UTF-8 kills the process.
 
 DICOM has its own package with its own rules, `dicom`. Rules for the others (each leaves a flag on the
 row, but for colour):
     colour            luma, Y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601) of the stored colours; what a
-                      file says of gamma and colour spaces is passed over
+                      file says of gamma and colour spaces is skipped
     alpha             dropped: what lies under a transparent pixel is shown
     rotated           the Exif or TIFF orientation is applied, as a viewer would show the image
     multi-page        the first page, or the first frame of an animated PNG or WebP, is used
@@ -15,7 +15,7 @@ row, but for colour):
                       the image are stretched over 0..255, the rest is clipped. Dividing by the type's
                       maximum would leave 12-bit data in 16-bit files with 16 grey levels.
     stretched         the same, for 8 bits that have no black and white of their own: signed ones
-    extraneous-bytes  a JPEG with bytes that its decoder passed over, between segments or before the end
+    extraneous-bytes  a JPEG with bytes that its decoder skipped, between segments or before the end
 """
 
 from collections.abc import Collection
@@ -42,7 +42,7 @@ MAX_PIXELS = 64_000_000
 
 # One thread a worker process: the processes already fill the cores.
 cv2.setNumThreads(1)
-# A bad file's reason stands in its row; OpenCV's own words would only reach cron's mail.
+# A bad file's reason is in its row; OpenCV's own words would only reach cron's mail.
 if hasattr(cv2, "setLogLevel"):  # OpenCV 4
     cv2.setLogLevel(0)
 else:
@@ -120,7 +120,7 @@ class _Tiff:
         _check_size(header, self._max_pixels)
         with machine.believed(_bytes_of(header)):
             pixels = decode_page(self._data, page)
-        return _shown(pixels, header, inverted=page.white_is_zero)
+        return _finish(pixels, header, inverted=page.white_is_zero)
 
 
 class _Single:
@@ -143,10 +143,10 @@ class _Single:
                 grey, extraneous = decode_jpeg(data, header.channels)
             else:
                 grey = decode_png(data, header) if header.format == "png" else _by_opencv(data, header)
-        return _shown(grey, header, extraneous=extraneous)
+        return _finish(grey, header, extraneous=extraneous)
 
 
-def _shown(
+def _finish(
     image: NDArray[np.generic], header: Header, inverted: bool = False, extraneous: bool = False
 ) -> Decoded:
     """Apply what holds for every format: 8 bits, upright, and a flag for each rule."""
@@ -187,7 +187,7 @@ def _check_size(header: Header, max_pixels: int) -> None:
 
 def _by_opencv(data: bytes, header: Header) -> NDArray[np.uint8]:
     """Decode a BMP or WebP, whole or not at all; uint8 [height, width], not turned."""
-    if header.format == "webp":  # libwebp would take what lies behind its end for pixels
+    if header.format == "webp":  # libwebp would take data after its end for pixels
         data = data[: 8 + int.from_bytes(data[4:8], "little")]
     try:
         flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION

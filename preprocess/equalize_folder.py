@@ -27,7 +27,14 @@ from typing import Any, NamedTuple
 
 import cv2
 
-from tumorbatch.atomic import atomic_path, make_folder, remove_temporaries, sync_folder, write_json
+from tumorbatch.atomic import (
+    PRIVATE,
+    atomic_path,
+    make_folder,
+    remove_temporaries,
+    sync_folder,
+    write_json,
+)
 from tumorbatch.checks import (
     IMAGE_FORMATS,
     check_formats,
@@ -53,9 +60,7 @@ log = logging.getLogger(__name__)
 RESULT = "equalize.json"
 SCHEMA_VERSION = 1
 _PLAN = ".equalize.json"  # there while DST is unfinished: the settings of what lies in it
-_PRIVATE = 0o600  # of pixels from DICOM files, whose paths often hold names
 _CHUNK = 32  # files a task
-_SETTINGS = ("clahe", "clahe_clip", "clahe_grid", "decode_version")  # what decides the pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class Report:
         unchanged: True when everything was there already.
         bytes: Size of all PNG files that have a source.
         seconds: Wall time.
-        litter: Entries of the source that were passed over, as in `find_files`.
+        litter: Entries of the source that were skipped, as in `find_files`.
     """
 
     files: dict[str, int]
@@ -118,7 +123,7 @@ class _Task(NamedTuple):
     output: str
 
 
-class _Done(NamedTuple):
+class _Outcome(NamedTuple):
     """What became of a task: status, reason, whether the PNG was made now, and its size."""
 
     status: str
@@ -134,8 +139,8 @@ def run(source: Path, target: Path, config: Config) -> Report:
     that cannot be read get no output; each is logged as a warning, with its reason.
 
     Args:
-        source: Read at any depth; entries with a leading dot are passed over.
-        target: A folder of its own: new, empty, or from an earlier run with the same settings.
+        source: Read at any depth; entries with a leading dot are skipped.
+        target: A separate folder: new, empty, or from an earlier run with the same settings.
         config: How.
 
     Raises:
@@ -153,15 +158,15 @@ def run(source: Path, target: Path, config: Config) -> Report:
     _refuse_nested(target, *{Path(file.path).parent for file in files})
     tasks = _tasks(source, target, files)
     settings = {
-        "preprocessing": {name: config.preprocessing.to_dict()[name] for name in _SETTINGS},
+        "preprocessing": config.preprocessing.before_resizing(),
         "formats": ordered(config.formats),
     }
     make_folder(target)
     with output_lock(target, lock_inside(target)):
         before = _prepare(target, settings, config.overwrite)
-        done = _process(tasks, config)
-        statuses = Counter(row.status for row in done)
-        refuse_nothing_read(((row.status, row.error) for row in done), source)
+        results = _process(tasks, config)
+        statuses = Counter(row.status for row in results)
+        refuse_nothing_read(((row.status, row.error) for row in results), source)
         strays = sorted(_outputs(target) - {task.output for task in tasks})
         if strays:
             log.warning(
@@ -182,14 +187,14 @@ def run(source: Path, target: Path, config: Config) -> Report:
             (target / _PLAN).unlink()
         except OSError as error:
             raise cannot_write(target, error) from error
-    written = sum(row.written for row in done)
+    written = sum(row.written for row in results)
     return Report(
         files=counts,
         written=written,
         kept=statuses[Status.OK] - written,
         strays=len(strays),
         unchanged=before == result and not written,
-        bytes=sum(row.bytes for row in done),
+        bytes=sum(row.bytes for row in results),
         seconds=time.monotonic() - started,
         litter=len(litter),
     )
@@ -223,7 +228,7 @@ def _tasks(source: Path, target: Path, files: Sequence[FoundFile]) -> list[_Task
         if task.output in folders:
             name = printable(os.path.relpath(task.output, target))
             raise ConfigError(
-                f"{source} has a folder {name!r}, and a file beside it whose output would have that "
+                f"{source} has a folder {name!r}, and a file next to it whose output would have that "
                 "name. Rename one of them."
             )
     return tasks
@@ -292,8 +297,8 @@ def _outputs(target: Path) -> set[str]:
     return outputs
 
 
-def _process(tasks: Sequence[_Task], config: Config) -> list[_Done]:
-    done: list[_Done] = []
+def _process(tasks: Sequence[_Task], config: Config) -> list[_Outcome]:
+    rows: list[_Outcome] = []
     work = functools.partial(
         equalize_files,
         preprocessing=config.preprocessing,
@@ -303,14 +308,14 @@ def _process(tasks: Sequence[_Task], config: Config) -> list[_Done]:
     chunks = (tasks[at : at + _CHUNK] for at in range(0, len(tasks), _CHUNK))
     with Progress("equalize", "images", len(tasks)) as progress:
         for results in ordered_map(work, chunks, config.workers, _lost, config.timeout):
-            for task, result in zip(tasks[len(done) :], results, strict=False):
+            for task, result in zip(tasks[len(rows) :], results, strict=False):
                 if result.status != Status.OK:
                     level = logging.INFO if result.status in NO_ERRORS else logging.WARNING
                     log.log(level, "%s: %s (%s)", task.file.name, result.error, result.status)
                     _remove_outdated(Path(task.output))
-            done += results
+            rows += results
             progress.advance(len(results))
-    return done
+    return rows
 
 
 def _remove_outdated(output: Path) -> None:
@@ -322,8 +327,8 @@ def _remove_outdated(output: Path) -> None:
         raise cannot_write(output, error) from error
 
 
-def _lost(_: _Task, error: FileError) -> _Done:
-    return _Done(error.status.value, error.message)
+def _lost(_: _Task, error: FileError) -> _Outcome:
+    return _Outcome(error.status.value, error.message)
 
 
 def equalize_files(
@@ -331,15 +336,15 @@ def equalize_files(
     preprocessing: Preprocessing,
     seconds: float,
     formats: Collection[str] = IMAGE_FORMATS,
-) -> list[_Done]:
+) -> list[_Outcome]:
     """Equalise one chunk of files, in a worker process; a file that takes too long ends it."""
     return [_equalize_file(task, preprocessing, formats) for task in limited(tasks, seconds)]
 
 
-def _equalize_file(task: _Task, preprocessing: Preprocessing, formats: Collection[str]) -> _Done:
+def _equalize_file(task: _Task, preprocessing: Preprocessing, formats: Collection[str]) -> _Outcome:
     size = _finished_size(task)
     if size:
-        return _Done(Status.OK.value, bytes=size)
+        return _Outcome(Status.OK.value, bytes=size)
     try:
         with blamed():
             data, info = read_file(task.file)
@@ -348,11 +353,11 @@ def _equalize_file(task: _Task, preprocessing: Preprocessing, formats: Collectio
             )
         if not done:
             raise FileError(Status.DECODE_ERROR, "OpenCV cannot write it as PNG")
-        mode = _PRIVATE if is_dicom(data) else None
+        mode = PRIVATE if is_dicom(data) else None
         _write(Path(task.output), png.tobytes(), info.st_mtime_ns, mode)
     except FileError as error:
-        return _Done(error.status.value, error.message)
-    return _Done(Status.OK.value, written=True, bytes=len(png))
+        return _Outcome(error.status.value, error.message)
+    return _Outcome(Status.OK.value, written=True, bytes=len(png))
 
 
 def _finished_size(task: _Task) -> int:

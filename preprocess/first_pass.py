@@ -22,18 +22,18 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from tumorbatch.atomic import discard_folder, new_folder, write_json
-from tumorbatch.checks import IMAGE_FORMATS, differences
-from tumorbatch.errors import ConfigError, InputError, cannot_write
+from tumorbatch.checks import IMAGE_FORMATS, refuse_other_plan
+from tumorbatch.errors import InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
 from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.pixels import describe, process
-from tumorbatch.preprocess.previous_set import DECIDED, Base
+from tumorbatch.preprocess.previous_set import Base
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
-from tumorbatch.status import FileError, Status
+from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
 from tumorbatch.tfrecord import ImageRecord, frame
 from tumorbatch.workers import limited, ordered_map
 
@@ -104,14 +104,14 @@ def _process_file(
             row |= content
             if row["sha256"] == task.known:
                 return FileResult({"patient": patient(data, secret)}, None, in_base=True)
-            done = process(data, preprocessing, formats=formats)
+            processed = process(data, preprocessing, formats=formats)
             identity = patient(data, secret)
     except FileError as error:
         return FileResult(row | {"status": error.status.value, "error": error.message}, None)
-    row |= describe(done.decoded) | {"flags": ",".join(done.flags), "patient": identity}
-    height, width = done.pixels.shape
+    row |= describe(processed.decoded) | {"flags": ",".join(processed.flags), "patient": identity}
+    height, width = processed.pixels.shape
     record = ImageRecord(
-        done.pixels.tobytes(), height, width, source.label, source.file.name, row["sha256"]
+        processed.pixels.tobytes(), height, width, source.label, source.file.name, row["sha256"]
     )
     return FileResult(row, frame(record.encode()))
 
@@ -162,12 +162,12 @@ class WorkArea:
         made_by = {"journal": _FORMAT, "software": dict(software)}
         plan = {**made_by, "overwrite": overwrite, **settings}
         ours = (folder / _KEY).exists() and not folder.is_symlink()
-        before = _read_plan(folder) if ours else None
-        if before is not None and all(before.get(name) == made_by[name] for name in made_by):
+        old = _read_plan(folder) if ours else None
+        if old is not None and all(old.get(name) == made_by[name] for name in made_by):
             if not overwrite:
-                _refuse_other_plan(folder, before, settings)
+                refuse_other_plan(folder.parent, {name: old.get(name) for name in settings}, settings)
                 return
-            if before == plan:
+            if old == plan:
                 return
         self.remove()  # without a plan, it is what a run left that was killed at its start
         new_folder(folder)
@@ -204,7 +204,7 @@ class WorkArea:
             Task(source, base.sha256(source.file.name, classes[source.label]) if base else None)
             for source in (files[index] for index in todo)
         )
-        done = 0
+        finished = 0
         chunks = iter(lambda: list(itertools.islice(tasks, CHUNK)), [])
         secret = read_key(self.folder / _KEY)
         work = functools.partial(
@@ -213,9 +213,9 @@ class WorkArea:
         try:
             with self._spool.open("ab") as spool, self._journal.open("ab") as journal:
                 for results in ordered_map(work, chunks, workers, _lost, seconds):
-                    indices = todo[done : done + len(results)]
-                    here = [files[index] for index in indices]
-                    rows = _rows(here, results, classes, base)
+                    indices = todo[finished : finished + len(results)]
+                    chunk_files = [files[index] for index in indices]
+                    rows = _rows(chunk_files, results, classes, base)
                     new = [_spooled(spool, result) for result in results]
                     spool.flush()
                     os.fsync(spool.fileno())
@@ -223,7 +223,7 @@ class WorkArea:
                         "base": generation,
                         "rows": rows,
                         "places": new,
-                        "states": [(source.file.size, source.file.mtime_ns) for source in here],
+                        "states": [(source.file.size, source.file.mtime_ns) for source in chunk_files],
                     }
                     journal.write(_journal_line(entry))
                     journal.flush()
@@ -232,7 +232,7 @@ class WorkArea:
                     for number, index in enumerate(indices, len(places)):
                         order[index] = number
                     places += new
-                    done += len(results)
+                    finished += len(results)
                     advance(len(results))
         except OSError as error:
             raise cannot_write(self.folder, error) from error
@@ -257,7 +257,7 @@ class WorkArea:
             batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
             for row, place, state in zip(line["rows"], line["places"], line["states"], strict=True):
                 usable = line["base"] == generation or not in_base(place)
-                if usable and row["status"] in DECIDED:
+                if usable and row["status"] in DECIDED_BY_CONTENT:
                     numbers[row["path"], row["class"], *state] = len(places)
                 places.append(tuple(place))
         return batches, places, numbers
@@ -319,9 +319,9 @@ def _rows(
         {"path": source.file.name, "class": classes[source.label], **result.row}
         for source, result in zip(files, results, strict=True)
     ]
-    known = [row for row, result in zip(rows, results, strict=True) if result.in_base]
+    taken_over = [row for row, result in zip(rows, results, strict=True) if result.in_base]
     if base is not None:
-        for row, before in zip(known, base.rows([row["path"] for row in known]), strict=True):
+        for row, before in zip(taken_over, base.rows([row["path"] for row in taken_over]), strict=True):
             row.update({name: before[name] for name in ROW_SCHEMA.names})
     return rows
 
@@ -382,16 +382,3 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
         return read_object(folder / _PLAN)
     except (OSError, ValueError):
         return None
-
-
-def _refuse_other_plan(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` unless the interrupted run was to make the same."""
-    changes = "; ".join(
-        f"{name}: {then} then, {wanted} now"
-        for name, then, wanted in differences({name: before.get(name) for name in settings}, settings)
-    )
-    if changes:
-        raise ConfigError(
-            f"{folder.parent} holds an interrupted run that was about something else ({changes}). "
-            "Repeat that command to finish it, or start again with --overwrite."
-        )

@@ -57,9 +57,9 @@ def read_header(data: bytes) -> Header:
         if name is not None:
             readers = {"jpeg": jpeg.read_header, "png": png.read_header, "webp": _webp, "bmp": _bmp}
             return readers[name](data)
-    known = (jpeg.MAGIC, png.MAGIC, *tiff.MAGICS, b"RIFF", b"BM")
+    magics = (jpeg.MAGIC, png.MAGIC, *tiff.MAGICS, b"RIFF", b"BM")
     short = {b"RIFF": 12, b"BM": 10}.get(data[:4] if data[:1] == b"R" else data[:2], 0)
-    if any(magic.startswith(data) for magic in known) or len(data) < short:
+    if any(magic.startswith(data) for magic in magics) or len(data) < short:
         raise FileError(Status.TRUNCATED, "the file ends inside its header")
     raise FileError(
         Status.UNSUPPORTED, "not a JPEG, PNG, TIFF, BMP, WebP or DICOM image, by its first bytes"

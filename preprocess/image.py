@@ -79,12 +79,12 @@ def window(image: NDArray[np.generic], padding: NDArray[np.bool_] | None = None)
         FileError: Some are infinite or not numbers.
     """
     values = image.astype(np.float64)
-    shown = values if padding is None else values[~padding]
-    least, most = shown.min(), shown.max()
+    unpadded = values if padding is None else values[~padding]
+    least, most = unpadded.min(), unpadded.max()
     # Beyond float32's range lies no measurement, but overflow. Not a number compares as false.
     if not (-_FLOAT32.max <= least and most <= _FLOAT32.max):
         raise FileError(Status.DECODE_ERROR, "some pixel values are infinite or not numbers")
-    low, high = np.percentile(shown, WINDOW_PERCENTILES)
+    low, high = np.percentile(unpadded, WINDOW_PERCENTILES)
     if high <= low:  # nearly constant: the extremes are all there is to show
         low, high = least, most
     if high - low < _FLOAT32.smallest_subnormal:

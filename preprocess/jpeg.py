@@ -1,8 +1,8 @@
 """JPEG streams to pixels; damage is an error, as it is in `djpeg`.
 
-libjpeg goes on after damage, makes pixels up, and prints a warning. `simplejpeg` (libjpeg-turbo) raises
-at the first one. It tells that one only, so a harmless one is taken out of the stream, which is then
-decoded again.
+libjpeg continues after damage, makes pixels up, and prints a warning. `simplejpeg` (libjpeg-turbo)
+raises at the first warning and reports only that one. So the cause of a harmless warning is removed
+from the stream, which is then decoded again.
 """
 
 import re
@@ -106,21 +106,21 @@ def read_header(data: bytes) -> Header:
 
 def with_colour_transform(data: bytes, ycbcr: bool) -> bytes:
     """Say in the stream itself whether three components are YCbCr or RGB, whatever it said before."""
-    kept, at = [data[:2]], 2
+    segments, at = [data[:2]], 2
     for marker, start, end in _segments(data):
         if marker == _SOS:
             break
-        kept.append(data[at : start if marker in (_JFIF, _ADOBE) else end])
+        segments.append(data[at : start if marker in (_JFIF, _ADOBE) else end])
         at = end
     adobe = b"\xff\xee\0\x0eAdobe" + struct.pack(">HHHB", 100, 0, 0, ycbcr)
-    return b"".join(kept) + adobe + data[at:]
+    return b"".join(segments) + adobe + data[at:]
 
 
 def decode_jpeg(data: bytes, components: int, grey: bool = True) -> tuple[Pixels, bool]:
     """Decode a JPEG of 8 bits a sample, not turned by any Exif orientation.
 
     Args:
-        data: From its start mark to its end mark; what lies behind is ignored.
+        data: From its start mark to its end mark; what follows is ignored.
         components: As in its frame header: 1, 3 or 4.
         grey: Give luma where there are three components, instead of RGB.
 
@@ -155,8 +155,8 @@ def decode_jpeg(data: bytes, components: int, grey: bool = True) -> tuple[Pixels
 
 def _grey_of_cmyk(inks: Pixels) -> Pixels:
     """Return luma of CMYK [height, width, 4] as Adobe stores it (255: no ink): RGB = CMY * K / 255."""
-    shown = luma(inks[..., :3].astype(np.float64) * inks[..., 3:] / 255)
-    return np.asarray(np.rint(shown), np.uint8)
+    luminance = luma(inks[..., :3].astype(np.float64) * inks[..., 3:] / 255)
+    return np.asarray(np.rint(luminance), np.uint8)
 
 
 def _decode_unusual(data: bytes, grey: bool) -> Pixels:
@@ -179,7 +179,7 @@ def _without_oddity(data: bytes, reason: str) -> tuple[bytes, bool]:
     """Take out of a stream what libjpeg complains of, if it is harmless.
 
     Returns:
-        The stream, unchanged where the complaint tells of damage; and whether bytes were taken away.
+        The stream, unchanged if the complaint means damage; and whether bytes were taken away.
     """
     if _REVISION in reason:
         at = data.find(b"JFIF\0")
@@ -191,16 +191,16 @@ def _without_oddity(data: bytes, reason: str) -> tuple[bytes, bool]:
         end = next(start for marker, start, _ in _segments(data) if marker == _EOI)
         return data[: end - int(match[1])] + data[end:], True
     # Before a restart marker they are what a damaged interval left over, and between the scans of a
-    # progressive image nobody can tell where a scan should have ended.
+    # progressive image no reader can know where a scan should have ended.
     return _without_gaps(data), True
 
 
 def _without_gaps(data: bytes) -> bytes:
     """Take out what lies between the segments in front of the first scan."""
-    kept, at = [data[:2]], 2
+    segments, at = [data[:2]], 2
     for marker, start, end in _segments(data):
-        kept.append(data[start:end])
+        segments.append(data[start:end])
         at = end
         if marker == _SOS:
             break
-    return b"".join(kept) + data[at:]
+    return b"".join(segments) + data[at:]

@@ -9,20 +9,21 @@ import pyarrow.compute as pc
 
 from tumorbatch import shardset
 from tumorbatch.copies import ALTERED, BYTES, PIXELS, TURNED, matches
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError
 from tumorbatch.leaks import UPGRADE
 from tumorbatch.preprocess.duplicates import COLUMNS, Images
-from tumorbatch.shardset import DATASET, SPLITS
+from tumorbatch.shardset import DATASET
 
 
-def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str, str]:
+def copies(judged: Path, trained_on: Path, splits: Sequence[str] = SPLITS) -> dict[str, str]:
     """Return the images of `judged` that are copies or near copies of images in `seen`.
 
     They are the images that `shard` would put into one group with them.
 
     Args:
         judged: A shard set.
-        seen: Another.
+        trained_on: Another.
         splits: Those of `seen` that count.
 
     Returns:
@@ -32,7 +33,7 @@ def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str
         InputError: A manifest is missing or damaged.
         ConfigError: A set is of the first version, which has no signatures.
     """
-    ours, theirs = _rows(judged, SPLITS), _rows(seen, splits)
+    ours, theirs = _rows(judged, SPLITS), _rows(trained_on, splits)
     alike = matches(Images.of(ours).pictures, Images.of(theirs).pictures) >= 0
     kinds = {
         ALTERED: alike,
@@ -41,7 +42,9 @@ def copies(judged: Path, seen: Path, splits: Sequence[str] = SPLITS) -> dict[str
         BYTES: pc.is_in(ours["sha256"], theirs["sha256"]).to_numpy(),
     }
     paths = ours["path"].to_pylist()
-    return {paths[index]: kind for kind, those in kinds.items() for index in np.flatnonzero(those)}
+    return {
+        paths[index]: kind for kind, selected in kinds.items() for index in np.flatnonzero(selected)
+    }
 
 
 def _rows(folder: Path, splits: Sequence[str]) -> pa.Table:

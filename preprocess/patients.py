@@ -18,7 +18,7 @@ _COLUMNS = ("path", "patient")
 
 @dataclass(frozen=True, slots=True)
 class Patients:
-    """A table of patients beside the files that were found.
+    """A table of patients matched to the files.
 
     Attributes:
         by_path: {file: patient}; a patient's name is used for grouping only, and written nowhere.
@@ -41,7 +41,7 @@ class Patients:
 
 
 def read_patients(
-    table: Path, names: Collection[str], known: Callable[[str], bool] = lambda _: False
+    table: Path, names: Collection[str], is_known: Callable[[str], bool] = lambda _: False
 ) -> Patients:
     """Read a table of files and patients.
 
@@ -50,7 +50,7 @@ def read_patients(
             source, `/` between its parts, as in the manifest) and `patient` (any text). Rows without a
             patient join nothing. Names are compared in Unicode's composed form: macOS writes others.
         names: The files that were found.
-        known: Whether the patient of a file that is not in the table is known in another way.
+        is_known: Whether the patient of a file that is not in the table is known in another way.
 
     Raises:
         InputError: The table is missing or unreadable.
@@ -74,7 +74,7 @@ def read_patients(
             f"{table} names no file that was found ({len(without_file)} other paths). Its paths must "
             f"be relative to the source, such as {min(exact, default='Healthy/1.png')!r}."
         )
-    without_patient = sorted(name for name in exact - by_path.keys() if not known(name))
+    without_patient = sorted(name for name in exact - by_path.keys() if not is_known(name))
     return Patients(by_path, tuple(sorted(without_file)), tuple(without_patient))
 
 
@@ -84,17 +84,17 @@ def refuse_unmatched(table: Path, patients: Patients) -> None:
     A patient whose files the table misses is torn over training and test, and the figures are too good.
     """
     parts = []
-    for paths, what in (
+    for paths, problem in (
         (patients.without_file, "of its paths fit no file"),
         (patients.without_patient, "files have no patient in it"),
     ):
         if paths:
-            parts.append(f"{len(paths):,} {what} (such as {paths[0]!r})")
+            parts.append(f"{len(paths):,} {problem} (such as {paths[0]!r})")
     if parts:
         raise ConfigError(
             f"{table} and the files that were found do not fit: {'; '.join(parts)}. Files of one "
             "patient could come into training and test. Correct the table, or give --allow-unmatched: "
-            "each file without a patient then stands for itself."
+            "each file without a patient is then its own group."
         )
 
 

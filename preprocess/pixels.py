@@ -29,7 +29,7 @@ class Processed:
 
     Attributes:
         pixels: uint8 [size, size].
-        decoded: The image before equalisation, at its own resolution; `decoded.header.pages` tells
+        decoded: The image before equalisation, at its own resolution; `decoded.header.pages` says
             how many pages or frames there are.
         flags: Rules that were applied to it, sorted; "low-res" where a side was enlarged.
     """

@@ -20,7 +20,7 @@ from tumorbatch.status import FileError, Status
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _PALETTE = 3
-_KNOWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 # Adam7: first column, first row, step between columns, step between rows.
 _PASSES = (
     (0, 0, 8, 8),
@@ -48,7 +48,7 @@ def read_header(data: bytes) -> Header:
     transparent = colour in (4, 6)
     orientation, pages = None, 1
     for name, start, end in _chunks(data):
-        # With a wrong checksum they are passed over, as libpng does.
+        # With a wrong checksum they are skipped, as libpng does.
         if name not in (b"tRNS", b"eXIf", b"acTL") or not _is_whole(data, start, end):
             continue
         body = data[start:end]
@@ -92,7 +92,7 @@ def _is_whole(data: bytes, start: int, end: int) -> bool:
 
 
 def _is_critical(name: bytes) -> bool:
-    """Return whether the image needs such a chunk: its name starts with an upper-case letter."""
+    """Return whether the image needs the chunk: its name starts with an upper-case letter."""
     return not name[0] & 0x20
 
 
@@ -112,7 +112,7 @@ def decode_png(data: bytes, header: Header) -> NDArray[np.generic]:
             continue
         if not _is_whole(data, begin, end):
             raise FileError(Status.DECODE_ERROR, "the PNG is damaged: a chunk's checksum is wrong")
-        if name not in _KNOWN:
+        if name not in _CRITICAL:
             raise FileError(Status.UNSUPPORTED, "a PNG with a critical chunk that is not known")
         chunks.append((name, data[begin:end]))
     start = next(body for name, body in chunks if name == b"IHDR")
@@ -137,22 +137,22 @@ def _bytes_of(header: Header, colour: int, interlaced: bool) -> int:
     return total
 
 
-def _check_content(compressed: list[bytes], needed: int) -> None:
+def _check_content(compressed: list[bytes], size: int) -> None:
     """Refuse compressed data that are damaged, or not as long as the image."""
     inflater = zlib.decompressobj()
     length = 0
     try:
         for piece in compressed:
-            while piece and length <= needed:
+            while piece and length <= size:
                 length += len(inflater.decompress(piece, _PIECE))
                 piece = inflater.unconsumed_tail
     except zlib.error as error:
         raise FileError(Status.DECODE_ERROR, "the PNG is damaged: its pixels do not inflate") from error
-    if not inflater.eof and length <= needed:
+    if not inflater.eof and length <= size:
         raise FileError(Status.DECODE_ERROR, "the PNG is damaged: its compressed pixels have no end")
-    if length != needed:
+    if length != size:
         raise FileError(
-            Status.DECODE_ERROR, f"{length:,} bytes of pixels in a PNG; its header asks for {needed:,}"
+            Status.DECODE_ERROR, f"{length:,} bytes of pixels in a PNG; its header asks for {size:,}"
         )
 
 

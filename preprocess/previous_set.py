@@ -18,25 +18,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import InputError, TumorBatchError
 from tumorbatch.files import open_regular
 from tumorbatch.manifest_schema import MANIFEST_SCHEMA
-from tumorbatch.shardset import DATASET, SHARD_NAME, SPLITS
-from tumorbatch.status import NO_ERRORS, Status
+from tumorbatch.shardset import DATASET, SHARD_NAME
+from tumorbatch.status import DECIDED_BY_CONTENT, Status
 from tumorbatch.tfrecord import ImageRecord
 
 log = logging.getLogger(__name__)
 
 _SPLIT_COLUMNS = ("path", "sha256", "split")
-
-# What a file's bytes alone decide. The others may end another way the next time.
-DECIDED = {
-    status.value
-    for status in (
-        *NO_ERRORS, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
-        Status.TOO_LARGE, Status.TOO_SMALL,
-    )
-}  # fmt: skip
 
 
 class Base:
@@ -77,8 +69,8 @@ class Base:
         """Return the sha256 that allows a file's row and record to be reused, or None."""
         if path not in self._at:
             return None
-        its_class, status, sha256 = self._known[self._at[path]]
-        usable = its_class == class_name and status in DECIDED
+        class_before, status, sha256 = self._known[self._at[path]]
+        usable = class_before == class_name and status in DECIDED_BY_CONTENT
         return sha256 if usable else None
 
     def same_end(self, row: Mapping[str, Any]) -> bool:
@@ -88,17 +80,17 @@ class Base:
         """
         if row["path"] not in self._at:
             return False
-        its_class, status, sha256 = self._known[self._at[row["path"]]]
+        class_before, status, sha256 = self._known[self._at[row["path"]]]
         if status == Status.LABEL_CONFLICT:
             status = Status.OK.value
-        return bool((its_class, status, sha256) == (row["class"], row["status"], row["sha256"]))
+        return bool((class_before, status, sha256) == (row["class"], row["status"], row["sha256"]))
 
     def rows(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Return the manifest's rows of some files."""
-        taken: list[dict[str, Any]] = self._rows.take(
+        rows: list[dict[str, Any]] = self._rows.take(
             pa.array([self._at[path] for path in paths], pa.int64())
         ).to_pylist()
-        return taken
+        return rows
 
     def length(self, path: str) -> int:
         """Return the number of bytes of the framed record of a file."""
@@ -146,7 +138,7 @@ class Base:
         )
 
     def splits(self) -> "PreviousSplits":
-        """Return int64 [n]: index into `SPLITS` of each image's earlier split, or -1."""
+        """Return which split each image is in."""
         return PreviousSplits(self._rows, self.dataset.updates)
 
 
@@ -176,7 +168,7 @@ class PreviousSplits:
         except TumorBatchError:
             return cls(pa.table(dict(zip(_SPLIT_COLUMNS, _in_the_shards(out), strict=True))), 0)
 
-    def of(self, paths: Sequence[str], sha256: Sequence[str]) -> NDArray[np.int64]:
+    def splits_of(self, paths: Sequence[str], sha256: Sequence[str]) -> NDArray[np.int64]:
         """Return int64 [n]: index into `SPLITS` of what each image was in before, or -1.
 
         By path and content, or by content alone for files that were renamed.
@@ -189,8 +181,8 @@ class PreviousSplits:
             np.int64,
         )
 
-    def are(self, paths: Sequence[str], sha256: Sequence[str], splits: NDArray[np.int64]) -> bool:
-        """Return whether these are all its images, each in its split; so are any where it has none."""
+    def match(self, paths: Sequence[str], sha256: Sequence[str], splits: NDArray[np.int64]) -> bool:
+        """Return whether these are all its images, each in its split; true for any if it has none."""
         pairs = zip(paths, sha256, strict=True)
         return not self._by_both or self._by_both == dict(zip(pairs, splits.tolist(), strict=True))
 

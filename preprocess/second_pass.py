@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.manifest_schema import MANIFEST_SCHEMA
 from tumorbatch.parquet_reader import read_table
@@ -23,12 +24,12 @@ from tumorbatch.preprocess.previous_set import Base, PreviousSplits
 from tumorbatch.preprocess.splits import Fractions, assign
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.runtime import versions
-from tumorbatch.shardset import MANIFEST, SPLITS, Dataset
+from tumorbatch.shardset import MANIFEST, Dataset, Shard
 from tumorbatch.status import Status
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3  # groups that the report names
+_LARGEST = 3  # groups that the report names
 
 
 class FirstPass(NamedTuple):
@@ -101,54 +102,39 @@ def assemble(
         InputError: A record is not what was written.
         OutputError: The disk is full or not writable.
     """
-    rows, places, base = first_pass.rows, first_pass.places, first_pass.base
-    previous = first_pass.previous
+    rows, previous = first_pass.rows, first_pass.previous
     images = _images(first_pass, settings["patient_id"])
     duplicates = grouping.join(images.copies)
     groups = grouping.unite(duplicates.group, *images.patients)
-    conflict = grouping.under_both_labels(images.copies.sha256, images.labels)
-    conflict |= grouping.under_both_labels(images.copies.pixels, images.labels)
-    if conflict.any():
-        log.warning(
-            "%d files are left out: the same image is in both classes (see %s)",
-            conflict.sum(), MANIFEST,
-        )  # fmt: skip
-    kept = np.flatnonzero(~conflict)
-    paths = [images.paths[index] for index in kept]
-    sha256 = [images.copies.sha256[index] for index in kept]
+    conflict = _conflicts(images)
+    rows_kept = np.flatnonzero(~conflict)
+    paths = [images.paths[index] for index in rows_kept]
+    sha256 = [images.copies.sha256[index] for index in rows_kept]
     splits = assign(
-        _units(settings["split_by"], groups, images.shapes)[kept],
-        images.labels[kept],
+        _units(settings["split_by"], groups, images.shapes)[rows_kept],
+        images.labels[rows_kept],
         paths,
         Fractions(**settings["fractions"]),
         settings["seed"],
-        previous.of(paths, sha256) if previous else None,
+        previous.splits_of(paths, sha256) if previous else None,
     )
-    place = [places[images.row[index]] for index in kept]
-    with work.record_reader(base) as read:
-
-        def record(index: int) -> bytes:
-            return read(place[index], paths[index])
-
-        lengths = np.array([read.length(*at) for at in zip(place, paths, strict=True)], np.int64)
-        layout = writing.lay_out(paths, splits, lengths, settings["shard_bytes"], settings["seed"])
-        shards = writing.write_shards(work.folder, layout, record)
-    members = {shard.name: layout[name] for shard, name in zip(shards, layout, strict=True)}
-    manifest = _manifest(rows, images.row, groups, duplicates.kind, conflict, members, kept)
+    places = [first_pass.places[images.row[index]] for index in rows_kept]
+    shards, members = _write_shards(work, first_pass.base, paths, places, splits, settings)
+    manifest = _manifest(rows, images.row, groups, duplicates.kind, conflict, members, rows_kept)
     writing.write_manifest(work.folder / MANIFEST, manifest)
     proof_schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in writing.PROOF_COLUMNS])
-    written = read_table(work.folder / MANIFEST, proof_schema)
+    index_table = read_table(work.folder / MANIFEST, proof_schema)
     counts = grouping.count(groups, duplicates, images.copies.sha256, images.copies.pixels)
     dataset = Dataset(
         **{**settings, "preprocessing": preprocessing, "formats": tuple(settings["formats"])},
         classes=CLASS_NAMES,
-        counts=_counts(splits, images.labels[kept]),
+        counts=_counts(splits, images.labels[rows_kept]),
         files={"found": len(rows), **dict(sorted(Counter(manifest["status"].to_pylist()).items()))},
         groups={**counts, "patients": _patients(images)},
-        shared=writing.count_shared(work.folder, shards, written, settings["split_by"]),
+        shared=writing.count_shared(work.folder, shards, index_table, settings["split_by"]),
         patients=digest(first_pass.patients.by_path),
         patient_table=first_pass.patients.counts(),
-        updates=_updates(first_pass, previous is None or previous.are(paths, sha256, splits)),
+        updates=_updates(first_pass, previous is None or previous.match(paths, sha256, splits)),
         shards=shards,
         manifest_sha256=shardset.file_sha256(work.folder / MANIFEST),
         versions=software(),
@@ -160,10 +146,54 @@ def assemble(
     )
 
 
+def _conflicts(images: _Images) -> NDArray[np.bool_]:
+    """Return bool [n], whether the same file or pixels are in both classes; log their number."""
+    conflict = grouping.under_both_labels(images.copies.sha256, images.labels)
+    conflict |= grouping.under_both_labels(images.copies.pixels, images.labels)
+    if conflict.any():
+        log.warning(
+            "%d files are left out: the same image is in both classes (see %s)",
+            conflict.sum(), MANIFEST,
+        )  # fmt: skip
+    return conflict
+
+
+def _write_shards(
+    work: WorkArea,
+    base: Base | None,
+    paths: Sequence[str],
+    places: Sequence[tuple[int, int]],
+    splits: NDArray[np.int64],
+    settings: Mapping[str, Any],
+) -> tuple[tuple[Shard, ...], dict[str, list[int]]]:
+    """Write the records of all images into shards.
+
+    Args:
+        work: With the records.
+        base: The finished set that is brought up to date, or None.
+        paths: n names of images.
+        places: n places of their records, from `WorkArea.run`.
+        splits: int64 [n], index into `SPLITS`.
+        settings: As for `assemble`.
+
+    Returns:
+        The shards; {file name of a shard: indices of its images, in their order}.
+    """
+    with work.record_reader(base) as read:
+
+        def record(index: int) -> bytes:
+            return read(places[index], paths[index])
+
+        lengths = np.array([read.length(*pair) for pair in zip(places, paths, strict=True)], np.int64)
+        layout = writing.lay_out(paths, splits, lengths, settings["shard_bytes"], settings["seed"])
+        shards = writing.write_shards(work.folder, layout, record)
+    return shards, {shard.name: layout[name] for shard, name in zip(shards, layout, strict=True)}
+
+
 def _updates(first_pass: FirstPass, same_splits: bool) -> int:
     """Return how often the set has changed so far, this time included."""
-    before = 0 if first_pass.previous is None else first_pass.previous.updates
-    return before + (first_pass.base is not None or not same_splits)
+    earlier = 0 if first_pass.previous is None else first_pass.previous.updates
+    return earlier + (first_pass.base is not None or not same_splits)
 
 
 def _images(first_pass: FirstPass, patient_id: bool) -> _Images:
@@ -193,13 +223,13 @@ def _units(split_by: str, groups: NDArray[np.int64], shapes: NDArray[np.int64]) 
 
 def _patients(images: _Images) -> int:
     """Count the known patients, by their IDs or by the table."""
-    known = [any(key is not None for key in keys) for keys in zip(*images.patients, strict=True)]
-    return len(np.unique(grouping.unite(*images.patients)[known]))
+    has_patient = [any(key is not None for key in keys) for keys in zip(*images.patients, strict=True)]
+    return len(np.unique(grouping.unite(*images.patients)[has_patient]))
 
 
 def _largest(groups: NDArray[np.int64], paths: Sequence[str]) -> list[tuple[int, str]]:
     sizes = np.bincount(groups)
-    chosen = np.argsort(-sizes, kind="stable")[:_SHOWN]
+    chosen = np.argsort(-sizes, kind="stable")[:_LARGEST]
     return [
         (int(sizes[group]), paths[int(np.argmax(groups == group))])
         for group in chosen
@@ -210,9 +240,9 @@ def _largest(groups: NDArray[np.int64], paths: Sequence[str]) -> list[tuple[int,
 def _near_conflicts(
     duplicates: NDArray[np.int64], labels: NDArray[np.int64], paths: Sequence[str]
 ) -> list[tuple[str, str]]:
-    both = grouping.under_both_labels(duplicates.tolist(), labels)
+    mixed = grouping.under_both_labels(duplicates.tolist(), labels)
     conflicts = []
-    for group in np.unique(duplicates[both]):
+    for group in np.unique(duplicates[mixed]):
         healthy, tumor = (
             paths[int(np.argmax((duplicates == group) & (labels == label)))] for label in (0, 1)
         )
@@ -227,7 +257,7 @@ def _manifest(
     kinds: Sequence[str | None],
     conflict: NDArray[np.bool_],
     layout: dict[str, list[int]],
-    kept: NDArray[np.intp],
+    rows_kept: NDArray[np.intp],
 ) -> pa.Table:
     added: dict[str, list[Any]] = {
         name: [None] * len(rows)
@@ -242,7 +272,7 @@ def _manifest(
             error[row] = "the same image lies under both classes"  # kept: part of the manifest's bytes
     for shard, members in layout.items():
         for position, index in enumerate(members):
-            row = good[kept[index]]
+            row = good[rows_kept[index]]
             added["split"][row] = shard.split("-")[0]
             added["shard"][row] = shard
             added["position"][row] = position

@@ -15,15 +15,18 @@ from tumorbatch import shardset
 from tumorbatch.atomic import make_folder, writing
 from tumorbatch.checks import (
     IMAGE_FORMATS,
+    check_choice,
     check_error_rate,
     check_formats,
     check_seed,
     check_workers,
     differences,
+    format_changes,
     ordered,
     refuse_nothing_read,
     refuse_too_many_errors,
 )
+from tumorbatch.dataset_shape import SPLIT_BY, SPLITS
 from tumorbatch.errors import ConfigError, InputError, not_finished
 from tumorbatch.files import may_name_patient, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
@@ -39,7 +42,7 @@ from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import available_cores
-from tumorbatch.shardset import DATASET, SPLIT_BY, SPLITS, WORK, Dataset
+from tumorbatch.shardset import DATASET, WORK, Dataset
 from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
 
@@ -87,10 +90,7 @@ class Config:
     new_splits: bool = False
 
     def __post_init__(self) -> None:
-        if self.split_by not in SPLIT_BY:
-            raise ConfigError(
-                f"--split-by must be one of {', '.join(SPLIT_BY)}. Received: {self.split_by}."
-            )
+        check_choice("--split-by", self.split_by, SPLIT_BY)
         check_formats(self.formats)
         check_workers(self.workers)
         check_seed(self.seed)
@@ -107,7 +107,7 @@ class Report:
 
     Attributes:
         dataset: What was written (or was already there).
-        unchanged: True when the finished set was already there and nothing was done.
+        unchanged: True when the finished set was already there and nothing was assembled.
         taken_over: Files that an interrupted run had already processed.
         changes: {"kept", "new", "changed", "gone": files}, where a finished set was brought up to
             date; else empty.
@@ -115,7 +115,7 @@ class Report:
         seconds: Wall time.
         largest: The largest groups, as in `Assembled`.
         near_conflicts: Groups of near duplicates that hold both classes, as in `Assembled`.
-        litter: Entries of the source that were passed over, as in `find_files`.
+        litter: Entries of the source that were skipped, as in `find_files`.
     """
 
     dataset: Dataset
@@ -140,11 +140,11 @@ class Report:
 
 
 def run(source: Path, out: Path, config: Config) -> Report:
-    """Make the shard set of `source` in `out`, go on with an interrupted run, or bring it up to date.
+    """Make the shard set of `source` in `out`: start, continue an interrupted run, or update it.
 
     Where `out` holds a finished set with the same settings and the source has changed since, what is
     new or changed is decoded, the rest is taken over, and each group stays in its split. An interrupted
-    run goes on with each file that is as it was, whatever has happened to the others.
+    run continues with each file that is as it was, whatever has happened to the others.
 
     Raises:
         InputError: `source` is missing or empty, no image in it can be read, or `out` is damaged.
@@ -193,22 +193,22 @@ def run(source: Path, out: Path, config: Config) -> Report:
                 if config.overwrite and not config.new_splits:
                     previous = PreviousSplits.read(out)
                 first_pass = FirstPass(rows, places, files, table, base, previous)
-                done = assemble(work, first_pass, settings, config.preprocessing)
+                assembled = assemble(work, first_pass, settings, config.preprocessing)
             except (ConfigError, InputError):
                 work.remove()  # the same command would end here again, and must not be in another's way
                 raise
         private = _is_private(rows, files)
-        commit(work.folder, out, done.dataset, private)
+        commit(work.folder, out, assembled.dataset, private)
         work.remove()
     return Report(
-        dataset=done.dataset,
+        dataset=assembled.dataset,
         unchanged=False,
         taken_over=taken_over,
         changes=changes,
-        bytes=sum(shard.bytes for shard in done.dataset.shards),
+        bytes=sum(shard.bytes for shard in assembled.dataset.shards),
         seconds=time.monotonic() - started,
-        largest=done.largest,
-        near_conflicts=done.near_conflicts,
+        largest=assembled.largest,
+        near_conflicts=assembled.near_conflicts,
         litter=len(litter),
     )
 
@@ -223,15 +223,15 @@ def _is_private(rows: pa.Table, files: Sequence[SourceFile]) -> bool:
 
 
 def _patients(files: Sequence[SourceFile], config: Config) -> Patients:
-    """Return the table of patients beside the files, both without gaps unless that is allowed."""
+    """Return the table of patients matched to the files, both without gaps unless that is allowed."""
     if config.patients is None:
         return Patients({})
     paths = {entry.file.name: entry.file.path for entry in files}
 
-    def known(name: str) -> bool:  # DICOM files say whose they are
+    def has_patient_id(name: str) -> bool:  # DICOM files say whose they are
         return config.patient_id and starts_as_dicom(paths[name])
 
-    patients = read_patients(config.patients, paths.keys(), known)
+    patients = read_patients(config.patients, paths.keys(), has_patient_id)
     if not config.allow_unmatched:
         refuse_unmatched(config.patients, patients)
     return patients
@@ -253,7 +253,9 @@ def _settings(config: Config) -> dict[str, Any]:
 def _finish_commit(out: Path) -> None:
     """Do what a run left undone that was killed before or after its commit."""
     if (out / WORK).exists() and (out / DATASET).exists():
-        with contextlib.suppress(ConfigError, InputError):  # `_finished` tells, or it is overwritten
+        with contextlib.suppress(
+            ConfigError, InputError
+        ):  # `_finished` reports it, or it is overwritten
             dataset = shardset.read(out / DATASET)
             try:
                 tidy(out, dataset)
@@ -274,15 +276,12 @@ def _refuse_other_splits(out: Path, settings: Mapping[str, Any]) -> None:
         old = _finished(out)
     except (ConfigError, InputError):
         return
-    before = {} if old is None else {name: old.config[name] for name in _DECIDE_SPLITS}
-    changes = [
-        f"{name}: {then} there, {now} asked for"
-        for name, then, now in differences(before, {name: settings[name] for name in before})
-    ]
+    settled = {} if old is None else {name: old.config[name] for name in _DECIDE_SPLITS}
+    changes = format_changes(settled, {name: settings[name] for name in settled})
     if changes:
         raise ConfigError(
             f"The splits of {out} are settled, and --overwrite keeps each image in its split; this "
-            f"command asks for other splits ({'; '.join(changes)}). Images that were held out would be "
+            f"command asks for other splits ({changes}). Images that were held out would be "
             "trained on. If that is meant, give --new-splits as well; or give another output folder."
         )
 
@@ -291,13 +290,10 @@ def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
     """Raise `ConfigError` unless the finished set in `out` was made with these settings."""
     if not old.has_signatures:
         raise ConfigError(f"{out} holds a shard set already. {UPGRADE}")
-    changes = [
-        f"{name}: {before} there, {now} asked for"
-        for name, before, now in differences(old.config, settings)
-    ]
+    changes = format_changes(old.config, settings)
     if changes:
         raise ConfigError(
-            f"{out} already holds a shard set that was made differently ({'; '.join(changes)}). "
+            f"{out} already holds a shard set that was made differently ({changes}). "
             "Give another output folder, or --overwrite to replace it."
         )
     shardset.load(out)
@@ -312,9 +308,9 @@ def _refuse_other_software(base: Base | None) -> None:
     deciding = _deciding(software())
     changes = [] if base is None else list(differences(base.dataset.versions, deciding))
     if changes:
-        told_changes = ", ".join(f"{name} {before}, now {now}" for name, before, now in changes)
+        versions = ", ".join(f"{name} {old}, now {new}" for name, old, new in changes)
         raise ConfigError(
-            f"The source has changed, and the shard set was made with other versions ({told_changes}): "
+            f"The source has changed, and the shard set was made with other versions ({versions}): "
             "its records and new ones might differ. Give --overwrite to make all of them again, or "
             "another output folder."
         )

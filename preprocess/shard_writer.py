@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
 from tumorbatch.atomic import atomic_file, atomic_path
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import InputError, cannot_write
 from tumorbatch.preprocess.duplicates import COLUMNS, Images, join
 from tumorbatch.runtime import available_cores
-from tumorbatch.shardset import DIGITS, SPLITS, Shard
+from tumorbatch.shardset import DIGITS, Shard
 
 PROOF_COLUMNS = ("path", "duplicate_group", "height", "width", *COLUMNS)
 READERS = 8  # a split large enough for it gets a shard for each parallel reader of `train`
@@ -161,26 +162,27 @@ def count_shared(
     copies = _copies(manifest)
     by_shape = ("shapes",) if split_by == "shape" else ()
     by_copy = () if copies is None else ("copies",)
-    seen: dict[str, dict[object, set[str]]] = {
+    splits_by_value: dict[str, dict[object, set[str]]] = {
         key: defaultdict(set) for key in ("sha256", "pixels", "groups", *by_copy, *by_shape)
     }
     for shard in shards:
         count = 0
         for data in tfrecord.read(folder / shard.name):
             record = tfrecord.ImageRecord.decode(data)
-            seen["sha256"][bytes.fromhex(record.sha256)].add(shard.split)
-            seen["pixels"][hashlib.sha256(record.pixels).digest()].add(shard.split)
+            splits_by_value["sha256"][bytes.fromhex(record.sha256)].add(shard.split)
+            splits_by_value["pixels"][hashlib.sha256(record.pixels).digest()].add(shard.split)
             group, *shape = about_path[record.filename]
-            seen["groups"][group].add(shard.split)
+            splits_by_value["groups"][group].add(shard.split)
             if copies is not None:
-                seen["copies"][copies[record.filename]].add(shard.split)
+                splits_by_value["copies"][copies[record.filename]].add(shard.split)
             if by_shape:
-                seen["shapes"][tuple(shape)].add(shard.split)
+                splits_by_value["shapes"][tuple(shape)].add(shard.split)
             count += 1
         if count != shard.records:
             raise InputError(f"{folder / shard.name} holds {count} records, not {shard.records}.")
     return {
-        key: sum(len(splits) > 1 for splits in splits_of.values()) for key, splits_of in seen.items()
+        key: sum(len(splits) > 1 for splits in splits_of.values())
+        for key, splits_of in splits_by_value.items()
     }
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.shardset import SPLITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +83,22 @@ def assign(
 
     totals = counts.sum(axis=0)
     targets = np.outer(fractions.values(), totals)  # [split, class]
-    held = np.zeros_like(targets)
+    images_assigned = np.zeros_like(targets)
     chosen = np.full(len(present), len(SPLITS), np.int64)
     if settled is not None:
         np.minimum.at(chosen, inverse, np.where(settled < 0, len(SPLITS), settled))
     is_settled = chosen < len(SPLITS)
-    np.add.at(held, chosen[is_settled], counts[is_settled])
+    np.add.at(images_assigned, chosen[is_settled], counts[is_settled])
     for group in order:
         if is_settled[group]:
             continue
-        fill = (held + counts[group] / 2) / np.maximum(targets, 1e-12)
+        fill = (images_assigned + counts[group] / 2) / np.maximum(targets, 1e-12)
         fill[:, counts[group] == 0] = 0
         chosen[group] = int(np.argmin(fill.max(axis=1)))
-        held[chosen[group]] += counts[group]
+        images_assigned[chosen[group]] += counts[group]
     for label, name in enumerate(CLASS_NAMES):
-        if (held[:, label] == 0).any():
-            missing = SPLITS[int(np.argmin(held[:, label]))]
+        if (images_assigned[:, label] == 0).any():
+            missing = SPLITS[int(np.argmin(images_assigned[:, label]))]
             raise ConfigError(
                 f"{name} has {int(totals[label])} images in {int((counts[:, label] > 0).sum())} "
                 "groups of duplicates or patients: too few for train, validation and test to get one "

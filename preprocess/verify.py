@@ -29,7 +29,6 @@ from tumorbatch import tfrecord as records
 from tumorbatch.errors import InputError
 from tumorbatch.preprocess.shard_writer import count_shared
 from tumorbatch.preprocess.verify_index import (
-    MAKE_AGAIN,
     Findings,
     Manifest,
     Problem,
@@ -84,7 +83,7 @@ def run(tfrecords: Path) -> Report:
         tfrecords: The folder of the shard set.
 
     Returns:
-        The receipt, with all problems; the check does not end at the first. Only behind a
+        The receipt, with all problems; the check does not end at the first. Only after a
         dataset.json that cannot be understood there is nothing more to check.
 
     Raises:
@@ -113,12 +112,14 @@ def run(tfrecords: Path) -> Report:
                 problems.add(path.name, "does not belong to this shard set.", _MOVE_AWAY)
         if manifest is not None:
             check_manifest(manifest, dataset, problems)
-            sound = [shard for shard, its in zip(dataset.shards, checked, strict=True) if its.sound]
+            sound = [
+                shard for shard, result in zip(dataset.shards, checked, strict=True) if result.sound
+            ]
             _check_proof(tfrecords, dataset, sound, manifest, problems)
     return Report(
         shards=len(checked),
-        records=sum(its.records for its in checked),
-        bytes=sum(its.bytes for its in checked),
+        records=sum(result.records for result in checked),
+        bytes=sum(result.bytes for result in checked),
         seconds=time.monotonic() - started,
         problems=tuple(problems.problems),
         leak=None if dataset is None else dataset.leak,
@@ -173,18 +174,21 @@ def _check_shard(
             )
     described = len(problems.problems) == before
     for fault, positions in faults.items():
-        problems.add(shard.name, f"holds {_told(positions)} {fault}.")
+        problems.add(shard.name, f"holds {_format_positions(positions)} {fault}.")
     # Of two files that do not agree, the one that dataset.json does not describe is to blame.
     if manifest is not None and (described or not manifest.intact):
         blamed, other = MANIFEST, shard.name
     else:
         blamed, other = shard.name, MANIFEST
     for difference, positions in differences.items():
-        problems.add(blamed, f"does not agree with {other} on the {difference} of {_told(positions)}.")
+        problems.add(
+            blamed,
+            f"does not agree with {other} on the {difference} of {_format_positions(positions)}.",
+        )
     return _Checked(count, info.st_size, len(problems.problems) == before)
 
 
-def _told(positions: list[int]) -> str:
+def _format_positions(positions: list[int]) -> str:
     if len(positions) == 1:
         return f"1 record (position {positions[0]})"
     return f"{len(positions):,} records (the first at position {positions[0]})"
@@ -227,13 +231,13 @@ def _compare(
     if row is None:
         yield "existence"
         return
-    said = {
+    stated = {
         "path": record.filename,
         "sha256": record.sha256,
         "class": dataset.classes[record.label],
         "split": shard.split,
     }
-    for column, value in said.items():
+    for column, value in stated.items():
         if row[column] != value:
             yield column
 
@@ -248,16 +252,15 @@ def _check_proof(
             counted.pop(name, None)
     complete = len(sound) == len(dataset.shards)
     for name, count in counted.items():
-        said = dataset.shared.get(name)
-        if said is None or (said != count if complete else said < count):
+        stated = dataset.shared.get(name)
+        if stated is None or (stated != count if complete else stated < count):
             problems.add(
                 DATASET,
-                f"says that {said} {name} are in more than one split; the records say {count}.",
+                f"says that {stated} {name} are in more than one split; the records say {count}.",
             )
     if dataset.split_by != "file" and any(counted.values()):
         problems.add(
             DATASET,
             f"promises a split by {dataset.split_by}, and the same images are in more than one split "
             f"({counted}): test figures would be too good.",
-            MAKE_AGAIN,
         )

@@ -1,6 +1,6 @@
 """The two index files of a shard set, dataset.json and the manifest, held against themselves.
 
-Part of `verify`, which goes on from here to the shards.
+Part of `verify`, which continues from here to the shards.
 """
 
 from collections import Counter, defaultdict
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tumorbatch import shardset
+from tumorbatch.dataset_shape import SPLIT_BY, SPLITS, refuse_repeated_shards
 from tumorbatch.errors import TumorBatchError, reason
 from tumorbatch.json_reader import ANYTHING, read_object
 from tumorbatch.leaks import READABLE
@@ -20,10 +21,9 @@ from tumorbatch.manifest_schema import MANIFEST_SCHEMA
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.duplicates import Images
-from tumorbatch.shardset import DATASET, MANIFEST, SPLIT_BY, SPLITS, Dataset
+from tumorbatch.shardset import DATASET, MAKE_AGAIN, MANIFEST, Dataset
 from tumorbatch.status import Status
 
-MAKE_AGAIN = "Make the shards again with `tumorbatch shard --overwrite`."
 AGAIN = "Bring back the copy that `shard` wrote, or m" + MAKE_AGAIN[1:]
 _COLUMNS = (
     "path", "class", "status", "sha256", "pixel_hash", "turned_hash", "signature", "duplicate_group",
@@ -38,7 +38,7 @@ class Problem:
 
     Attributes:
         file: The damaged, missing or surplus file.
-        what: What is wrong with it, a sentence that begins behind the file's name.
+        what: What is wrong with it, a sentence that begins after the file's name.
         advice: What to do, in sentences.
     """
 
@@ -57,9 +57,9 @@ class Findings:
         self._folder = folder
         self.problems: list[Problem] = []
 
-    def add(self, name: str, what: str, advice: str = AGAIN) -> None:
+    def add(self, name: str, text: str, advice: str = AGAIN) -> None:
         """Add a problem of the file `name`; see `Problem`."""
-        self.problems.append(Problem(self._folder / name, what, advice))
+        self.problems.append(Problem(self._folder / name, text, advice))
 
 
 class Manifest(NamedTuple):
@@ -77,28 +77,21 @@ def read_dataset(folder: Path, problems: Findings) -> Dataset | None:
         if value["schema_version"] not in READABLE:
             raise ValueError(f"its format version is none of {', '.join(map(str, READABLE))}")
         dataset = Dataset.from_dict(value)
-        _refuse_unusable(dataset)
+        refuse_repeated_shards(dataset)
     except (OSError, ValueError, TumorBatchError) as error:
         problems.add(DATASET, f"cannot be used, so nothing else was checked ({reason(error)}).")
         return None
-    for what in _contradictions(value, dataset):
-        problems.add(DATASET, f"contradicts itself, so it was edited or damaged: {what}.")
+    for contradiction in _contradictions(value, dataset):
+        problems.add(DATASET, f"contradicts itself, so it was edited or damaged: {contradiction}.")
     return dataset
-
-
-def _refuse_unusable(dataset: Dataset) -> None:
-    """Raise `ValueError` unless the shards are different files."""
-    names = [shard.name for shard in dataset.shards]
-    if not names or len(set(names)) < len(names):
-        raise ValueError("it lists no shards, or one of them twice")
 
 
 def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]:
     """Yield what dataset.json states twice and differently."""
-    written = dataset.to_dict()  # with fingerprint and leaky computed anew
-    for name in sorted(written.keys() | value.keys()):
-        if value.get(name) != written.get(name):
-            yield f"{name} is {value.get(name)}, and by its other entries {written.get(name)}"
+    recomputed = dataset.to_dict()  # with fingerprint and leaky computed anew
+    for name in sorted(recomputed.keys() | value.keys()):
+        if value.get(name) != recomputed.get(name):
+            yield f"{name} is {value.get(name)}, and by its other entries {recomputed.get(name)}"
     if dataset.split_by not in SPLIT_BY:
         yield f"split_by is {dataset.split_by!r}, and must be one of {', '.join(SPLIT_BY)}"
     for shard in dataset.shards:
@@ -166,11 +159,11 @@ def check_manifest(manifest: Manifest, dataset: Dataset, problems: Findings) -> 
         ("counts", counts, dataset.counts),
         *([("groups", _group_counts(table.filter(has_pixels)), said_of_groups)] if regroup else ()),
     )
-    for name, counted, said in comparisons:
-        if counted != said:
+    for name, counted, stated in comparisons:
+        if counted != stated:
             problems.add(
                 DATASET if manifest.intact else MANIFEST,
-                f"is wrong about {name}: {DATASET} says {said}, {MANIFEST} {dict(counted or {})}.",
+                f"is wrong about {name}: {DATASET} says {stated}, {MANIFEST} {dict(counted or {})}.",
             )
     if pc.count_distinct(table["path"]).as_py() != len(table):
         problems.add(MANIFEST, "names a file twice, or has a row without a name.")
@@ -200,22 +193,22 @@ def _images(table: pa.Table) -> Images | None:
 
 
 def _group_counts(images: pa.Table) -> dict[str, int] | None:
-    known = _images(images)
-    if known is None or images["duplicate_group"].null_count:
+    image_rows = _images(images)
+    if image_rows is None or images["duplicate_group"].null_count:
         return None
     groups = grouping.renumber(images["duplicate_group"].to_numpy())
-    return grouping.count(groups, grouping.join(known), known.sha256, known.pixels)
+    return grouping.count(groups, grouping.join(image_rows), image_rows.sha256, image_rows.pixels)
 
 
 def _groups_fit(images: pa.Table, joined: bool) -> bool:
     """Return whether the manifest's groups are those of its hashes or, if joined, unions of them.
 
-    Which groups are one patient's, the shard set does not tell, on purpose.
+    The shard set does not say which groups are one patient's, on purpose.
     """
-    known = _images(images)
-    if known is None or images["duplicate_group"].null_count:
+    image_rows = _images(images)
+    if image_rows is None or images["duplicate_group"].null_count:
         return False
-    duplicates = grouping.join(known)
+    duplicates = grouping.join(image_rows)
     if images["copy_kind"].to_pylist() != duplicates.kind:
         return False
     groups = images["duplicate_group"].to_numpy()

@@ -10,7 +10,7 @@ from tumorbatch.evaluation.answers import Answers, SplitImages
 
 
 def answers(logits: ArrayLike, labels: ArrayLike, **changes: Any) -> Answers:
-    """Return a model's answers on images 000.png, 001.png, ..., each a group of its own.
+    """Return a model's answers on images 000.png, 001.png, ..., each its own group.
 
     Args:
         logits: [n].

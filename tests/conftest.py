@@ -55,7 +55,7 @@ def model(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:
-    """Run `tumorbatch ARGUMENTS` in a process of its own; gives returncode, stdout, stderr."""
+    """Run `tumorbatch ARGUMENTS` in its own process; gives returncode, stdout, stderr."""
 
     def run(*arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -101,7 +101,7 @@ def native_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def invoke() -> Iterator[Invoke]:
     """Run `tumorbatch ARGUMENTS` in this process; gives the exit code and all output.
 
-    For what does not hang on the process boundary: a process of its own spends seconds on loading
+    For what does not hang on the process boundary: its own process spends seconds on loading
     TensorFlow. A traceback reaches the test.
     """
     from tumorbatch.cli.main import main

@@ -332,7 +332,7 @@ def test_floors_import_only_downwards(imports: list[Import]) -> None:
 
 def test_infer_takes_nothing_of_preprocess_but_the_pixel_path(imports: list[Import]) -> None:
     foreign = [one for one in imports if _room(one.by) == "infer" and _room(one.name) == "preprocess"]
-    assert foreign  # inference must run the very code that made the shards
+    assert foreign  # inference must run the same code that made the shards
     for one in foreign:
         assert one.name.startswith("tumorbatch.preprocess.pixels"), one
 

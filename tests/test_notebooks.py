@@ -42,7 +42,7 @@ def _run(path: Path, work: Path) -> nbformat.NotebookNode:
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(work / "notebooks")}}
     )
-    # The kernel is a process of its own, and shall write nothing into the user's home.
+    # The kernel is its own process, and shall write nothing into the user's home.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("IPYTHONDIR", str(work / "ipython"))

@@ -1,4 +1,8 @@
-"""Stage 2, imported as `tumorbatch.train`: shards to a model bundle."""
+"""Stage 2, imported as `tumorbatch.train`: from shards to a model bundle.
+
+Networks are in `tumorbatch.architectures`, because other stages load them too. Nothing here decodes
+images.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -40,7 +40,7 @@ def augment(images: Any, augmentation: Augmentation, seed: Any) -> Any:
     angle = either[3] * math.radians(augmentation.rotation)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     # Of an output pixel (x, y), the input pixel is (a0 x + a1 y + a2, b0 x + b1 y + b2): the inverse
-    # of the change, here 1/zoom times mirror and shear, behind the turn back; all about the centre.
+    # of the change, here 1/zoom times mirror and shear, after the turn back; all about the centre.
     a0, a1, b1 = mirror / zoom, shear / zoom, 1 / zoom
     a0, a1, b0, b1 = a0 * cosine - a1 * sine, a0 * sine + a1 * cosine, -b1 * sine, b1 * cosine
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
@@ -59,7 +59,7 @@ def _warp(images: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.ui
     """Resample each image at the positions that its map [2, 3] gives for the output's pixels.
 
     By the library in C, or by OpenCV in several times as long and with the same bits. Either takes a
-    tenth of the time of TensorFlow's ImageProjectiveTransformV3, and lets other threads run meanwhile.
+    tenth of the time of TensorFlow's ImageProjectiveTransformV3, and does not block other threads.
 
     Args:
         images: uint8 [B, height, width, channels].

@@ -70,24 +70,24 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the finished steps, and save a checkpoint when it is time."""
-        now = time.monotonic()
+        moment = time.monotonic()
         at = self._at
-        done = min(at.step + self._stride, self._steps)
-        count = self._seen(done) - self._seen(at.step)
+        steps_done = min(at.step + self._stride, self._steps)
+        count = self._images_after(steps_done) - self._images_after(at.step)
         if self.compiles:
             if self.first is None:
-                self.first, self.first_steps = now - self._last, done - at.step
+                self.first, self.first_steps = moment - self._last, steps_done - at.step
         else:
-            at.seconds += now - self._last
+            at.seconds += moment - self._last
             at.waited += self._waiting.seconds - self._waited
             at.images += count
-            at.timed_steps += done - at.step
+            at.timed_steps += steps_done - at.step
         self.compiles = False
-        at.step = done
+        at.step = steps_done
         at.partial = {name: float(value) for name, value in (logs or {}).items()}
         self.progress.advance(count, f"loss {at.partial['loss']:.4f}")
-        if at.step < self._steps:  # the end of the epoch saves as well, with what comes behind it
-            if now - self._saved >= self._every:
+        if at.step < self._steps:  # the end of the epoch saves as well, with what comes after it
+            if moment - self._saved >= self._every:
                 self._save()
                 self._saved = time.monotonic()
             self._end_if_asked()
@@ -104,7 +104,7 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self._at.sums = [float(variable.numpy()) for variable in self.tracked]
         self.save()
 
-    def _seen(self, steps: int) -> int:
+    def _images_after(self, steps: int) -> int:
         return min(steps * self._batch_size, self._images)
 
     def figures(self) -> dict[str, float]:

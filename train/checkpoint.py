@@ -1,4 +1,4 @@
-"""What a killed training needs to go on: one file, whole or absent.
+"""What a killed training needs to continue: one file, whole or absent.
 
 32 bytes  sha256 of the rest
 the rest  a safetensors file: every variable of network and optimizer (the generators' states
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tumorbatch.atomic import write_bytes
 from tumorbatch.bundle import MAX_WEIGHTS_BYTES
-from tumorbatch.checks import differences
-from tumorbatch.errors import ConfigError, InputError, reason
+from tumorbatch.checks import refuse_other_plan
+from tumorbatch.errors import InputError, reason
 from tumorbatch.files import read_regular
 from tumorbatch.json_reader import COUNT, FLAG, NULL, NUMBER, OBJECT, TEXT, parse_object
 
@@ -184,15 +184,7 @@ class Checkpoint:
             arrays = safetensors.numpy.load(data)
         except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise self.damaged(error) from error
-        changes = "; ".join(
-            "another shard set" if name == "dataset_sha256" else f"{name}: {before} then, {now} now"
-            for name, before, now in differences(state["plan"], self._plan)
-        )
-        if changes:
-            raise ConfigError(
-                f"{self.path} is of an interrupted training that was about something else ({changes}). "
-                "Repeat that command to finish it, or start again with --overwrite."
-            )
+        refuse_other_plan(self.path, state["plan"], self._plan)
         return position, arrays
 
     def damaged(self, error: Exception) -> InputError:
@@ -229,12 +221,12 @@ class Saved:
         for name, variables in (
             ("network", network.variables), ("optimizer", network.optimizer.variables),
         ):  # fmt: skip
-            values = self._taken(name, [tuple(variable.shape) for variable in variables])
+            values = self._checked(name, [tuple(variable.shape) for variable in variables])
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-        return self._taken("best", [value.shape for value in best])
+        return self._checked("best", [value.shape for value in best])
 
-    def _taken(self, name: str, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[Any]]:
+    def _checked(self, name: str, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[Any]]:
         values = [self.arrays.get(f"{name}/{index:05}") for index in range(len(shapes))]
         if [None if value is None else value.shape for value in values] != list(shapes):
             raise self.checkpoint.damaged(ValueError(f"its {name} variables are other ones"))

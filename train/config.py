@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import architectures
-from tumorbatch.checks import check_seed
+from tumorbatch.checks import check_batch_size, check_choice, check_seed
 from tumorbatch.errors import ConfigError
 
-MAX_BATCH = 4096  # images; the last batch is padded to this size, so it costs memory
 THRESHOLD = 0.5  # on the probability of Tumor
 TEMPERATURE = 1.0  # the network's own probability: not calibrated
 RATES = ("constant", "cosine", "plateau")
@@ -25,11 +24,6 @@ class DivergedError(ConfigError):
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{name} must be between {low:g} and {high:g}. Received: {value:g}.")
-
-
-def _listed(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Received: {value}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ class Schedule:
             half the patience has passed.
         weight_decay: Share of each kernel that a step takes away, times the learning rate (AdamW).
             0.05 was the best of what was tried, on validation (benchmarks/README.md).
-        dropout: Of the last features, beside what the architecture has.
+        dropout: Of the last features, in addition to that of the architecture.
         label_smoothing: Labels become 0.5 s and 1 - 0.5 s.
         class_weights: "none", or "balanced": both classes weigh the same in the loss.
         group_weights: What an image weighs in the loss: "none": 1; "sqrt": 1 / the square root of the
@@ -108,20 +102,19 @@ class Schedule:
     finetune_batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
+        for name in ("epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
-        if self.batch_size > MAX_BATCH:
-            raise ConfigError(f"batch_size must be at most {MAX_BATCH}. Received: {self.batch_size}.")
+        check_batch_size(self.batch_size)
         for name in ("learning_rate", "finetune_learning_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(
                     f"{name} must be above 0 and at most 1. Received: {getattr(self, name):g}."
                 )
         check_seed(self.seed)
-        _listed("rate", self.rate, RATES)
-        _listed("class_weights", self.class_weights, CLASS_WEIGHTS)
-        _listed("--group-weights", self.group_weights, GROUP_WEIGHTS)
+        check_choice("rate", self.rate, RATES)
+        check_choice("class_weights", self.class_weights, CLASS_WEIGHTS)
+        check_choice("--group-weights", self.group_weights, GROUP_WEIGHTS)
         for name in ("dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -140,16 +133,16 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def schedule(architecture: str, weights: str | None = None, **given: Any) -> Schedule:
-    """Return an architecture's own schedule, with the values in `given` instead of its defaults.
+def schedule(architecture: str, weights: str | None = None, **changes: Any) -> Schedule:
+    """Return an architecture's own schedule, with some values changed.
 
     Args:
         architecture: Its name.
         weights: As in `Config`: random ones need no second phase.
-        given: Attributes of `Schedule`.
+        changes: Attributes of `Schedule`.
     """
     own = {} if weights == "none" else _SCHEDULES.get(architecture, {})
-    return Schedule(**{**own, **given})
+    return Schedule(**{**own, **changes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +169,8 @@ class Config:
         overwrite: Replace another bundle.
         tensorboard: Folder for TensorBoard's event files, or None.
         known_images: Whether the bundle carries hashes and signatures of its training and validation
-            images: "on", "off", or "auto": not where one of them is DICOM, since they tell whether
-            somebody was in the training set.
+            images: "on", "off", or "auto": not where one of them is DICOM, since they show whether
+            a person was in the training set.
     """
 
     architecture: str
@@ -199,9 +192,9 @@ class Config:
     known_images: str = "auto"
 
     def __post_init__(self) -> None:
-        _listed("--arch", self.architecture, architectures.ARCHITECTURES)
-        _listed("--feed", self.feed, FEEDS)
-        _listed("--known-images", self.known_images, KNOWN_IMAGES)
+        check_choice("--arch", self.architecture, architectures.ARCHITECTURES)
+        check_choice("--feed", self.feed, FEEDS)
+        check_choice("--known-images", self.known_images, KNOWN_IMAGES)
         if not self.checkpoint_minutes > 0:
             raise ConfigError(
                 f"checkpoint_minutes must be above 0. Received: {self.checkpoint_minutes:g}."

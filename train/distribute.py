@@ -49,9 +49,9 @@ def refuse_several_nodes(environment: Mapping[str, str]) -> None:
         raise _several("TF_CONFIG")
 
 
-def _several(what: str) -> ConfigError:
+def _several(reason: str) -> ConfigError:
     return ConfigError(
-        f"tumorbatch trains in one process, and was started as several ({what}): start it once, on one "
-        "node with --gpus N (Slurm: --nodes=1 --ntasks=1 --gres=gpu:N), and give the other nodes other "
-        "trainings, one --arch or --seed each."
+        f"tumorbatch trains in one process, and was started as several ({reason}): start it once, on "
+        "one node with --gpus N (Slurm: --nodes=1 --ntasks=1 --gres=gpu:N), and give the other nodes "
+        "other trainings, one --arch or --seed each."
     )

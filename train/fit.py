@@ -16,7 +16,7 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
-from tumorbatch.shard_reader import damaged_shard
+from tumorbatch.shard_records import damaged_shard
 from tumorbatch.signals import deferred
 from tumorbatch.statistics.classification import Measures
 from tumorbatch.statistics.intervals import proportion

@@ -33,17 +33,17 @@ class Waiting:
         return watched.with_options(options)
 
     def _ask(self, number: Any) -> Any:
-        def now(number: Any) -> Any:
+        def look_at_clock(number: Any) -> Any:
             self._asked = time.perf_counter()
             return number
 
-        return tf.numpy_function(now, [number], tf.int64)
+        return tf.numpy_function(look_at_clock, [number], tf.int64)
 
     def _get(self, number: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
-        def now(number: Any) -> Any:
+        def look_at_clock(number: Any) -> Any:
             self.seconds += time.perf_counter() - self._asked
             return number
 
-        measured = tf.numpy_function(now, [number], tf.int64)
+        measured = tf.numpy_function(look_at_clock, [number], tf.int64)
         with tf.control_dependencies([measured]):
             return tuple(map(tf.identity, batch))

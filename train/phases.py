@@ -45,9 +45,9 @@ def phases(architecture: str, pretrained: bool, schedule: Schedule) -> tuple[Pha
     first = Phase("base frozen", schedule.epochs, schedule.learning_rate, "frozen")
     if not schedule.finetune_epochs:
         return (first,)
-    what = "all" if schedule.finetune_batch_norm else "all but norm"
+    layers = "all" if schedule.finetune_batch_norm else "all but norm"
     rate = schedule.finetune_learning_rate
-    return first, Phase("fine-tuning", schedule.finetune_epochs, rate, what)
+    return first, Phase("fine-tuning", schedule.finetune_epochs, rate, layers)
 
 
 def prepare(
@@ -58,7 +58,7 @@ def prepare(
     steps: int,
     steps_per_execution: int,
 ) -> list[Any]:
-    """Freeze what the phase freezes, and compile with an optimizer of its own.
+    """Freeze what the phase freezes, and compile with its own optimizer.
 
     Args:
         network: From `architectures.build`.
@@ -95,9 +95,9 @@ def prepare(
     return [*network.metrics[0].variables, *accuracy.variables]
 
 
-def _freeze(base: Any, what: str) -> None:
-    base.trainable = what != "frozen"
-    if what == "all but norm":
+def _freeze(base: Any, layers: str) -> None:
+    base.trainable = layers != "frozen"
+    if layers == "all but norm":
         # Keras' layer with `trainable` off normalises by its moving averages, in training too.
         for layer in base.layers:
             if isinstance(layer, keras.layers.BatchNormalization):

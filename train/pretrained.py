@@ -73,7 +73,7 @@ class Source:
 
 
 def find(start: str, architecture: str) -> Source | None:
-    """Return the weights file that `start` stands for; download it if needed.
+    """Return the weights file that `start` names; download it if needed.
 
     Args:
         start: "none", "imagenet", or a path.
@@ -237,20 +237,20 @@ def _arrays(name: str, datasets: list[Any], variables: list[Any]) -> list[NDArra
         raise ValueError(f"layer {name!r} has {len(datasets)} arrays, expected {len(variables)}")
     arrays = []
     for dataset, variable in zip(datasets, variables, strict=True):
-        what = f"{variable.name} of layer {name!r}"
+        title = f"{variable.name} of layer {name!r}"
         if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-            raise ValueError(f"{what} is not stored in the file itself")
+            raise ValueError(f"{title} is not stored in the file itself")
         # Before it is read: a small file can promise an array of any size.
         if tuple(dataset.shape) != tuple(variable.shape):
             raise ValueError(
-                f"{what} has shape {tuple(dataset.shape)}, expected {tuple(variable.shape)}"
+                f"{title} has shape {tuple(dataset.shape)}, expected {tuple(variable.shape)}"
             )
         if dataset.dtype.kind != "f":
-            raise ValueError(f"{what} holds no floating-point numbers")
+            raise ValueError(f"{title} holds no floating-point numbers")
         value = np.asarray(dataset[()], dtype=np.float32)
         if not np.isfinite(value).all():
-            raise ValueError(f"{what} holds values that are infinite or no numbers")
+            raise ValueError(f"{title} holds values that are infinite or no numbers")
         if variable.name == "moving_variance" and (value < 0).any():
-            raise ValueError(f"{what} holds negative values")
+            raise ValueError(f"{title} holds negative values")
         arrays.append(value)
     return arrays

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError
 from tumorbatch.labels import CLASS_NAMES, TUMOR
 from tumorbatch.runtime import free_memory
@@ -22,7 +23,7 @@ from tumorbatch.shard_reader import (
     parse_names,
     score_split,
 )
-from tumorbatch.shardset import SPLITS, Dataset
+from tumorbatch.shardset import Dataset
 from tumorbatch.train.config import Augmentation
 from tumorbatch.train.feed import Images, batch_seed, finished, load_split, steps
 
@@ -120,7 +121,7 @@ class StreamFeed:
             # Before parsing, while a record is one string.
             data = data.shuffle(self._buffer, seed=int(rng.integers(2**62)))
             data = data.batch(self._batch_size, drop_remainder=self._fixed_shape).enumerate()
-            # Behind the shuffle: what is left out are the very batches that were trained on.
+            # Behind the shuffle: what is left out are the same batches that were trained on.
             data = data.skip(start)
             data = data.map(
                 as_written(prepare), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -158,11 +159,11 @@ def splits(
     """
     # The training images twice: as read, and as TensorFlow's constant.
     images = sum(dataset.records(split) for split in (*SPLITS, "train"))
-    needed, free = images * dataset.preprocessing.size**2, free_memory()
-    fits = free is None or needed <= _MEMORY_SHARE * free
+    size, free = images * dataset.preprocessing.size**2, free_memory()
+    fits = free is None or size <= _MEMORY_SHARE * free
     if feed == "ram" and not fits:
         raise ConfigError(
-            f"The images need {needed / 1e9:.1f} GB of memory, and {(free or 0) / 1e9:.1f} GB are "
+            f"The images need {size / 1e9:.1f} GB of memory, and {(free or 0) / 1e9:.1f} GB are "
             "free. Use --feed stream, a machine with more memory, or shards of a smaller size (--size)."
         )
     if feed == "stream" or not fits:

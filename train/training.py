@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import (
+    PRIVATE,
     atomic_folder,
     make_folder,
     real_folder,
@@ -20,10 +21,10 @@ from tumorbatch.atomic import (
     write_json,
 )
 from tumorbatch.bundle import Bundle
-from tumorbatch.checks import differences
+from tumorbatch.checks import format_changes, refuse_nameless
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.evaluation.model_card import model_card
-from tumorbatch.files import is_litter
+from tumorbatch.files import foreign_entries, is_empty
 from tumorbatch.labels import TUMOR
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
@@ -41,9 +42,8 @@ log = logging.getLogger(__name__)
 
 _FILES = {
     bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.HISTORY_CSV, bundle.CURVES, bundle.METRICS,
-    bundle.CARD, bundle.KNOWN,
+    bundle.CARD, bundle.KNOWN_IMAGES,
 }  # fmt: skip
-_PRIVATE = 0o600  # of what tells whether somebody was in the training set
 # Steps between two returns to Python on a GPU, where one takes milliseconds; a signal waits for them.
 _GPU_STRIDE = 8
 
@@ -83,8 +83,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
     """
     started = time.monotonic()
     dataset, out = shardset.load(tfrecords), real_folder(out)
-    if out.name in ("", ".."):
-        raise ConfigError(f"{out} cannot be replaced. Give the bundle a folder of its own with --out.")
+    refuse_nameless(out)
     if config.gpus > 1 and config.schedule.batch_size % config.gpus:
         raise ConfigError(
             f"--batch-size {config.schedule.batch_size} cannot be shared by {config.gpus} GPUs evenly."
@@ -169,9 +168,19 @@ def _train(
         tfrecords, dataset, scorer(network, schedule.batch_size, runtime), summary["dataset_sha256"]
     )
     shapes = shardset.shapes(tfrecords, dataset, "train")
-    known = _known_images(tfrecords, dataset, config.known_images)
+    known_images = _known_images(tfrecords, dataset, config.known_images)
     trained = _publish(
-        out, network, dataset, summary, fitted, runtime, feed, metrics, calibration, shapes, known
+        out,
+        network,
+        dataset,
+        summary,
+        fitted,
+        runtime,
+        feed,
+        metrics,
+        calibration,
+        shapes,
+        known_images,
     )
     return trained, metrics, fitted
 
@@ -276,25 +285,18 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
         return False
     if not out.is_dir():
         raise ConfigError(f"{out} is a file. Give the bundle another folder with --out.")
-    names = {path.name for path in out.iterdir() if not is_litter(path.name)}
-    strangers = sorted(names - _FILES)
-    if strangers:
+    foreign = foreign_entries(out, _FILES)
+    if foreign:
         raise ConfigError(
-            f"{out} holds files that belong to no bundle ({', '.join(strangers[:5])}). "
-            "Give another folder with --out."
+            f"{out} holds files that do not belong to a bundle ({foreign}). Give another folder with "
+            "--out."
         )
-    if overwrite or not names:
+    if overwrite or is_empty(out):
         return False
-    before = bundle.load(out).training
-    changes = [
-        "another shard set"
-        if name == "dataset_sha256"
-        else f"{name}: {existing} there, {wanted} asked for"
-        for name, existing, wanted in differences(before, summary)
-    ]
+    changes = format_changes(bundle.load(out).training, summary)
     if changes:
         raise ConfigError(
-            f"{out} already holds a model that was trained differently ({'; '.join(changes)}). "
+            f"{out} already holds a model that was trained differently ({changes}). "
             "Give another folder with --out, or --overwrite to replace it."
         )
     return True
@@ -321,9 +323,9 @@ def _publish(
     metrics: dict[str, Any],
     calibration: dict[str, Any],
     shapes: list[str],
-    known: bytes,
+    known_images: bytes,
 ) -> Bundle:
-    """Write the whole bundle beside `out`, then swap it in."""
+    """Write the whole bundle next to `out`, then exchange the two."""
     weights = bundle.serialize_weights(network)
     description = Bundle(
         architecture=summary["architecture"],
@@ -348,11 +350,13 @@ def _publish(
         },
         versions=versions("keras", "tensorflow", "numpy"),
         calibration=calibration,
-        known_images_sha256=hashlib.sha256(known).hexdigest() if known else "",
+        known_images_sha256=hashlib.sha256(known_images).hexdigest() if known_images else "",
     )
     with atomic_folder(out) as folder:
-        if known:
-            write_bytes(folder / bundle.KNOWN, known, _PRIVATE)
+        if known_images:
+            write_bytes(
+                folder / bundle.KNOWN_IMAGES, known_images, PRIVATE
+            )  # who was in the training set
         write_bytes(folder / bundle.WEIGHTS, weights)
         write_json(folder / bundle.HISTORY, fitted.history)
         write_bytes(folder / bundle.HISTORY_CSV, history.csv(fitted.history).encode())

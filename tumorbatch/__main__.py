@@ -9,7 +9,7 @@ _checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if not sys.flags.safe_path and sys.path[0] not in ("", _checkout):
     del sys.path[0]
 
-from tumorbatch.cli.main import main  # noqa: E402 - behind what it depends on
+from tumorbatch.cli.main import main  # noqa: E402 - after what it depends on
 
 if __name__ == "__main__":
     main()

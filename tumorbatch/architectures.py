@@ -3,7 +3,7 @@
 All take uint8 [N, height, width, 1] with values 0..255 and give one float32 logit, [N, 1]; channel
 replication and each base's own scaling happen inside, so that no caller can forget them.
 
-Every layer with weights has a name of its own: those that Keras makes up count on from network to
+Every layer with weights has its own name: those that Keras makes up count on from network to
 network in one process, and a bundle's weights would not be found again under them.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError
 
 MIN_SIZE = 32  # pixels: less than that, and the bases' five halvings leave nothing
@@ -25,7 +26,7 @@ class _Network:
     Attributes:
         head: From feature maps to the last features.
         scale: Multiplies the pixels, one number or one a channel.
-        offset: Is added behind that.
+        offset: Is added after that.
         base: Name in `keras.applications`, or None for the report's own convolutions.
     """
 
@@ -118,7 +119,7 @@ def build(name: str, size: int, dropout: float = 0.0) -> Any:
     Args:
         name: One of `ARCHITECTURES`.
         size: Side of the input, in pixels.
-        dropout: Share of the last features that training drops, beside what the report has. It
+        dropout: Share of the last features that training drops, in addition to the report's dropout. It
             changes no weight's name and no prediction.
 
     Returns:
@@ -128,10 +129,7 @@ def build(name: str, size: int, dropout: float = 0.0) -> Any:
     Raises:
         ConfigError: The name is not in the list, or the images are too small for it.
     """
-    if name not in _NETWORKS:
-        raise ConfigError(
-            f"The architecture must be one of {', '.join(ARCHITECTURES)}. Received: {name}."
-        )
+    check_choice("The architecture", name, ARCHITECTURES)
     if size < MIN_SIZE:
         raise ConfigError(
             f"{name} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels; these have {size}. Make "
@@ -186,10 +184,10 @@ def fold(network: Any) -> Any:
             x = keras.ops.conv(image, kernel, padding=self.convolution.padding)
             return self.convolution.activation(keras.ops.add(x, self.convolution.bias))
 
-    _, _, scaling, first, *others = network.layers
+    _, _, scaling, first, *later_layers = network.layers
     image = keras.Input(network.input.shape[1:], dtype="uint8")
     x = layers.Rescaling(scaling.scale, scaling.offset, dtype="float32")(image)
     x = FoldedConvolution(first)(x)
-    for layer in others:
+    for layer in later_layers:
         x = layer(x)
     return keras.Model(image, x, name=network.name)

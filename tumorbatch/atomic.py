@@ -18,11 +18,13 @@ from typing import Any, BinaryIO
 
 from tumorbatch.errors import cannot_write, not_finished
 
+# Permission bits of what is for its owner alone: paths of DICOM files often hold names of patients.
+PRIVATE = 0o600
 _TEMPORARY = ".tmp-"  # the names start with a dot: Arrow, Spark and our own scan pass them over
 
 
 def temporary_name(path: Path) -> Path:
-    """Return the hidden name beside `path` under which this process writes it.
+    """Return the hidden name next to `path` under which this process writes it.
 
     Nobody can put a link there in advance.
     """
@@ -39,7 +41,7 @@ def remove_temporaries(folder: Path, *names: str) -> None:
         OutputError: The folder cannot be read or changed.
     """
     stems = "|".join(map(re.escape, names)) or ".+"
-    # Earlier versions wrote no digits behind the process' number.
+    # Earlier versions wrote no digits after the process number.
     ending = rf"{re.escape(_TEMPORARY)}\d+" + ("(-[0-9a-f]{8})?" if names else "-[0-9a-f]{8}")
     own = re.compile(rf"\.({stems}){ending}", re.DOTALL)
     with writing(folder):
@@ -142,22 +144,26 @@ def write_bytes(path: Path, data: bytes, mode: int | None = None) -> None:
 
 def write_json(path: Path, value: Any, mode: int | None = None) -> None:
     """Write `value` atomically as indented JSON, in the order given, with a final newline."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode(), mode)
+    write_bytes(path, json_bytes(value), mode)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return `value` as indented JSON, in the order given, with a final newline."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _beside(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.new")
 
 
 def real_folder(folder: Path) -> Path:
     """Return the folder that a symbolic link points to; any other path unchanged.
 
-    Folders are exchanged by renaming. Renaming a link would leave its folder where it is, and behind.
+    Folders are exchanged by renaming. Renaming a link would leave its folder where it is.
     """
     if not folder.is_symlink():
         return folder
@@ -171,11 +177,11 @@ def replace_folder(source: Path, target: Path) -> None:
     """Put a finished folder in the place of another, on the same file system. Hold the lock.
 
     The two are exchanged in one step where the kernel and the file system can. Elsewhere there is no
-    `target` between two renames, and `recover_folder` mends a crash right there.
+    `target` for a moment between two renames; `recover_folder` repairs a crash at that moment.
 
     Args:
         source: The new folder.
-        target: The old one, or nothing; no symbolic link, see `real_folder`.
+        target: The old one, or nothing; not a symbolic link, see `real_folder`.
 
     Raises:
         OutputError: A folder cannot be renamed; the text says which one is in place.
@@ -209,14 +215,14 @@ def _sync_tree(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Exchange two paths in one step; return False where that is not possible."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):  # not Linux, or an old C library
         return False
     at, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if renameat2(at, os.fsencode(one), at, os.fsencode(other), flag) == 0:
+    if renameat2(at, os.fsencode(first), at, os.fsencode(second), flag) == 0:
         return True
     number = ctypes.get_errno()
     if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
@@ -226,19 +232,19 @@ def _exchange(one: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`; when the block ends well, put it in the place of `target`.
+    """Yield an empty folder next to `target`; when the block ends well, put it in its place.
 
     When the block raises, the new folder is deleted and `target` is as it was. Hold the lock.
 
     Args:
-        target: The folder to write; its parent exists, and it is no symbolic link (`real_folder`).
+        target: The folder to write; its parent exists, and it is not a symbolic link (`real_folder`).
 
     Raises:
         OutputError: A folder cannot be created or exchanged.
     """
-    folder = _beside(target)
+    folder = _new_folder(target)
     try:
-        new_folder(folder)  # what is there was left by a run that was killed here
+        new_folder(folder)  # a run that was killed here left it
         yield folder
         replace_folder(folder, target)
     finally:
@@ -254,8 +260,8 @@ def recover_folder(target: Path) -> None:
     with writing(target):
         if not target.exists() and _aside(target).exists():
             os.replace(_aside(target), target)
-    for left in (_aside(target), _beside(target)):
-        discard_folder(left)
+    for folder in (_aside(target), _new_folder(target)):
+        discard_folder(folder)
 
 
 def was_set_aside(target: Path) -> bool:

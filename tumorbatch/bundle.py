@@ -48,7 +48,7 @@ SCHEMA_VERSION = 1
 MODELS = Path("models")  # where `train` writes bundles by default
 MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
-KNOWN = "known_images.safetensors"
+KNOWN_IMAGES = "known_images.safetensors"
 HISTORY = "history.json"
 HISTORY_CSV = "history.csv"
 CURVES = "curves.png"
@@ -81,7 +81,7 @@ _MODEL_SHAPE = {
     "versions": {TEXT: TEXT},
     "calibration?": OBJECT,
 }
-# What reports tell of `Bundle.calibration`.
+# What reports say about `Bundle.calibration`.
 _CALIBRATION_SHAPE = {
     "split": TEXT,
     "dataset_sha256": TEXT,
@@ -219,7 +219,7 @@ def load(folder: Path) -> Bundle:
 def _contradiction(bundle: Bundle, model_id: str, fingerprint: str | None) -> str:
     """Return what in model.json cannot be true, as the middle of a sentence; or "".
 
-    Tables and reports name a model by its id, and tell how its threshold was chosen.
+    Tables and reports name a model by its id, and say how its threshold was chosen.
     """
     calibration = bundle.calibration
     if fingerprint not in (None, bundle.preprocessing.fingerprint):
@@ -348,7 +348,7 @@ def names(folder: Path = MODELS) -> list[str]:
 
 
 def find(name: Path, models: Path = MODELS) -> Path:
-    """Return the folder that a bundle's path or name stands for; a path that exists wins.
+    """Return the folder that a bundle's path or name means; a path that exists wins.
 
     Args:
         name: A path, or the name of a folder in `models`.
@@ -360,9 +360,9 @@ def find(name: Path, models: Path = MODELS) -> Path:
     for folder in (name, models / name):
         if folder.is_dir():
             return folder
-    known = ", ".join(map(printable, names(models))) or "no bundle"
+    listed = ", ".join(map(printable, names(models))) or "no bundle"
     raise InputError(
-        f"{name} is not a model bundle: there is no folder {name}, and {models}/ holds {known}. Train "
+        f"{name} is not a model bundle: there is no folder {name}, and {models}/ holds {listed}. Train "
         "a model with `tumorbatch train`, or give the folder of a bundle."
     )
 
@@ -371,7 +371,7 @@ def best(folder: Path = MODELS) -> Path:
     """Return the bundle in a folder that has the highest validation AUC.
 
     A bundle of a leaky split is taken only if there is no other: its figures are too good. Bundles
-    that cannot be used are passed over, with a warning.
+    that cannot be used are skipped, with a warning.
 
     Raises:
         InputError: There is no bundle.
@@ -381,7 +381,7 @@ def best(folder: Path = MODELS) -> Path:
         try:
             description, metrics = load(path.parent), read_metrics(path.parent, _AUC_SHAPE)
         except (ConfigError, InputError) as error:
-            log.warning("%s is passed over: %s", path.parent, error)
+            log.warning("%s is skipped: %s", path.parent, error)
             continue
         auc = metrics["validation"]["figures"]["auc"]["value"]
         ranked.append((bool(description.training.get("leaky")), -auc, path.parent, description))
@@ -389,7 +389,7 @@ def best(folder: Path = MODELS) -> Path:
         try:
             check_weights(candidate, description)
         except InputError as error:
-            log.warning("%s is passed over: %s", candidate, error)
+            log.warning("%s is skipped: %s", candidate, error)
             continue
         return candidate
     raise InputError(

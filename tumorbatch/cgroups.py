@@ -1,6 +1,6 @@
 """The cores and the memory that a job's control groups leave to it.
 
-A scheduler (Slurm, systemd, Kubernetes, Docker) puts a job into a group of its own, often several
+A scheduler (Slurm, systemd, Kubernetes, Docker) puts a job into its own group, often several
 levels deep. Each level has limits, and all of them hold. /proc/self/cgroup names the group: one line
 for version 2 ("0::/system.slice/job_7"), one for each controller of version 1 ("4:memory:/job_7").
 Both may be mounted at once. Inside a container the path may start above what is mounted there.
@@ -65,7 +65,7 @@ def _folders(controller: str) -> Iterator[Path]:
     except OSError:
         lines = []
     mounts = _mounts()
-    seen = set()
+    yielded = set()
     for line in [*lines, "0::/"]:
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
@@ -79,8 +79,8 @@ def _folders(controller: str) -> Iterator[Path]:
             parts = [part for part in below.split("/") if part not in ("", "..")]
             for depth in range(len(parts), -1, -1):
                 folder = mounted.joinpath(*parts[:depth])
-                if folder not in seen:
-                    seen.add(folder)
+                if folder not in yielded:
+                    yielded.add(folder)
                     yield folder
 
 

@@ -1,6 +1,5 @@
 """What dataset.json must be like, so that nothing in it surprises a reader later."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tumorbatch.checks import IMAGE_FORMATS
@@ -9,6 +8,9 @@ from tumorbatch.labels import CLASS_NAMES
 
 if TYPE_CHECKING:
     from tumorbatch.shardset import Dataset
+
+SPLITS = ("train", "validation", "test")
+SPLIT_BY = ("group", "file", "shape")
 
 DATASET_SHAPE: Shape = {
     "preprocessing": OBJECT,
@@ -34,25 +36,24 @@ DATASET_SHAPE: Shape = {
 }
 
 
-def refuse_unusable(dataset: "Dataset", splits: Sequence[str], split_by: Sequence[str]) -> None:
-    """Raise `ValueError` for what no shard set can have.
-
-    Args:
-        dataset: What was read.
-        splits: The names of the splits.
-        split_by: The ways to split.
-    """
-    names = [shard.name for shard in dataset.shards]
-    if not names or len(set(names)) < len(names):
-        raise ValueError("it lists no shards, or one of them twice")
+def refuse_unusable(dataset: "Dataset") -> None:
+    """Raise `ValueError` for values that no shard set can have."""
+    refuse_repeated_shards(dataset)
     if dataset.classes != CLASS_NAMES:
         raise ValueError(f"its classes must be {', '.join(CLASS_NAMES)}, in this order")
     if not dataset.formats or not set(dataset.formats) <= set(IMAGE_FORMATS):
         raise ValueError(f"its formats must be some of {', '.join(IMAGE_FORMATS)}")
-    if dataset.split_by not in split_by:
-        raise ValueError(f"split_by must be one of {', '.join(split_by)}")
-    if not {shard.split for shard in dataset.shards} <= set(splits):
-        raise ValueError(f"the split of a shard must be one of {', '.join(splits)}")
-    for split in splits:
+    if dataset.split_by not in SPLIT_BY:
+        raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}")
+    if not {shard.split for shard in dataset.shards} <= set(SPLITS):
+        raise ValueError(f"the split of a shard must be one of {', '.join(SPLITS)}")
+    for split in SPLITS:
         if dataset.counts.get(split, {}).keys() != set(CLASS_NAMES):
             raise ValueError(f"counts.{split} must have the classes {', '.join(CLASS_NAMES)}")
+
+
+def refuse_repeated_shards(dataset: "Dataset") -> None:
+    """Raise `ValueError` where dataset.json lists no shards, or one of them twice."""
+    names = [shard.name for shard in dataset.shards]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("it lists no shards, or one of them twice")

@@ -63,9 +63,9 @@ def _software() -> Iterator[Finding]:
         yield Finding(name, version)
     for name in _PACKAGES:
         if name in optional and name not in installed:
-            what = "compressed DICOM" if name == "python-gdcm" else "--tensorboard"
+            feature = "compressed DICOM" if name == "python-gdcm" else "--tensorboard"
             extra = f"pip install 'tumorbatch[{optional[name]}]'"
-            yield Finding(name, f"not installed; only {what} needs it ({extra})")
+            yield Finding(name, f"not installed; only {feature} needs it ({extra})")
         elif name not in installed:
             yield Finding(name, "not installed; pip install tumorbatch", False)
 
@@ -133,7 +133,7 @@ def _room(folder: Path) -> Iterator[Finding]:
 
 
 def _limits() -> Iterator[Finding]:
-    """Yield what a run needs beside memory and disk."""
+    """Yield what a run needs in addition to memory and disk."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
     text = "without limit" if unlimited else f"{soft:,} (`ulimit -n`)"
@@ -148,7 +148,7 @@ def _limits() -> Iterator[Finding]:
         yield Finding("temporary folder", f"{error.strerror or error}: set TMPDIR", False)
 
 
-def told(findings: Sequence[Finding]) -> str:
+def format_findings(findings: Sequence[Finding]) -> str:
     """Format the findings, one per line, with problems marked."""
     width = max(len(finding.name) for finding in findings)
     lines = [

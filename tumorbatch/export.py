@@ -23,6 +23,7 @@ from tumorbatch.atomic import (
     writing,
 )
 from tumorbatch.bundle import Bundle
+from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError, OutputError, cannot_write, not_finished
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import load_tensorflow
@@ -45,10 +46,9 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
         OutputError: `out` cannot be written.
     """
     loaded, out = bundle.load(model), real_folder(out)
-    if kind not in KINDS:
-        raise ConfigError(f"The format must be one of {', '.join(KINDS)}. Received: {kind}.")
+    check_choice("The format", kind, KINDS)
     if kind != "savedmodel" and out.suffix != f".{kind}":
-        raise ConfigError(f"{out} must end with .{kind}: Keras tells the format by it.")
+        raise ConfigError(f"{out} must end with .{kind}: Keras takes the format from it.")
     if out.exists() and out.is_dir() is not (kind == "savedmodel"):
         raise ConfigError(f"{out} is of another kind. Give another name with --out.")
     make_folder(out.parent)
@@ -76,7 +76,7 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
 
 @contextlib.contextmanager
 def _file(out: Path) -> Iterator[Path]:
-    """Yield a path with the name of `out` in a folder of its own; afterwards, put the file in place."""
+    """Yield a path with the name of `out` in its own folder; afterwards, put the file in place."""
     folder = out.with_name(f".{out.name}.new")
     new_folder(folder)
     try:
@@ -103,9 +103,9 @@ def _save(network: Any, target: Path, kind: str, out: Path) -> None:
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         if isinstance(error, OSError) and error.errno:
             raise cannot_write(out, error) from error
-        told = str(error).partition("\n")[0].rstrip(".")
+        sentence = str(error).partition("\n")[0].rstrip(".")
         raise OutputError(
-            f"Cannot write {out}: {told}. What was at that path before is unchanged."
+            f"Cannot write {out}: {sentence}. What was at that path before is unchanged."
         ) from error
 
 
@@ -113,14 +113,14 @@ def _save(network: Any, target: Path, kind: str, out: Path) -> None:
 def _quiet() -> Iterator[None]:
     """Silence Keras' warning that .h5 is old and TensorFlow's note that it wrote its assets."""
     logger = logging.getLogger("absl")
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
 def _description(loaded: Bundle, kind: str) -> dict[str, Any]:

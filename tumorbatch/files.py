@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -18,7 +18,7 @@ from tumorbatch.status import FileError, Status
 # Explicit bidirectional controls: a name with one of them can show itself, and what follows it, in
 # another order than it is. Unicode Standard Annex 9, table 4, and the marks of its section 2.6.
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-# What must not stand in a page or on a terminal (controls, non-characters, lone surrogates), or
+# What must not appear in a page or on a terminal (controls, non-characters, lone surrogates), or
 # cannot be seen.
 _UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 
@@ -118,7 +118,7 @@ def counted(count: int, noun: str) -> str:
 def visible(text: str) -> str:
     """Return `text` with control, bidirectional and lone surrogate characters written as `\\uNNNN`.
 
-    Tabs and line ends too: in a file name they are no space between words.
+    Tabs and line ends too: in a file name they are not a space between words.
     """
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
@@ -147,6 +147,17 @@ _FIRST_TYPES = (b"UL", b"OB", b"SH", b"CS", b"DA", b"TM", b"UI")
 def is_litter(name: str) -> bool:
     """Return whether a file was left by a file manager or a network file system."""
     return name.lower() in _LITTER or name.startswith(("._", ".nfs", "@Syno"))
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether a folder holds nothing but litter."""
+    return all(is_litter(path.name) for path in folder.iterdir())
+
+
+def foreign_entries(folder: Path, own: Collection[str]) -> str:
+    """Return the first names in a folder that are neither `own` nor litter, for a message; or ""."""
+    names = {path.name for path in folder.iterdir() if not is_litter(path.name)}
+    return printable(", ".join(sorted(names - set(own))[:5]))
 
 
 def is_dicom(data: bytes) -> bool:
@@ -188,10 +199,10 @@ def find_files(root: Path, litter: list[str] | None = None) -> list[FoundFile]:
 
     Args:
         root: The folder.
-        litter: Gets the paths of the entries that were passed over as litter, see `is_litter`.
+        litter: Gets the paths of the entries that were skipped as litter, see `is_litter`.
 
     Raises:
-        InputError: `root` is no folder, or cannot be listed.
+        InputError: `root` is not a folder, or cannot be listed.
     """
     try:
         if not stat.S_ISDIR(os.stat(root).st_mode):

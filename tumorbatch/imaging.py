@@ -149,7 +149,7 @@ def random_image(folder: Path, seed: int | None = None) -> tuple[Path, NDArray[n
     """Return a random readable image from anywhere below a folder, each equally likely.
 
     Args:
-        folder: Files that cannot be read as images, and hidden ones, are passed over.
+        folder: Files that cannot be read as images, and hidden ones, are skipped.
         seed: The same seed gives the same image of the same folder; None gives any.
 
     Returns:
@@ -176,7 +176,7 @@ def sample_images(
     """Return different random readable images among files, each equally likely.
 
     Args:
-        files: Those that cannot be read as images are passed over.
+        files: Those that cannot be read as images are skipped.
         count: At most so many images.
         seed: The same seed gives the same images of the same files; None gives any.
 

@@ -89,7 +89,7 @@ def parse_object(data: bytes, shape: Shape = OBJECT) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     _check_limits(value)
     if type(value) is not dict:
-        raise ValueError(f"it must hold an object, not {_shown(value)}")
+        raise ValueError(f"it must hold an object, not {_shortened(value)}")
     check(value, shape)
     return value
 
@@ -104,12 +104,12 @@ def check(value: Any, shape: Shape, name: str = "") -> None:
     """
     if isinstance(shape, Kind):
         if not shape.accepts(value):
-            raise ValueError(f"{name or 'it'} must be {shape.name}, not {_shown(value)}")
+            raise ValueError(f"{name or 'it'} must be {shape.name}, not {_shortened(value)}")
     elif isinstance(shape, tuple):
         _check_one_of(value, shape, name)
     elif isinstance(shape, list):
         if type(value) is not list:
-            raise ValueError(f"{name or 'it'} must be a list, not {_shown(value)}")
+            raise ValueError(f"{name or 'it'} must be a list, not {_shortened(value)}")
         for index, item in enumerate(value):
             check(item, shape[0], f"{name}[{index}]")
     else:
@@ -125,13 +125,13 @@ def _check_one_of(value: Any, shapes: tuple[Shape, ...], name: str) -> None:
             reason = error
     kinds = [shape.name for shape in shapes if isinstance(shape, Kind)]
     if reason is None or len(kinds) == len(shapes):
-        raise ValueError(f"{name or 'it'} must be {' or '.join(kinds)}, not {_shown(value)}")
+        raise ValueError(f"{name or 'it'} must be {' or '.join(kinds)}, not {_shortened(value)}")
     raise reason
 
 
 def _check_members(value: Any, shape: Mapping[Any, Shape], name: str) -> None:
     if type(value) is not dict:
-        raise ValueError(f"{name or 'it'} must be an object, not {_shown(value)}")
+        raise ValueError(f"{name or 'it'} must be an object, not {_shortened(value)}")
     prefix = f"{name}." if name else ""
     for key, inner in shape.items():
         if key is TEXT:
@@ -143,7 +143,7 @@ def _check_members(value: Any, shape: Mapping[Any, Shape], name: str) -> None:
             raise ValueError(f"{prefix}{key} is missing")
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
 
@@ -185,4 +185,4 @@ def _check_limits(value: Any) -> None:
             try:
                 item.encode()
             except UnicodeEncodeError:
-                raise ValueError(f"it has a text that is not Unicode: {_shown(item)}") from None
+                raise ValueError(f"it has a text that is not Unicode: {_shortened(item)}") from None

@@ -62,11 +62,11 @@ def apply() -> None:
 
 def ignored() -> list[str]:
     """Return what the user has set for Keras and is not heeded here, as clauses."""
-    found = [f"{name}={os.environ[name]}" for name in _VARIABLES if os.environ.get(name)]
+    found_settings = [f"{name}={os.environ[name]}" for name in _VARIABLES if os.environ.get(name)]
     path = Path(os.environ.get(_HOME) or Path.home() / ".keras") / "keras.json"
     try:
         settings: Any = json.loads(path.read_bytes())
-        found += [
+        found_settings += [
             f"{name}={settings[name]} in {path}"
             for name, ours in _OURS.items()
             if settings.get(name, ours) != ours
@@ -74,5 +74,5 @@ def ignored() -> list[str]:
     except FileNotFoundError:
         pass
     except (OSError, ValueError, AttributeError):
-        found.append(f"{path}, which is not readable JSON")
-    return found
+        found_settings.append(f"{path}, which is not readable JSON")
+    return found_settings

@@ -2,8 +2,8 @@
 
 `known_images.safetensors` in the bundle holds for each image of the training and validation split the
 sha256 of its file (32 bytes), its signature (576 bytes, see `copies`), and the split. With it `infer`
-flags rows, and `evaluate --external` leaves images out, without the shard set. Whoever has such a file
-and an image can tell whether it was among them: for DICOM sources it is written on request only.
+flags rows, and `evaluate --external` leaves images out, without the shard set. Anyone who has the file
+and an image can find out whether it was among them, so for DICOM sources it is written on request only.
 """
 
 import hashlib
@@ -135,12 +135,12 @@ class KnownImages:
             sha256: Of the images' files, hex.
             signatures: From `copies.signature`.
         """
-        known = [self._splits.get(bytes.fromhex(text)) for text in sha256]
+        splits = [self._splits.get(bytes.fromhex(text)) for text in sha256]
         flags = [
             "" if validation is None else VALIDATED_ON if validation else TRAINED_ON
-            for validation in known
+            for validation in splits
         ]
-        unknown = [index for index, validation in enumerate(known) if validation is None]
+        unknown = [index for index, validation in enumerate(splits) if validation is None]
         if unknown:
             copies = self.copies(thumbnails([signatures[index] for index in unknown]))
             for index, copy in zip(unknown, copies.tolist(), strict=True):
@@ -169,20 +169,20 @@ class KnownImages:
         copy = np.zeros(len(pictures), np.bool_)
         if not len(pictures) or not 0 < len(self.pictures) <= MAX_SEARCHED:
             return copy
-        found = [
+        candidates = [
             nearest(describe(pictures, number), self._descriptor(number), number, _LOOKS)
             for number in (WHOLE, CONTENT)
         ]
-        pairs = Candidates(*map(np.concatenate, zip(*found, strict=True)))
+        pairs = Candidates(*map(np.concatenate, zip(*candidates, strict=True)))
         # Most copies are alike as they are, in one of the orientations: that costs little.
         compact = np.concatenate([structures(pictures), self._structures])
         moved = pairs._replace(second=len(pictures) + pairs.second)
         alike = similarity_in_place(compact, moved) >= SAME
         copy[pairs.first[alike]] = True
         aligned = moved.take(_worth_aligning(pairs, copy))
-        shown, place = np.unique(aligned.second, return_inverse=True)
-        both = np.concatenate([pictures, self.pictures[shown - len(pictures)]])
-        alike = similarity(both, aligned._replace(second=len(pictures) + place.ravel())) >= SAME
+        distinct, place = np.unique(aligned.second, return_inverse=True)
+        all_pictures = np.concatenate([pictures, self.pictures[distinct - len(pictures)]])
+        alike = similarity(all_pictures, aligned._replace(second=len(pictures) + place.ravel())) >= SAME
         copy[aligned.first[alike]] = True
         return copy
 

@@ -1,7 +1,7 @@
 """One run per output: a second one stops at once and says who holds it.
 
 On a local file system the kernel's `flock` decides: it is let go when the process dies, however it
-dies, so a stale lock file blocks nobody. Network file systems may keep such a lock on one machine only
+dies, so a stale lock file blocks no run. Network file systems may keep such a lock on one machine only
 (NFS mounted with nolock) or know none. There the lock file itself decides: the holder touches it every
 20 seconds, and another machine takes it over when that has not happened for two minutes.
 """
@@ -61,7 +61,7 @@ def output_lock(output: Path, lock: Path) -> Iterator[None]:
     finally:
         ended.set()
         try:
-            with contextlib.suppress(OSError):  # an empty lock file is in nobody's way
+            with contextlib.suppress(OSError):  # an empty lock file blocks no run
                 lock.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
@@ -100,7 +100,7 @@ def _take(output: Path, lock: Path) -> int:
             judged = not created and (alone is None or _network(lock))
             if alone is False or (judged and _alive(text, lock, alone)):
                 raise TryAgainError(
-                    f"{output} is in use by {_told(text)}. Try again when that run has ended."
+                    f"{output} is in use by {_format_holder(text)}. Try again when that run has ended."
                 )
             # The holder before us may have deleted the file between our open and our lock.
             if os.path.samestat(os.fstat(descriptor), lock.lstat()):
@@ -119,7 +119,7 @@ def _take(output: Path, lock: Path) -> int:
 
 def _open(lock: Path) -> tuple[int, bool]:
     """Return a descriptor of the lock file, and whether this process alone created it (NFS too)."""
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK  # a link would lead to a file of somebody's
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK  # a link could lead to a foreign file
     try:
         return os.open(lock, flags | os.O_CREAT | os.O_EXCL, 0o644), True
     except FileExistsError:
@@ -145,7 +145,7 @@ def _kernel_lock(descriptor: int) -> bool | None:
 
 
 def _alive(text: str, lock: Path, alone: bool | None) -> bool:
-    """Return whether the process named in a lock file still works, if the kernel cannot tell."""
+    """Return whether the process named in a lock file still works, if the kernel does not know."""
     holder = _holder(text)
     if holder is not None and holder["host"] == socket.gethostname():
         if alone:  # on one machine flock can be trusted
@@ -174,10 +174,10 @@ def _network(path: Path) -> bool:
     """Return whether `path` is on a network file system."""
     try:
         device = os.stat(path).st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}"
+        device_number = f"{os.major(device)}:{os.minor(device)}"
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             fields = line.split()
-            if fields[2] == wanted:
+            if fields[2] == device_number:
                 kind = fields[fields.index("-") + 1]
                 return kind.startswith(_NETWORK)
     except (OSError, ValueError, IndexError):
@@ -192,7 +192,7 @@ def _holder(text: str) -> dict[str, Any] | None:
         return None
 
 
-def _told(text: str) -> str:
+def _format_holder(text: str) -> str:
     holder = _holder(text)
     if holder is None:
         return "another process"

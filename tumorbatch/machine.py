@@ -42,7 +42,9 @@ def shortage(error: BaseException) -> str:
             return "no temporary folder can be written (set TMPDIR)"
         return _SHORT_OF.get(error.errno or 0, "")
     if isinstance(error, ImportError):
-        return next((told for words, told in _LINKER.items() if words in text.lower()), "")
+        return next(
+            (explanation for words, explanation in _LINKER.items() if words in text.lower()), ""
+        )
     if isinstance(error, RuntimeError) and "start new thread" in text:
         return "no more threads may be started (raise `ulimit -u`)"
     kind = type(error)
@@ -113,9 +115,9 @@ def start_problem(error: BaseException) -> str:
     """
     if isinstance(error, OSError) and error.errno == errno.EAGAIN:
         return "no more processes may be started (raise `ulimit -u`)"
-    known = shortage(error)
-    if known or not isinstance(error, OSError):
-        return known
+    missing = shortage(error)
+    if missing or not isinstance(error, OSError):
+        return missing
     return shared_memory_problem(error)
 
 

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tumorbatch.copies import KINDS, SIGNATURE_BYTES
+from tumorbatch.dataset_shape import SPLITS
 
 # What the first pass of `shard` knows of a file.
 ROW_SCHEMA = pa.schema(
@@ -37,7 +38,6 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 
-_SPLITS = ("train", "validation", "test")
 _HEXADECIMAL = {"sha256": 64, "pixel_hash": 64, "turned_hash": 64}  # digits
 _FROM = {"width": 1, "height": 1, "file_size": 1, "position": 0, "duplicate_group": 0}  # least value
 
@@ -56,8 +56,8 @@ def check_rows(table: pa.Table) -> None:
     if "split" not in table.column_names:
         return
     rows = table.filter(pc.is_valid(table["split"]))
-    if not _all(pc.is_in(rows["split"], pa.array(_SPLITS))):
-        raise ValueError(f"its column 'split' must be one of {', '.join(_SPLITS)}")
+    if not _all(pc.is_in(rows["split"], pa.array(SPLITS))):
+        raise ValueError(f"its column 'split' must be one of {', '.join(SPLITS)}")
     if "copy_kind" in rows.column_names:
         kinds = rows["copy_kind"].drop_null()
         if not _all(pc.is_in(kinds, pa.array(KINDS))):

@@ -27,7 +27,7 @@ def orient(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def orient_each(images: NDArray[Any], orientations: NDArray[np.integer]) -> NDArray[Any]:
-    """Return a copy of [n, side, side] in which each image has an orientation of its own, [n]."""
+    """Return a copy of [n, side, side] in which each image has its own orientation, [n]."""
     turned = np.empty_like(images)
     for orientation in ORIENTATIONS:
         these = orientations == orientation

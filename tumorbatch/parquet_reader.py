@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tumorbatch.files import open_regular
 
-# Each row of this product's tables has a path of its own, which takes more than a byte of the file
+# Each row of this product's tables has its own path, which takes more than a byte of the file
 # however well it is compressed.
 _ROWS_A_BYTE = 1
 _ROWS_AT_LEAST = 4096

@@ -56,7 +56,7 @@ def survey(
 
     Args:
         folder: With one folder for each class.
-        classes: {class name: folder name}, where these are no known spellings.
+        classes: {class name: folder name}, where these are not known spellings.
         preprocessing: Its CLAHE settings count.
         workers: Default: the cores that this process may use.
 
@@ -69,30 +69,30 @@ def survey(
 
     files = find_sources(Path(folder), classes or {})
     preprocessing = preprocessing or Preprocessing()
-    seen = stage.survey(files, preprocessing, workers or available_cores(), SECONDS)
-    if not len(seen.index):
+    surveyed = stage.survey(files, preprocessing, workers or available_cores(), SECONDS)
+    if not len(surveyed.index):
         raise InputError(f"None of the {len(files)} files in {folder} can be read.")
-    return seen
+    return surveyed
 
 
-def image(shown: Folder | NDArray[np.uint8], title: str = "") -> Any:
+def image(picture: Folder | NDArray[np.uint8], title: str = "") -> Any:
     """Plot one image: a file, or uint8 [height, width].
 
     Raises:
         InputError: The file cannot be read, with the reason.
         ValueError: The array is not such an image.
     """
-    if isinstance(shown, np.ndarray):
-        if shown.dtype != np.uint8 or not (shown.ndim == 2 or shown.shape[2:] == (3,)):
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or not (picture.ndim == 2 or picture.shape[2:] == (3,)):
             raise ValueError(
                 "An image is an array uint8 [height, width] or [height, width, 3]. Received: "
-                f"{shown.dtype} {list(shown.shape)}."
+                f"{picture.dtype} {list(picture.shape)}."
             )
-        return charts.image_grid([shown], title=title)
+        return charts.image_grid([picture], title=title)
     from tumorbatch.files import FoundFile, printable, read_file
     from tumorbatch.preprocess.decode import decode
 
-    path = Path(shown)
+    path = Path(picture)
     try:
         grey = decode(read_file(FoundFile(str(path), path.name))[0]).grey
     except FileError as error:
@@ -139,14 +139,14 @@ def image_grid(
 
     if count < 1 or columns < 1:
         raise ValueError(f"At least one image and one column are needed. Received: {count}, {columns}.")
-    shown = sample_images(_files(Path(folder), class_name), count, seed)
-    if not shown:
+    sample = sample_images(_files(Path(folder), class_name), count, seed)
+    if not sample:
         raise ValueError(f"{folder} has no image that can be read. Give a folder with images.")
-    names = [file.name.rsplit("/", 1)[-1] for file, _ in shown]
+    names = [file.name.rsplit("/", 1)[-1] for file, _ in sample]
     title = CLASS_NAMES[_label(class_name)] if class_name else ""
     if count == 1:
         title, names = f"{title}: {names[0]}".removeprefix(": "), []
-    return charts.image_grid([grey for _, grey in shown], names, columns, title)
+    return charts.image_grid([grey for _, grey in sample], names, columns, title)
 
 
 def _files(folder: Path, class_name: str | None) -> "Sequence[FoundFile]":
@@ -173,36 +173,36 @@ def class_distribution(source: "Folder | Survey") -> Any:
             name: sum(split_counts[name] for split_counts in counts.values()) for name in CLASS_NAMES
         }
         return charts.class_counts({"all": every, **counts})
-    labels = _seen(source).labels
+    labels = _survey_of(source).labels
     counted = np.bincount(labels, minlength=len(CLASS_NAMES)).tolist()
     return charts.class_counts({"all": dict(zip(CLASS_NAMES, counted, strict=True))})
 
 
 def image_properties(source: "Folder | Survey") -> Any:
     """Plot width and height of the images of each class, from a folder or a survey."""
-    seen = _seen(source)
-    heights, widths = (np.array(seen.column(name), np.int64) for name in ("height", "width"))
-    return charts.image_sizes(heights, widths, seen.labels)
+    surveyed = _survey_of(source)
+    heights, widths = (np.array(surveyed.column(name), np.int64) for name in ("height", "width"))
+    return charts.image_sizes(heights, widths, surveyed.labels)
 
 
 def pixel_intensity(source: "Folder | Survey") -> Any:
     """Plot grey value histograms per class before and after CLAHE, from a folder or a survey."""
-    before, after = _seen(source).histograms.transpose(1, 0, 2)
+    before, after = _survey_of(source).histograms.transpose(1, 0, 2)
     return charts.pixel_intensity({"Before CLAHE": before, "After CLAHE": after})
 
 
 def mean_intensity(source: "Folder | Survey") -> Any:
     """Plot the distribution of mean grey values per class, from a folder or a survey."""
-    seen = _seen(source)
-    before, after = seen.means
-    return charts.image_means({"Before CLAHE": before, "After CLAHE": after}, seen.labels)
+    surveyed = _survey_of(source)
+    before, after = surveyed.means
+    return charts.image_means({"Before CLAHE": before, "After CLAHE": after}, surveyed.labels)
 
 
 def training_history(folder: Folder) -> Any:
     """Plot loss and accuracy over the epochs of a model bundle.
 
     Raises:
-        InputError: It is no bundle, or damaged.
+        InputError: It is not a bundle, or damaged.
         ConfigError: It was written by another version of the format.
     """
     description = bundle.load(Path(folder))
@@ -259,5 +259,5 @@ def _label(value: Any) -> int:
     raise ValueError(f"A class is 0 or Healthy, 1 or Tumor. Received: {value!r}.")
 
 
-def _seen(source: "Folder | Survey") -> "Survey":
+def _survey_of(source: "Folder | Survey") -> "Survey":
     return survey(source) if isinstance(source, str | os.PathLike) else source

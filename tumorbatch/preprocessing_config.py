@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tumorbatch.architectures import MIN_SIZE
+from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError
 
 # Raise it whenever the same bytes would decode to other grey values than before.
@@ -17,6 +19,7 @@ from tumorbatch.errors import ConfigError
 DECODE_VERSION = 2
 _READABLE = range(1, DECODE_VERSION + 1)  # of sets and models that are there already
 INTERPOLATIONS = ("area",)
+_MAX_SIZE = 1024  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         # 2 and 2.0 are equal, and must have one JSON and one fingerprint.
         object.__setattr__(self, "clahe_clip", float(self.clahe_clip))
-        if not 32 <= self.size <= 1024:
-            raise ConfigError(f"The size must be between 32 and 1024 pixels. Received: {self.size}.")
+        if not MIN_SIZE <= self.size <= _MAX_SIZE:
+            raise ConfigError(
+                f"The size must be between {MIN_SIZE} and {_MAX_SIZE} pixels. Received: {self.size}."
+            )
         if not 0 < self.clahe_clip <= 100:
             raise ConfigError(
                 f"The CLAHE clip limit must be above 0 and at most 100. Received: {self.clahe_clip}."
@@ -52,11 +57,7 @@ class Preprocessing:
             raise ConfigError(
                 f"The CLAHE grid must be between 1 and 64 tiles. Received: {self.clahe_grid}."
             )
-        if self.interpolation not in INTERPOLATIONS:
-            raise ConfigError(
-                f"The interpolation must be one of {', '.join(INTERPOLATIONS)}. "
-                f"Received: {self.interpolation}."
-            )
+        check_choice("The interpolation", self.interpolation, INTERPOLATIONS)
         if self.decode_version not in _READABLE:
             raise ConfigError(
                 f"This was made with version {self.decode_version} of the decoding rules; this "
@@ -67,6 +68,11 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, in their order, as JSON values."""
         return asdict(self)
+
+    def before_resizing(self) -> dict[str, Any]:
+        """Return the fields that decide the pixels of an image at its own size, as JSON values."""
+        names = ("clahe", "clahe_clip", "clahe_grid", "decode_version")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_dict(cls, value: Any) -> "Preprocessing":

@@ -22,8 +22,8 @@ class Progress:
         total: How many there are, or None when that is not known.
     """
 
-    def __init__(self, what: str, unit: str, total: int | None = None) -> None:
-        self._what = what
+    def __init__(self, task: str, unit: str, total: int | None = None) -> None:
+        self._what = task
         self._unit = unit
         self._total = total
         self._done = 0
@@ -50,7 +50,7 @@ class Progress:
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Add `count` finished items; `note` is shown beside the rate (a loss, say)."""
+        """Add `count` finished items; `note` is shown after the rate (a loss, say)."""
         self._done += count
         if self._bar is not None:
             self._bar.update(  # type: ignore[attr-defined]

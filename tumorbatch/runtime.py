@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import cgroups, keras_settings, standard_error
+from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError
 from tumorbatch.gpu import why_no_gpu
 
@@ -151,7 +152,7 @@ class _Hidden(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _hidden(*packages: str) -> Iterator[None]:
-    """Make imports of these packages fail meanwhile, unless they are loaded already."""
+    """Make imports of these packages fail inside the block, unless they are loaded already."""
     finder = _Hidden(packages)
     sys.meta_path.insert(0, finder)
     try:
@@ -186,8 +187,7 @@ def resolve(
         ("xla", xla, SWITCHES),
         ("onednn", onednn, SWITCHES),
     ):
-        if value not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Received: {value}.")
+        check_choice(name, value, allowed)
     if gpus > 1 and xla == "on":
         raise ConfigError("XLA does not work with several GPUs: leave out --xla on, or --gpus.")
     tf = load_tensorflow(threads, onednn)

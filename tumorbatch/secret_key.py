@@ -5,18 +5,17 @@ import secrets
 import stat
 from pathlib import Path
 
-from tumorbatch.atomic import write_bytes
+from tumorbatch.atomic import PRIVATE, write_bytes
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import open_regular
 
 _BYTES = 32
-_MODE = 0o600
 _LEAST_BYTES = 16  # 128 bits; with fewer, all keys could be tried
 
 
 def create_key(path: Path) -> None:
     """Write a new key to `path`; raise `OutputError` where that is not possible."""
-    write_bytes(path, secrets.token_bytes(_BYTES), _MODE)
+    write_bytes(path, secrets.token_bytes(_BYTES), PRIVATE)
 
 
 def read_key(path: Path) -> bytes:
@@ -40,6 +39,6 @@ def read_key(path: Path) -> bytes:
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise InputError(
             f"The key {path} can be read by every user of this machine, so it hides nothing. Make it "
-            f"private: chmod 600 {path}. If somebody may have read it, delete it for a new one."
+            f"private: chmod 600 {path}. If others may have read it, delete it: a new one is made."
         )
     return key

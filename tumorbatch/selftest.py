@@ -28,7 +28,7 @@ def checked(runtime: Runtime) -> Runtime:
         log.info("self-test: %s, XLA %s, gives float32's step", runtime.precision, _switch(runtime.xla))
         return runtime
     log.warning(
-        "SELF-TEST FAILED: a training step with %s and XLA %s %s. Training goes on with float32 and "
+        "SELF-TEST FAILED: a training step with %s and XLA %s %s. Training continues with float32 and "
         "without XLA, several times slower. `tumorbatch doctor` reports what is missing.",
         runtime.precision, _switch(runtime.xla), problem,
     )  # fmt: skip

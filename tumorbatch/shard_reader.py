@@ -9,16 +9,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
-from tumorbatch.errors import InputError, reason
-from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.errors import InputError
 from tumorbatch.scoring import Scorer
-from tumorbatch.shardset import Dataset, refuse_replaced
+from tumorbatch.shard_records import damaged_shard
+from tumorbatch.shardset import MAKE_AGAIN, Dataset
 
 READERS = 16  # shards that are read side by side, at most
 READ_BATCH = 256  # records parsed by one op call; parsing them one by one costs three times as much
 READ_BUFFER = 8 << 20  # bytes read ahead from each shard
 
-_ADVICE = "Make the shards again with `tumorbatch shard --overwrite`."
 _FEATURES = {
     tfrecord.IMAGE: tf.io.FixedLenFeature([], tf.string),
     tfrecord.LABEL: tf.io.FixedLenFeature([], tf.int64),
@@ -45,8 +44,8 @@ def parse(serialized: Any, size: int) -> tuple[Any, Any]:
     flat = tf.ensure_shape(flat, [None, size * size])
     labels = parsed[tfrecord.LABEL]
     # Another label would be trained on as it is.
-    known = tf.debugging.Assert(tf.reduce_all((labels == 0) | (labels == 1)), ["a label is not 0 or 1"])
-    with tf.control_dependencies([known]):
+    is_label = tf.reduce_all((labels == 0) | (labels == 1))
+    with tf.control_dependencies([tf.debugging.Assert(is_label, ["a label is not 0 or 1"])]):
         labels = tf.identity(labels)
     return tf.reshape(flat, [-1, size, size]), labels
 
@@ -77,8 +76,8 @@ def read_names(folder: Path, dataset: Dataset, split: str) -> list[str]:
     """
     names: list[str] = []
     try:
-        for some in _batches(folder, dataset, split).map(as_written(parse_names)).as_numpy_iterator():
-            names += [name.decode() for name in some]
+        for batch in _batches(folder, dataset, split).map(as_written(parse_names)).as_numpy_iterator():
+            names += [name.decode() for name in batch]
     except (tf.errors.OpError, ValueError) as error:
         raise damage(folder, dataset, split, error) from error
     return names
@@ -146,35 +145,5 @@ def score_split(
 def damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> InputError:
     """Return the error of an unreadable split; it names the shard, which TensorFlow's does not."""
     return damaged_shard(folder, dataset, split) or InputError(
-        f"The {split} shards in {folder} cannot be read: {error}. {_ADVICE}"
+        f"The {split} shards in {folder} cannot be read: {error}. {MAKE_AGAIN}"
     )
-
-
-def damaged_shard(folder: Path, dataset: Dataset, split: str) -> InputError | None:
-    """Return the error of the first damaged shard of a split; None if all are intact.
-
-    Raises:
-        TryAgainError: Another run has replaced the set since `dataset` was read.
-    """
-    refuse_replaced(folder, dataset)
-    for shard in dataset.split(split):
-        path = folder / shard.name
-        count = 0
-        try:
-            for data in tfrecord.read(path):
-                record = tfrecord.ImageRecord.decode(data)
-                size = dataset.preprocessing.size
-                if record.image().shape != (size, size) or record.label not in range(len(CLASS_NAMES)):
-                    raise ValueError(f"it has another size than {size} x {size}, or no known class")
-                count += 1
-        except InputError as found:
-            return InputError(f"{found} {_ADVICE}")
-        except OSError as found:
-            return InputError(f"{path} is missing or unreadable: {reason(found)}. {_ADVICE}")
-        except ValueError as found:
-            return InputError(f"{path} is damaged in record {count}: {found}. {_ADVICE}")
-        if count != shard.records:
-            return InputError(
-                f"{path} holds {count} records and should hold {shard.records}. {_ADVICE}"
-            )
-    return None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tumorbatch.checks import IMAGE_FORMATS
-from tumorbatch.dataset_shape import DATASET_SHAPE, refuse_unusable
+from tumorbatch.dataset_shape import DATASET_SHAPE, SPLITS, refuse_unusable
 from tumorbatch.errors import ConfigError, InputError, TryAgainError, TumorBatchError, reason
 from tumorbatch.files import NotRegularError, open_regular
 from tumorbatch.json_reader import ANYTHING, check, read_object
@@ -31,14 +31,13 @@ if TYPE_CHECKING:
 
 DATASET = "dataset.json"
 MANIFEST = "manifest.parquet"
-SPLITS = ("train", "validation", "test")
-SPLIT_BY = ("group", "file", "shape")
 WORK = ".partial"  # the folder of an unfinished run
 DIGITS = 8  # of a sha256, in the names of one generation
+MAKE_AGAIN = "Make the shards again with `tumorbatch shard --overwrite`."
 
 # Sets of the first version have no digits in the names of their shards.
 SHARD_NAME = re.compile(
-    rf"(train|validation|test)-\d{{5}}-of-\d{{5}}(?:-([0-9a-f]{{{DIGITS}}}))?\.tfrecord"
+    rf"({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}(?:-([0-9a-f]{{{DIGITS}}}))?\.tfrecord"
 )
 _WAITING_NAME = re.compile(rf"\.manifest-[0-9a-f]{{{DIGITS}}}\.parquet")
 
@@ -82,7 +81,7 @@ class Dataset:
             duplicate groups, copies in any orientation and, split by shape, shapes occur in more
             than one split. All 0 unless split by file.
         patients: sha256 (hex) over which files a table of patients put together, or None.
-        patient_table: Where such a table was given: how many of its paths fit no file
+        patient_table: If a table of patients was given: how many of its paths fit no file
             ("paths_without_file"), and how many files have no patient ("files_without_patient").
         updates: How often the source had grown or changed, and the set with it.
         shards: The files.
@@ -131,7 +130,7 @@ class Dataset:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return the settings that, beside the input, determine the bytes."""
+        """Return the settings that, together with the input, determine the bytes."""
         plain = ("split_by", "patient_id", "fractions", "seed", "shard_bytes")
         return {
             "preprocessing": self.preprocessing.to_dict(),
@@ -254,12 +253,12 @@ def _check_shard_file(path: Path, shard: Shard, size: int) -> None:
     if info.st_size != shard.bytes:
         raise InputError(
             f"{path} has {info.st_size:,} bytes and should have {shard.bytes:,}: it was cut off or "
-            "replaced. Make the shards again with `tumorbatch shard --overwrite`."
+            f"replaced. {MAKE_AGAIN}"
         )
     if shard.records * size**2 > shard.bytes:  # memory is reserved for as many images
         raise InputError(
             f"{path} cannot hold {shard.records:,} images in {shard.bytes:,} bytes: {DATASET} is "
-            "damaged. Make the shards again with `tumorbatch shard --overwrite`."
+            f"damaged. {MAKE_AGAIN}"
         )
 
 
@@ -275,16 +274,13 @@ def read(path: Path) -> Dataset:
         version = value["schema_version"]
         if version not in READABLE:
             raise ConfigError(
-                f"{path} has format version {version}; this tumorbatch reads 1 and 2. "
-                "Make the shards again with `tumorbatch shard --overwrite`."
+                f"{path} has format version {version}; this tumorbatch reads "
+                f"{' and '.join(map(str, READABLE))}. {MAKE_AGAIN}"
             )
         dataset = Dataset.from_dict(value)
-        refuse_unusable(dataset, SPLITS, SPLIT_BY)
+        refuse_unusable(dataset)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged: {reason(error)}. Make the shards again with `tumorbatch shard "
-            "--overwrite`."
-        ) from error
+        raise InputError(f"{path} is damaged: {reason(error)}. {MAKE_AGAIN}") from error
     return dataset
 
 
@@ -359,17 +355,11 @@ def open_manifest(folder: Path, dataset: Dataset) -> Iterator[BinaryIO]:
             path = folder / MANIFEST
             file = open_regular(path)
     except OSError as error:
-        raise InputError(
-            f"{path} is missing or damaged: {reason(error)}. Make the shards again with `tumorbatch "
-            "shard --overwrite`."
-        ) from error
+        raise InputError(f"{path} is missing or damaged: {reason(error)}. {MAKE_AGAIN}") from error
     with file:
         if hashlib.file_digest(file, "sha256").hexdigest() != dataset.manifest_sha256:
             refuse_replaced(folder, dataset)
-            raise InputError(
-                f"{path} is damaged, or not the one that {DATASET} names. Make the shards again with "
-                "`tumorbatch shard --overwrite`."
-            )
+            raise InputError(f"{path} is damaged, or not the one that {DATASET} names. {MAKE_AGAIN}")
         file.seek(0)
         yield file
 
@@ -394,7 +384,4 @@ def manifest(folder: Path, dataset: Dataset, *columns: str) -> "pa.Table":
             check_rows(table)
             return table
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is missing or damaged: {reason(error)}. Make the shards again with `tumorbatch "
-            "shard --overwrite`."
-        ) from error
+        raise InputError(f"{path} is missing or damaged: {reason(error)}. {MAKE_AGAIN}") from error

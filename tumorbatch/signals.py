@@ -15,8 +15,8 @@ class Interrupted(KeyboardInterrupt):
 
 def interrupt(number: int, _: object) -> NoReturn:
     """Raise `Interrupted`, the handler of `SIGNALS` in a session."""
-    for known in SIGNALS:
-        signal.signal(known, signal.SIG_IGN)  # a second signal must not cut the cleaning up
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # a second signal must not cut the cleaning up
     raise Interrupted(signal.Signals(number).name)
 
 
@@ -44,7 +44,7 @@ def deferred() -> Iterator[Callable[[], None]]:
             interrupt(number, frame)
         waiting.append(number)
 
-    def now() -> None:
+    def deliver() -> None:
         if waiting:
             interrupt(waiting[0], None)
 
@@ -52,9 +52,9 @@ def deferred() -> Iterator[Callable[[], None]]:
     for number in numbers:
         signal.signal(number, remember)
     try:
-        yield now
+        yield deliver
     finally:
         if signal.getsignal(signal.SIGTERM) is remember:  # not while it ends already
             for number in numbers:
                 signal.signal(number, interrupt)
-    now()
+    deliver()

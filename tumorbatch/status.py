@@ -25,6 +25,13 @@ class Status(StrEnum):
 
 
 NO_ERRORS = frozenset({Status.OK, Status.NOT_AN_IMAGE})
+# Decided by the bytes of the file alone. A file with another status may get a better one the next time.
+DECIDED_BY_CONTENT = frozenset(
+    {
+        *NO_ERRORS, Status.EMPTY, Status.TRUNCATED, Status.DECODE_ERROR, Status.UNSUPPORTED,
+        Status.TOO_LARGE, Status.TOO_SMALL,
+    }
+)  # fmt: skip
 
 
 def count_errors(statuses: Mapping[str, int]) -> int:

@@ -7,7 +7,7 @@ done the damage. An item that hangs is killed by its own process's alarm clock, 
 
 A crash (SIGSEGV, SIGABRT, SIGBUS, ...) is the decoder's. SIGKILL and SIGTERM come from outside, from
 an administrator or the kernel for memory, and are never an item's fault. The item is tried again, with
-nothing else at work. If its process is killed again and again while an idle one beside it lives, the
+nothing else at work. If its process is killed again and again while an idle one lives, the
 kills follow the item: it takes more memory than the machine has. It is lost as `machine_error`, which
 the next run tries again. If the idle one is killed too, the run ends, and the next one continues.
 """
@@ -55,7 +55,7 @@ def _start_worker(memory: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGALRM))
     # libjpeg, libpng and libtiff print their opinions there, even of good files: the reason of a bad
-    # one stands in its row, and cron would mail every word.
+    # one is in its row, and cron would mail every word.
     standard_error.send_to_null()
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -117,13 +117,13 @@ def _existing_folder() -> Iterator[None]:
     try:
         os.getcwd()
     except OSError:
-        here = os.open(".", os.O_RDONLY)
+        descriptor = os.open(".", os.O_RDONLY)
         os.chdir("/")
         try:
             yield
         finally:
-            os.fchdir(here)
-            os.close(here)
+            os.fchdir(descriptor)
+            os.close(descriptor)
     else:
         yield
 
@@ -144,7 +144,7 @@ def _starting() -> Iterator[None]:
         if isinstance(error, BrokenProcessPool) or not reason:
             raise
         raise TryAgainError(
-            f"Worker processes cannot be started: {reason}. The same command goes on then."
+            f"Worker processes cannot be started: {reason}. The same command continues then."
         ) from error
 
 
@@ -223,7 +223,8 @@ def ordered_map(
                 # Everything unfinished may hold the killer; what finished before it is kept.
                 lost = [(chunk, future), *under_way]
                 under_way = collections.deque(
-                    (items, done if _succeeded(done) else rescue(items)) for items, done in lost
+                    (items, results if _succeeded(results) else rescue(items))
+                    for items, results in lost
                 )
                 continue
             yield result
@@ -255,7 +256,7 @@ def _one_by_one(
 ) -> "Future[list[Result]]":
     results: list[Result] = []
     waiting = collections.deque(chunk)
-    alone, beside, fresh = _Worker(function), None, True
+    alone, companion, fresh = _Worker(function), None, True
     kills = proofs = 0
     try:
         while waiting:
@@ -270,17 +271,17 @@ def _one_by_one(
             lost = fresh or code == -signal.SIGALRM
             if code in _FROM_OUTSIDE:
                 kills += 1
-                proofs += fresh and beside is not None and beside.lives()
+                proofs += fresh and companion is not None and companion.lives()
                 lost = proofs >= _PROOFS
                 _refuse_kills(kills)
             if lost:
                 results.append(on_loss(waiting.popleft(), _loss(code, seconds)))
                 kills = proofs = 0
-            elif kills and (beside is None or not beside.lives()):
-                beside = _replaced(beside, function)
+            elif kills and (companion is None or not companion.lives()):
+                companion = _replaced(companion, function)
             alone, fresh = _replaced(alone, function), True
     finally:
-        for worker in (alone, beside):
+        for worker in (alone, companion):
             if worker is not None:
                 _stop(worker.pool)
     finished: Future[list[Result]] = Future()
@@ -340,7 +341,7 @@ def _replaced(worker: _Worker | None, function: Callable[..., object]) -> _Worke
 
 
 def _refuse_kills(kills: int) -> None:
-    """Raise `TryAgainError` where one item's processes are killed too often to go on."""
+    """Raise `TryAgainError` where one item's processes are killed too often to continue."""
     if kills >= _KILLS:
         raise TryAgainError(
             f"Worker processes were killed from outside {kills} times in a row. Is there memory for "

@@ -5,9 +5,9 @@ to the limit on a file's bytes), RLE; with the extra `dicom` (python-gdcm) JPEG,
 Each has one decoder, so that the pixels do not depend on what else is installed.
 
 A file is an error, and never gives pixels, where
-    - its last element does not end where the file ends (zero bytes behind it are padding);
+    - its last element does not end where the file ends (zero bytes after it are padding);
     - it holds no image by its SOP class (reports, DICOMDIR, segmentations, dose: `not_an_image`, which
-      is no error), or has no PixelData (float maps);
+      is not an error), or has no PixelData (float maps);
     - its pixel description contradicts itself, or is not one of these: 8 <= BitsStored <= 16, HighBit =
       BitsStored - 1, BitsAllocated 8 or 16; one sample (MONOCHROME1, MONOCHROME2) or three unsigned
       ones (RGB, YBR). PALETTE COLOR is refused: its colours are a drawing, not an intensity;
@@ -18,9 +18,8 @@ A file is an error, and never gives pixels, where
 Order (PS3.4 N.2): stored values -> modality LUT, or slope and intercept (PS3.3 C.11.1) -> VOI LUT, or
 the first window (C.11.2), or without either the percentiles of `decode`, in which padding has no part
 (C.7.5.1.1.2; it is shown black) -> uint8 -> inverted for MONOCHROME1. An enhanced image has slope and
-window in its functional groups. Colour becomes luma; no LUT applies to it. pydicom's LUT functions are
-not used: in them 8-bit tables of more than 256 entries, and signed values that lie more than 32,767
-above the first one mapped, wrap around.
+window in its functional groups. Colour becomes luma; no LUT applies to it. See `transforms` for what
+pydicom computes of this.
 
 Flags: 16-bit (BitsStored > 8), colour, extraneous-bytes (as in `decode`), inverted, multi-frame (the
 middle one is used), stretched (8 bits between the percentiles), voi-window (the file's own window or
@@ -32,9 +31,11 @@ logs, and what codecs print, may hold others, and is dropped.
 
 import hashlib
 import hmac
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from tumorbatch import machine
 from tumorbatch.preprocess.dicom.header import (
@@ -46,7 +47,12 @@ from tumorbatch.preprocess.dicom.header import (
     text_of,
 )
 from tumorbatch.preprocess.dicom.stored_values import StoredValues
-from tumorbatch.preprocess.dicom.transforms import modality_transform, padding_mask, voi_transform
+from tumorbatch.preprocess.dicom.transforms import (
+    Transform,
+    modality_transform,
+    padding_mask,
+    voi_transform,
+)
 from tumorbatch.preprocess.image import MIN_SIDE, Decoded, Header, window
 from tumorbatch.status import FileError, Status
 
@@ -117,13 +123,14 @@ class DicomFile:
             stored = np.asarray(cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY), stored.dtype)
         inverted = image.photometric_interpretation == "MONOCHROME1"
         as_it_is = colour and image.bits_stored == 8
-        if as_it_is:
-            grey = stored.astype(np.uint8)
-        else:
-            values = stored.astype(np.float64)
-            with np.errstate(over="ignore"):  # far outside a narrow window
-                values = modality(values) if modality else values
-                grey = np.rint(255 * voi(values)).astype(np.uint8) if voi else window(values, padding)
+        with np.errstate(over="ignore"):  # far outside a narrow window
+            if as_it_is:
+                grey = stored.astype(np.uint8)
+            elif voi is not None:
+                grey = _to_grey(stored, modality, voi)
+            else:
+                values = stored.astype(np.float64)
+                grey = window(modality(values) if modality else values, padding)
         grey = 255 - grey if inverted else grey
         if padding is not None and voi is None:
             grey[padding] = 0
@@ -150,10 +157,25 @@ class DicomFile:
         )
 
 
+def _to_grey(
+    stored: NDArray[np.integer[Any]], modality: Transform | None, voi: Transform
+) -> NDArray[np.uint8]:
+    """Return the grey values [Rows, Columns] of stored values.
+
+    Both transforms look at one value at a time. So they are computed once for each value between the
+    least and the largest, which are mostly far fewer than the pixels.
+    """
+    least, largest = int(stored.min()), int(stored.max())
+    few = largest - least < stored.size
+    values = np.arange(least, largest + 1, dtype=np.float64) if few else stored.astype(np.float64)
+    grey = np.rint(255 * voi(modality(values) if modality else values)).astype(np.uint8)
+    return np.asarray(grey[stored.astype(np.intp) - least] if few else grey)
+
+
 def patient_key(data: bytes, secret: bytes) -> str | None:
     """Return a keyed hash of PatientID (0010,0020) and IssuerOfPatientID (0010,0021), if given.
 
-    Equal IDs give equal keys, whatever else stands in the file, and only who has the secret can find
+    Equal IDs give equal keys, whatever else is in the file, and only the holder of the secret can find
     the ID by trying all of them. An ID that an archive gave to all its patients makes them one.
 
     Args:

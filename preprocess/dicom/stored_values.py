@@ -21,7 +21,7 @@ from tumorbatch.preprocess.jpeg import is_extraneous
 from tumorbatch.status import FileError, Status
 
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
-# Of a code stream: JPEG and JPEG-LS; JPEG 2000; JPEG 2000 in a file of its own.
+# Of a code stream: JPEG and JPEG-LS; JPEG 2000; JPEG 2000 in its own file.
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", _JP2)
 _LOSSY_JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit}
 _DAMAGE = ("corrupt jpeg", "premature end")  # what libjpeg prints where it makes pixels up
@@ -50,12 +50,12 @@ class StoredValues:
         if syntax not in NATIVE:
             self._frames = _encoded_frames(value, syntax, image)
             return
-        needed = samples * image.number_of_frames * image.bits_allocated // 8
+        size = samples * image.number_of_frames * image.bits_allocated // 8
         if image.photometric_interpretation == "YBR_FULL_422":  # two pixels share a colour, C.7.6.3.1.2
-            needed = needed * 2 // 3
-        if len(value) not in (needed, needed + needed % 2):
-            status = Status.TRUNCATED if len(value) < needed else Status.DECODE_ERROR
-            raise FileError(status, f"{len(value):,} bytes of pixels; the header asks for {needed:,}")
+            size = size * 2 // 3
+        if len(value) not in (size, size + size % 2):
+            status = Status.TRUNCATED if len(value) < size else Status.DECODE_ERROR
+            raise FileError(status, f"{len(value):,} bytes of pixels; the header asks for {size:,}")
 
     def frame(self, index: int) -> tuple[NDArray[np.integer[Any]], bool]:
         """Decode one frame, the bits above BitsStored cleared or filled with the sign.
@@ -103,7 +103,7 @@ def _decompressed(
             array, properties = decoder.as_array(encapsulate([frame]), index=0, **options)
         except (RuntimeError, ValueError):
             raise broken(f"its {registered(syntax)} pixels cannot be decoded") from None
-    # libjpeg goes on after damage, and tells its first complaint only.
+    # libjpeg continues after damage, and reports only its first complaint.
     complaint = printed()
     if any(word in complaint for word in _DAMAGE) and not is_extraneous(complaint):
         raise broken("its JPEG is damaged: its decoder had to make up pixels")
@@ -113,7 +113,7 @@ def _decompressed(
 def _encoded_frames(value: bytes, syntax: uid.UID, image: DicomImage) -> list[list[bytes]]:
     """The fragments of each frame (PS3.5 A.4): one of RLE; others begin with a code stream's start."""
     frames: list[list[bytes]] = []
-    for fragment in itertools.islice(generate_fragments(value), 1, None):  # behind the offset table
+    for fragment in itertools.islice(generate_fragments(value), 1, None):  # after the offset table
         if syntax == uid.RLELossless or fragment.startswith(_STARTS):
             frames.append([fragment])
         elif frames:

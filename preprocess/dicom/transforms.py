@@ -1,6 +1,10 @@
-"""From stored DICOM values to what is to be seen: modality and VOI transforms.
+"""From stored DICOM values to displayed values: modality and VOI transforms.
 
-Part of `dicom`, where the rules stand.
+`dicom.decode` states the rules. pydicom computes slope and intercept, and windows. Lookup tables
+are read and applied here. pydicom's functions truncate fractions, where values must be rounded. They
+wrap around far above the first value mapped: from the 257th entry of 8-bit tables on, and more than
+32,767 above it for signed values. They do not read tables with two entries in a word, nor modality
+tables of other than 8 or 16 bits.
 """
 
 from collections.abc import Callable
@@ -8,7 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_rescale, apply_windowing
 
 from tumorbatch.preprocess.dicom.header import (
     LARGEST,
@@ -22,6 +29,27 @@ from tumorbatch.status import FileError, Status
 
 Values = NDArray[np.float64]
 Transform = Callable[[Values], Values]
+
+# FD in place of DS: numbers of any precision.
+_TYPES = {
+    "RescaleSlope": "FD", "RescaleIntercept": "FD", "WindowCenter": "FD", "WindowWidth": "FD",
+    "VOILUTFunction": "CS", "PhotometricInterpretation": "CS", "BitsStored": "US",
+    "PixelRepresentation": "US",
+}  # fmt: skip
+# Makes pydicom's window reach from 0 to 1: the range of one stored, unsigned bit.
+_ONE_BIT: dict[str, float | str] = {
+    "BitsStored": 1,
+    "PixelRepresentation": 0,
+    "PhotometricInterpretation": "MONOCHROME2",
+}
+
+
+def _attributes(**values: float | str) -> Dataset:
+    """Return a data set of these attributes alone, by keyword, for pydicom's functions."""
+    dataset = Dataset()
+    for keyword, value in values.items():
+        dataset.add(DataElement(tag_for_keyword(keyword) or 0, _TYPES[keyword], value))
+    return dataset
 
 
 def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
@@ -38,10 +66,10 @@ def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
 def _pair(dataset: Dataset, *keywords: str) -> list[float] | None:
     """Return the first value of each of two attributes that belong together; None without both."""
     values = {keyword: value_of(dataset, keyword) for keyword in keywords}
-    given = {keyword: value for keyword, value in values.items() if value not in (None, "")}
-    if not given:
+    present = {keyword: value for keyword, value in values.items() if value not in (None, "")}
+    if not present:
         return None
-    numbers = [_first_number(keyword, value) for keyword, value in given.items()]
+    numbers = [_first_number(keyword, value) for keyword, value in present.items()]
     if len(numbers) != len(keywords) or not max(map(abs, numbers)) < LARGEST:
         raise broken(f"{' and '.join(keywords)} are not two usable numbers")
     return numbers
@@ -86,11 +114,12 @@ def modality_transform(dataset: Dataset, image: DicomImage, frame: int) -> Trans
     slope, intercept = rescale
     if slope == 0:
         raise broken("RescaleSlope is 0")
-    return lambda values: values * slope + intercept
+    attributes = _attributes(RescaleSlope=slope, RescaleIntercept=intercept)
+    return lambda values: apply_rescale(values, attributes)
 
 
 def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform | None:
-    """Transform modality values to 0..1: PS3.3 C.11.2, for a frame C.7.6.16.2.10."""
+    """Transform modality values to 0..1, to rounding: PS3.3 C.11.2, for a frame C.7.6.16.2.10."""
     if tables := value_of(dataset, "VOILUTSequence"):
         entries, first, bits = _table(dataset, tables[0], image)
         return lambda values: _look_up(values, entries, first) / (2**bits - 1)
@@ -104,13 +133,10 @@ def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform 
         raise FileError(Status.UNSUPPORTED, "a VOI LUT function that is not known")
     if width < 1 if function == "LINEAR" else width <= 0:
         raise broken("WindowWidth is too small")
-    if function == "SIGMOID":
-        return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
-    if function == "LINEAR":  # C.11.2.1.2.1: the window reaches from one pixel value to another
-        center, width = center - 0.5, width - 1
-    if width == 0:
-        return lambda values: np.asarray(values > center, np.float64)
-    return lambda values: np.clip((values - center) / width + 0.5, 0, 1)
+    attributes = _attributes(
+        WindowCenter=center, WindowWidth=width, VOILUTFunction=function, **_ONE_BIT
+    )
+    return lambda values: apply_windowing(values, attributes)
 
 
 def _table(dataset: Dataset, item: Dataset, image: DicomImage) -> tuple[Values, int, int]:

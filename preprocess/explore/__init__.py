@@ -1,4 +1,7 @@
-"""Describe a folder of images before it is used: a page, figures and numbers."""
+"""Describe a folder of images before it is used: a page, figures and numbers.
+
+It decodes with the code of `shard` and writes no shards.
+"""
 
 from typing import TYPE_CHECKING
 

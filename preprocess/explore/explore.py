@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from tumorbatch.atomic import (
+    PRIVATE,
     atomic_folder,
     make_folder,
     real_folder,
@@ -31,8 +32,9 @@ from tumorbatch.checks import (
     check_formats,
     check_seed,
     check_workers,
-    differences,
+    format_changes,
     ordered,
+    refuse_nameless,
     refuse_nothing_read,
 )
 from tumorbatch.errors import ConfigError, cannot_write
@@ -55,7 +57,6 @@ log = logging.getLogger(__name__)
 PAGE = "explore.html"
 RESULT = "explore.json"
 SCHEMA_VERSION = 1
-_SETTINGS = ("clahe", "clahe_clip", "clahe_grid", "decode_version")  # what decides the pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Report:
     Attributes:
         findings: The content of explore.json.
         seconds: Wall time.
-        litter: Entries of the source that were passed over, as in `find_files`.
+        litter: Entries of the source that were skipped, as in `find_files`.
     """
 
     findings: Mapping[str, Any]
@@ -124,8 +125,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
         TryAgainError: Another process is writing `out`.
     """
     started = time.monotonic()
-    if out.name in ("", ".."):
-        raise ConfigError(f"{out} cannot be replaced. Give the result a folder of its own with --out.")
+    refuse_nameless(out)
     litter: list[str] = []
     files, out = find_sources(source, config.classes, litter), real_folder(out)
     refuse_inside(out, source, files, config.classes)
@@ -136,16 +136,16 @@ def run(source: Path, out: Path, config: Config) -> Report:
         recover_folder(out)
         _refuse_other(out, settings, config.overwrite)
         with Progress("explore", "images", len(files)) as progress:
-            seen = survey(
+            surveyed = survey(
                 files, config.preprocessing, config.workers, config.timeout, config.formats,
                 progress.advance,
             )  # fmt: skip
-        outcomes = zip(*(seen.rows[name].to_pylist() for name in ("status", "error")), strict=True)
+        outcomes = zip(*(surveyed.rows[name].to_pylist() for name in ("status", "error")), strict=True)
         refuse_nothing_read(outcomes, source)
         log.info("explore: tests, intervals and figures")
-        results = findings(seen, splits, config.seed, config.workers)
+        results = findings(surveyed, splits, config.seed, config.workers)
         pictures = draw(
-            seen,
+            surveyed,
             results,
             files,
             config.preprocessing,
@@ -165,9 +165,9 @@ def run(source: Path, out: Path, config: Config) -> Report:
             ),
         }
         files_to_write = {**pictures.png, PAGE: page(content, pictures.png).encode()}
-        # Pixels and paths of DICOM files may tell of patients: they are for the owner alone.
-        dicom = pc.any(pc.equal(seen.rows["format"], "dicom")).as_py()
-        mode = 0o600 if dicom else None
+        # Pixels and paths of DICOM files may reveal patients: only the owner may read them.
+        dicom = pc.any(pc.equal(surveyed.rows["format"], "dicom")).as_py()
+        mode = PRIVATE if dicom else None
         _publish(out, files_to_write, content, mode)
     return Report(content, time.monotonic() - started, len(litter))
 
@@ -175,7 +175,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
 def _settings(source: Path, config: Config) -> dict[str, Any]:
     return {
         "source": printable(str(source)),
-        "preprocessing": {name: config.preprocessing.to_dict()[name] for name in _SETTINGS},
+        "preprocessing": config.preprocessing.before_resizing(),
         "formats": ordered(config.formats),
         "seed": config.seed,
     }
@@ -193,9 +193,9 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
     if not existing:
         return
     try:
-        before = read_object(out / RESULT, {"figures": [FILE_NAME], "settings": OBJECT})
-        own = {RESULT, PAGE, *before["figures"]}
-        old = {"formats": [*IMAGE_FORMATS], **before["settings"]}  # earlier versions do not say it
+        result = read_object(out / RESULT, {"figures": [FILE_NAME], "settings": OBJECT})
+        own = {RESULT, PAGE, *result["figures"]}
+        old = {"formats": [*IMAGE_FORMATS], **result["settings"]}  # earlier versions do not say it
     except (OSError, ValueError):
         own, old = set(), {}
     foreign = [name for name in existing if name not in own and not is_litter(name)]
@@ -207,10 +207,10 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
     # The same folder may be given by another path.
     if os.path.realpath(str(old.get("source"))) == os.path.realpath(str(settings["source"])):
         old["source"] = settings["source"]
-    changes = [f"{name}: {then} there, {now} now" for name, then, now in differences(old, settings)]
+    changes = format_changes(old, settings, new_words="now")
     if changes and not overwrite:
         raise ConfigError(
-            f"{out} was made with other settings ({'; '.join(changes)}). Give another folder with "
+            f"{out} was made with other settings ({changes}). Give another folder with "
             "--out, or --overwrite to replace it."
         )
 
@@ -218,7 +218,7 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
 def _publish(
     out: Path, files: Mapping[str, bytes], content: Mapping[str, Any], mode: int | None
 ) -> None:
-    """Write everything into a folder beside `out`, then swap it in."""
+    """Write everything into a folder next to `out`, then exchange the two."""
     with atomic_folder(out) as folder:
         for name, data in files.items():
             write_bytes(folder / name, data, mode)

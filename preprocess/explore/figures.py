@@ -70,21 +70,21 @@ def draw(
     samples = [_choose(survey, label, seed) for label in range(len(CLASS_NAMES))]
     copies = _example_group(survey)
     pairs = _example_pairs(survey)
-    wanted = [*samples, pairs, copies]
+    groups = [*samples, pairs, copies]
     small = thumbnails(
-        [files[survey.index[image]] for chosen in wanted for image in chosen],
+        [files[survey.index[image]] for chosen in groups for image in chosen],
         preprocessing,
         _SIDE,
         workers,
         seconds,
         formats,
     )
-    # A file that was changed meanwhile gives none: it is left out.
+    # A file that has changed since gives none: it is left out.
     paths = survey.column("path")
-    shown = []
-    for chosen in wanted:
+    sections = []
+    for chosen in groups:
         thumbnails_of_name, small = small[: len(chosen)], small[len(chosen) :]
-        shown.append(
+        sections.append(
             [
                 (paths[image], two)
                 for image, two in zip(chosen, thumbnails_of_name, strict=True)
@@ -99,36 +99,40 @@ def draw(
         SIZES: charts.image_sizes(heights, widths, survey.labels),
     }
     for label, name in enumerate(SAMPLES):
-        if shown[label]:
-            drawn[name] = _grid(shown[label], CLASS_NAMES[label])
+        if sections[label]:
+            drawn[name] = _grid(sections[label], CLASS_NAMES[label])
     drawn[GREY] = charts.pixel_intensity(histograms)
     drawn[MEANS] = charts.image_means(means, survey.labels)
-    both = [(name, two) for label, name in enumerate(CLASS_NAMES) for _, two in shown[label][:_PAIRS]]
-    if both:
-        drawn[CLAHE] = _before_and_after(both)
-    if len(shown[-2]) == len(pairs) > 0:  # a pair of one image shows nothing
-        drawn[COPIES] = _grid(shown[-2], "Mirrored, turned or altered copies, in pairs")
-    if shown[-1]:
+    pairs_of_class = [
+        (name, two) for label, name in enumerate(CLASS_NAMES) for _, two in sections[label][:_PAIRS]
+    ]
+    if pairs_of_class:
+        drawn[CLAHE] = _before_and_after(pairs_of_class)
+    if len(sections[-2]) == len(pairs) > 0:  # a pair of one image shows nothing
+        drawn[COPIES] = _grid(sections[-2], "Mirrored, turned or altered copies, in pairs")
+    if sections[-1]:
         size = int(np.bincount(survey.duplicates).max())
-        drawn[DUPLICATES] = _grid(shown[-1], f"{len(shown[-1])} of {size} images of the largest group")
+        drawn[DUPLICATES] = _grid(
+            sections[-1], f"{len(sections[-1])} of {size} images of the largest group"
+        )
     names = [*(name.lower() for name in CLASS_NAMES), "copies", "largest_group"]
     return Pictures(
         {name: style.png(figure) for name, figure in drawn.items()},
-        {name: [path for path, _ in chosen] for name, chosen in zip(names, shown, strict=True)},
+        {name: [path for path, _ in chosen] for name, chosen in zip(names, sections, strict=True)},
     )
 
 
 def class_counts(results: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Return {"all" or a split: {class name: images}} of these images; no empty splits."""
     splits = results["splits"]
-    known = splits is not None and splits["source_images_in_it"]
-    return {"all": results["classes"], **(splits["counts"] if known else {})}
+    in_splits = splits is not None and splits["source_images_in_it"]
+    return {"all": results["classes"], **(splits["counts"] if in_splits else {})}
 
 
 def _choose(survey: Survey, label: int, seed: int) -> NDArray[np.int64]:
     """Choose up to `_SAMPLES` images of a class, each equally likely."""
-    here = np.flatnonzero(survey.labels == label)
-    return np.random.default_rng([seed, label]).permutation(here)[:_SAMPLES]
+    of_class = np.flatnonzero(survey.labels == label)
+    return np.random.default_rng([seed, label]).permutation(of_class)[:_SAMPLES]
 
 
 def _example_group(survey: Survey) -> NDArray[np.int64]:
@@ -156,9 +160,9 @@ def _example_pairs(survey: Survey) -> NDArray[np.int64]:
     return np.array(chosen, np.int64)
 
 
-def _grid(shown: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Any:
-    images = [two[STAGES.index("before")] for _, two in shown]
-    return charts.image_grid(images, [path.rsplit("/", 1)[-1] for path, _ in shown], title=title)
+def _grid(pictures: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Any:
+    images = [two[STAGES.index("before")] for _, two in pictures]
+    return charts.image_grid(images, [path.rsplit("/", 1)[-1] for path, _ in pictures], title=title)
 
 
 def _before_and_after(pairs: Sequence[tuple[str, NDArray[np.uint8]]]) -> Any:

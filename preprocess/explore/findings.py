@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.files import printable
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess import duplicates as grouping
@@ -22,7 +23,6 @@ from tumorbatch.preprocess.explore.statistics import (
     value_statistics,
 )
 from tumorbatch.preprocess.explore.survey import STAGES, Survey
-from tumorbatch.shardset import SPLITS
 from tumorbatch.status import Status
 
 _TOP_SIZES = 12
@@ -114,14 +114,14 @@ def _bad_files(survey: Survey) -> list[dict[str, str]]:
 
 
 def _splits(survey: Survey, splits: Mapping[str, Any]) -> dict[str, Any]:
-    known = splits["files"]
-    here = list(zip(survey.column("path"), survey.column("sha256"), strict=True))
-    place = np.array([known.get(file, "") for file in here])
+    split_of = splits["files"]
+    images = list(zip(survey.column("path"), survey.column("sha256"), strict=True))
+    place = np.array([split_of.get(file, "") for file in images])
     return {
         **{name: value for name, value in splits.items() if name != "files"},
         "counts": {split: per_class(survey.labels[place == split]) for split in SPLITS},
         "source_images_in_it": int((place != "").sum()),
-        "its_images_not_in_source": len(known.keys() - set(here)),
+        "its_images_not_in_source": len(split_of.keys() - set(images)),
     }
 
 

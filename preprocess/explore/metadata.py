@@ -1,6 +1,6 @@
 """What a file's size and format alone give away of its class.
 
-A random forest that never sees a pixel. Where it tells the classes apart, a network may do so by the
+A random forest that never sees a pixel. If it separates the classes, a network may do so in the
 same road: by where an image comes from, and not by what it shows.
 """
 
@@ -33,7 +33,7 @@ def metadata_baseline(
     seed: int,
     workers: int,
 ) -> dict[str, Any]:
-    """Cross-validate a random forest on height, width and format, beside the majority class.
+    """Cross-validate a random forest on height, width and format, and the majority class.
 
     Args:
         heights: int64 [n], pixels.
@@ -51,10 +51,10 @@ def metadata_baseline(
         of one height and width lie in one fold too. They are None if a class has fewer than two
         groups.
     """
-    kept = _choose(groups, seed)
-    labels, groups = labels[kept], renumber(groups[kept])
-    heights, widths = heights[kept], widths[kept]
-    names = np.array(formats)[kept]
+    chosen = _choose(groups, seed)
+    labels, groups = labels[chosen], renumber(groups[chosen])
+    heights, widths = heights[chosen], widths[chosen]
+    names = np.array(formats)[chosen]
     kinds = np.unique(names)
     features = metadata_features(heights, widths, names.tolist(), kinds.tolist())
     common = int(np.bincount(labels).argmax())

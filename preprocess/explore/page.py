@@ -50,7 +50,7 @@ def page(results: Mapping[str, Any], png: Mapping[str, bytes]) -> str:
         "Every image was checked and decoded to grey values as ",
         Code("tumorbatch shard"),
         " does it. ",
-        "A look at the data is no evaluation of a model, and nothing here is for diagnosis.",
+        "A look at the data is not an evaluation of a model, and nothing here is for diagnosis.",
     )
     _classes(document, results, png)
     _sizes(document, results, png)
@@ -106,17 +106,17 @@ def _classes(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes
     if splits is None:
         document.paragraph("There was no shard set, so splits are not shown.")
         return
-    known, gone = splits["source_images_in_it"], splits["its_images_not_in_source"]
+    included, absent = splits["source_images_in_it"], splits["its_images_not_in_source"]
     images = sum(results["classes"].values())
     sentences: list[Text] = [
         "Splits: shard set ", Code(splits["folder"]), f", split by {splits['split_by']}. Of the images "
-        f"here {known:,} are in it, with the same name and the same bytes; {gone:,} of its images are "
-        "not here.",
+        f"here {included:,} are in it, with the same name and the same bytes; {absent:,} of its images "
+        "are not here.",
     ]  # fmt: skip
-    if not known:
+    if not included:
         document.warning(*sentences, " It was made of other images: splits are not shown.")
         return
-    if known < images or gone:
+    if included < images or absent:
         document.warning(
             *sentences, " It was made before the images changed: run ", Code("tumorbatch shard"), "."
         )
@@ -208,7 +208,7 @@ def _duplicates(document: Page, results: Mapping[str, Any], png: Mapping[str, by
     document.section("Duplicates")
     document.paragraph(
         f"{duplicates['images_with_a_copy']:,} of {images:,} images have a copy or near copy here. The "
-        f"images form {duplicates['groups']:,} groups; an image without copies is a group of its own. "
+        f"images form {duplicates['groups']:,} groups; an image without copies is its own group. "
         f"{duplicates['near_duplicate']:,} files are superfluous, {duplicates['byte_identical']:,} of "
         f"them byte-identical and {duplicates['pixel_identical']:,} pixel-identical to another. By the "
         f"strongest evidence that an image is a copy: {duplicates['copies_bytes']:,} equal files, "
@@ -245,13 +245,13 @@ def _duplicates(document: Page, results: Mapping[str, Any], png: Mapping[str, by
 
 
 def _conflicts(document: Page, duplicates: Mapping[str, Any]) -> None:
-    same, near = (
+    identical, near = (
         duplicates["pixel_identical_under_both_classes"],
         duplicates["groups_with_both_classes"],
     )
     if not near:
         return
-    sentence = f"{same:,} images are in both classes; shard leaves them out. " if same else ""
+    sentence = f"{identical:,} images are in both classes; shard leaves them out. " if identical else ""
     document.warning(
         f"{sentence}{near:,} groups of copies or near copies contain both classes: check them."
     )

@@ -119,11 +119,11 @@ def _test_rows(means: Mapping[str, Any]) -> tuple[list[list[Cell]], set[str], se
     rows: list[list[Cell]] = []
     reasons, effects_shown = set(), set()
     for stage in STAGES:
-        for key, what in (("all_images", "all images"), ("one_value_a_group", "one value a group")):
+        for key, unit in (("all_images", "all images"), ("one_value_a_group", "one value a group")):
             test = means[stage][key]
             normality = [test["shapiro_wilk"][name.lower()] for name in CLASS_NAMES]
             counts = " + ".join(f"{one['n']:,}" for one in normality)
-            row: list[Cell] = [STAGE_NAMES[stage], what, counts]
+            row: list[Cell] = [STAGE_NAMES[stage], unit, counts]
             normal = (one["p_value"] for one in normality)
             row.append(" and ".join(MISSING if p is None else p_value(p) for p in normal))
             if test["test"] is None:
@@ -132,11 +132,11 @@ def _test_rows(means: Mapping[str, Any]) -> tuple[list[list[Cell]], set[str], se
                 continue
             effect = test["effect"]
             effects_shown.add(effect["name"])
-            shown = f"{_EFFECTS[effect['name']]} {signed(format(effect['value'], '+.3f'))}"
+            effect_text = f"{_EFFECTS[effect['name']]} {signed(format(effect['value'], '+.3f'))}"
             row += [
                 _TESTS[test["test"]],
                 p_value(test["p_value"]),
-                shown,
+                effect_text,
                 _range(effect["interval_95"]),
             ]
             rows.append(row)

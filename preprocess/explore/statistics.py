@@ -1,7 +1,7 @@
 """Statistics of grey values: exact from histograms, and tests between the two classes.
 
 The rule of the report: Shapiro-Wilk in each class; where neither rejects normality, a t-test (Welch's,
-which needs no equal variances), else Mann-Whitney U. An effect size stands beside each p-value: with
+which needs no equal variances), else Mann-Whitney U. Each p-value comes with an effect size: with
 thousands of images a difference of no importance has a small p-value too.
 
 Copies of an image are not independent, as both tests want their values to be. So `compare_classes` is
@@ -25,7 +25,7 @@ RESAMPLES = 2000
 
 
 def histogram_statistics(counts: NDArray[np.int64]) -> dict[str, Any]:
-    """Compute exact statistics of all pixels behind a histogram.
+    """Compute exact statistics of all pixels of a histogram.
 
     Args:
         counts: int64 [level], pixels of each grey value 0, 1, ...
@@ -85,13 +85,13 @@ def shapiro_wilk(values: NDArray[np.float64], seed: int) -> dict[str, Any]:
     References:
         S. S. Shapiro, M. B. Wilk, "An analysis of variance test for normality", Biometrika 52 (1965).
     """
-    taken = values
+    sample = values
     if len(values) > SHAPIRO_MOST:
-        taken = np.random.default_rng(seed).choice(values, SHAPIRO_MOST, replace=False)
-    result: dict[str, Any] = {"n": len(values), "tested": len(taken)}
-    if len(taken) < 3 or np.ptp(taken) == 0:
+        sample = np.random.default_rng(seed).choice(values, SHAPIRO_MOST, replace=False)
+    result: dict[str, Any] = {"n": len(values), "tested": len(sample)}
+    if len(sample) < 3 or np.ptp(sample) == 0:
         return {**result, "w": None, "p_value": None, "normal": None}
-    w, p_value = map(float, stats.shapiro(taken))
+    w, p_value = map(float, stats.shapiro(sample))
     return {**result, "w": w, "p_value": p_value, "normal": p_value >= ALPHA}
 
 
@@ -122,19 +122,19 @@ def compare_classes(
         return {"shapiro_wilk": normal, "test": None, "reason": reason}
     weighting = Weighting(groups)
     if all(one["normal"] for one in normal.values()):
-        name, done = "welch_t", stats.ttest_ind(values_of[TUMOR], values_of[HEALTHY], equal_var=False)
+        name, result = "welch_t", stats.ttest_ind(values_of[TUMOR], values_of[HEALTHY], equal_var=False)
         statistic = cohens_d(values, labels)
         effect: dict[str, Any] = {"name": "cohens_d", "value": weighting.value(statistic)}
     else:
-        name, done = "mann_whitney_u", stats.mannwhitneyu(values_of[TUMOR], values_of[HEALTHY])
+        name, result = "mann_whitney_u", stats.mannwhitneyu(values_of[TUMOR], values_of[HEALTHY])
         statistic = rank_biserial(values, labels)
         value = weighting.value(statistic)
         effect = {"name": "rank_biserial", "value": value, "common_language": (value + 1) / 2}
     return {
         "shapiro_wilk": normal,
         "test": name,
-        "statistic": float(done.statistic),
-        "p_value": float(done.pvalue),
+        "statistic": float(result.statistic),
+        "p_value": float(result.pvalue),
         "effect": {**effect, "interval_95": interval(groups, statistic, seed)},
     }
 

@@ -1,7 +1,7 @@
 """One pass over a folder of images: what each one is, and the grey values of each class.
 
 For looking at data before anything is made of it. Every file is read, checked, decoded and equalised
-by the very code that `shard` uses, in worker processes. What is kept of an image is one row; its
+by the code that `shard` uses, in worker processes. What is kept of an image is one row; its
 histograms are added to those of its class and forgotten, so memory hardly grows with the images.
 """
 
@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch.checks import IMAGE_FORMATS
-from tumorbatch.copies import SIGNATURE_BYTES
 from tumorbatch.files import is_dicom, may_name_patient, read_file
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.machine import blamed
+from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.decode import decode
@@ -36,22 +36,12 @@ STAGES = ("before", "after")  # CLAHE; index = axis `stage` of the histograms
 _EXACT = 1 << 24  # pixels up to which OpenCV's float32 counts are exact
 _VALUES = np.arange(LEVELS, dtype=np.int64)
 
+# What the manifest says of a file, with its class as a label, and the mean grey values.
 SCHEMA = pa.schema(
     [
-        ("path", pa.string()),
+        ROW_SCHEMA.field("path"),
         ("label", pa.int8()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("sha256", pa.string()),
-        ("pixel_hash", pa.string()),
-        ("turned_hash", pa.string()),
-        ("signature", pa.binary(SIGNATURE_BYTES)),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("format", pa.string()),
-        ("bit_depth", pa.int16()),
-        ("channels", pa.int16()),
-        ("flags", pa.string()),
+        *(field for field in ROW_SCHEMA if field.name not in ("path", "class", "file_size")),
         ("mean_before", pa.float64()),
         ("mean_after", pa.float64()),
     ]
@@ -60,7 +50,7 @@ SCHEMA = pa.schema(
 _ROWS = SCHEMA.append(pa.field("patient", pa.string()))
 
 
-class _Seen(NamedTuple):
+class _Outcome(NamedTuple):
     """What a worker sends back for one file; histograms: int64 [stage, level], None for bad files."""
 
     row: dict[str, Any]
@@ -128,12 +118,12 @@ def survey(
     chunks = (files[at : at + CHUNK] for at in range(0, len(files), CHUNK))
     histograms = np.zeros((len(CLASS_NAMES), len(STAGES), LEVELS), np.int64)
     batches = []
-    for seen in ordered_map(work, chunks, workers, _lost, seconds):
-        for one in seen:
+    for decoded in ordered_map(work, chunks, workers, _lost, seconds):
+        for one in decoded:
             if one.histograms is not None:
                 histograms[one.row["label"]] += one.histograms
-        batches.append(pa.RecordBatch.from_pylist([one.row for one in seen], _ROWS))
-        advance(len(seen))
+        batches.append(pa.RecordBatch.from_pylist([one.row for one in decoded], _ROWS))
+        advance(len(decoded))
     return _survey(pa.Table.from_batches(batches, _ROWS).combine_chunks(), histograms)
 
 
@@ -159,7 +149,7 @@ def look_at_files(
     secret: bytes,
     seconds: float,
     formats: Collection[str] = IMAGE_FORMATS,
-) -> list[_Seen]:
+) -> list[_Outcome]:
     """Examine one chunk of files, in a worker process; a file that takes too long ends it."""
     return [
         _look_at_file(source, preprocessing, secret, formats) for source in limited(sources, seconds)
@@ -168,7 +158,7 @@ def look_at_files(
 
 def _look_at_file(
     source: SourceFile, preprocessing: Preprocessing, secret: bytes, formats: Collection[str]
-) -> _Seen:
+) -> _Outcome:
     row: dict[str, Any] = {"path": source.file.name, "label": source.label}
     try:
         with blamed():
@@ -179,18 +169,18 @@ def _look_at_file(
             histograms = np.stack([histogram(decoded.grey), histogram(after)])
             identity = patient(data, secret)
     except FileError as error:
-        return _Seen({**row, "status": error.status.value, "error": error.message}, None)
+        return _Outcome({**row, "status": error.status.value, "error": error.message}, None)
     means = (histograms @ _VALUES) / after.size
     row |= content | describe(decoded) | dict(zip(("mean_before", "mean_after"), means, strict=True))
     row |= {"status": Status.OK.value, "flags": ",".join(decoded.flags)}
-    return _Seen({**row, "patient": identity}, histograms)
+    return _Outcome({**row, "patient": identity}, histograms)
 
 
-def _lost(source: SourceFile, error: FileError) -> _Seen:
+def _lost(source: SourceFile, error: FileError) -> _Outcome:
     row: dict[str, Any] = {"path": source.file.name, "label": source.label}
     if may_name_patient(source.file):  # the results must be private then, whatever decoded the file
         row["format"] = "dicom"
-    return _Seen({**row, "status": error.status.value, "error": error.message}, None)
+    return _Outcome({**row, "status": error.status.value, "error": error.message}, None)
 
 
 def histogram(grey: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -1,1 +1,4 @@
-"""TIFF: directories, compressed strips and tiles, and their pixels."""
+"""Read TIFF files: directories, compressed strips and tiles, and their pixels.
+
+Other formats are decoded by modules next to this package.
+"""

@@ -17,7 +17,7 @@ _CLEAR, _END, _FIRST = 256, 257, 258  # LZW: the codes without a meaning, and th
 # at the 4094th; libtiff allows for some that are late.
 _WIDTHS = np.repeat([9, 10, 11, 12], [254, 512, 1024, 3072])
 _STARTS = np.concatenate([[0], np.cumsum(_WIDTHS)])
-_MARGIN = 4  # zero bytes behind the data: the last code is read from three bytes
+_MARGIN = 4  # zero bytes after the data: the last code is read from three bytes
 
 
 class DamageError(Exception):
@@ -33,7 +33,7 @@ def inflate(data: bytes, most: int) -> bytes:
     """Undo deflate (zlib, RFC 1950), its checksum included.
 
     Args:
-        data: Compressed bytes; what lies behind the stream's end is ignored.
+        data: Compressed bytes; data after the stream's end is ignored.
         most: How many bytes it may hold.
 
     Raises:
@@ -115,29 +115,29 @@ def _codes(padded: NDArray[np.uint32], at: int, bits: int) -> NDArray[np.int64]:
 def _strings(codes: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Write the strings of one table's codes [count], none of which is special.
 
-    Code 258 + k stands for the string of the k-th code and the first byte of the next string: for what
+    Code 258 + k means the string of the k-th code and the first byte of the next string: for what
     lies in the output from where the k-th string begins up to one byte into the next one.
     """
     entry = codes - _FIRST
-    known = entry >= 0
+    defined = entry >= 0
     places = np.arange(codes.size)
     if np.any(entry >= places):
         raise DamageError("its LZW table is corrupt")
     # A string is one byte longer than the one it is made of: count the steps down to a single byte.
-    parent = np.where(known, entry, places)
+    parent = np.where(defined, entry, places)
     lengths = 1 + _depth(parent)
     ends = np.cumsum(lengths)
     total = int(ends[-1])
     begins = ends - lengths
-    # Each byte is a copy of an earlier one, or a code of its own.
-    source = np.arange(total) - np.repeat(np.where(known, begins - begins[parent], 0), lengths)
+    # Each byte is a copy of an earlier one, or its own code.
+    source = np.arange(total) - np.repeat(np.where(defined, begins - begins[parent], 0), lengths)
     while True:
         further = source[source]
         if np.array_equal(further, source):
             break
         source = further
     single = np.zeros(total, np.uint8)
-    single[begins[~known]] = codes[~known]
+    single[begins[~defined]] = codes[~defined]
     return np.asarray(single[source])
 
 

@@ -76,22 +76,22 @@ def _samples(data: bytes, page: Page) -> Array:
     return pixels
 
 
-def _pieces(data: bytes, page: Page, needed: int) -> list[bytes]:
+def _pieces(data: bytes, page: Page, size: int) -> list[bytes]:
     """Return the bytes of each strip or tile; all must exist, and none may overlap."""
     rows, columns = page.segment
     whole = byte_size(page, rows, columns)
     counts = page.counts
     if not counts and page.compression == 1:  # old writers left them out
         counts = tuple(min(whole, len(data) - start) for start in page.offsets)
-    if min(len(page.offsets), len(counts)) < needed:
+    if min(len(page.offsets), len(counts)) < size:
         raise FileError(
             Status.TRUNCATED,
-            f"{min(len(page.offsets), len(counts))} strips or tiles; its size asks for {needed}",
+            f"{min(len(page.offsets), len(counts))} strips or tiles; its size asks for {size}",
         )
-    ranges = list(zip(page.offsets[:needed], counts[:needed], strict=True))
+    ranges = list(zip(page.offsets[:size], counts[:size], strict=True))
     for number, (start, count) in enumerate(ranges, 1):
         if start <= 0 or count <= 0:
-            raise FileError(Status.TRUNCATED, f"strip or tile {number} of {needed} was never written")
+            raise FileError(Status.TRUNCATED, f"strip or tile {number} of {size} was never written")
         if start < _HEADER_BYTES or start + count > len(data):
             raise FileError(Status.DECODE_ERROR, f"strip or tile {number} is not where the TIFF says")
     if page.compression == 1:  # what is longer than its pixels is padding, often a wrong count
@@ -109,9 +109,9 @@ def _decoded(piece: bytes, page: Page, least: int, rows: int, columns: int) -> A
     if page.compression == JPEG:
         return _from_jpeg(piece, page, least, rows, columns)
     content = DECODERS[page.compression](piece, byte_size(page, rows, columns))
-    needed, a_row = byte_size(page, least, columns), byte_size(page, 1, columns)
-    if len(content) < needed:
-        raise DamageError(f"{len(content):,} of {needed:,} bytes")
+    size, a_row = byte_size(page, least, columns), byte_size(page, 1, columns)
+    if len(content) < size:
+        raise DamageError(f"{len(content):,} of {size:,} bytes")
     lines = np.frombuffer(content, np.uint8)
     lines = lines[: len(content) // a_row * a_row].reshape(-1, a_row)
     samples = 1 if page.planes else page.samples

@@ -40,7 +40,7 @@ def first_directory(data: bytes) -> int:
     return int(at)
 
 
-def read_directory(data: bytes, at: int, wanted: Set[int]) -> tuple[Tags, int]:
+def read_directory(data: bytes, at: int, tags_to_read: Set[int]) -> tuple[Tags, int]:
     """Read the integers of the wanted tags in a directory; of two equal tags the first counts.
 
     What is not wanted is not read: a small file can hold thousands of tags that all claim to have
@@ -49,7 +49,7 @@ def read_directory(data: bytes, at: int, wanted: Set[int]) -> tuple[Tags, int]:
     Args:
         data: A TIFF or Exif block.
         at: Where the directory lies.
-        wanted: Numbers of tags.
+        tags_to_read: Numbers of tags.
 
     Returns:
         {tag: its integers}, and where the next directory lies, 0 for none.
@@ -64,7 +64,7 @@ def read_directory(data: bytes, at: int, wanted: Set[int]) -> tuple[Tags, int]:
     tags: Tags = {}
     for entry in range(at + 2, at + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
-        if tag not in wanted or tag in tags or kind not in TYPES:
+        if tag not in tags_to_read or tag in tags or kind not in TYPES:
             continue
         size, code = TYPES[kind]
         size *= number
@@ -90,10 +90,10 @@ def directories(data: bytes) -> list[int]:
     order = byte_order(data)
     at = first_directory(data)
     following = _next(data, at, order)
-    offsets, seen = [at], set()
-    while following and following not in seen and len(offsets) < _MAX_PAGES:
+    offsets, visited = [at], set()
+    while following and following not in visited and len(offsets) < _MAX_PAGES:
         at = following
-        seen.add(at)
+        visited.add(at)
         try:
             following = _next(data, at, order)
         except struct.error:

@@ -39,7 +39,7 @@ class Page:
         samples: Samples a pixel, those of transparency included.
         photometric: What the samples mean, PhotometricInterpretation.
         compression: Compression, of which only known ones are let through.
-        planes: Whether each sample has a plane of its own.
+        planes: Whether each sample has its own plane.
         predictor: 1 for none, 2 for differences, 3 for differences of a float's bytes.
         lowest_bit_first: The order of bits in a byte, FillOrder.
         segment: Height and width of a strip or tile; the last strip may have fewer rows.
@@ -112,8 +112,8 @@ def _first(tags: Tags, tag: int, default: int) -> int:
     return (tags.get(tag) or (default,))[0]
 
 
-def _unsupported(what: str) -> FileError:
-    return FileError(Status.UNSUPPORTED, f"a TIFF {what}")
+def _unsupported(feature: str) -> FileError:
+    return FileError(Status.UNSUPPORTED, f"a TIFF {feature}")
 
 
 def _page(tags: Tags, order: Literal["<", ">"], size: int) -> Page:

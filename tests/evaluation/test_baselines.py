@@ -15,11 +15,11 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsClassifier
 
 from tumorbatch import shardset, tfrecord
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import InputError
 from tumorbatch.evaluation import baselines
 from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.baselines import evaluate, nearest_scores, thumbnail
-from tumorbatch.shardset import SPLITS
 from tumorbatch.tfrecord import ImageRecord
 
 Bytes = NDArray[np.uint8]

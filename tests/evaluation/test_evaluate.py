@@ -207,7 +207,7 @@ def test_another_rule_is_frozen_and_makes_another_model(
     assert card.startswith(f"# cnn1 ({new.model_id})\n")
     assert "threshold 0.37 (frozen)" in card
     assert "| metadata forest |" in card
-    assert "None stand here yet" not in card
+    assert "Not measured yet" not in card
     for name in ("weights.safetensors", "history.json", "history.csv", "curves.png"):
         assert (copy / name).read_bytes() == (model / name).read_bytes()
     assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in model.iterdir())
@@ -612,7 +612,7 @@ def test_a_page_of_a_handful_of_images(logits: list[float], labels: list[int]) -
     drawn = page.draw(about, test)
     both = len(set(labels)) == 2
     assert ("roc" in drawn) == both
-    text = page.report(about, drawn, [], [])
+    text = page.evaluation_page(about, drawn, [], [])
     assert ("one class only" in text) == (not both)
     assert "m&lt;b&gt;" in text
     assert "nan" not in text.replace("data:image/png;base64", "").split("<h2>")[1]
@@ -709,9 +709,9 @@ def test_what_metadata_cannot_tell_is_told_apart_from_what_it_can() -> None:
     assert {name: found[name] for name in ("kinds", "healthy", "tumor", "pairs")} == {
         "kinds": 1, "healthy": 3, "tumor": 3, "pairs": 9,
     }  # fmt: skip
-    assert "too few independent ones" in beyond_metadata(found)  # often a class is not drawn
+    assert "too few independent images" in beyond_metadata(found)  # often a class is not drawn
     doubtful = {**found, "auc": {**found["auc"], "low": 0.4, "high": 1.0}}
-    assert "not shown to be more than chance" in beyond_metadata(doubtful)
+    assert "not shown to be better than chance" in beyond_metadata(doubtful)
     wrong = {**found, "auc": {**found["auc"], "value": 0.2, "low": 0.1, "high": 0.3}}
     assert "the wrong way round" in beyond_metadata(wrong)
     surer = {**found, "auc": {**found["auc"], "low": 0.6}}

@@ -11,7 +11,7 @@ from tests.answers import answers
 from tumorbatch.evaluation import experiment_page
 from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.compare_page import signed
-from tumorbatch.evaluation.experiment import FIGURES, compare_arms
+from tumorbatch.evaluation.experiment import MEASURES, compare_arms
 from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.report import style
 from tumorbatch.statistics.intervals import resampled
@@ -54,7 +54,7 @@ def test_every_figure_and_difference_is_scikit_learns() -> None:
         assert of.overall.mean == pytest.approx(np.mean([pair.difference.value for pair in of.pairs]))
 
 
-@pytest.mark.parametrize("name", sorted(FIGURES))
+@pytest.mark.parametrize("name", sorted(MEASURES))
 def test_intervals_are_those_of_images_drawn_by_group(name: str) -> None:
     found = {
         of.name: of for of in compare_arms(SEEDS, FIRST, SECOND, replicates=100, seed=5).per_image

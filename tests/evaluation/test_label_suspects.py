@@ -61,4 +61,4 @@ def test_pictures_show_the_records_and_the_page_says_what_the_labels_are(shard_s
     assert html.count("<img") == 2
     none = Page("t")
     add_suspects(none, [], [])
-    assert "contradicts no label" in none.html()
+    assert "does not contradict any label" in none.html()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tumorbatch import shardset
-from tumorbatch.evaluation.protocols import PROTOCOLS, of_dataset, of_training
+from tumorbatch.evaluation.protocols import PROTOCOLS, dataset_protocol, training_protocol
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tumorbatch.evaluation.protocols import PROTOCOLS, of_dataset, of_training
     ],
 )
 def test_a_bundle_says_by_which_protocol_it_is_judged(training: dict[str, Any], key: str) -> None:
-    protocol = of_training(training)
+    protocol = training_protocol(training)
     assert protocol is PROTOCOLS[key]
     assert protocol.leaky == key.startswith("leaky")
     assert ("LEAKY" in protocol.title, "LEAKY" in protocol.warning) == (protocol.leaky,) * 2
@@ -33,13 +33,13 @@ def test_a_bundle_says_by_which_protocol_it_is_judged(training: dict[str, Any], 
 @pytest.mark.parametrize("training", [{}, {"split_by": "group"}, {"split_by": "x", "leaky": True}])
 def test_a_bundle_that_does_not_say_it_has_none(training: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="which kind of split"):
-        of_training(training)
+        training_protocol(training)
 
 
 def test_a_shard_set_says_it_by_its_version_and_its_proof(shard_set: Path) -> None:
     dataset = shardset.load(shard_set)
-    assert of_dataset(dataset).key == "group"
-    assert of_dataset(replace(dataset, split_by="shape")).key == "shape"
-    assert of_dataset(replace(dataset, split_by="file")).key == "leaky"
-    assert of_dataset(replace(dataset, shared={"groups": 1})).key == "leaky-proof"
-    assert of_dataset(replace(dataset, schema_version=1)).key == "leaky-orientation"
+    assert dataset_protocol(dataset).key == "group"
+    assert dataset_protocol(replace(dataset, split_by="shape")).key == "shape"
+    assert dataset_protocol(replace(dataset, split_by="file")).key == "leaky"
+    assert dataset_protocol(replace(dataset, shared={"groups": 1})).key == "leaky-proof"
+    assert dataset_protocol(replace(dataset, schema_version=1)).key == "leaky-orientation"

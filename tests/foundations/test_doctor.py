@@ -23,9 +23,9 @@ def test_it_tells_versions_processor_and_room(invoke: Any) -> None:
 
 
 def test_problems_are_marked_and_counted() -> None:
-    text = doctor.told([Finding("a", "fine"), Finding("disk", "full", False)])
+    text = doctor.format_findings([Finding("a", "fine"), Finding("disk", "full", False)])
     assert text.splitlines() == ["   a     fine", "!! disk  full", "1 problem."]
-    assert doctor.told([Finding("a", "fine")]).endswith("No problems.")
+    assert doctor.format_findings([Finding("a", "fine")]).endswith("No problems.")
 
 
 def test_a_machine_with_a_gpu_that_does_not_work(

@@ -73,7 +73,7 @@ def test_other_images_and_blank_ones_are_not_copies(known: KnownImages) -> None:
 
 
 def test_each_image_is_judged_by_itself(known: KnownImages) -> None:
-    """A run that was killed and goes on meets the images in other company."""
+    """A run that was killed and continues meets the images in other company."""
     pictures = thumbnails([signature(_image(seed)) for seed in (*range(5), *range(200, 210))])
     together = known.copies(pictures)
     alone = [known.copies(pictures[index : index + 1])[0] for index in range(len(pictures))]

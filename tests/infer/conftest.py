@@ -1,4 +1,4 @@
-"""`infer` in a process of its own, without TensorFlow's start: what is tested is the rest of it."""
+"""`infer` in its own process, without TensorFlow's start: what is tested is the rest of it."""
 
 import os
 import subprocess

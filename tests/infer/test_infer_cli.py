@@ -185,7 +185,7 @@ def working(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def running(working: Path, scans: Path) -> Iterator[Process]:
-    """The run that most tests look at, in a process of its own, beside the first tests."""
+    """The run that most tests look at, in its own process, beside the first tests."""
     process = _start("infer", scans, "out.parquet", "--workers", 3, cwd=working)
     yield process
     process.kill()
@@ -541,7 +541,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(
     assert f"Cannot write {out.parent}" in output
     assert "size limit" in output
     assert _content(out.parent) == before
-    assert invoke("infer", few, out, "--model", model, "--workers", 1)[0] == ExitCode.OK  # goes on
+    assert invoke("infer", few, out, "--model", model, "--workers", 1)[0] == ExitCode.OK  # continues
 
 
 # ----------------------------------------------------------------------- the run in its own process

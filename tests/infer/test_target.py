@@ -175,7 +175,7 @@ def test_a_folder_of_parts_is_one_table(tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.name for path in parts] == [f"part-0000{number}.parquet" for number in range(3)]
     assert [pq.read_metadata(path).num_rows for path in parts] == [10, 10, 5]
     assert list(iterate_rows(target.path)) == rows
-    assert pq.read_table(target.path).num_rows == 25  # `_SUCCESS` is passed over
+    assert pq.read_table(target.path).num_rows == 25  # `_SUCCESS` is skipped
     assert pl.read_parquet(target.path / "part-*.parquet").height == 25
     assert read_metadata(parts[1])["model_id"] == read_metadata(target.path)["model_id"] == "cnn1-0123"
     assert verify.run(target.path).problems == ()

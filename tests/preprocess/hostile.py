@@ -1,4 +1,4 @@
-"""Files that are broken, lie, or are no files at all: what a folder of a hospital may hold, and worse.
+"""Files that are broken, lie, or are not files at all: what a folder of a hospital may hold, and worse.
 
 `CORPUS` has one builder a kind: bytes, or a function that makes something else at a path. Each kind
 comes with the status that its row must have.

@@ -148,7 +148,7 @@ def test_bmps_that_are_refused(build: "type[Build]") -> None:
 
 @pytest.mark.parametrize("quality", [80, 101])
 def test_what_lies_behind_a_webp_is_no_part_of_it(build: "type[Build]", quality: int) -> None:
-    """A file with bytes put in: its image must not go on behind the end that its header names."""
+    """A file with bytes put in: its image must not continue behind the end that its header names."""
     pixels = build.colour(64, 80) ^ np.random.default_rng(0).integers(0, 8, (64, 80, 3), np.uint8)
     data = bytes(cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])[1])
     np.testing.assert_array_equal(decode(data + b"\x12\x34" * 9).grey, decode(data).grey)

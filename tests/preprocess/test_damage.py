@@ -82,7 +82,7 @@ def test_colour_spaces_of_a_png_change_no_grey(kind: str, space: str) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "RGBA", "I;16"])
 def test_interlaced_pngs(mode: str) -> None:
-    """Adam7, by hand: each pass is an image of its own."""
+    """Adam7, by hand: each pass is its own image."""
     depth, colour = {
         "L": (8, 0),
         "RGB": (8, 2),

@@ -370,7 +370,7 @@ def test_no_output_of_other_settings_survives_a_kill(
     assert not (target / "equalize.json").exists()
     with pytest.raises(ConfigError, match="made differently"):
         run(source, target, Config())
-    assert run(source, target, Config(OTHER, overwrite=True)).kept == 2  # the same command goes on
+    assert run(source, target, Config(OTHER, overwrite=True)).kept == 2  # the same command continues
     run(source, tmp_path / "direct", Config(OTHER))
     assert content(target) == content(tmp_path / "direct")
 

@@ -12,11 +12,12 @@ import pytest
 
 from tests.pictures import head
 from tumorbatch.copies import SIGNATURE_BYTES, signature
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.orientation import orient
 from tumorbatch.preprocess.overlap import copies
 from tumorbatch.preprocessing_config import Preprocessing
-from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset, Shard, file_sha256
+from tumorbatch.shardset import DATASET, MANIFEST, Dataset, Shard, file_sha256
 
 Row = tuple[str, str | None, str | None, str | None, str | None, bytes | None]
 

@@ -48,7 +48,7 @@ def test_tables_are_read(tmp_path: Path, name: str) -> None:
         refuse_unmatched(table, patients)
     assert "1 of its paths fit no file (such as 'Healthy/gone.png')" in str(refused.value)
     assert f"1 files have no patient in it (such as {NAMES[2]!r})" in str(refused.value)
-    assert read_patients(table, NAMES, known=lambda name: name == NAMES[2]).without_patient == ()
+    assert read_patients(table, NAMES, is_known=lambda name: name == NAMES[2]).without_patient == ()
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

@@ -33,13 +33,14 @@ from tests.preprocess.sets import (
 )
 from tumorbatch import shardset
 from tumorbatch.copies import KINDS
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError, TooManyErrorsError
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.preprocess.shard import Report, run
 from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.preprocessing_config import Preprocessing
-from tumorbatch.shardset import DATASET, MANIFEST, SPLITS
+from tumorbatch.shardset import DATASET, MANIFEST
 
 if TYPE_CHECKING:
     from tests.conftest import Cli

@@ -210,7 +210,7 @@ def test_a_perfect_auc_is_not_certain() -> None:
 
 
 def test_the_interval_of_a_calibration_error_holds_the_error() -> None:
-    """Perfectly calibrated answers: the replicates lean upwards, and alone would miss the truth, 0."""
+    """Perfectly calibrated answers: the replicates are biased upwards; alone they would miss 0."""
     rng = np.random.default_rng(2)
     logits = rng.normal(0, 2, 600).astype(np.float32)
     labels = (rng.random(600) < 1 / (1 + np.exp(-logits))).astype(np.int64)

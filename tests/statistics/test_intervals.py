@@ -128,7 +128,7 @@ def test_copies_do_not_make_an_interval_narrower() -> None:
         return high - low
 
     once = width(1, by_group=True)
-    assert width(9, by_group=True) == pytest.approx(once, rel=1e-9)  # the very same draws
+    assert width(9, by_group=True) == pytest.approx(once, rel=1e-9)  # exactly the same draws
     assert width(9, by_group=False) == pytest.approx(once / 3, rel=0.06)
 
 

@@ -1,4 +1,4 @@
-"""A training that is killed goes on, and ends as if nothing had been."""
+"""A training that is killed continues, and ends as if nothing had been."""
 
 import json
 import os

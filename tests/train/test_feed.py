@@ -14,8 +14,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.shardset import SPLITS, Dataset
+from tumorbatch.shardset import Dataset
 from tumorbatch.tfrecord import ImageRecord
 from tumorbatch.train.augment import augment
 from tumorbatch.train.config import Augmentation

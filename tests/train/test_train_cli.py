@@ -68,7 +68,7 @@ def _json(path: Path) -> Any:
 def running(
     shard_set: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Process]]:
-    """A training in a process of its own, beside the first tests: it spends seconds on TensorFlow."""
+    """A training in its own process, beside the first tests: it spends seconds on TensorFlow."""
     folder = tmp_path_factory.mktemp("fresh")
     process = _start(shard_set, *SHORT, *BOARD, "--quiet", cwd=folder)
     yield folder, process
@@ -359,7 +359,7 @@ def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
     assert loaded.calibration["threshold"]["note"] in card
     assert "Grouped:" in card
-    assert "There are none yet" in card  # until `evaluate`
+    assert "Not measured yet" in card  # until `evaluate`
     assert "Leaky" not in card
     assert "Not a medical device" in card
 

@@ -7,8 +7,8 @@ from tumorbatch.workflows.cost import Cost, Speed, probed, recorded, training
 def test_costs_add_up_and_the_worst_moment_counts_once() -> None:
     total = Cost(60, 120, 10_000_000, 5_000_000) + Cost(61, 61, 1, 7_000_000)
     assert total == Cost(121, 181, 10_000_001, 7_000_000)
-    assert total.told() == ("about 3 minutes (at most 4), 11 MB of disk, and 7 MB more while it works")
-    assert Cost(1, 1, 0, 0).told().startswith("about 1 minute, 1 MB of disk")
+    assert total.text() == ("about 3 minutes (at most 4), 11 MB of disk, and 7 MB more while it works")
+    assert Cost(1, 1, 0, 0).text().startswith("about 1 minute, 1 MB of disk")
 
 
 def test_a_training_costs_what_its_speed_says() -> None:

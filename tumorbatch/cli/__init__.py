@@ -1,1 +1,4 @@
-"""The command line: one module a command, nothing but options, sentences and tables."""
+"""The command line, one module for each command: options, printed sentences and tables.
+
+Nothing here decides or computes; a command parses, calls one function, and prints its receipt.
+"""

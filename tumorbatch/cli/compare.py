@@ -1,4 +1,4 @@
-"""The command `compare`: all bundles in one table, beside the report's figures and baselines."""
+"""The command `compare`: all bundles in one table, with baselines and the report's numbers."""
 
 import sys
 from pathlib import Path

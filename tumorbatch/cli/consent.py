@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def asked(yes: bool) -> "Consent":
+def consent_from_terminal(yes: bool) -> "Consent":
     """Return the function that workflows call before they make anything.
 
     It prints what is missing and what that costs, and asks. It raises `ConfigError` without consent:
@@ -27,7 +27,7 @@ def asked(yes: bool) -> "Consent":
     """
 
     def consent(missing: str, cost: "Cost") -> None:
-        sentence = f"This makes {missing}: {cost.told()}."
+        sentence = f"This makes {missing}: {cost.text()}."
         if yes:
             log.info("%s", sentence)
             return

@@ -26,5 +26,5 @@ def doctor() -> None:
         from tumorbatch import doctor as examination
 
         findings = examination.run(Path())
-        say(examination.told(findings))
+        say(examination.format_findings(findings))
     sys.exit(ExitCode.SOME_ERRORS if any(not finding.well for finding in findings) else ExitCode.OK)

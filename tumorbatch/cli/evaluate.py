@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from tumorbatch.cli import options
-from tumorbatch.cli.consent import asked
+from tumorbatch.cli.consent import consent_from_terminal
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
@@ -139,12 +139,12 @@ def evaluate(
       tumorbatch evaluate cnn1 other-hospital/ --external --out results/cnn1-other
       tumorbatch evaluate cnn1 --protocols --yes
     """
-    what = (
+    when_interrupted = (
         "Finished parts are kept; the same command continues."
         if protocols
         else "Nothing was published; run the same command again."
     )
-    with session(quiet, what):
+    with session(quiet, when_interrupted):
         from tumorbatch import bundle
         from tumorbatch.evaluation.config import Config
         from tumorbatch.runtime import load_tensorflow
@@ -168,7 +168,7 @@ def evaluate(
             from tumorbatch.workflows import protocols as workflow
 
             how = workflow.Config(config, source, patients, allow_unmatched, weights, reuse=reuse)
-            result = workflow.run(folder, tfrecords, out, how, asked(yes))
+            result = workflow.run(folder, tfrecords, out, how, consent_from_terminal(yes))
             _print_protocols(folder, out, result, as_json, quiet)
             return
         from tumorbatch.cli.model_summaries import evaluation_report
@@ -185,8 +185,8 @@ def evaluate(
 def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:
     """Raise `ConfigError` if an option was given that would be ignored."""
     for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-        if parameter.name in names and given:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is ParameterSource.COMMANDLINE:
             how = "cannot be combined with" if protocols else "needs"
             raise ConfigError(f"{parameter.opts[0]} {how} --protocols.")
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from tumorbatch import shardset
 from tumorbatch.architectures import ARCHITECTURES
-from tumorbatch.checks import given
+from tumorbatch.checks import only_given
 from tumorbatch.cli import options
-from tumorbatch.cli.consent import asked
+from tumorbatch.cli.consent import consent_from_terminal
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
+from tumorbatch.dataset_shape import SPLIT_BY
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import printable
 
@@ -42,7 +42,7 @@ def experiment() -> None:
 )
 @click.option(
     "--split-by",
-    type=click.Choice(shardset.SPLIT_BY),
+    type=click.Choice(SPLIT_BY),
     default="group",
     show_default=True,
     help="As in `shard`; both arms have the same split, made with --seed.",
@@ -123,7 +123,7 @@ def clahe(
                 allow_unmatched=allow_unmatched,
                 seed=seed,
                 overwrite=overwrite,
-                **given(workers=workers),
+                **only_given(workers=workers),
             ),
             training=TrainConfig(
                 architecture=arch,
@@ -134,10 +134,10 @@ def clahe(
             ),
             seeds=seeds,
         )
-        differences = workflow.run(src, out, config, asked(yes))
+        differences = workflow.run(src, out, config, consent_from_terminal(yes))
         if not quiet:
-            for one in differences.per_group:
-                say(one.sentence(workflow.FIRST, workflow.SECOND))
+            for comparison in differences.per_group:
+                say(comparison.sentence(workflow.FIRST, workflow.SECOND))
             if split_by == "file":
                 say("LEAKY: the networks know copies of test images; the metrics are too good.")
             say(f"Open {printable(str(out / workflow.PAGE))}.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tumorbatch.checks import given
+from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
@@ -80,7 +80,7 @@ def explore(
             timeout=timeout,
             overwrite=overwrite,
             formats=formats,
-            **given(workers=workers),
+            **only_given(workers=workers),
         )
         report = stage.run(src, out, config)
         if not quiet:

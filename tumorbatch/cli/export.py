@@ -32,7 +32,7 @@ def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: boo
     """Write a model bundle in a format of other programs.
 
     MODEL is the folder of a bundle, or its name under models/. Other programs load the result without
-    tumorbatch. OUT.json beside it describes input and output: the network takes grey images that are
+    tumorbatch. OUT.json next to it describes input and output: the network takes grey images that are
     already decoded, equalised and resized.
 
     \b

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tumorbatch import runtime
-from tumorbatch.checks import given
+from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
@@ -62,7 +62,7 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
     type=click.Choice(PATH_MODES),
     default="relative",
     show_default=True,
-    help="`hash` hides paths: HMAC-SHA256 with a key that is kept beside OUT.",
+    help="`hash` hides paths: HMAC-SHA256 with a key that is kept next to OUT.",
 )
 @click.option(
     "--metrics-file", type=options.PATH, help="Write metrics for Prometheus to this file (.prom)."
@@ -124,7 +124,7 @@ def infer(
     The table has one row for every file (for every frame of DICOM and TIFF), sorted by path: status,
     label, probability of Tumor, logit, size, sha256, and more. Files that cannot be read get a row with
     the reason; the exit code is then 3. OUT appears when it is complete, never half-written; OUT.json
-    beside it describes the run.
+    next to it describes the run.
 
     After a crash or an interruption the same command continues and gives the same table.
 
@@ -136,8 +136,8 @@ def infer(
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
     """
-    kept = "The work so far is kept; the same command continues it."
-    with session(quiet, kept, log_format):
+    when_interrupted = "The work so far is kept; the same command continues it."
+    with session(quiet, when_interrupted, log_format):
         runtime.load_arrow()
         from tumorbatch.cli.prometheus import recorded
 
@@ -167,7 +167,7 @@ def infer(
                 max_runtime=max_runtime,
                 format=format,
                 path_mode=path_mode,
-                **given(workers=workers),
+                **only_given(workers=workers),
             )
             chosen = bundle.find(model) if model else bundle.best()
             report = inference.run(folder, Path(out), chosen, config)

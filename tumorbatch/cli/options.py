@@ -19,7 +19,7 @@ def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...
         name, separator, folder = value.partition("=")
         if not (name and separator and folder):
             raise click.BadParameter(f"{value!r} is not of the form NAME=FOLDER.")
-        if name.casefold() in (known.casefold() for known in classes):
+        if name.casefold() in (other_name.casefold() for other_name in classes):
             raise click.BadParameter(f"{name} is given twice.")
         classes[name] = folder
     return classes

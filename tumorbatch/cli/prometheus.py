@@ -33,7 +33,7 @@ _HELP = {
 
 
 class Metrics:
-    """What a run has found, as far as it came."""
+    """Results of a run, as far as it came."""
 
     def __init__(self) -> None:
         self.files: dict[str, int] = {}
@@ -112,9 +112,9 @@ def render(metrics: Metrics, code: int, started: float, ended: float, success: f
     }
     registry = CollectorRegistry()
     for name, samples in values.items():
-        known = [(labels, value) for labels, value in samples if value is not None]
-        if known:
-            gauge = Gauge(_PREFIX + name, _HELP[name], list(known[0][0]), registry=registry)
-            for labels, value in known:
+        measured = [(labels, value) for labels, value in samples if value is not None]
+        if measured:
+            gauge = Gauge(_PREFIX + name, _HELP[name], list(measured[0][0]), registry=registry)
+            for labels, value in measured:
                 (gauge.labels(**labels) if labels else gauge).set(value)
     return generate_latest(registry).decode()

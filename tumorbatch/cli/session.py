@@ -92,18 +92,18 @@ def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Ite
         )
         sys.exit(ExitCode.TRY_AGAIN)
     except Exception as error:
-        known = _surroundings(error)
-        if known is None:
+        cause = _explain(error)
+        if cause is None:
             raise
-        _print_error(f"Error: {known} {when_interrupted}", known.exit_code, log_format)
-        sys.exit(known.exit_code)
+        _print_error(f"Error: {cause} {when_interrupted}", cause.exit_code, log_format)
+        sys.exit(cause.exit_code)
 
 
-def _surroundings(error: Exception) -> TumorBatchError | None:
-    """Return what is wrong with the machine where that is why `error` came so far; None for a bug."""
+def _explain(error: Exception) -> TumorBatchError | None:
+    """Return what is wrong with the machine if that caused `error`; None for a bug."""
     reason = machine.shortage(error)
     if reason:
-        return TryAgainError(f"The machine could not go on: {reason}.")
+        return TryAgainError(f"The machine could not continue: {reason}.")
     if not isinstance(error, OSError):
         return None
     try:

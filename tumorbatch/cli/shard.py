@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from tumorbatch import runtime
-from tumorbatch.checks import given
+from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
+from tumorbatch.dataset_shape import SPLIT_BY
 from tumorbatch.errors import ExitCode
-from tumorbatch.shardset import SPLIT_BY
 
 
 def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
@@ -155,7 +155,7 @@ def shard(
             overwrite=overwrite,
             new_splits=new_splits,
             formats=formats,
-            **given(workers=workers),
+            **only_given(workers=workers),
         )
         report = stage.run(src, out, config)
         if not quiet:

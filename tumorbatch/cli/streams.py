@@ -4,8 +4,8 @@ A program may be started with any of them closed (`ssh host 'cmd <&- >&- 2>&-'`,
 next file that is opened then gets the free number, and whatever a library prints lands in that file.
 `fill` puts /dev/null there first.
 
-Standard output and error may also take nothing: a full disk, or a reader that has seen enough
-(`| head`). `guard` lets the work go on, and `failure` says at the end what was lost.
+Writing to standard output or error may also fail: the disk is full, or the reader has closed the pipe
+(`| head`). `guard` lets the work continue, and `failure` reports at the end what was lost.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def guard() -> None:
 def failure() -> OSError | None:
     """Return what kept standard output from taking all of its text, or None.
 
-    A reader that has seen enough is no failure.
+    A reader that has closed the pipe is not a failure.
     """
     if not _guarded:
         return None
@@ -76,13 +76,13 @@ class _Unfailing(io.FileIO):
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write bytes; give how many were taken."""
+        """Write bytes; return how many were accepted."""
         size = memoryview(data).nbytes
         try:
             while self.error is None:
-                written = super().write(data)
-                if written is not None:
-                    return written
+                count = super().write(data)
+                if count is not None:
+                    return count
                 select.select([], [self.fileno()], [])  # set to non-blocking by its other end
         except OSError as error:
             self.error = error

@@ -16,32 +16,34 @@ if TYPE_CHECKING:
 
 def shown_path(path: Path) -> str:
     """Return a path as text for the terminal."""
-    return shown(printable(str(path)))  # a name that is not UTF-8 must not raise at the end of a run
+    return visible_name(
+        printable(str(path))
+    )  # a name that is not UTF-8 must not raise at the end of a run
 
 
-def shown(name: str) -> str:
+def visible_name(name: str) -> str:
     """Return a name as text for the terminal: it cannot end the line, nor command anything."""
     return visible(name)
 
 
 def rejected_files(statuses: dict[str, int]) -> str:
     """Format the counts of rejected files by reason: "1 empty, 2 truncated", or "none"."""
-    other = ("found", *NO_ERRORS)
-    bad = {name: count for name, count in statuses.items() if name not in other}
+    not_bad = ("found", *NO_ERRORS)
+    bad = {name: count for name, count in statuses.items() if name not in not_bad}
     return ", ".join(f"{count:,} {name}" for name, count in sorted(bad.items())) or "none"
 
 
 def no_image_line(statuses: dict[str, int]) -> list[str]:
     """Return the line about DICOM objects that hold no image by design, or no line without any."""
     count = statuses.get(Status.NOT_AN_IMAGE, 0)
-    what = counted(count, "DICOM object")
-    return [f"Passed over {what} without an image (reports, DICOMDIR and the like)."] if count else []
+    objects = counted(count, "DICOM object")
+    return [f"Skipped {objects} without an image (reports, DICOMDIR and the like)."] if count else []
 
 
 def litter_line(litter: int) -> list[str]:
-    """Return the line about files that nobody wants, or no line without such files."""
-    what = counted(litter, "item")
-    return [f"Skipped {what} of file managers (Thumbs.db and the like)."] if litter else []
+    """Return the line about files left by file managers, or no line without such files."""
+    items = counted(litter, "item")
+    return [f"Skipped {items} of file managers (Thumbs.db and the like)."] if litter else []
 
 
 def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
@@ -68,10 +70,10 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
             "than one split. Test metrics from this set are too good."
         )
     else:
-        what = "file, image, group or shape" if dataset.split_by == "shape" else "file, image or group"
-        lines.append(f"No {what} is in two splits (checked in the shards as written).")
+        units = "file, image, group or shape" if dataset.split_by == "shape" else "file, image or group"
+        lines.append(f"No {units} is in two splits (checked in the shards as written).")
     if report.changes:
-        changes = ", ".join(f"{count:,} {what}" for what, count in report.changes.items())
+        changes = ", ".join(f"{count:,} {kind}" for kind, count in report.changes.items())
         lines.append(f"Updated: {changes}. Kept files stayed in their splits.")
     if report.taken_over:
         lines.append(f"{report.taken_over:,} files were already decoded by an interrupted run.")
@@ -102,12 +104,12 @@ def _groups(report: "preprocess_stage.Report") -> list[str]:
             )
         lines.append(line)
     if report.largest:
-        largest = "; ".join(f"{size} copies of {shown(path)}" for size, path in report.largest)
+        largest = "; ".join(f"{size} copies of {visible_name(path)}" for size, path in report.largest)
         lines.append(f"Largest groups: {largest}.")
     if report.near_conflicts:
         lines.append(
             f"{len(report.near_conflicts)} groups of near copies contain both classes; check "
-            + "; ".join(" and ".join(map(shown, pair)) for pair in report.near_conflicts[:3])
+            + "; ".join(" and ".join(map(visible_name, pair)) for pair in report.near_conflicts[:3])
             + "."
         )
     return lines
@@ -163,7 +165,9 @@ def explore_report(report: "explore_stage.Report", out: Path) -> str:
     ]
     lines += _metadata(findings["metadata"])
     lines.append(f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} files/s.")
-    lines.append(f"Open {shown_path(out / 'explore.html')}; every number is in explore.json beside it.")
+    lines.append(
+        f"Open {shown_path(out / 'explore.html')}; every number is in explore.json next to it."
+    )
     return "\n".join(lines)
 
 

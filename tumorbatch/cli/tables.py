@@ -25,19 +25,19 @@ _COUNTED = {True: "each group of copies counted once", False: "per image"}
 
 
 def _two_lines(estimate: Estimate, published: float | None = None) -> str:
-    """Format a value with its interval below and the report's value beside it."""
+    """Format a value with its interval below and the report's value next to it."""
     if estimate.value is None:
         return "undefined"
-    beside = "" if published is None else f" | {published:.2f}"
+    published_text = "" if published is None else f" | {published:.2f}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}{beside}\nno interval"
-    return f"{estimate.value:.3f}{beside}\n{estimate.low:.3f}-{estimate.high:.3f}"
+        return f"{estimate.value:.3f}{published_text}\nno interval"
+    return f"{estimate.value:.3f}{published_text}\n{estimate.low:.3f}-{estimate.high:.3f}"
 
 
 def _estimates(row: Row, per_group: bool) -> dict[str, Estimate]:
     """Return what a table shows of a row, always with the interval over groups."""
-    shown = row.per_group if per_group else row.per_image
-    return {name: shown[name].over_groups for name in _HEADS}
+    estimates = row.per_group if per_group else row.per_image
+    return {name: estimates[name].over_groups for name in _HEADS}
 
 
 def comparison_table(comparison: Comparison) -> None:

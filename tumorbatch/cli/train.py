@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tumorbatch.architectures import ARCHITECTURES, PRETRAINED
-from tumorbatch.checks import given
+from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
@@ -150,7 +150,7 @@ _EVERY = "all"
     show_default=True,
     help="Whether the bundle carries hashes and signatures of its training and validation images, by "
     "which `infer` flags them and their copies; `auto`: not where one of them is DICOM, since they "
-    "tell whether somebody was in the training set.",
+    "show whether a person was in the training set.",
 )
 @click.option(
     "--checkpoint-minutes",
@@ -229,12 +229,10 @@ def train(
         def config(name: str, number: int) -> Config:
             # With `all`, options for pretrained networks are not passed to the others.
             to_all = arch != _EVERY or name in PRETRAINED
-            options_of_network = {
-                key: value for key, value in schedule.items() if to_all or "finetune" not in key
-            }
+            changes = {key: value for key, value in schedule.items() if to_all or "finetune" not in key}
             return Config(
                 architecture=name,
-                schedule=complete_schedule(name, weights, seed=number, **given(**options_of_network)),
+                schedule=complete_schedule(name, weights, seed=number, **only_given(**changes)),
                 augmentation=augmentation if augment else None,
                 weights=weights if to_all else None,
                 feed=feed,

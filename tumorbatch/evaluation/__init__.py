@@ -1,4 +1,7 @@
-"""Evaluate a model: its answers, metrics with intervals, baselines, comparisons, pages."""
+"""Evaluate models: answers on a split, measures with intervals, baselines, comparisons and their pages.
+
+Nothing here makes shards or trains a network; `workflows` does that before it calls this package.
+"""
 
 from typing import TYPE_CHECKING
 

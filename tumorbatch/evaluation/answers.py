@@ -1,4 +1,4 @@
-"""What a model or a baseline answered on the images of a split: the one type for all of evaluation."""
+"""The answers of a model or a baseline on the images of a split: one type for all of evaluation."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset, tfrecord
+from tumorbatch.bundle import Bundle
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import InputError, reason
 from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.protocols import PROTOCOLS, Protocol
@@ -18,14 +20,13 @@ from tumorbatch.files import open_regular
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.progress import Progress
 from tumorbatch.scoring import Scorer, probability
-from tumorbatch.shardset import DATASET, MANIFEST, Dataset
-from tumorbatch.statistics.classification import Decisions
+from tumorbatch.shardset import DATASET, MAKE_AGAIN, MANIFEST, Dataset
+from tumorbatch.statistics.classification import CoreMeasures, Decisions
 from tumorbatch.tfrecord import ImageRecord
 
 _COLUMNS = (
     "path", "class", "split", "shard", "position", "duplicate_group", "width", "height", "format",
 )  # fmt: skip
-_ADVICE = "Make the shards again with `tumorbatch shard --overwrite`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,11 @@ class SplitImages:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model or a baseline answered.
+    """The answers of a model or a baseline.
 
     Attributes:
         name: Of the bundle, or of the baseline.
-        images: What it was asked about.
+        images: The images, in the order of the scores.
         scores: float [n], higher for Tumor: a network's logits, or a baseline's probabilities.
         threshold: A probability of at least this much is called Tumor.
         temperature: Divides the logits; None: `scores` are probabilities already.
@@ -143,12 +144,26 @@ class Answers:
 
     @property
     def decisions(self) -> Decisions:
-        """Return accuracy and its kin of these answers, for any weights of the images."""
+        """Return accuracy and the like, for any weights of the images."""
         return Decisions(self.called, self.labels)
+
+    @property
+    def core_measures(self) -> CoreMeasures:
+        """Return accuracy and the like, and the AUC, for any weights of the images."""
+        return CoreMeasures(self.called, self.scores, self.labels)
 
     def at(self, threshold: float, temperature: float) -> "Answers":
         """Return the same logits at another threshold and temperature."""
         return replace(self, threshold=threshold, temperature=temperature)
+
+    def by_bundle(self, name: str, bundle: Bundle) -> "Answers":
+        """Return the same logits as the answers of a bundle, at its threshold and temperature."""
+        return replace(
+            self.at(bundle.threshold, bundle.temperature),
+            name=name,
+            architecture=bundle.architecture,
+            model_id=bundle.model_id,
+        )
 
     def take(self, indices: NDArray[np.int64]) -> "Answers":
         """Return the answers on some of the images, int64 [k], in this order."""
@@ -161,8 +176,8 @@ class Answers:
 
     def without(self, paths: Container[str]) -> "Answers":
         """Return the answers on all images but some."""
-        kept = [index for index, path in enumerate(self.images.paths) if path not in paths]
-        return self.take(np.array(kept, np.int64))
+        indices = [index for index, path in enumerate(self.images.paths) if path not in paths]
+        return self.take(np.array(indices, np.int64))
 
     def on(self, images: SplitImages) -> "Answers":
         """Return the answers on exactly these images, in their order.
@@ -173,10 +188,10 @@ class Answers:
         place = {path: index for index, path in enumerate(self.images.paths)}
         if not place.keys() >= set(images.paths):
             raise ValueError(f"{self.name} was scored on other images")
-        taken = self.take(np.array([place[path] for path in images.paths], np.int64))
-        if (taken.labels != images.labels).any():
+        answers = self.take(np.array([place[path] for path in images.paths], np.int64))
+        if (answers.labels != images.labels).any():
             raise ValueError(f"{self.name} was scored with other labels")
-        return replace(taken, images=images)
+        return replace(answers, images=images)
 
 
 def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
@@ -194,13 +209,13 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
         order = pa.array([rank[name] for name in rows["shard"].to_pylist()], pa.int64())
     except KeyError as error:
         raise InputError(
-            f"{path} names a shard that dataset.json does not have: {error}. {_ADVICE}"
+            f"{path} names a shard that dataset.json does not have: {error}. {MAKE_AGAIN}"
         ) from None
     rows = rows.append_column("rank", order).sort_by([("rank", "ascending"), ("position", "ascending")])
     if rows.num_rows != dataset.records(split):
         raise InputError(
             f"{path} has {rows.num_rows} rows of the {split} split, and the shards "
-            f"{dataset.records(split)} records. {_ADVICE}"
+            f"{dataset.records(split)} records. {MAKE_AGAIN}"
         )
     return rows
 
@@ -218,7 +233,7 @@ def split_images(folder: Path, dataset: Dataset, split: str, rows: pa.Table) -> 
     return SplitImages(
         split=split,
         dataset=shardset.file_sha256(folder / DATASET),
-        protocol=protocols.of_dataset(dataset).key,
+        protocol=protocols.dataset_protocol(dataset).key,
         paths=tuple(columns["path"]),
         labels=np.array([CLASS_NAMES.index(name) for name in columns["class"]], np.int64),
         groups=np.array(columns["duplicate_group"], np.int64),
@@ -256,7 +271,7 @@ def score_split(folder: Path, dataset: Dataset, split: str, score: Scorer) -> An
         logits, labels = shard_reader.score_split(folder, dataset, split, counted)
     images = split_images(folder, dataset, split, rows)
     if (labels != images.labels).any():
-        raise InputError(f"The records of the {split} split are not those of {MANIFEST}. {_ADVICE}")
+        raise InputError(f"The records of the {split} split are not those of {MANIFEST}. {MAKE_AGAIN}")
     if not np.isfinite(logits).all():
         raise InputError(
             f"The network gives logits that are not numbers for {int((~np.isfinite(logits)).sum())} "
@@ -271,19 +286,19 @@ def score_whole(folder: Path, dataset: Dataset, score: Scorer) -> Answers:
     Raises:
         InputError: See `score_split`; there is no image at all.
     """
-    splits = [split for split in shardset.SPLITS if dataset.records(split)] or ["test"]
+    splits = [split for split in SPLITS if dataset.records(split)] or ["test"]
     return joined([score_split(folder, dataset, split, score) for split in splits])
 
 
 def joined(several: Sequence[Answers]) -> Answers:
     """Return the answers of one network on several splits as if they were one external test split."""
-    every = [answers.images for answers in several]
+    parts = [answers.images for answers in several]
     images = replace(
-        every[0],
+        parts[0],
         split="test",
         protocol=protocols.EXTERNAL,
         **{
-            field.name: _concatenated([getattr(images, field.name) for images in every])
+            field.name: _concatenated([getattr(images, field.name) for images in parts])
             for field in fields(SplitImages)
             if field.name not in ("split", "dataset", "protocol")
         },
@@ -313,26 +328,26 @@ def read_images(folder: Path, dataset: Dataset, paths: Sequence[str]) -> NDArray
         InputError: The manifest or a record is damaged, or holds another image.
     """
     columns = shardset.manifest(folder, dataset, "path", "shard", "position").itercolumns()
-    known = {
+    places = {
         path: place for path, *place in zip(*(column.to_pylist() for column in columns), strict=True)
     }
     images = []
-    places: dict[Path, list[tuple[int, int]]] = {}
+    records: dict[Path, list[tuple[int, int]]] = {}
     for name in paths:
-        shard, position = known[name]
+        shard, position = places[name]
         path = folder / shard
         try:
-            if path not in places:
-                places[path] = tfrecord.places(path)
-            at, length = places[path][position]
+            if path not in records:
+                records[path] = tfrecord.places(path)
+            offset, length = records[path][position]
             with open_regular(path) as file:
-                file.seek(at)
+                file.seek(offset)
                 record = ImageRecord.decode(tfrecord.unframe(file.read(length)))
             if record.filename != name:
                 raise ValueError(f"it is that of {record.filename}")
             images.append(record.image())
         except (OSError, IndexError, ValueError) as error:
             raise InputError(
-                f"Record {position} of {path} is damaged ({reason(error)}). {_ADVICE}"
+                f"Record {position} of {path} is damaged ({reason(error)}). {MAKE_AGAIN}"
             ) from error
     return np.stack(images)

@@ -1,4 +1,4 @@
-"""Test a model against simple baselines on the same images: what it is worth more than they are."""
+"""Test whether a model is better than simple baselines on the same images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.split_metrics import within_file_kinds
-from tumorbatch.statistics.auc import Ranks, auc_difference, auc_estimate
+from tumorbatch.statistics.auc import auc_difference
 from tumorbatch.statistics.intervals import REPLICATES, Estimate
 from tumorbatch.statistics.weighting import Weighting, headline, weightings
 
@@ -37,10 +37,10 @@ def measure_baselines(
         return []
     rows = []
     for baseline in baselines:
-        beside = baseline.on(model.images)
-        row: dict[str, Any] = {"name": beside.name, "description": beside.description}
+        answers = baseline.on(model.images)
+        row: dict[str, Any] = {"name": answers.name, "description": answers.description}
         for key, weighting in weightings(model.groups).items():
-            measured = _measured(model, beside, weighting, replicates, seed)
+            measured = _measured(model, answers, weighting, replicates, seed)
             row |= {key: measured} if key else measured
         low = headline(row)["auc_difference"]["low"]
         rows.append({**row, "beaten": low is not None and low > 0})
@@ -50,17 +50,17 @@ def measure_baselines(
 def _measured(
     model: Answers, baseline: Answers, weighting: Weighting, replicates: int, seed: int
 ) -> dict[str, Any]:
-    scores, labels = baseline.scores, baseline.labels
-    ranks, decisions = Ranks(scores, labels), baseline.decisions
-    drawn = weighting.bootstrap(
-        lambda weights: {**decisions(weights), "auc": ranks.auc(weights)}, replicates, seed
+    measures = baseline.core_measures
+    drawn = weighting.bootstrap(measures, replicates, seed)
+    difference = auc_difference(
+        model.scores, baseline.scores, baseline.labels, weighting, replicates, seed
     )
-    auc = auc_estimate(weighting.value(ranks.auc), labels, weighting, drawn["auc"])
-    above = auc_difference(model.scores, scores, labels, weighting, replicates, seed)
     return {
-        "accuracy": decisions.estimate("accuracy", drawn["accuracy"], weighting).to_dict(),
-        "auc": auc.to_dict(),
-        "auc_difference": above.to_dict(),
+        **{
+            name: measures.estimate(name, drawn[name], weighting).to_dict()
+            for name in ("accuracy", "auc")
+        },
+        "auc_difference": difference.to_dict(),
         "within_file_kinds": within_file_kinds(baseline, weighting, replicates, seed),
     }
 
@@ -85,13 +85,13 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
         worse = ": it is WORSE" if (difference["high"] or 0) < 0 else ""
         listed.append(f"{row['name']} (AUC difference {Estimate.from_dict(difference).text()}{worse})")
     return (
-        f"The model does NOT beat {'; '.join(listed)}. What it has learned may be no more than what "
-        "such a baseline sees; do not take its accuracy for a knowledge of tumours."
+        f"The model does NOT beat {'; '.join(listed)}. It may have learned no more than what such a "
+        "baseline sees: its accuracy does not show that it recognises tumours."
     )
 
 
 def beyond_metadata(within: Mapping[str, Any]) -> str:
-    """Return in words what the model tells apart where height, width and format of the file cannot.
+    """Return in words whether the model separates classes that height, width and format cannot.
 
     Args:
         within: From `split_metrics.within_file_kinds`.
@@ -99,8 +99,8 @@ def beyond_metadata(within: Mapping[str, Any]) -> str:
     auc = Estimate.from_dict(within["auc"])
     if auc.value is None:
         return (
-            "No height, width and format occurs with both classes in the test split, so it cannot show "
-            "whether the model knows more than the file's metadata."
+            "No combination of height, width and format occurs with both classes in the test split. So "
+            "the split cannot show whether the model knows more than the file's metadata."
         )
     text = (
         "Between images of the same height, width and format, where metadata alone has an AUC of 0.5, "
@@ -108,9 +108,9 @@ def beyond_metadata(within: Mapping[str, Any]) -> str:
         f"{within['healthy']:,} Healthy and {within['tumor']:,} Tumor images)"
     )
     if auc.low is None:
-        return f"{text}: too few independent ones for an interval."
+        return f"{text}: too few independent images for an interval."
     if (auc.high or 1.0) < 0.5:
-        return f"{text}: it orders them the wrong way round."
+        return f"{text}: its order is the wrong way round."
     if auc.low <= 0.5:
-        return f"{text}: not shown to be more than chance."
+        return f"{text}: not shown to be better than chance."
     return f"{text}: it knows more than the file's metadata."

@@ -1,10 +1,10 @@
-"""What does as well without having learned anything about tumours: three baselines.
+"""Three simple baselines that know nothing about tumours.
 
-A network's figures mean something only where they are above these, on the same split: the majority
-class; the file's metadata alone; the nearest training image, seen as a thumbnail of 16 x 16.
+The measures of a network have a meaning only if they are better than these on the same split: the
+majority class; the metadata of the file alone; the nearest training image as a thumbnail of 16 x 16.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tumorbatch import shardset, tfrecord
-from tumorbatch.errors import InputError, reason
+from tumorbatch import shardset
+from tumorbatch.dataset_shape import SPLITS
+from tumorbatch.errors import InputError
 from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.answers import Answers, SplitImages, manifest_rows, split_images
-from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.runtime import available_cores
-from tumorbatch.shardset import DATASET, MANIFEST, SPLITS, Dataset
+from tumorbatch.shard_records import read_records
+from tumorbatch.shardset import MAKE_AGAIN, MANIFEST
 from tumorbatch.statistics.metadata_forest import fit_forest, metadata_features, tumor_scores
-from tumorbatch.tfrecord import ImageRecord
 
 MAJORITY = "majority"
 METADATA = "metadata forest"
@@ -32,7 +32,6 @@ _TREES = 300
 # 1,024 x 8,192 float32 distances are 32 MiB: what a block of the neighbour search holds at a time.
 _QUERIES = 1024
 _REFERENCES = 8192
-_ADVICE = "Make the shards again with `tumorbatch shard --overwrite`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[A
     In memory: about 0.5 kB an image, and 64 MiB.
 
     Args:
-        tfrecords: The shard set: the very one that the models were trained on.
+        tfrecords: The shard set: the one that the models were trained on.
         seed: Of the forest.
         external: Another shard set, all of whose images are scored; None: the test split of the same.
 
@@ -65,7 +64,7 @@ def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[A
     train = _read(tfrecords, ("train",), "train")
     labels = train.images.labels
     if len(np.unique(labels)) < 2:
-        raise InputError(f"The train split in {tfrecords} has one class only. {_ADVICE}")
+        raise InputError(f"The train split in {tfrecords} has one class only. {MAKE_AGAIN}")
     if external is None:
         test = _read(tfrecords, ("test",), "test")
     else:
@@ -76,13 +75,13 @@ def evaluate(tfrecords: Path, seed: int, external: Path | None = None) -> list[A
     baselines = (
         (
             MAJORITY,
-            f"Says the same of every image: the share of Tumor in the training split, {share:.3f}.",
+            f"Gives every image the share of Tumor in the training split, {share:.3f}.",
             np.full(test.images.n, share),
         ),
         (
             METADATA,
-            f"Random forest of {_TREES} trees on the file's height, width and format alone: it sees no "
-            "pixel.",
+            f"Random forest of {_TREES} trees on the file's height, width and format. It sees no "
+            "pixels.",
             tumor_scores(forest, _features(test.images, formats)),
         ),
         (
@@ -165,7 +164,7 @@ def _read(folder: Path, splits: Sequence[str], name: str, protocol: str | None =
     dataset = shardset.load(folder)
     present = [split for split in splits if dataset.records(split)]
     if not present:
-        raise InputError(f"The {splits[0]} split in {folder} holds no image. {_ADVICE}")
+        raise InputError(f"The {splits[0]} split in {folder} holds no image. {MAKE_AGAIN}")
     rows = pa.concat_tables([manifest_rows(folder, dataset, split) for split in present])
     images = split_images(folder, dataset, name, rows)
     if protocol is not None:
@@ -173,41 +172,12 @@ def _read(folder: Path, splits: Sequence[str], name: str, protocol: str | None =
     thumbnails = np.empty((images.n, THUMBNAIL**2), np.uint8)
     at = 0
     for split in present:
-        for record in _images(folder, dataset, split):
+        for record in read_records(folder, dataset, split):
             if record.filename != images.paths[at] or record.label != images.labels[at]:
                 raise InputError(
                     f"{folder / MANIFEST} has another row than {record.filename} in its place in "
-                    f"{split}. {_ADVICE}"
+                    f"{split}. {MAKE_AGAIN}"
                 )
             thumbnails[at] = thumbnail(record.image())
             at += 1
     return _Pictures(images, thumbnails)
-
-
-def _images(folder: Path, dataset: Dataset, split: str) -> Iterator[ImageRecord]:
-    """Yield the images of a split, one at a time.
-
-    Raises:
-        InputError: A shard is damaged, cut off, or holds another number of records than it should.
-        TryAgainError: Another run has replaced the set since `dataset` was read.
-    """
-    for shard in dataset.split(split):
-        path = folder / shard.name
-        count = 0
-        try:
-            for data in tfrecord.read(path):
-                count += 1
-                record = ImageRecord.decode(data)
-                if record.image().shape != (dataset.preprocessing.size,) * 2:
-                    raise ValueError(f"record {count} has another size than {DATASET} says")
-                if record.label not in range(len(CLASS_NAMES)):
-                    raise ValueError(f"record {count} has the label {record.label}, and not 0 or 1")
-                if count <= shard.records:
-                    yield record
-        except InputError as error:
-            raise InputError(f"{error} {_ADVICE}") from error
-        except (OSError, ValueError) as error:
-            shardset.refuse_replaced(folder, dataset)
-            raise InputError(f"{path} cannot be read: {reason(error)}. {_ADVICE}") from error
-        if count != shard.records:
-            raise InputError(f"{path} holds {count} records and should hold {shard.records}. {_ADVICE}")

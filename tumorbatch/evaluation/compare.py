@@ -7,7 +7,7 @@ from typing import Any
 
 from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.protocols import PROTOCOLS
-from tumorbatch.statistics.auc import Ranks, auc_difference, auc_estimate
+from tumorbatch.statistics.auc import auc_difference
 from tumorbatch.statistics.classification import Decisions
 from tumorbatch.statistics.intervals import REPLICATES, Estimate
 from tumorbatch.statistics.mcnemar import McNemar, holm, mcnemar
@@ -24,7 +24,7 @@ MEASURES = {
 }
 AT_HALF = "accuracy_at_0.5"
 PUBLISHED_MEASURES = ("accuracy", "precision", "recall", "f1")
-# A. Oeztuener, "Deep Learning Approaches for Brain Tumor Classification": on its own validation split,
+# A. Öztüner, "Deep Learning Approaches for Brain Tumor Classification": on its own validation split,
 # per cent, without n or interval.
 PUBLISHED = {
     "cnn1": (95, 95, 95, 95),
@@ -40,7 +40,7 @@ class Row:
     """One line of the table.
 
     Attributes:
-        answers: Whose.
+        answers: Of the model or baseline.
         per_group: {name in `MEASURES` or `AT_HALF`: estimate}, each group counted once: the headline.
         per_image: The same with each image counted once.
     """
@@ -51,11 +51,11 @@ class Row:
 
     @property
     def published(self) -> dict[str, float] | None:
-        """Return the report's own measures of this architecture, shares; None if it has none."""
-        known = PUBLISHED.get(self.answers.architecture)
-        if known is None:
+        """Return the published measures of this architecture, shares; None if there are none."""
+        percent = PUBLISHED.get(self.answers.architecture)
+        if percent is None:
             return None
-        return {name: value / 100 for name, value in zip(PUBLISHED_MEASURES, known, strict=True)}
+        return {name: value / 100 for name, value in zip(PUBLISHED_MEASURES, percent, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -108,8 +108,8 @@ class Pair:
     """Two models, or a model and a baseline, on the same images.
 
     Attributes:
-        first: The one.
-        second: The other.
+        first: The first of the pair.
+        second: The second.
         per_group: First less second, each group counted once: the headline.
         per_image: Likewise, each image counted once.
         test: McNemar's, on right and wrong at each one's own threshold.
@@ -149,7 +149,7 @@ class Comparison:
         rows: Baselines and models, protocol by protocol.
         pairs: Of what was judged on the same images; two baselines are not a pair.
         missing: What could not be compared, and why.
-        alone: Models without baselines beside them, and why.
+        alone: Models without baselines, with the reason.
         replicates: Bootstrap samples.
     """
 
@@ -188,14 +188,21 @@ def compare_models(
     """
     by_dataset: dict[str, list[Answers]] = defaultdict(list)
     order = list(PROTOCOLS)
-    for answers in sorted(judged, key=lambda one: (order.index(one.protocol.key), one.images.dataset)):
+    for answers in sorted(
+        judged, key=lambda answers: (order.index(answers.protocol.key), answers.images.dataset)
+    ):
         by_dataset[answers.images.dataset].append(answers)
     rows, pairs = [], []
     for members in by_dataset.values():
-        members.sort(key=lambda one: (not one.is_baseline, one.name if one.architecture else ""))
+        members.sort(key=_baselines_first)
         rows += [measure(answers, replicates, seed) for answers in members]
         pairs += _pairs(members, replicates, seed)
     return Comparison(rows, pairs, missing, alone or {}, replicates)
+
+
+def _baselines_first(answers: Answers) -> tuple[bool, str]:
+    """Return the key by which rows are sorted: baselines as they come, then models by name."""
+    return not answers.is_baseline, "" if answers.is_baseline else answers.name
 
 
 def measure(answers: Answers, replicates: int = REPLICATES, seed: int = 0) -> Row:
@@ -210,19 +217,15 @@ def measure(answers: Answers, replicates: int = REPLICATES, seed: int = 0) -> Ro
 def _measured(
     answers: Answers, weighting: Weighting, replicates: int, seed: int
 ) -> dict[str, Estimate]:
-    ranks = Ranks(answers.scores, answers.labels)
-    decisions = answers.decisions
+    measures = answers.core_measures
     at_half = Decisions(answers.called_at(0.5), answers.labels)
     drawn = weighting.bootstrap(
-        lambda weights: {
-            **decisions(weights), "auc": ranks.auc(weights), AT_HALF: at_half(weights)["accuracy"],
-        },
+        lambda weights: {**measures(weights), AT_HALF: at_half(weights)["accuracy"]},
         replicates,
         seed,
-    )  # fmt: skip
-    estimates = {name: decisions.estimate(name, drawn[name], weighting) for name in decisions.NAMES}
+    )
+    estimates = {name: measures.estimate(name, drawn[name], weighting) for name in measures.NAMES}
     estimates["recall"] = estimates["sensitivity"]
-    estimates["auc"] = auc_estimate(weighting.value(ranks.auc), answers.labels, weighting, drawn["auc"])
     half = at_half.estimate("accuracy", drawn[AT_HALF], weighting)
     return {**{name: estimates[name] for name in MEASURES}, AT_HALF: half}
 

@@ -1,4 +1,4 @@
-"""A comparison of models as a figure and as a page, and the sentences that go with it."""
+"""Show a comparison of models as a figure and as a page, and put it into sentences."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -12,29 +12,30 @@ from tumorbatch.evaluation.compare import (
     Pair,
     Row,
 )
+from tumorbatch.files import counted
 from tumorbatch.report import style
 from tumorbatch.report.html import Column, Page, Strong
 from tumorbatch.statistics.intervals import Estimate
 
 PER_GROUP_TEXT = (
-    "Each group of copies is counted once, so that an original with eighty copies weighs as much as "
-    "one without. In brackets: 95 % interval of a bootstrap that resamples whole groups "
+    "Each group of copies is counted once, so that an original with eighty copies has the same weight "
+    "as one without. In brackets: 95 % interval of a bootstrap that resamples whole groups "
     "({replicates:,} samples)."
 )
 PER_IMAGE_TEXT = (
     "Per image, every copy counts. In brackets: Wilson's 95 % interval for accuracy, precision, recall "
-    "and specificity, which takes images as independent and is too narrow where they repeat; the "
+    "and specificity, which assumes independent images and is too narrow where images repeat; the "
     "bootstrap over groups for F1 and AUC."
 )
 PUBLISHED_TEXT = (
-    "The report's own figures (A. Öztüner) are those of its random validation split, without n or "
-    "interval: of all protocols here the leaky one is nearest to it."
+    "The report's own numbers (A. Öztüner) come from its random validation split, without n or "
+    "interval: the leaky protocol is the nearest to it."
 )
 PAIRS_TEXT = (
     "AUC and accuracy: first less second, with the 95 % interval of a paired bootstrap over duplicate "
-    "groups; where it holds 0, the data do not separate the two. McNemar's test asks whether both "
-    "err equally often; it counts images as independent, so that with copies in the test split its p "
-    "is too small. p (Holm) is adjusted for all pairs of its table."
+    "groups; where it includes 0, the data do not separate the two. McNemar's test asks whether both "
+    "err equally often; it counts images as independent, so its p is too small if the "
+    "test split contains copies. p (Holm) is adjusted for all pairs of its table."
 )
 
 
@@ -59,17 +60,17 @@ def published(row: Row) -> str | None:
 
 
 def denominators(rows: Sequence[Row], per_group: bool = True) -> str:
-    """Return the numbers of groups (or images) behind the measures of one shard set, as a sentence."""
+    """Return how many groups (or images) the measures of one shard set count, as a sentence."""
     estimates = [row.per_group if per_group else row.per_image for row in rows]
     total, tumor, healthy = (estimates[0][name].n for name in ("auc", "recall", "specificity"))
-    what = "groups of test images" if per_group else "test images"
+    unit = "groups of test images" if per_group else "test images"
     precision = ", ".join(
         f"{row.answers.name} {values['precision'].n:,}"
         for row, values in zip(rows, estimates, strict=True)
     )
     return (
-        f"n = {total:,} {what} for accuracy, F1 and AUC; {tumor:,} Tumor for recall, {healthy:,} "
-        f"Healthy for specificity; for precision those that each calls Tumor: {precision}."
+        f"n = {total:,} {unit} for accuracy, F1 and AUC; {tumor:,} Tumor for recall, {healthy:,} "
+        f"Healthy for specificity; for precision those that it calls Tumor: {precision}."
     )
 
 
@@ -91,9 +92,9 @@ def not_beaten(pairs: Sequence[Pair]) -> list[str]:
 
 def warnings(rows: Sequence[Row], comparison: Comparison) -> list[str]:
     """Return `not_beaten` of the rows of one shard set, after the warning of a leaky protocol."""
-    one = rows[0].answers
-    leaky = [one.protocol.warning] if one.protocol.leaky else []
-    pairs = [pair for pair in comparison.pairs if pair.first.images.dataset == one.images.dataset]
+    first = rows[0].answers
+    leaky = [first.protocol.warning] if first.protocol.leaky else []
+    pairs = [pair for pair in comparison.pairs if pair.first.images.dataset == first.images.dataset]
     return [*leaky, *not_beaten(pairs)]
 
 
@@ -130,10 +131,10 @@ def page(comparison: Comparison) -> str:
     models = [row for row in comparison.rows if not row.answers.is_baseline]
     html = Page(
         "Comparison of models",
-        f"{len(models)} model{'s' * (len(models) != 1)} on their test splits"
-        + ("" if comparison.alone else ", beside baselines that know nothing of tumours")
-        + ". Only models of one section were judged on the same images; figures "
-        "of different sections answer different questions.",
+        f"{counted(len(models), 'model')} on their test splits"
+        + ("" if comparison.alone else ", with baselines that know nothing of tumours")
+        + ". Only the models of one section were evaluated on the same images; do not compare "
+        "measures of different sections.",
     )
     if comparison.missing:
         html.warning("Not in these tables:")
@@ -153,26 +154,26 @@ def add_explanation(html: Page, comparison: Comparison) -> None:
     html.paragraph(PER_GROUP_TEXT.format(replicates=comparison.replicates))
     html.paragraph(PER_IMAGE_TEXT)
     html.paragraph(
-        "Models answer at their own threshold, which was chosen on validation; baselines, and the "
-        "column “accuracy at 0.5”, at 0.5. AUC needs no threshold."
+        "Models use their own threshold, which was chosen on validation; baselines, and the column "
+        "“accuracy at 0.5”, use 0.5. AUC does not need a threshold."
     )
     html.paragraph(PUBLISHED_TEXT)
     html.paragraph(PAIRS_TEXT)
 
 
 def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
-    """Add a section for what was judged on the same images: tables, figure, pairs, words."""
-    one = rows[0].answers
-    name = one.protocol.name
+    """Add the section of one shard set: its protocol, tables, figure and pairs."""
+    first = rows[0].answers
+    name = first.protocol.name
     html.section(f"{name[0].upper()}{name[1:]}")
-    html.paragraph(one.protocol.meaning)
+    html.paragraph(first.protocol.meaning)
     for sentence in warnings(rows, comparison):
         html.paragraph(Strong(sentence))
     who = [f"{row.answers.name}{' (baseline)' * row.answers.is_baseline}" for row in rows]
     heads = ("AUC", *(MEASURES[name] for name in PUBLISHED_MEASURES))
     where = (
-        f"Test split, {one.images.n:,} images in {one.images.group_count:,} groups of copies, shard "
-        f"set {one.images.dataset[:12]}."
+        f"Test split, {first.images.n:,} images in {first.images.group_count:,} groups of copies, "
+        f"shard set {first.images.dataset[:12]}."
     )
     for per_group, caption in (
         (True, f"Each group of copies counted once. {where} {denominators(rows)} With 95 % intervals. "
@@ -181,7 +182,11 @@ def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
     ):  # fmt: skip
         estimates = [row.per_group if per_group else row.per_image for row in rows]
         html.table(
-            ["who", *(Column(head, True) for head in heads), Column("the report's, per cent", True)],
+            [
+                "model or baseline",
+                *(Column(head, True) for head in heads),
+                Column("the report's, per cent", True),
+            ],
             [
                 [name, *(values[key].text() for key in ("auc", *PUBLISHED_MEASURES)), published(row)]
                 for name, row, values in zip(who, rows, estimates, strict=True)
@@ -189,7 +194,7 @@ def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
             caption,
         )
     html.table(
-        ["who", *(Column(head, True) for head in (
+        ["model or baseline", *(Column(head, True) for head in (
             "threshold", "sensitivity", "specificity", "accuracy at 0.5", "accuracy at 0.5, per image"
         ))],
         [
@@ -201,14 +206,14 @@ def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
             for name, row in zip(who, rows, strict=True)
         ],
         "Models at their own threshold, chosen on validation, baselines at 0.5; and all at 0.5, as in "
-        "most papers. Each group once, but for the last column.",
+        "most papers. Each group once, except in the last column.",
     )  # fmt: skip
     html.figure(
         style.png(draw(rows)),
         "Accuracy and AUC of each row of the first table above, with 95 % intervals.",
         "Filled circles: models. Hollow squares: baselines.",
     )
-    pairs = [pair for pair in comparison.pairs if pair.first.images.dataset == one.images.dataset]
+    pairs = [pair for pair in comparison.pairs if pair.first.images.dataset == first.images.dataset]
     if pairs:
         _add_pairs(html, pairs)
 

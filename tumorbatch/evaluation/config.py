@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tumorbatch.checks import check_seed
+from tumorbatch.checks import check_batch_size, check_seed
 from tumorbatch.errors import ConfigError
 from tumorbatch.statistics.calibration import Rule
 from tumorbatch.statistics.intervals import REPLICATES
@@ -56,8 +56,7 @@ class Config:
         check_seed(self.seed)
         if not 0 <= self.gallery <= 200:
             raise ConfigError(f"--gallery must be between 0 and 200. Received: {self.gallery}.")
-        if not 1 <= self.batch_size <= 4096:
-            raise ConfigError(f"--batch-size must be between 1 and 4096. Received: {self.batch_size}.")
+        check_batch_size(self.batch_size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The most confident errors, each beside what led the network there."""
+"""The most confident errors, each with the regions that raised the score of the wrong answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tumorbatch.shardset import Dataset
 
 @dataclass(frozen=True, slots=True)
 class GalleryPicture:
-    """An error: the picture, and what metrics.json says of it."""
+    """An error: its picture, and its entry in metrics.json."""
 
     png: bytes
     about: dict[str, Any]
@@ -27,7 +27,7 @@ class GalleryPicture:
 def gallery_picture(
     image: NDArray[np.uint8], heat: NDArray[np.float32], about: dict[str, Any]
 ) -> GalleryPicture:
-    """Draw an image beside its Grad-CAM overlay.
+    """Draw an image and its Grad-CAM overlay.
 
     Args:
         image: uint8 [height, width], as the network sees it.
@@ -37,8 +37,8 @@ def gallery_picture(
     import cv2
 
     scale = max(1, round(150 / image.shape[1]))  # a larger file would show no more
-    done, data = cv2.imencode(".png", overlay(image, heat, scale)[..., ::-1])  # OpenCV: blue first
-    if not done:
+    encoded, data = cv2.imencode(".png", overlay(image, heat, scale)[..., ::-1])  # OpenCV: blue first
+    if not encoded:
         raise ValueError("the picture cannot be encoded")
     return GalleryPicture(data.tobytes(), about | {"grad_cam": bool(heat.any())})
 
@@ -78,7 +78,7 @@ def errors_gallery(
     if not len(errors):
         return []
     images = read_images(tfrecords, dataset, [test.images.paths[index] for index in errors])
-    towards = 1 - test.labels[errors]  # what it was called: what led the network there
+    towards = 1 - test.labels[errors]  # the class that it was called
     maps = GradCam(network)(images, towards)
     return [
         gallery_picture(
@@ -101,7 +101,7 @@ def errors_gallery(
     ]
 
 
-def tell_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryPicture]) -> None:
+def add_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryPicture]) -> None:
     """Build the report's section about errors."""
     counts = about["test"]["confusion"]
     n = about["test"]["n"]
@@ -113,16 +113,16 @@ def tell_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryP
         f"{counts['fp'] + counts['fn']:,} of {n:,} test images are wrong: {counts['fp']:,} Healthy "
         f"called Tumor, {counts['fn']:,} Tumor called Healthy. ",
         "Here are those furthest from the threshold, one of each group of copies. Left: the image as "
-        "the network sees it; right: Grad-CAM, from purple to yellow where the image spoke for the "
-        "wrong answer. These maps are coarse and show what raised the score, not why."
+        "the network sees it; right: Grad-CAM, from purple to yellow where the image raised the score "
+        "of the wrong answer. The maps are coarse, and show where the score came from, not why."
         if gallery
-        else "None is shown (--gallery 0).",
+        else "No image is shown (--gallery 0).",
     )
     for label in (TUMOR, HEALTHY):
-        shown = [picture for picture in gallery if picture.about["label"] == label]
-        if shown:
-            page.heading(f"{CLASS_NAMES[label]} called {CLASS_NAMES[1 - label]}: {len(shown)} shown")
-            page.gallery(_pictures(shown))
+        pictures = [picture for picture in gallery if picture.about["label"] == label]
+        if pictures:
+            page.heading(f"{CLASS_NAMES[label]} called {CLASS_NAMES[1 - label]}: {len(pictures)} shown")
+            page.gallery(_pictures(pictures))
 
 
 def _pictures(gallery: Sequence[GalleryPicture]) -> list[Picture]:
@@ -132,12 +132,12 @@ def _pictures(gallery: Sequence[GalleryPicture]) -> list[Picture]:
         true = CLASS_NAMES[about["label"]]
         called = CLASS_NAMES[1 - about["label"]]
         copies = f", {about['copies']} copies in this split" if about["copies"] > 1 else ""
-        nothing = "" if about["grad_cam"] else " Grad-CAM finds nothing that speaks for it."
+        nothing = "" if about["grad_cam"] else " Grad-CAM finds no region that raised the score."
         path = visible(about["path"])
         pictures.append(
             Picture(
                 picture.png,
-                f"{path}: {true}, called {called}; beside it the Grad-CAM overlay",
+                f"{path}: {true}, called {called}; next to it the Grad-CAM overlay",
                 f"{true}, called {called}: probability of Tumor {about['prob']:.3f}. {path} "
                 f"({about['width']} x {about['height']} {about['format']}{copies}).{nothing}",
             )

@@ -4,15 +4,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tumorbatch import bundle, shardset
 from tumorbatch.atomic import make_folder, real_folder, recover_folder
-from tumorbatch.bundle import Bundle
-from tumorbatch.checks import differences
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.bundle import Bundle, load_network
+from tumorbatch.checks import refuse_nameless
+from tumorbatch.errors import InputError
 from tumorbatch.evaluation.answers import Answers, score_split, score_whole
 from tumorbatch.evaluation.baseline_tests import beyond_metadata, measure_baselines, verdict
 from tumorbatch.evaluation.config import Config, Report
@@ -22,11 +21,10 @@ from tumorbatch.evaluation.label_suspects import label_suspects, suspect_picture
 from tumorbatch.evaluation.model_card import model_card
 from tumorbatch.evaluation.results import SCHEMA_VERSION, publish, refuse_foreign
 from tumorbatch.evaluation.split_metrics import METHOD, by_format_and_size, split_metrics
-from tumorbatch.files import printable
+from tumorbatch.evaluation.subject import Subject
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import Runtime, resolve, versions
 from tumorbatch.scoring import Scorer, scorer
-from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
 from tumorbatch.statistics.weighting import headline
 
@@ -48,7 +46,7 @@ def run(
         tfrecords: The shard set.
         out: Folder of the results.
         config: How.
-        baselines: Scored on the images that are judged, to stand beside the model.
+        baselines: Scored on the same images, for comparison with the model.
         copies: Of an external set: {path: how it is known} of the images that the model was trained or
             tuned on, which are left out; None if that could not be checked.
 
@@ -61,63 +59,46 @@ def run(
         TryAgainError: Another process writes `out` or the bundle.
     """
     started = time.monotonic()
-    loaded, dataset = bundle.load(model), shardset.load(tfrecords)
-    dataset_sha256 = shardset.file_sha256(tfrecords / DATASET)
-    _fit_together(loaded, dataset, dataset_sha256, model, tfrecords, config.external)
-    if out.name in ("", ".."):
-        raise ConfigError(
-            f"{out} cannot be replaced. Give the results a folder of their own with --out."
-        )
+    subject = Subject.load(model, tfrecords, config.external)
+    refuse_nameless(out)
     out = real_folder(out)
     make_folder(out.parent)
     with output_lock(out, lock_beside(out)):
         recover_folder(out)
-        refuse_foreign(out, loaded, dataset_sha256, config.overwrite)
+        refuse_foreign(out, subject.bundle, subject.dataset_sha256, config.overwrite)
         runtime = resolve(config.device, precision="float32")
-        log.info("model %s from %s, %s", loaded.model_id, model, runtime.reason)
-        network = bundle.load_network(model, loaded)
-        score = scorer(network, config.batch_size, runtime)
-        answers = _scored(tfrecords, dataset, score, config, copies)
+        log.info("model %s from %s, %s", subject.bundle.model_id, model, runtime.reason)
+        network = load_network(model, subject.bundle)
+        answers = _score(subject, scorer(network, config.batch_size, runtime), config, copies)
         as_is = config.external or config.as_is
-        chosen = loaded if as_is else _calibrated(loaded, answers["validation"], config, dataset_sha256)
-        answers = {
-            split: replace(
-                one.at(chosen.threshold, chosen.temperature),
-                name=printable(model.resolve().name),
-                architecture=chosen.architecture,
-                model_id=chosen.model_id,
-            )
-            for split, one in answers.items()
-        }
+        chosen = subject.bundle if as_is else _calibrate(subject, answers["validation"], config)
+        answers = {split: each.by_bundle(subject.name, chosen) for split, each in answers.items()}
         freeze = config.freeze and not as_is
         about = {
             "schema_version": SCHEMA_VERSION,
-            "model": _about_model(chosen, model, loaded, freeze),
-            "dataset": _about_dataset(dataset, tfrecords, dataset_sha256),
+            "model": subject.about_model(chosen, freeze),
+            "dataset": subject.about_dataset(),
             "protocol": answers["test"].protocol.key,
             **({"overlap": _overlap(copies)} if config.external else {}),
-            **_measured(answers, baselines, config, runtime),
+            **_measure(answers, baselines, config, runtime),
         }
-        gallery = errors_gallery(network, tfrecords, dataset, answers["test"], config.gallery)
+        gallery = errors_gallery(network, tfrecords, subject.dataset, answers["test"], config.gallery)
         about["errors"] = [picture.about for picture in gallery]
-        about["label_suspects"] = label_suspects(answers)
-        suspects = suspect_pictures(tfrecords, dataset, about["label_suspects"], config.gallery)
-        # The bundle first: results that name a model which nobody has are worse than old results.
+        suspects = about["label_suspects"] = label_suspects(answers)
+        pictures = suspect_pictures(tfrecords, subject.dataset, suspects, config.gallery)
+        # The bundle first: old results are better than new ones of a model that is nowhere.
         metrics = {split: about[split] for split in answers}
-        card = model_card(chosen, dataset, metrics, about["baselines"])
+        card = model_card(chosen, subject.dataset, metrics, about["baselines"])
         renewed = freeze and renew(model, chosen, metrics, card)
-        publish(out, about, answers, chosen, gallery, suspects)
+        publish(out, about, answers, chosen, gallery, pictures)
     return Report(about, renewed, time.monotonic() - started)
 
 
-def _scored(
-    tfrecords: Path,
-    dataset: Dataset,
-    score: Scorer,
-    config: Config,
-    copies: Mapping[str, str] | None,
+def _score(
+    subject: Subject, score: Scorer, config: Config, copies: Mapping[str, str] | None
 ) -> dict[str, Answers]:
     """Return the logits of validation and test; of an external set, of all images but the copies."""
+    tfrecords, dataset = subject.tfrecords, subject.dataset
     if not config.external:
         return {
             split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
@@ -131,13 +112,13 @@ def _scored(
     return {"test": test}
 
 
-def _measured(
+def _measure(
     answers: Mapping[str, Answers], baselines: Sequence[Answers], config: Config, runtime: Runtime
 ) -> dict[str, Any]:
     """Return all measures, as metrics.json has them."""
     log.info("measures: %d replicates of the bootstrap", config.replicates)
     metrics = {
-        split: split_metrics(one, config.replicates, config.seed) for split, one in answers.items()
+        split: split_metrics(each, config.replicates, config.seed) for split, each in answers.items()
     }
     rows = measure_baselines(answers["test"], baselines, config.replicates, config.seed)
     within = headline(metrics["test"])["within_file_kinds"]
@@ -154,77 +135,21 @@ def _measured(
     }
 
 
-def _fit_together(
-    loaded: Bundle, dataset: Dataset, dataset_sha256: str, model: Path, tfrecords: Path, external: bool
-) -> None:
-    """Refuse a shard set whose test images may have been trained on, or which went another way."""
-    if loaded.preprocessing != dataset.preprocessing:
-        changes = "; ".join(
-            f"{name}: {trained} in the model, {given} in the shards"
-            for name, trained, given in differences(
-                loaded.preprocessing.to_dict(), dataset.preprocessing.to_dict()
-            )
-        )
-        raise ConfigError(
-            f"{model} was trained on images that were prepared differently from those in {tfrecords} "
-            f"({changes}). Give the shard set that it was trained on."
-        )
-    own = loaded.training.get("dataset_sha256") == dataset_sha256
-    if own and external:
-        raise ConfigError(f"{tfrecords} is what {model} was trained on: leave out --external.")
-    if not own and not external:
-        raise ConfigError(
-            f"{model} was trained on another shard set than {tfrecords}: its test images may be among "
-            "those that were trained on, and no figure would mean anything. Give the shard set that it "
-            "was trained on; or --external, if you know that the two share no patient."
-        )
-
-
-def _calibrated(loaded: Bundle, validation: Answers, config: Config, dataset_sha256: str) -> Bundle:
-    """Return the bundle with temperature and threshold: its own where they are what is asked for."""
-    before = loaded.calibration.get("threshold", {}).get("rule")
-    rule = Rule.parse(config.rule or before or DEFAULT_RULE)
-    if before == str(rule) and loaded.calibration["dataset_sha256"] == dataset_sha256:
-        return loaded  # not anew: another processor's last bits must not make another model
+def _calibrate(subject: Subject, validation: Answers, config: Config) -> Bundle:
+    """Return the bundle with temperature and threshold; with its own if they follow the same rule."""
+    bundle = subject.bundle
+    own_rule = bundle.calibration.get("threshold", {}).get("rule")
+    rule = Rule.parse(config.rule or own_rule or DEFAULT_RULE)
+    if own_rule == str(rule) and bundle.calibration["dataset_sha256"] == subject.dataset_sha256:
+        return bundle  # not anew: the last bits of another processor must not make another model
     temperature, threshold = calibrate(validation.scores, validation.labels, rule)
     log.info("temperature %g: %s", temperature.value, temperature.note)
     log.info("threshold %g: %s", threshold.value, threshold.note)
     if not threshold.reached:
         log.warning("threshold: %s", threshold.note)
-    return with_calibration(loaded, frozen(asdict(temperature), asdict(threshold), dataset_sha256))
-
-
-def _about_model(chosen: Bundle, model: Path, loaded: Bundle, freeze: bool) -> dict[str, Any]:
-    return {
-        "name": printable(model.resolve().name),
-        "model_id": chosen.model_id,
-        "architecture": chosen.architecture,
-        "weights_sha256": chosen.weights_sha256,
-        "preprocessing_fingerprint": chosen.preprocessing.fingerprint,
-        "threshold": chosen.threshold,
-        "temperature": chosen.temperature,
-        "calibration": chosen.calibration,
-        # False: `infer` decides by what the bundle still says.
-        "frozen": freeze or chosen == loaded,
-        "bundle_model_id": chosen.model_id if freeze else loaded.model_id,
-        "parameters": chosen.training.get("parameters"),
-        "epochs": chosen.training.get("epochs"),
-        "seed": chosen.training.get("schedule", {}).get("seed"),
-        "trained_on_leaky_split": bool(chosen.training.get("leaky")),
-    }
-
-
-def _about_dataset(dataset: Dataset, tfrecords: Path, sha256: str) -> dict[str, Any]:
-    return {
-        "name": printable(tfrecords.resolve().name),
-        "sha256": sha256,
-        "split_by": dataset.split_by,
-        "leaky": dataset.leaky,
-        "seed": dataset.seed,
-        "counts": dataset.counts,
-        "shared_between_splits": dataset.shared,
-        "patients_known": dataset.groups.get("patients", 0),
-    }
+    return with_calibration(
+        bundle, frozen(asdict(temperature), asdict(threshold), subject.dataset_sha256)
+    )
 
 
 def _overlap(copies: Mapping[str, str] | None) -> dict[str, Any] | None:

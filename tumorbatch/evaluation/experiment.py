@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from tumorbatch import bundle, shardset
 from tumorbatch.evaluation.answers import Answers, score_split
+from tumorbatch.files import counted
 from tumorbatch.runtime import resolve
 from tumorbatch.scoring import scorer
-from tumorbatch.statistics.auc import Ranks, auc_estimate
 from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
 from tumorbatch.statistics.intervals import REPLICATES, Estimate, Weights, bootstrapped
 from tumorbatch.statistics.seeds import Spread, over_seeds, over_seeds_and_images
 from tumorbatch.statistics.weighting import Weighting, weightings
 
-FIGURES = {
+MEASURES = {
     "auc": "AUC",
     "accuracy": "accuracy",
     "sensitivity": "sensitivity",
@@ -28,8 +28,8 @@ FIGURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """One figure of one seed, in both arms.
+class SeedPair:
+    """One measure of one seed, in both arms.
 
     Attributes:
         seed: Of both trainings.
@@ -45,11 +45,11 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One figure over all seeds.
+class MeasureCompared:
+    """One measure over all seeds.
 
     Attributes:
-        name: A key of `FIGURES`.
+        name: A key of `MEASURES`.
         per_group: Whether each group of copies is counted once, or each image.
         pairs: One a seed.
         first: Mean of the first arm, with an interval for other seeds and other images.
@@ -60,7 +60,7 @@ class Compared:
 
     name: str
     per_group: bool
-    pairs: tuple[Pair, ...]
+    pairs: tuple[SeedPair, ...]
     first: Spread
     second: Spread
     overall: Spread
@@ -73,23 +73,23 @@ class Compared:
             first: Name of the first arm.
             second: Name of the second.
         """
-        wording, spread = FIGURES[self.name], self.overall
+        wording, spread = MEASURES[self.name], self.overall
         arms = ", ".join(
             f"{arm.mean:.3f} ({arm.interval()}) {words}"
             for arm, words in ((self.first, first), (self.second, second))
         )
         unit = "groups of copies, each counted once" if self.per_group else "images"
         start = (
-            f"Mean {wording} over {len(self.pairs)} seed{'s' * (len(self.pairs) > 1)}, n = "
+            f"Mean {wording} over {counted(len(self.pairs), 'seed')}, n = "
             f"{self.pairs[0].first.n:,} {unit}: {arms}; difference {spread.mean:+.3f} "
             f"({spread.interval('+')}); 95 % intervals"
         )
         if spread.mean == 0 and spread.standard_error == 0:
             return f"{start}. Both arms are equal on every sample: these images cannot separate them."
         if spread.low is None or spread.high is None:
-            return f"{start}. Without an interval nothing is shown."
+            return f"{start}. Without an interval, no difference can be shown."
         if spread.low <= 0 <= spread.high:
-            return f"{start}. The interval holds 0: no difference was shown."
+            return f"{start}. The interval includes 0: no difference was shown."
         better, worse = (first, second) if spread.mean > 0 else (second, first)
         return f"{start}. The {wording} is higher {better} than {worse}."
 
@@ -114,7 +114,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class ArmsCompared:
-    """All figures of two arms, in the order of `FIGURES`.
+    """All measures of two arms, in the order of `MEASURES`.
 
     Attributes:
         per_group: Each group of copies counted once: the headline.
@@ -123,8 +123,8 @@ class ArmsCompared:
         groups: Of copies among them.
     """
 
-    per_group: list[Compared]
-    per_image: list[Compared]
+    per_group: list[MeasureCompared]
+    per_image: list[MeasureCompared]
     n: int
     groups: int
 
@@ -132,8 +132,8 @@ class ArmsCompared:
 def answer(model: Path, tfrecords: Path, device: str = "auto") -> Answers:
     """Run a bundle over validation and test of the shard set that it was trained on.
 
-    Its threshold is chosen on validation, by the default rule, whatever the bundle itself says: so
-    that both arms are treated alike.
+    Its threshold is chosen on validation by the default rule, not taken from the bundle, so that both
+    arms are treated alike.
 
     Args:
         model: The bundle.
@@ -168,8 +168,8 @@ def compare_arms(
     """Compare two arms, seed by seed and over the seeds.
 
     All trainings of both arms meet the same bootstrap samples of groups, so that what makes images
-    hard or easy for all of them cancels out of the differences, and what the seeds share can be told
-    from what they do not.
+    hard or easy for all of them cancels out of the differences, and the covariance between seeds can be
+    estimated.
 
     Args:
         seeds: Of the trainings.
@@ -197,38 +197,39 @@ def _compared(
     weighting: Weighting,
     replicates: int,
     seed: int,
-) -> list[Compared]:
-    statistics = [[_Statistics(answers) for answers in arm] for arm in arms]
+) -> list[MeasureCompared]:
+    measures = [[answers.core_measures for answers in arm] for arm in arms]
 
     def all_of(weights: Weights) -> dict[str, NDArray[np.float64]]:
         return {
             f"{arm} {number} {name}": values
             for arm in (0, 1)
-            for number, one in enumerate(statistics[arm])
-            for name, values in one(weights).items()
+            for number, each in enumerate(measures[arm])
+            for name, values in each(weights).items()
+            if name in MEASURES
         }
 
     drawn = weighting.bootstrap(all_of, replicates, seed)
     compared = []
-    for name in FIGURES:
+    for name in MEASURES:
         columns = [
             np.stack([drawn[f"{arm} {number} {name}"] for number in range(len(seeds))], axis=1)
             for arm in (0, 1)
         ]
         pairs = []
-        for number, of_training in enumerate(seeds):
-            one, other = (
-                statistics[arm][number].estimate(name, columns[arm][:, number], weighting)
+        for number, training_seed in enumerate(seeds):
+            first, second = (
+                measures[arm][number].estimate(name, columns[arm][:, number], weighting)
                 for arm in (0, 1)
             )
-            values = [math.nan if each.value is None else each.value for each in (one, other)]
+            values = [math.nan if each.value is None else each.value for each in (first, second)]
             difference = bootstrapped(
-                values[0] - values[1], one.n, columns[0][:, number] - columns[1][:, number]
+                values[0] - values[1], first.n, columns[0][:, number] - columns[1][:, number]
             )
-            pairs.append(Pair(of_training, one, other, difference))
+            pairs.append(SeedPair(training_seed, first, second, difference))
         means = np.array([[pair.first.value, pair.second.value] for pair in pairs], np.float64).T
         compared.append(
-            Compared(
+            MeasureCompared(
                 name,
                 weighting.per_group,
                 tuple(pairs),
@@ -239,23 +240,3 @@ def _compared(
             )
         )
     return compared
-
-
-class _Statistics:
-    """AUC, accuracy and its kin of one training, for any weights [r, n] of the images."""
-
-    def __init__(self, answers: Answers) -> None:
-        self._labels = answers.labels
-        self._decisions = answers.decisions
-        self._ranks = Ranks(answers.scores, answers.labels)
-
-    def __call__(self, weights: Weights) -> dict[str, NDArray[np.float64]]:
-        values = {**self._decisions(weights), "auc": self._ranks.auc(weights)}
-        return {name: values[name] for name in FIGURES}
-
-    def estimate(self, name: str, replicates: NDArray[np.float64], weighting: Weighting) -> Estimate:
-        """Return value, n and interval."""
-        if name == "auc":
-            value = weighting.value(self._ranks.auc)
-            return auc_estimate(value, self._labels, weighting, replicates)
-        return self._decisions.estimate(name, replicates, weighting)

@@ -6,33 +6,34 @@ from typing import Any
 import numpy as np
 
 from tumorbatch.evaluation.compare_page import signed
-from tumorbatch.evaluation.experiment import FIGURES, ArmsCompared, Compared
+from tumorbatch.evaluation.experiment import MEASURES, ArmsCompared, MeasureCompared
 from tumorbatch.evaluation.protocols import Protocol
+from tumorbatch.files import counted
 from tumorbatch.report import style
 from tumorbatch.report.html import Column, Page, Strong
 
 METHOD = (
-    "Both arms hold the same images in the same splits, and each pair of trainings has the same seed; "
-    "only {difference} differs. A difference is that of one pair on the same test images. Its "
-    "interval is the 2.5th to 97.5th percentile of {replicates:,} bootstrap samples in which whole "
-    "groups of duplicates are drawn, the same for both arms."
+    "Both arms use the same images in the same splits, and both trainings of a pair have the same "
+    "seed; only {difference} differs. A difference is that of one pair on the same test images. Its "
+    "interval is the 2.5th to 97.5th percentile of {replicates:,} bootstrap samples of whole groups of "
+    "duplicates, the same samples for both arms."
 )
 OVERALL = (
-    "The interval of the mean difference counts both sources of chance, the seed and the test images, "
-    "as readers and cases are counted in radiology: the model of Obuchowski and Rockette (1995) with "
-    "both random, Hillis' (2007) degrees of freedom, and the covariances between seeds from the "
-    "bootstrap samples, which all trainings share. Student's t over seeds alone, shown from three "
-    "seeds on, takes the test images as given and is narrower than it should be for new images."
+    "The interval of the mean difference includes both sources of chance, the seed and the test "
+    "images, in the way in which radiology treats readers and cases: the model of Obuchowski and "
+    "Rockette (1995) with both random, Hillis' (2007) degrees of freedom, and the covariances between "
+    "seeds from the bootstrap samples, which all trainings share. Student's t over seeds alone, shown "
+    "for three seeds or more, takes the test images as given, and is too narrow for new images."
 )
 THRESHOLD = (
-    "AUC is the main question; it needs no threshold. Accuracy, sensitivity and specificity "
-    "use each training's own threshold, chosen on its validation split, and stand beside it: their "
-    "intervals are not corrected for being several."
+    "AUC is the main measure; it does not need a threshold. Accuracy, sensitivity and specificity use "
+    "each training's own threshold, chosen on its validation split. Their intervals are not corrected "
+    "for multiple testing."
 )
 
 
 @style.style()
-def draw(compared: Sequence[Compared], first: str, second: str) -> Any:
+def draw(compared: Sequence[MeasureCompared], first: str, second: str) -> Any:
     """Return a matplotlib figure: differences of AUC and accuracy, of each seed and of all.
 
     Args:
@@ -40,10 +41,10 @@ def draw(compared: Sequence[Compared], first: str, second: str) -> Any:
         first: Name of the first arm.
         second: Name of the second.
     """
-    shown = [difference for difference in compared if difference.name in ("auc", "accuracy")]
-    seeds = len(shown[0].pairs)
-    figure, axes = style.subplots(10.0, 2.2 + 0.32 * seeds, 1, len(shown), sharey=True)
-    for axis, difference in zip(np.atleast_1d(axes), shown, strict=True):
+    drawn = [measure for measure in compared if measure.name in ("auc", "accuracy")]
+    seeds = len(drawn[0].pairs)
+    figure, axes = style.subplots(10.0, 2.2 + 0.32 * seeds, 1, len(drawn), sharey=True)
+    for axis, difference in zip(np.atleast_1d(axes), drawn, strict=True):
         axis.axvline(0, color=style.GREY, linewidth=1.0)
         for row, pair in enumerate(difference.pairs):
             _interval(axis, row, pair.difference.value, pair.difference.low, pair.difference.high,
@@ -51,7 +52,7 @@ def draw(compared: Sequence[Compared], first: str, second: str) -> Any:
         overall = difference.overall
         _interval(axis, seeds + 0.4, overall.mean, overall.low, overall.high,
                   style.VERMILLION, "D")  # fmt: skip
-        axis.set_xlabel(f"{FIGURES[difference.name]}: {first} less {second} (95 % interval)")
+        axis.set_xlabel(f"{MEASURES[difference.name]}: {first} less {second} (95 % interval)")
         axis.set_yticks(
             [*range(seeds), seeds + 0.4],
             [*(f"seed {pair.seed}" for pair in difference.pairs), "all seeds"],
@@ -88,19 +89,19 @@ def page(
         first: Name of the first arm.
         second: Name of the second; "with CLAHE" and "without", say.
         protocol: Of both arms.
-        setup: What was done, as (what, value).
+        setup: Settings of the experiment, as (name, value).
         replicates: Bootstrap samples.
         png: The figure.
     """
-    main = next(figure for figure in compared.per_group if figure.name == "auc")
+    main = next(measure for measure in compared.per_group if measure.name == "auc")
     html = Page(title, Strong(main.sentence(first, second)), f" Protocol: {protocol.name}.")
     if protocol.leaky:
         html.warning(protocol.warning)
     seeds = len(main.pairs)
     if seeds < 3:
         html.warning(
-            f"{seeds} seed{'s' * (seeds > 1)}: how much trainings differ by chance is hardly known. "
-            "Repeat with --seeds 5 or more before acting on this."
+            f"With {counted(seeds, 'seed')}, the variation between trainings is hardly known. Repeat "
+            "with --seeds 5 or more before you use this result."
         )
     html.section("Differences")
     html.figure(
@@ -108,62 +109,66 @@ def page(
         f"Differences of AUC and accuracy, {first} less {second}, for each seed and for all, with 95 % "
         "intervals.",
         "Dots: one seed, 95 % interval over the images. Diamond: mean over the seeds, 95 % interval "
-        f"over seeds and images. To the right of 0: better {first}. Each group of copies counted once.",
+        f"over seeds and images. Above 0: better {first}. Each group of copies counted once.",
     )
     groups = f"n = {compared.n:,} test images in {compared.groups:,} groups of duplicates"
-    for figures, how in (
+    for measures, how in (
         (compared.per_group, "Each group of copies counted once"), (compared.per_image, "Per image"),
     ):  # fmt: skip
-        _add_means(html, figures, first, second, f"{how}: means over {seeds} seeds on {groups}.")
+        _add_means(html, measures, first, second, f"{how}: means over {seeds} seeds on {groups}.")
     html.section("Seed by seed")
-    for figures, how in (
+    for measures, how in (
         (compared.per_group, "each group of copies counted once"), (compared.per_image, "per image"),
     ):  # fmt: skip
-        _add_seeds(html, figures, first, second, f"Each pair of trainings, {how}.")
+        _add_seeds(html, measures, first, second, f"Each pair of trainings, {how}.")
     html.section("How this was measured")
     html.paragraph(METHOD.format(difference="the equalisation", replicates=replicates))
     html.paragraph(OVERALL)
     html.paragraph(THRESHOLD)
-    html.table(["what", "value"], setup, "What was trained on what.")
+    html.table(["setting", "value"], setup, "The trainings.")
     return html.html()
 
 
-def _add_means(html: Page, figures: Sequence[Compared], first: str, second: str, caption: str) -> None:
-    with_seeds = figures[0].over_seeds is not None
+def _add_means(
+    html: Page, measures: Sequence[MeasureCompared], first: str, second: str, caption: str
+) -> None:
+    with_seeds = measures[0].over_seeds is not None
     html.table(
         [
-            "figure", Column(f"{first} (95 %)", True), Column(f"{second} (95 %)", True),
+            "measure", Column(f"{first} (95 %)", True), Column(f"{second} (95 %)", True),
             Column("n", True), Column("difference", True),
             Column("95 % interval, seeds and images", True),
             *([Column("95 % interval, seeds alone", True)] if with_seeds else []),
         ],
         [
             [
-                FIGURES[figure.name],
-                *(f"{arm.mean:.3f} ({arm.interval()})" for arm in (figure.first, figure.second)),
-                figure.pairs[0].first.n,
-                f"{figure.overall.mean:+.3f}",
-                figure.overall.interval("+"),
-                *([figure.over_seeds.interval("+")] if figure.over_seeds else []),
+                MEASURES[measure.name],
+                *(f"{arm.mean:.3f} ({arm.interval()})" for arm in (measure.first, measure.second)),
+                measure.pairs[0].first.n,
+                f"{measure.overall.mean:+.3f}",
+                measure.overall.interval("+"),
+                *([measure.over_seeds.interval("+")] if measure.over_seeds else []),
             ]
-            for figure in figures
+            for measure in measures
         ],
         caption,
     )  # fmt: skip
 
 
-def _add_seeds(html: Page, figures: Sequence[Compared], first: str, second: str, caption: str) -> None:
+def _add_seeds(
+    html: Page, measures: Sequence[MeasureCompared], first: str, second: str, caption: str
+) -> None:
     html.table(
-        ["figure", Column("seed", True), Column(f"{first} (95 % interval)", True),
+        ["measure", Column("seed", True), Column(f"{first} (95 % interval)", True),
          Column(f"{second} (95 % interval)", True), Column("difference (95 % interval)", True),
          Column("n", True)],
         [
             [
-                FIGURES[figure.name], str(pair.seed), pair.first.text(), pair.second.text(),
+                MEASURES[measure.name], str(pair.seed), pair.first.text(), pair.second.text(),
                 signed(pair.difference), pair.first.n,
             ]
-            for figure in figures
-            for pair in figure.pairs
+            for measure in measures
+            for pair in measure.pairs
         ],
         caption,
     )  # fmt: skip

@@ -1,14 +1,13 @@
 """Changing what a finished bundle says of its output."""
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle
-from tumorbatch.atomic import atomic_file, remove_temporaries
+from tumorbatch.atomic import atomic_file, json_bytes, remove_temporaries
 from tumorbatch.bundle import Bundle
 from tumorbatch.errors import InputError, OutputError
 from tumorbatch.files import read_regular
@@ -59,9 +58,9 @@ def renew(folder: Path, renewed: Bundle, metrics: Mapping[str, Any], card: str) 
         OutputError: The bundle cannot be changed.
     """
     files = {  # in reverse: contexts end in the order opposite to their beginning
-        bundle.MODEL: _json_text(renewed.to_dict()),
+        bundle.MODEL: json_bytes(renewed.to_dict()),
         bundle.CARD: card.encode(),
-        bundle.METRICS: _json_text(metrics),
+        bundle.METRICS: json_bytes(metrics),
     }
     if all(_content(folder / name) == data for name, data in files.items()):
         return False
@@ -80,11 +79,6 @@ def renew(folder: Path, renewed: Bundle, metrics: Mapping[str, Any], card: str) 
             f"{error} To evaluate without a change of the bundle: --no-freeze."
         ) from error
     return True
-
-
-def _json_text(value: Any) -> bytes:
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
 
 
 def _content(path: Path) -> bytes | None:

@@ -89,7 +89,7 @@ class GradCam:
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 1) -> NDArray[np.uint8]:
-    """Draw an image beside the same image with its map over it.
+    """Draw an image, and next to it the same image under its map.
 
     Args:
         image: uint8 [height, width], grey.

@@ -1,4 +1,4 @@
-"""Images whose label a sure model contradicts: an error of the model, or of whoever labelled them."""
+"""Images whose label a confident model contradicts: an error of the model, or of the label."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from tumorbatch.evaluation.answers import Answers, read_images
 from tumorbatch.evaluation.compare_csv import csv_text
-from tumorbatch.files import visible
+from tumorbatch.files import counted, visible
 from tumorbatch.labels import CLASS_NAMES, TUMOR
 from tumorbatch.report.html import Code, Page, Picture
 from tumorbatch.shardset import Dataset
@@ -16,8 +16,8 @@ from tumorbatch.shardset import Dataset
 CONFIDENT = 0.9  # calibrated probability of the class that the label is not
 MEANING = (
     "In the public set that the report used, Healthy means “not cancer”: of the 24 most confident "
-    "“Healthy” errors of a good model, 10 show a lesion or a malformation to the eye. Where some 2.5 % "
-    "of the labels are in doubt, a difference of that size between two accuracies means nothing."
+    "“Healthy” errors of a good model, 10 visibly show a lesion or a malformation. Where about 2.5 % "
+    "of the labels are in doubt, a difference of that size between two accuracies has no meaning."
 )
 _HEAD = (
     "path", "split", "label", "called", "prob_tumor", "logit", "group", "copies_in_split", "width",
@@ -27,7 +27,7 @@ _SIDE = 150  # pixels of a picture, at least
 
 
 def label_suspects(answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
-    """Return the images on which a sure model disagrees with the label, the surest first.
+    """Return the images on which a confident model disagrees with the label, most confident first.
 
     Only held-out images: the model has not been fitted to their labels. One of each duplicate group.
 
@@ -39,19 +39,20 @@ def label_suspects(answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
         group, copies_in_split, width, height, format.
     """
     rows: dict[int, dict[str, Any]] = {}
-    for split, one in answers.items():
-        images, probabilities = one.images, one.probabilities.astype(np.float64)
-        of_label = np.where(one.labels == TUMOR, probabilities, 1 - probabilities)
+    for split, split_answers in answers.items():
+        images, labels = split_answers.images, split_answers.labels
+        probabilities = split_answers.probabilities.astype(np.float64)
+        of_label = np.where(labels == TUMOR, probabilities, 1 - probabilities)
         sizes = dict(zip(*np.unique(images.groups, return_counts=True), strict=True))
         for index in np.flatnonzero(of_label <= 1 - CONFIDENT):
             group = int(images.groups[index])
             row = {
                 "path": images.paths[index],
                 "split": split,
-                "label": CLASS_NAMES[one.labels[index]],
-                "called": CLASS_NAMES[1 - one.labels[index]],
+                "label": CLASS_NAMES[labels[index]],
+                "called": CLASS_NAMES[1 - labels[index]],
                 "prob_tumor": float(probabilities[index]),
-                "logit": float(one.scores[index]),
+                "logit": float(split_answers.scores[index]),
                 "group": group,
                 "copies_in_split": int(sizes[group]),
                 "width": int(images.widths[index]),
@@ -90,22 +91,22 @@ def suspect_pictures(
     """
     import cv2
 
-    shown = suspects[:count]
-    if not shown:
+    chosen = suspects[:count]
+    if not chosen:
         return []
     pictures = []
-    images = read_images(folder, dataset, [row["path"] for row in shown])
-    for row, image in zip(shown, images, strict=True):
+    images = read_images(folder, dataset, [row["path"] for row in chosen])
+    for row, image in zip(chosen, images, strict=True):
         scale = max(1, round(_SIDE / image.shape[1]))
-        done, data = cv2.imencode(".png", image.repeat(scale, 0).repeat(scale, 1))
-        if not done:
+        encoded, data = cv2.imencode(".png", image.repeat(scale, 0).repeat(scale, 1))
+        if not encoded:
             raise ValueError("the picture cannot be encoded")
         path, copies = visible(row["path"]), row["copies_in_split"]
         times = f", {copies} copies in the split" if copies > 1 else ""
         pictures.append(
             Picture(
                 data.tobytes(),
-                f"{path}: labelled {row['label']}, the model is sure of {row['called']}",
+                f"{path}: labelled {row['label']}, the model says {row['called']}",
                 f"Labelled {row['label']}, probability of Tumor {row['prob_tumor']:.3f}. {path} "
                 f"({row['split']}{times}).",
             )
@@ -121,14 +122,14 @@ def add_suspects(
     page.paragraph(MEANING)
     if not suspects:
         page.paragraph(
-            f"Here the model contradicts no label with a probability of at least {CONFIDENT:g}."
+            f"Here the model does not contradict any label with a probability of {CONFIDENT:g} or more."
         )
         return
     count = len(suspects)
     page.paragraph(
-        f"Here the model contradicts {count:,} label{'s' * (count > 1)} of held-out images with a "
-        f"probability of at least {CONFIDENT:g}, counted once a group of copies. Each is an error of "
-        "the model or of the label: let somebody look who can tell. All of them: ",
+        f"The model contradicts {counted(count, 'label')} of held-out images with a probability of at "
+        f"least {CONFIDENT:g}; each group of copies is counted once. Each is an error of the model or "
+        "of the label: ask an expert to look at them. All are listed in ",
         Code("label_suspects.csv"), ".",
     )  # fmt: skip
     if pictures:

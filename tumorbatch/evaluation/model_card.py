@@ -1,4 +1,4 @@
-"""The model card: a bundle's data, protocol, figures and limits in plain words."""
+"""The model card: a bundle's data, protocol, measures and limits in plain words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,26 +6,28 @@ from typing import Any
 from tumorbatch.bundle import Bundle
 from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.baseline_tests import beyond_metadata
+from tumorbatch.evaluation.protocols import Protocol
 from tumorbatch.shardset import Dataset
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
 
 LIMITS = (
     "Not a medical device. Nothing here was tested on patients, prospectively or by a regulator.",
-    "Patients are not known to this tool unless the shards were made with a table of them or from "
-    "DICOM: images of one patient may be in several splits, unless they look nearly the same.",
-    "In public collections the source of an image and its class go together, and file size and format "
-    "often give the class away; a network may have learned where an image comes from rather than what "
-    "a tumour looks like.",
-    "Who labelled the images, and how well, is not known to this tool; wrong labels count as errors of "
-    'the network. In the public set that the report used, Healthy means "not cancer": lesions and '
-    "malformations lie among the Healthy images. Where some 2.5 % of the labels are in doubt, an "
-    "accuracy above 97.5 % says nothing; `tumorbatch evaluate` lists the label suspects.",
-    "The intervals resample groups of copies, and know nothing of patients. None covers another "
-    "hospital, scanner or population.",
-    "The share of Tumor in this set is not that of any clinic: see the predictive values.",
-    "Single two-dimensional images, grey: no volume, no second sequence, no history of the patient.",
-    "It answers Healthy or Tumor for any picture, also for one that shows no brain.",
+    "Patients are known only if the shards were made with a table of patients or from DICOM files. "
+    "Otherwise images of one patient may be in several splits, unless they are copies of each other.",
+    "In public collections the source of an image often predicts its class, and so do file size and "
+    "format. The network may have learned where an image comes from rather than what a tumour looks "
+    "like.",
+    "This tool does not know who labelled the images, or how well. Wrong labels count as errors of "
+    'the network. In the public set that the report used, Healthy means "not cancer": some Healthy '
+    "images show lesions or malformations. Where about 2.5 % of the labels are in doubt, an accuracy "
+    "above 97.5 % has no meaning; `tumorbatch evaluate` lists the label suspects.",
+    "The intervals resample groups of copies, not patients. They do not cover another hospital, "
+    "scanner or population.",
+    "The share of Tumor in this set is not that of a clinic: see the predictive values.",
+    "The input is one two-dimensional grey image: no volume, no second sequence, no history of the "
+    "patient.",
+    "The model answers Healthy or Tumor for any picture, even one that does not show a brain.",
 )
 
 _ROWS = (
@@ -51,17 +53,40 @@ def model_card(
         baselines: As `baseline_tests.measure_baselines` returns them, or none.
     """
     test = metrics["test"]
-    counts = "; ".join(
-        f"{split} " + ", ".join(f"{number} {name}" for name, number in of.items())
-        for split, of in dataset.counts.items()
-    )
-    part, protocol = headline(test), protocols.of_dataset(dataset)
+    part, protocol = headline(test), protocols.dataset_protocol(dataset)
     lines = [
         f"# {bundle.architecture} ({bundle.model_id})",
         "",
         "Classifies a brain image as Healthy or Tumor. **Not a medical device; not for diagnosis.**",
         "",
-        "## Figures",
+        *_test_split(bundle, test, protocol),
+        *_both_splits(metrics),
+        *_baselines(baselines, part),
+        "## Threshold and calibration",
+        "",
+        *_choices(bundle, part),
+        "",
+        *_predictive_values(part),
+        *_data(bundle, dataset, protocol),
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in LIMITS),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _test_split(bundle: Bundle, test: Mapping[str, Any], protocol: Protocol) -> list[str]:
+    part = headline(test)
+    replicates, seed = (test["bootstrap"][name] for name in ("replicates", "seed"))
+    wilson = Estimate.from_dict(test["figures"]["accuracy"])
+    rows = [
+        f"| {title} | {_with_n(part['figures'][name])} | {_with_n(part['at_0.5']['figures'][name])} | "
+        f"{_with_n(test['figures'][name])} |"
+        for title, name in _ROWS
+    ]
+    return [
+        "## Measures",
         "",
         f"Test split, {protocol.title}: {test['n']} images ({test['healthy']} Healthy, "
         f"{test['tumor']} Tumor) in {test['groups']} groups of copies. Positive class: Tumor. **Each "
@@ -70,62 +95,63 @@ def model_card(
         "",
         f"| test | threshold {bundle.threshold:g} (frozen) | threshold 0.5 | frozen, per image |",
         "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {title} | {_with_n(part['figures'][name])} | {_with_n(part['at_0.5']['figures'][name])} | "
-        f"{_with_n(test['figures'][name])} |"
-        for title, name in _ROWS
-    ]
-    replicates, seed = (test["bootstrap"][name] for name in ("replicates", "seed"))
-    wilson = Estimate.from_dict(test["figures"]["accuracy"])
-    lines += [
+        *rows,
         "",
         f"Intervals: bootstrap over groups of copies ({replicates:,} replicates, seed {seed}). "
-        "Wilson's interval of the accuracy per image, which takes copies as independent images and is "
+        "Wilson's interval of the accuracy per image, which treats copies as independent images and is "
         f"too narrow: {wilson.interval()}. Weights, temperature and threshold are taken as given: the "
         "intervals do not include the variation between training runs. Weights and threshold were "
-        "chosen on validation, so validation figures are too optimistic.",
+        "chosen on validation, so validation measures are too optimistic.",
         "",
+    ]
+
+
+def _both_splits(metrics: Mapping[str, Any]) -> list[str]:
+    lines = [
         "| split | n | accuracy (95 % interval) | sensitivity | specificity | AUC |",
         "|---|---|---|---|---|---|",
     ]
-    for split, values in metrics.items():
-        for of, unit in ((headline(values), "groups"), (values, "images")):
+    for split, per_image in metrics.items():
+        for values, unit in ((headline(per_image), "groups"), (per_image, "images")):
             estimates = [
-                Estimate.from_dict(of["figures"][name]).over_groups
+                Estimate.from_dict(values["figures"][name]).over_groups
                 for name in ("accuracy", "sensitivity", "specificity", "auc")
             ]
-            lines.append(
-                f"| {split} | {estimates[0].n} {unit} | "
-                f"{' | '.join(estimate.text() for estimate in estimates)} |"
-            )
-    lines += [
-        "",
-        *_baselines(baselines, part),
-        "## Threshold and calibration",
-        "",
-        *_choices(bundle, part),
-    ]
-    lines += [
-        "",
+            texts = " | ".join(estimate.text() for estimate in estimates)
+            lines.append(f"| {split} | {estimates[0].n} {unit} | {texts} |")
+    return [*lines, ""]
+
+
+def _predictive_values(part: Mapping[str, Any]) -> list[str]:
+    lines = [
         "## Predictive values",
         "",
-        "How to read an answer depends on how common tumours are where it is used. By Bayes' theorem "
-        "from the test split's sensitivity and specificity, each group counted once, with 95 % "
-        "intervals:",
+        "What an answer means depends on how common tumours are where the model is used. By Bayes' "
+        "theorem from the sensitivity and specificity on the test split, each group counted once, with "
+        "95 % intervals:",
         "",
-        "| prevalence of Tumor | PPV: Tumor, when it says Tumor | NPV: Healthy, when it says Healthy |",
+        "| prevalence of Tumor | PPV: Tumor if called Tumor | NPV: Healthy if called Healthy |",
         "|---|---|---|",
     ]
+    n = 0
     for row in part["predictive_values"]:
         ppv, npv = (Estimate.from_dict(row[name]) for name in ("ppv", "npv"))
         lines.append(f"| {row['prevalence']:.1%} | {ppv.text()} | {npv.text(4)} |")
-    lines += [
+        n = ppv.n
+    return [
+        *lines,
         "",
-        f"n = {ppv.n:,} groups. The intervals are made of the ends of those of both, and too wide.",
+        f"n = {n:,} groups. The intervals combine the ends of both intervals and are too wide.",
+        "",
     ]
-    lines += [
-        "",
+
+
+def _data(bundle: Bundle, dataset: Dataset, protocol: Protocol) -> list[str]:
+    counts = "; ".join(
+        f"{split} " + ", ".join(f"{count} {name}" for name, count in classes.items())
+        for split, classes in dataset.counts.items()
+    )
+    return [
         "## Data and protocol",
         "",
         f"{protocol.meaning} Images: {counts}. Split seed {dataset.seed}, dataset.json "
@@ -137,12 +163,7 @@ def model_card(
         + ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
         + ".",
         "",
-        "## Limits",
-        "",
-        *(f"- {limit}" for limit in LIMITS),
-        "",
     ]
-    return "\n".join(lines)
 
 
 def _with_n(value: Mapping[str, Any]) -> str:
@@ -159,29 +180,28 @@ def _choices(bundle: Bundle, part: Mapping[str, Any]) -> list[str]:
             "chosen on data: the probabilities are not calibrated."
         ]
     threshold, temperature = (bundle.calibration[name] for name in ("threshold", "temperature"))
-    before = Estimate.from_dict(part["uncalibrated"]["ece"])
-    after = Estimate.from_dict(part["figures"]["ece"])
+    raw_error = Estimate.from_dict(part["uncalibrated"]["ece"])
+    error = Estimate.from_dict(part["figures"]["ece"])
     return [
         f"- A calibrated probability of at least {bundle.threshold:g} is called Tumor. "
-        f"{threshold['note']} The test split had no part in it.",
+        f"{threshold['note']} The test split was not used for it.",
         f"- Temperature {bundle.temperature:g}: logits are divided by it. {temperature['note']} The "
-        f"test split's calibration error is {before.text()} without and {after.text()} with it.",
+        f"calibration error on test is {raw_error.text()} without and {error.text()} with it.",
     ]
 
 
 def _baselines(baselines: Sequence[Mapping[str, Any]], part: Mapping[str, Any]) -> list[str]:
-    head = ["## Beside simple baselines", ""]
+    head = ["## Comparison with simple baselines", ""]
     if not baselines:
         return [
             *head,
-            "There are none yet: what the majority class, a random forest on the file's height, width "
-            "and format, and the nearest thumbnail reach on the same images is not known. Run "
-            "`tumorbatch evaluate` to compare them.",
+            "Not measured yet: the majority class, a random forest on the file's height, width and "
+            "format, and the nearest thumbnail, on the same images. Run `tumorbatch evaluate`.",
             "",
         ]
     lines = [
         *head,
-        "| baseline (each group counted once) | its AUC on test | AUC difference | |",
+        "| baseline (each group counted once) | AUC on test | AUC difference | |",
         "|---|---|---|---|",
     ]
     for row in baselines:

@@ -1,21 +1,22 @@
-"""report.html of an evaluation: for a reviewer who asks whether the accuracy is real."""
+"""Build report.html of an evaluation, for a reviewer who asks whether the accuracy is real."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorbatch.evaluation import figures as draw_one
 from tumorbatch.evaluation.answers import Answers
-from tumorbatch.evaluation.error_gallery import GalleryPicture, tell_errors
+from tumorbatch.evaluation.error_gallery import GalleryPicture, add_errors
 from tumorbatch.evaluation.label_suspects import add_suspects
 from tumorbatch.evaluation.model_card import LIMITS
 from tumorbatch.evaluation.page_probabilities import (
     ERRORS,
     Rows,
-    tell_calibration,
-    tell_choices,
-    tell_predictive_values,
+    add_calibration,
+    add_choices,
+    add_predictive_values,
 )
 from tumorbatch.evaluation.protocols import PROTOCOLS
+from tumorbatch.files import counted
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.report import style
 from tumorbatch.report.html import Code, Column, Page, Picture, Strong
@@ -31,31 +32,34 @@ ROWS = (
 
 def draw(about: Mapping[str, Any], test: Answers) -> dict[str, bytes]:
     """Return the test split's figures as PNG files, {name: bytes}; curves only with both classes."""
-    of, model = about["test"], about["model"]
+    measured, model = about["test"], about["model"]
     threshold = model["threshold"]
-    ece = (Estimate.from_dict(of["uncalibrated"]["ece"]), Estimate.from_dict(of["figures"]["ece"]))
+    ece = (
+        Estimate.from_dict(measured["uncalibrated"]["ece"]),
+        Estimate.from_dict(measured["figures"]["ece"]),
+    )
     drawn = {
         "confusion": draw_one.confusion(
             [
-                (f"at the chosen threshold, {threshold:g}", of["confusion"]),
-                ("at threshold 0.5", of["at_0.5"]["confusion"]),
+                (f"at the chosen threshold, {threshold:g}", measured["confusion"]),
+                ("at threshold 0.5", measured["at_0.5"]["confusion"]),
             ]
         ),
         "scores": draw_one.scores(
             test.probabilities, test.labels, threshold
         ),
         "reliability": draw_one.reliability(
-            of["reliability"]["before"]["equal-width"], of["reliability"]["after"]["equal-width"],
-            ece, model["temperature"],
+            measured["reliability"]["before"]["equal-width"],
+            measured["reliability"]["after"]["equal-width"], ece, model["temperature"],
         ),
     }  # fmt: skip
-    if of["healthy"] and of["tumor"]:
-        drawn["roc"] = draw_one.roc(test, headline(of))
-        drawn["precision_recall"] = draw_one.precision_recall(test, headline(of))
+    if measured["healthy"] and measured["tumor"]:
+        drawn["roc"] = draw_one.roc(test, headline(measured))
+        drawn["precision_recall"] = draw_one.precision_recall(test, headline(measured))
     return {name: style.png(figure) for name, figure in drawn.items()}
 
 
-def report(
+def evaluation_page(
     about: Mapping[str, Any],
     drawn: Mapping[str, bytes],
     gallery: Sequence[GalleryPicture],
@@ -70,9 +74,9 @@ def report(
         suspects: Pictures of label suspects.
     """
     test, model, protocol = about["test"], about["model"], PROTOCOLS[about["protocol"]]
-    part = headline(test)["figures"]
+    measures = headline(test)["figures"]
     accuracy, auc, sensitivity, specificity = (
-        Estimate.from_dict(part[which]) for which in ("accuracy", "auc", "sensitivity", "specificity")
+        Estimate.from_dict(measures[name]) for name in ("accuracy", "auc", "sensitivity", "specificity")
     )
     per_image = Estimate.from_dict(test["figures"]["accuracy"])
     page = Page(
@@ -84,7 +88,7 @@ def report(
         f"{model['threshold']:g}, an accuracy of {accuracy.text()}, a sensitivity of "
         f"{sensitivity.text()} (n = {sensitivity.n:,} groups with Tumor) and a specificity of "
         f"{specificity.text()} (n = {specificity.n:,} with Healthy). Each group of copies is counted "
-        "once; in brackets 95 % intervals over groups. Counted per image the accuracy is "
+        "once; in brackets: 95 % intervals over groups. Counted per image, the accuracy is "
         f"{per_image.over_groups.text()}. ",
         Strong("Not a medical device; not for diagnosis."),
     )  # fmt: skip
@@ -98,18 +102,18 @@ def report(
     if about["verdict"]:
         (page.note if about["beats_baselines"] else page.warning)(about["verdict"])
     if not (test["healthy"] and test["tumor"]):
-        page.warning("The test split holds one class only: AUC and curves are undefined.")
-    _figures(page, about)
+        page.warning("The test split contains one class only: AUC and curves are undefined.")
+    _measures(page, about)
     _baselines(page, about)
-    tell_choices(page, about)
-    tell_calibration(page, about, drawn)
-    tell_predictive_values(page, test)
+    add_choices(page, about)
+    add_calibration(page, about, drawn)
+    add_predictive_values(page, test)
     _curves(page, about, drawn)
     _subgroups(page, about)
-    tell_errors(page, about, gallery)
+    add_errors(page, about, gallery)
     add_suspects(page, about["label_suspects"], suspects)
     _limits(page)
-    _made_of(page, about)
+    _provenance(page, about)
     return page.html()
 
 
@@ -123,19 +127,19 @@ def _overlap(page: Page, overlap: Mapping[str, Any] | None) -> None:
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in overlap.items() if kind != "left_out")
     page.note(
-        f"Left out, because the model was trained or tuned on a copy: {overlap['left_out']:,} "
-        f"image{'s' * (overlap['left_out'] != 1)}{f' ({kinds})' if kinds else ''}."
+        f"Left out, because the model was trained or tuned on a copy: "
+        f"{counted(overlap['left_out'], 'image')}{f' ({kinds})' if kinds else ''}."
     )
 
 
-def _figures(page: Page, about: Mapping[str, Any]) -> None:
+def _measures(page: Page, about: Mapping[str, Any]) -> None:
     test, threshold = about["test"], about["model"]["threshold"]
-    page.section("Figures")
+    page.section("Measures")
     part = headline(test)
     rows: Rows = []
     for key, title in ROWS:
         once, plain, image = (
-            Estimate.from_dict(of["figures"][key]) for of in (part, part["at_0.5"], test)
+            Estimate.from_dict(values["figures"][key]) for values in (part, part["at_0.5"], test)
         )
         wilson = image.interval() if image.method == "wilson" else None
         rows.append(
@@ -153,21 +157,22 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
         "over groups.",
     )  # fmt: skip
     page.paragraph(
-        "Each group of copies counts once, so that an original with many copies weighs as much as one "
-        "without: these figures are the ones to quote. Intervals: a bootstrap that resamples whole "
-        f"groups ({about['method']['replicates']:,} replicates, seed {about['method']['seed']}). There "
-        "is none where no replicate holds an error, but an exact bound for an AUC of 1, and Wilson's "
-        "over groups for a share of 0 or 1. Wilson's interval per image takes copies as independent "
-        "images and is too narrow. ECE leans upwards on few images. All intervals take weights, "
-        "temperature and threshold as given: they do not include the variation between training runs."
+        "Each group of copies is counted once, so that an original with many copies has the same "
+        "weight as one without: quote these measures. Intervals: a bootstrap over whole groups "
+        f"({about['method']['replicates']:,} replicates, seed {about['method']['seed']}). If no "
+        "replicate contains an error, there is no bootstrap interval, but an exact bound for an AUC of "
+        "1, and Wilson's interval over groups for a share of 0 or 1. Wilson's interval per image "
+        "assumes that copies are independent images and is too narrow. ECE is biased upwards on few "
+        "images. All intervals take weights, temperature and threshold as given: they do not include "
+        "the variation between training runs."
     )
     if "validation" not in about:  # of an external set
         return
     rows = []
     for key, title in ROWS:
         once, image = (
-            Estimate.from_dict(of["figures"][key])
-            for of in (headline(about["validation"]), about["validation"])
+            Estimate.from_dict(values["figures"][key])
+            for values in (headline(about["validation"]), about["validation"])
         )
         rows.append([title, once.text(), once.n, image.over_groups.text(), image.n])
     page.heading("Validation split")
@@ -177,18 +182,18 @@ def _figures(page: Page, about: Mapping[str, Any]) -> None:
             Column("n (groups)", True), Column("per image", True), Column("n (images)", True),
         ],
         rows,
-        "For comparison only: weights, temperature and threshold were chosen on it, so its figures are "
-        "too optimistic.",
+        "For comparison only: weights, temperature and threshold were chosen on it, so its measures "
+        "are too optimistic.",
     )  # fmt: skip
 
 
 def _baselines(page: Page, about: Mapping[str, Any]) -> None:
     if not about["baselines"]:
         return
-    page.section("Beside simple baselines")
+    page.section("Comparison with simple baselines")
     page.paragraph(
-        "What needs no knowledge of tumours, on the same images. A model is worth what it adds to "
-        "these."
+        "Rules that know nothing of tumours, on the same images. The value of a model is what it adds "
+        "to them."
     )
     test, model = about["test"], about["model"]["name"]
     for per_group, caption in ((True, "Each group of copies counted once"), (False, "Per image")):
@@ -213,7 +218,7 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
             )  # fmt: skip
         page.table(
             [
-                "who", "what it sees", Column("n", True), Column("AUC (95 %)", True),
+                "model or baseline", "what it uses", Column("n", True), Column("AUC (95 %)", True),
                 Column("accuracy at 0.5 (95 %)", True), Column("AUC difference (95 %)", True),
                 "beaten", Column("AUC within kinds of file (95 %)", True),
             ],
@@ -228,8 +233,8 @@ def _baselines(page: Page, about: Mapping[str, Any]) -> None:
 
 
 def _text(value: Mapping[str, Any]) -> str | None:
-    figure = Estimate.from_dict(value)
-    return None if figure.value is None else figure.text()
+    estimate = Estimate.from_dict(value)
+    return None if estimate.value is None else estimate.text()
 
 
 def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:
@@ -246,8 +251,8 @@ def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) ->
     page.figure(
         drawn["scores"],
         "Histograms of the calibrated probability of Tumor for Healthy and for Tumor images.",
-        "How sure the network is, by true class, per image. What lies on the wrong side of the line is "
-        "an error.",
+        "The model's confidence, by true class, per image. Images on the wrong side of the line are "
+        "errors.",
     )
     if "roc" in drawn:
         page.figure(
@@ -258,7 +263,7 @@ def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) ->
         )
         page.figure(
             drawn["precision_recall"],
-            "Precision over recall, average precision "
+            "Precision against recall, average precision "
             f"{Estimate.from_dict(part['average_precision']).text()}.",
             "Precision and recall, each group of copies counted once. Precision depends on the share "
             "of Tumor in this split.",
@@ -275,18 +280,18 @@ def _matrix(counts: Mapping[str, int]) -> str:
 def _subgroups(page: Page, about: Mapping[str, Any]) -> None:
     page.section("By file format and size")
     page.paragraph(
-        "Where one class fills a format or a size, the file alone gives the class away, and a network "
-        "can score by knowing the source. Figures at the chosen threshold; in brackets 95 % intervals "
-        "over groups. A dash: undefined, as a class is missing."
+        "If all images of a format or a size belong to one class, the file alone reveals the class, "
+        "and a network can be right by recognising the source. Measures at the chosen threshold; in "
+        "brackets: 95 % intervals over groups. A dash: undefined, because a class is missing."
     )
     heads = ("n (images)", "groups", *CLASS_NAMES, "accuracy", "sensitivity", "specificity", "AUC")
     for key, head in (("by_format", "format"), ("by_size", "longer side (pixels)")):
         for per_group, how in ((True, "each group of copies counted once"), (False, "per image")):
             rows: Rows = []
             for row in about["parts"][key]:
-                figures = (headline(row) if per_group else row)["figures"]
+                measures = (headline(row) if per_group else row)["figures"]
                 estimates = [
-                    Estimate.from_dict(figures[name]).over_groups
+                    Estimate.from_dict(measures[name]).over_groups
                     for name in ("accuracy", "sensitivity", "specificity", "auc")
                 ]
                 rows.append(
@@ -305,16 +310,16 @@ def _limits(page: Page) -> None:
     page.listing(LIMITS)
 
 
-def _made_of(page: Page, about: Mapping[str, Any]) -> None:
+def _provenance(page: Page, about: Mapping[str, Any]) -> None:
     model, dataset = about["model"], about["dataset"]
-    page.section("What this was made of")
+    page.section("Origin of these results")
     counts = "; ".join(
         f"{split}: " + ", ".join(f"{number:,} {name}" for name, number in count.items())
         for split, count in dataset["counts"].items()
     )
     shared = dataset["shared_between_splits"]
     page.table(
-        ["what", "which"],
+        ["part", "value"],
         [
             ["model", f"{model['name']}, {model['model_id']}"],
             ["weights", f"sha256 {model['weights_sha256']}"],
@@ -329,6 +334,6 @@ def _made_of(page: Page, about: Mapping[str, Any]) -> None:
         ],
     )  # fmt: skip
     page.paragraph(
-        "All of it as numbers: ", Code("metrics.json"), "; each image's logit: ",
-        Code("predictions.parquet"), "; the figures one by one: ", Code("figures/"), ".",
+        "All of this as numbers: ", Code("metrics.json"), "; the logit of each image: ",
+        Code("predictions.parquet"), "; the figures as single files: ", Code("figures/"), ".",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What report.html says of probabilities: threshold, temperature, calibration, predictive values."""
+"""The sections of report.html on threshold, temperature, calibration and predictive values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +12,21 @@ ERRORS = (
     ("ece_equal_mass", "ECE, 15 equal-mass bins"),
 )  # fmt: skip
 LINES = (  # of `recalibration`
-    ("calibration_slope", "Calibration slope (1 is right)"),
-    ("calibration_in_the_large", "Calibration in the large (logits; 0 is right)"),
+    ("calibration_slope", "Calibration slope (1 is ideal)"),
+    ("calibration_in_the_large", "Calibration in the large (logits; 0 is ideal)"),
 )
 
 
 Rows = list[list[str | int | None]]
 
 
-def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
-    """Add how threshold and temperature were chosen; `about` is the content of metrics.json."""
+def add_choices(page: Page, about: Mapping[str, Any]) -> None:
+    """Add the section on how threshold and temperature were chosen.
+
+    Args:
+        page: To be extended.
+        about: The content of metrics.json.
+    """
     model = about["model"]
     page.section("Threshold and temperature")
     calibration = model["calibration"]
@@ -32,8 +37,8 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
         )
         return
     threshold, temperature = calibration["threshold"], calibration["temperature"]
-    given = threshold["rule"].startswith("value=")
-    chosen_on = "" if given else f" Validation images: {threshold['n']:,}."
+    fixed = threshold["rule"].startswith("value=")
+    chosen_on = "" if fixed else f" Validation images: {threshold['n']:,}."
     values = headline(about.get("validation", {}))  # of an external set there is none
     reached = (
         " On validation it gives a sensitivity of {} and a specificity of {}.".format(
@@ -68,20 +73,20 @@ def tell_choices(page: Page, about: Mapping[str, Any]) -> None:
         page.paragraph("Both are frozen in the bundle, and ", Code("tumorbatch infer"), " uses them.")
     else:
         page.warning(
-            "Both were NOT frozen (--no-freeze): ", Code("tumorbatch infer"), " uses what the bundle "
-            f"{model['bundle_model_id']} says, and its answers differ from the figures here."
+            "Both were NOT frozen (--no-freeze): ", Code("tumorbatch infer"), " uses the values in the "
+            f"bundle {model['bundle_model_id']}, and its predictions differ from those in this report."
         )  # fmt: skip
 
 
 def _with_n(value: Mapping[str, Any]) -> str:
-    figure = Estimate.from_dict(value)
-    if figure.low is None:
-        return f"{figure.text()} (n = {figure.n:,})"
-    return f"{figure.value:.3f} ({figure.interval()}; n = {figure.n:,})"
+    estimate = Estimate.from_dict(value)
+    if estimate.low is None:
+        return f"{estimate.text()} (n = {estimate.n:,})"
+    return f"{estimate.value:.3f} ({estimate.interval()}; n = {estimate.n:,})"
 
 
-def tell_calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:
-    """Add errors of the probabilities before and after the temperature, and the reliability diagram."""
+def add_calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) -> None:
+    """Add the errors of the probabilities before and after scaling, and the reliability diagram."""
     test = about["test"]
     page.section("Calibration")
     for part, how in ((headline(test), "each group of copies counted once"), (test, "per image")):
@@ -99,29 +104,29 @@ def tell_calibration(page: Page, about: Mapping[str, Any], drawn: Mapping[str, b
                 Column(f"after (temperature {about['model']['temperature']:g})", True),
             ],
             rows,
-            f"{how[0].upper()}{how[1:]}. In brackets 95 % intervals. Lower is better, but for the last "
-            "two rows: a slope below 1 says that probabilities are too extreme; in the large, above 0, "
-            "that those of Tumor are too low on average.",
+            f"{how[0].upper()}{how[1:]}. In brackets: 95 % intervals. Lower is better, except in the "
+            "last two rows: a slope below 1 means that probabilities are too extreme; in the large, a "
+            "value above 0 means that those of Tumor are too low on average.",
         )  # fmt: skip
     page.figure(
         drawn["reliability"],
-        "Reliability diagrams before and after temperature scaling: observed share of Tumor over the "
+        "Reliability diagrams before and after temperature scaling: observed share of Tumor against "
         "predicted probability, with the number of images in each of 15 bins.",
         "Reliability on the test split per image, 15 bins of equal width of the probability of Tumor. "
-        "Points on the diagonal: a probability means what it says. Below: images in each bin; a bin of "
-        "few says little.",
+        "On the diagonal, predicted and observed shares agree. Below: number of images in each bin; "
+        "bins with few images are uncertain.",
     )
 
 
-def tell_predictive_values(page: Page, test: Mapping[str, Any]) -> None:
+def add_predictive_values(page: Page, test: Mapping[str, Any]) -> None:
     """Add PPV and NPV at stated prevalences."""
     page.section("Predictive values")
     page.paragraph(
-        "What an answer means depends on how common tumours are where the tool is used; the share in "
-        f"this test split, {test['tumor'] / test['n']:.1%} of {test['n']:,}, is that of a collection "
-        "and not of any clinic. By Bayes' theorem from sensitivity and specificity at the chosen "
-        "threshold, each group of copies counted once; the intervals are made of the ends of theirs, "
-        "and rather too wide."
+        "The meaning of a prediction depends on how common tumours are where the tool is used; the "
+        f"share in this test split, {test['tumor'] / test['n']:.1%} of {test['n']:,}, is that of a "
+        "collection and not of any clinic. Computed with Bayes' theorem from sensitivity and "
+        "specificity at the chosen threshold, each group of copies counted once; the intervals combine "
+        "the ends of both intervals and are too wide."
     )
     rows: Rows = []
     for once, image in zip(headline(test)["predictive_values"], test["predictive_values"], strict=True):
@@ -139,5 +144,5 @@ def tell_predictive_values(page: Page, test: Mapping[str, Any]) -> None:
             Column("PPV per image", True), Column("NPV per image", True),
         ],
         rows,
-        "In brackets 95 % intervals.",
+        "In brackets: 95 % intervals.",
     )  # fmt: skip

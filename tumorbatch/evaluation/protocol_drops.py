@@ -1,4 +1,4 @@
-"""What a stricter protocol takes away: measures of one protocol less those of the next."""
+"""How much a stricter protocol lowers the measures: one protocol less the next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Drop:
     Attributes:
         name: Of the model or baseline.
         first: Key of a protocol.
-        second: Key of the stricter one.
+        second: Key of the stricter protocol.
         per_group: First less second, each on its own test images, each group once; accuracy at 0.5.
         per_image: Likewise, each image once.
     """
@@ -55,8 +55,8 @@ class SideBySide:
     """One model and the baselines under every protocol.
 
     Attributes:
-        comparison: One shard set a protocol.
-        drops: From each protocol to the next stricter one, of what was judged under both.
+        comparison: One shard set for each protocol.
+        drops: From each protocol to the next stricter one, of models evaluated under both.
     """
 
     comparison: Comparison
@@ -90,7 +90,7 @@ def _drops(judged: Sequence[Answers], replicates: int, seed: int) -> list[Drop]:
     present = [key for key in PROTOCOLS if key in {key for _, key in places}]
     # Baselines first, as in every table.
     names = dict.fromkeys(
-        answers.name for answers in sorted(judged, key=lambda one: not one.is_baseline)
+        answers.name for answers in sorted(judged, key=lambda answers: not answers.is_baseline)
     )
     return [
         Drop(
@@ -111,19 +111,19 @@ def _difference(
     """Return the differences per group and per image."""
     statistics = [
         (
-            auc_statistic(one.scores, one.labels),
-            Decisions(one.called_at(0.5), one.labels).statistic("accuracy"),
+            auc_statistic(answers.scores, answers.labels),
+            Decisions(answers.called_at(0.5), answers.labels).statistic("accuracy"),
         )
-        for one in (first, second)
+        for answers in (first, second)
     ]
     per_image, per_group = (
         Difference(
             *(
-                unpaired_difference((here, weighting), (there, other), replicates, seed)
-                for here, there in zip(*statistics, strict=True)
+                unpaired_difference((ours, first_weights), (theirs, second_weights), replicates, seed)
+                for ours, theirs in zip(*statistics, strict=True)
             )
         )
-        for weighting, other in zip(
+        for first_weights, second_weights in zip(
             weightings(first.groups).values(), weightings(second.groups).values(), strict=True
         )
     )

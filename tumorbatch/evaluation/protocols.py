@@ -1,4 +1,4 @@
-"""The protocols by which a model is judged, in words: which images are kept away from training."""
+"""The protocols by which a model is judged, in words: which images are kept out of training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Protocol:
     Attributes:
         key: In metrics.json and in the footer of predictions.
         name: In tables and sentences.
-        meaning: What it says of the measures, in sentences.
+        meaning: What the measures mean under it, in sentences.
         leaky: Whether copies of judged images were trained on.
     """
 
@@ -87,12 +87,14 @@ PROTOCOLS = {
 SPLIT_PROTOCOLS = {"file": PROTOCOLS[LEAKY], "group": PROTOCOLS[GROUP], "shape": PROTOCOLS[SHAPE]}
 
 
-def of_dataset(dataset: Dataset) -> Protocol:
+def dataset_protocol(dataset: Dataset) -> Protocol:
     """Return the protocol of a shard set's own test split."""
-    return of_training({"split_by": dataset.split_by, "leaky": dataset.leaky, "leak": dataset.leak})
+    return training_protocol(
+        {"split_by": dataset.split_by, "leaky": dataset.leaky, "leak": dataset.leak}
+    )
 
 
-def of_training(training: Mapping[str, Any]) -> Protocol:
+def training_protocol(training: Mapping[str, Any]) -> Protocol:
     """Return the protocol of a bundle's own test split.
 
     Args:

@@ -1,4 +1,4 @@
-"""One model under every protocol, side by side: a figure and a page."""
+"""Show one model under every protocol, side by side, as a figure and as a page."""
 
 from typing import Any
 
@@ -19,16 +19,16 @@ from tumorbatch.statistics.intervals import Estimate
 
 _LOOKS = ((style.VERMILLION, "X"), (style.BLUE, "o"), (style.GREEN, "s"), (style.GREY, "D"))
 UNPAIRED = (
-    "Each protocol has a test split of its own, so the columns are judged on different images; the "
-    "training is the same: network, schedule, augmentation and seed. Copies of test images in the "
-    "training set can raise the leaky column above the grouped one; what comes with the source of an "
-    "image can raise the grouped one above held-out shapes. Whether they do, the differences below say."
+    "Each protocol has its own test split, so the columns show different images; the training is the "
+    "same: network, schedule, augmentation and seed. Copies of test images in the training set can "
+    "raise the leaky column above the grouped one; properties of the source of an image can raise the "
+    "grouped one above held-out shapes. The differences below show whether they do."
 )
 DROPS = (
-    "Difference of two protocols, with the 95 % interval of a bootstrap over duplicate groups of each "
-    "test split ({replicates:,} samples); n: groups of both. The two splits are taken as independent; "
-    "they share some images, so the intervals are rather too wide. One training each: they do not "
-    "include the variation between training runs."
+    "Difference of two protocols, with the 95 % interval of a bootstrap over groups of duplicates in "
+    "each test split ({replicates:,} samples); n: groups of both. The calculation takes the two "
+    "splits as independent; they share some images, so the intervals are rather too wide. One "
+    "training each: they do not include the variation between training runs."
 )
 SIDE_BY_SIDE = {AT_HALF: "accuracy at 0.5", **MEASURES}
 
@@ -58,13 +58,13 @@ def draw(comparison: Comparison) -> Any:
     for axis, name in zip(axes, (AT_HALF, "auc"), strict=True):
         for place, columns in enumerate(rows.values()):
             for number, key in enumerate(keys):
-                shown = estimate_of(columns.get(key), name)
-                if shown is None or shown.value is None:
+                estimate = estimate_of(columns.get(key), name)
+                if estimate is None or estimate.value is None:
                     continue
                 at, (color, marker) = place + 0.22 * (number - 1), _LOOKS[number % len(_LOOKS)]
-                if shown.low is not None and shown.high is not None:
-                    axis.plot([shown.low, shown.high], [at, at], color=color, linewidth=2.0)
-                axis.plot([shown.value], [at], marker=marker, color=color, markersize=7,
+                if estimate.low is not None and estimate.high is not None:
+                    axis.plot([estimate.low, estimate.high], [at, at], color=color, linewidth=2.0)
+                axis.plot([estimate.value], [at], marker=marker, color=color, markersize=7,
                           linestyle="none", label="" if place else PROTOCOLS[key].name)  # fmt: skip
         axis.set_xlabel(f"{SIDE_BY_SIDE[name]}, each group once (95 % interval)")
         axis.set_yticks(range(len(rows)), [style.plain(name) for name in rows])
@@ -84,8 +84,8 @@ def summary(name: str, comparison: Comparison) -> str:
         if key in rows
     ]
     return (
-        f"AUC of {name}, each group of copies counted once: {'; '.join(listed)}. The grouped figure is "
-        "the one to quote."
+        f"AUC of {name}, each group of copies counted once: {'; '.join(listed)}. Quote the grouped "
+        "value."
     )
 
 
@@ -120,7 +120,7 @@ def _add_tables(html: Page, comparison: Comparison) -> None:
     for per_group, how in ((True, "each group of copies counted once"), (False, "per image")):
         for measure, head in SIDE_BY_SIDE.items():
             html.table(
-                ["who", *(Column(PROTOCOLS[key].name, True) for key in keys)],
+                ["model or baseline", *(Column(PROTOCOLS[key].name, True) for key in keys)],
                 [
                     [who, *(_text(estimate_of(row.get(key), measure, per_group)) for key in keys)]
                     for who, row in by_name(comparison).items()
@@ -140,10 +140,11 @@ def _add_drops(html: Page, result: SideBySide) -> None:
                  signed(difference.auc), signed(difference.accuracy)]
             )  # fmt: skip
         html.table(
-            ["who", "from", "to", Column("n", True), Column("AUC, first less second", True),
+            ["model or baseline", "from", "to", Column("n", True),
+             Column("AUC, first less second", True),
              Column("accuracy at 0.5, first less second", True)],
             rows,
-            f"What is lost when the split becomes stricter. {how}",
+            f"Loss when the split becomes stricter. {how}",
         )  # fmt: skip
     html.paragraph(DROPS.format(replicates=result.comparison.replicates))
 

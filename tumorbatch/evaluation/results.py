@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tumorbatch.atomic import (
+    PRIVATE,
     atomic_folder,
     atomic_path,
     make_folder,
@@ -30,7 +31,7 @@ from tumorbatch.evaluation import page, protocols
 from tumorbatch.evaluation.answers import Answers, SplitImages
 from tumorbatch.evaluation.error_gallery import GalleryPicture
 from tumorbatch.evaluation.label_suspects import suspects_csv
-from tumorbatch.files import is_litter, printable
+from tumorbatch.files import foreign_entries, is_empty
 from tumorbatch.json_reader import TEXT, read_object
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.report.html import Picture
@@ -44,14 +45,13 @@ PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
 SUSPECTS = "label_suspects.csv"
 FIGURES = "figures"
-ABOUT_SHAPE = {  # of metrics.json: what tells whose results they are
+ABOUT_SHAPE = {  # of metrics.json: which shows whose results they are
     "model": {"weights_sha256": TEXT, "model_id": TEXT},
     "dataset": {"sha256": TEXT},
     "protocol": TEXT,
     "predictions_sha256": TEXT,
 }
 _FILES = {METRICS, PREDICTIONS, REPORT, FIGURES, SUSPECTS}
-_PRIVATE = 0o600  # of what shows DICOM files: their paths often hold names
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -70,29 +70,28 @@ PREDICTIONS_SCHEMA = pa.schema(
 
 
 def refuse_foreign(out: Path, loaded: Bundle, dataset_sha256: str, overwrite: bool) -> None:
-    """Refuse to replace files that are no results, or, without `overwrite`, other results."""
+    """Refuse to replace files that are not results, or, without `overwrite`, other results."""
     if not out.exists():
         return
     if not out.is_dir():
         raise ConfigError(f"{out} is a file. Give the results another folder with --out.")
-    names = {path.name for path in out.iterdir() if not is_litter(path.name)}
-    strangers = sorted(names - _FILES)
-    if strangers:
+    foreign = foreign_entries(out, _FILES)
+    if foreign:
         raise ConfigError(
-            f"{out} holds files that are not results of an evaluation "
-            f"({printable(', '.join(strangers[:5]))}). Give another folder with --out."
+            f"{out} holds files that are not results of an evaluation ({foreign}). Give another folder "
+            "with --out."
         )
-    if overwrite or not names:
+    if overwrite or is_empty(out):
         return
     try:
-        before = read_object(out / METRICS, ABOUT_SHAPE)
-        existing = (before["model"]["weights_sha256"], before["dataset"]["sha256"])
+        about = read_object(out / METRICS, ABOUT_SHAPE)
+        existing = (about["model"]["weights_sha256"], about["dataset"]["sha256"])
     except (OSError, ValueError) as error:
         raise ConfigError(f"{out} holds damaged results. Give --overwrite to replace them.") from error
     if existing != (loaded.weights_sha256, dataset_sha256):
-        what = "another model" if existing[0] != loaded.weights_sha256 else "another shard set"
+        owner = "another model" if existing[0] != loaded.weights_sha256 else "another shard set"
         raise ConfigError(
-            f"{out} holds the results of {what}. Give another folder with --out, or --overwrite to "
+            f"{out} holds the results of {owner}. Give another folder with --out, or --overwrite to "
             "replace them."
         )
 
@@ -105,7 +104,7 @@ def publish(
     gallery: Sequence[GalleryPicture],
     suspects: Sequence[Picture],
 ) -> None:
-    """Write all results beside `out`, then swap them in.
+    """Write all results next to `out`, then exchange the folders.
 
     Args:
         out: The folder; its parent exists. Hold its lock.
@@ -116,7 +115,7 @@ def publish(
         suspects: Pictures of label suspects.
     """
     private = any("dicom" in split.images.formats for split in answers.values())
-    mode = _PRIVATE if private else None
+    mode = PRIVATE if private else None
     with atomic_folder(out) as folder:
         make_folder(folder / FIGURES)
         log.info("figures and report")
@@ -130,7 +129,9 @@ def publish(
         table = suspects_csv(about["label_suspects"])
         write_bytes(folder / SUSPECTS, table.encode("utf-8", "backslashreplace"), mode)
         write_json(folder / METRICS, {**about, "predictions_sha256": sha256}, mode)
-        write_bytes(folder / REPORT, page.report(about, drawn, gallery, suspects).encode(), mode)
+        write_bytes(
+            folder / REPORT, page.evaluation_page(about, drawn, gallery, suspects).encode(), mode
+        )
 
 
 def _write_predictions(
@@ -180,7 +181,7 @@ def _write_predictions(
 
 
 def fits(folder: Path, model: Bundle) -> bool:
-    """Return whether `folder` holds an evaluation of this very bundle, on its own shard set, undamaged.
+    """Return whether `folder` holds an evaluation of this bundle, on its own shard set, undamaged.
 
     Not where weights, threshold or temperature are others than the bundle's: changed since, or never
     frozen; nor of an external shard set; nor where the predictions are not those of the figures.
@@ -193,7 +194,7 @@ def fits(folder: Path, model: Bundle) -> bool:
             about["dataset"]["sha256"],
             about["predictions_sha256"],
         )
-        here = (
+        expected = (
             model.weights_sha256,
             model.model_id,
             model.training.get("dataset_sha256"),
@@ -201,7 +202,7 @@ def fits(folder: Path, model: Bundle) -> bool:
         )
     except (OSError, ValueError):
         return False
-    return recorded == here
+    return recorded == expected
 
 
 def _check_rows(rows: pa.Table) -> None:
@@ -221,15 +222,17 @@ def read_answers(name: str, model: Bundle, folder: Path, dataset: Dataset | None
         name: Of the model.
         model: The bundle.
         folder: Its evaluation: one that `fits`.
-        dataset: Its shard set, where it is at hand: it says the protocol better than the bundle, which
-            may be from before bundles said which copies were seen.
+        dataset: Its shard set, if available. It knows the protocol better than the bundle, which may
+            be older than the record of which copies were found.
 
     Raises:
         InputError: The predictions cannot be read, or the bundle does not say what it was trained on.
     """
     try:
         protocol = (
-            protocols.of_training(model.training) if dataset is None else protocols.of_dataset(dataset)
+            protocols.training_protocol(model.training)
+            if dataset is None
+            else protocols.dataset_protocol(dataset)
         )
     except ValueError as error:
         raise InputError(f"The {MODEL} of {name} is too old: {error}. Train it again.") from error

@@ -16,7 +16,7 @@ from tumorbatch.statistics.classification import BINNINGS, Measures
 from tumorbatch.statistics.intervals import REPLICATES, Estimate, Weights, bootstrap
 from tumorbatch.statistics.weighting import Weighting, weightings
 
-PLAIN_THRESHOLD = 0.5  # beside the chosen one: what most papers use
+PLAIN_THRESHOLD = 0.5  # in addition to the chosen one: most papers use it
 # Of a subgroup: the others are too uncertain on a handful of images.
 _SUBGROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 # Longer side of the file, in pixels; 256 and 512 are the usual matrix sizes of MRI.
@@ -29,15 +29,15 @@ METHOD = {
     "proportions": "accuracy, sensitivity, specificity, precision, npv, per image: Wilson's score "
     "interval, images counted as independent; low_by_group and high_by_group: the bootstrap below",
     "others": "percentile interval of a bootstrap that resamples duplicate groups with replacement; "
-    "none where all replicates are the same. auc where the classes do not overlap: exact bound "
+    "none where all replicates are equal. auc where the classes do not overlap: exact bound "
     "(Clopper and Pearson) from disjoint pairs of groups",
     "predictive_values": "from the ends of the intervals of sensitivity and specificity, the wider of "
-    "Wilson's and the bootstrap's: rather too wide",
-    "fixed": "weights, temperature and threshold are taken as given: what another training, or another "
-    "validation split, would choose is in no interval",
+    "Wilson's and the bootstrap's: conservative (too wide)",
+    "fixed": "weights, temperature and threshold are taken as given: the intervals do not include the "
+    "variation between training runs or validation splits",
     "ece": "expected calibration error of the probability of Tumor: 15 bins of equal width (ece), or "
-    "of as many images each (ece_equal_mass); it leans upwards on few images, and so do "
-    "its replicates: the percentile interval is joined with its mirror image about the figure, and "
+    "with equal numbers of images (ece_equal_mass). It is biased upwards on few images, and so are its "
+    "replicates: the percentile interval is joined with its mirror image about the value, and "
     "reaches to 0 where chance alone gives as much",
     "log_loss": "nats",
     "calibration_slope": "of the logistic regression of the class on the logit; 1 is right, below 1 "
@@ -112,9 +112,9 @@ def _measured(
     ranks = measures["chosen"].ranks
     with Progress(f"bootstrap {answers.images.split}", "replicates", replicates) as progress:
 
-        def all_of_them(weights: Weights) -> dict[str, NDArray[np.float64]]:
-            ranked = ranks.both(weights)
-            values = {name: dict(one.given(weights, *ranked)) for name, one in measures.items()}
+        def statistics(weights: Weights) -> dict[str, NDArray[np.float64]]:
+            ranked = ranks.auc_and_precision(weights)
+            values = {name: dict(each.with_ranks(weights, *ranked)) for name, each in measures.items()}
             for name, line in lines.items():
                 values[name] |= line(weights)
             progress.advance(len(weights))
@@ -122,19 +122,19 @@ def _measured(
                 f"{at} {name}": value for at, named in values.items() for name, value in named.items()
             }
 
-        drawn = weighting.bootstrap(all_of_them, replicates, seed)
+        drawn = weighting.bootstrap(statistics, replicates, seed)
     replicated: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in measures}
     for key, column in drawn.items():
         at, name = key.split(" ", 1)
         replicated[at][name] = column
     estimates = {
-        name: one.estimates(replicated[name], weighting, seed) for name, one in measures.items()
+        name: each.estimates(replicated[name], weighting, seed) for name, each in measures.items()
     }
     slopes = {name: _lines(line, replicated[name], weighting) for name, line in lines.items()}
     uncalibrated = ("brier", "log_loss", "ece", "ece_equal_mass")
     confusion = {
-        name: {} if weighting.per_group else {"confusion": one.decisions.confusion}
-        for name, one in measures.items()
+        name: {} if weighting.per_group else {"confusion": each.decisions.confusion}
+        for name, each in measures.items()
     }
     return {
         "threshold": answers.threshold,
@@ -171,7 +171,7 @@ def _lines(
 def within_file_kinds(
     answers: Answers, weighting: Weighting, replicates: int = REPLICATES, seed: int = 0
 ) -> dict[str, Any]:
-    """Measure whether scores tell the classes apart where the file's metadata cannot.
+    """Measure whether scores separate the classes where the file's metadata cannot.
 
     Args:
         answers: Scores, labels, and height, width and format of each image.

@@ -78,13 +78,13 @@ def image_sizes(
     for label, axes in enumerate(panels):
         look = style.CLASS_STYLES[label]
         counts = np.bincount(inverse.ravel()[labels == label], minlength=shapes.shape[1])
-        seen = counts > 0
+        occurs = counts > 0
         axes.scatter(
-            *shapes[:, seen], 6 + 1500 * counts[seen] / max(1, len(labels)),
+            *shapes[:, occurs], 6 + 1500 * counts[occurs] / max(1, len(labels)),
             color=look.color, marker=look.marker, alpha=0.55, linewidths=0,
         )  # fmt: skip
         axes.set(
-            title=f"{CLASS_NAMES[label]}: {counts.sum():,} images, {seen.sum():,} sizes",
+            title=f"{CLASS_NAMES[label]}: {counts.sum():,} images, {occurs.sum():,} sizes",
             xlabel="width (pixels)", xscale="log", yscale="log",
         )  # fmt: skip
         for axis in (axes.xaxis, axes.yaxis):
@@ -115,8 +115,8 @@ def pixel_intensity(histograms: Mapping[str, NDArray[np.int64]]) -> Any:
             look = style.CLASS_STYLES[label]
             share = 100 * counts[label] / max(1, counts[label].sum())
             # A value that no pixel has is a gap: a logarithm of 0 would draw a line to the bottom.
-            shown = np.where(share > 0, share, np.nan)
-            axes.plot(shown, color=look.color, linestyle=look.line, linewidth=1.2, label=name)
+            positive = np.where(share > 0, share, np.nan)
+            axes.plot(positive, color=look.color, linestyle=look.line, linewidth=1.2, label=name)
         axes.set_title(title, loc="left")
         axes.set(ylabel="pixels of the class (%)", yscale="log", xlim=(-2, 257))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -140,11 +140,13 @@ def image_means(means: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int
     for axes, (title, values) in zip(panels[:, 0], means.items(), strict=True):
         for label, name in enumerate(CLASS_NAMES):
             look = style.CLASS_STYLES[label]
-            here = values[labels == label]
-            share = 100 * np.histogram(here, edges)[0] / max(1, len(here))
+            class_values = values[labels == label]
+            share = 100 * np.histogram(class_values, edges)[0] / max(1, len(class_values))
             axes.stairs(share, edges, color=look.color, linestyle=look.line, linewidth=1.6, label=name)
-            if len(here):
-                axes.axvline(np.median(here), color=look.color, linestyle=look.line, linewidth=0.8)
+            if len(class_values):
+                axes.axvline(
+                    np.median(class_values), color=look.color, linestyle=look.line, linewidth=0.8
+                )
         axes.set_title(title, loc="left")
         axes.set(ylabel="images of the class (%)", ylim=(0, None))
     style.legend_above(figure, panels[0, 0])

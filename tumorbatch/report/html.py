@@ -53,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG file, the words that stand in for it, and its caption."""
+    """A PNG file, its text alternative, and its caption."""
 
     png: bytes
     alt: str
@@ -99,7 +99,7 @@ def _unbroken_number(text: str) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}(", " (")
 
 
-def _shown(value: Any) -> Any:
+def _visible_text(value: Any) -> Any:
     """Return a value as the template prints it, with deceptive characters of text visible."""
     return visible(value) if type(value) is str else value
 
@@ -110,7 +110,7 @@ def _template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_shown,
+        finalize=_visible_text,
     )
     environment.filters |= {
         "unbroken_percent": _unbroken_percent,
@@ -125,11 +125,11 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.jinja")
 
 
-def _anchor(title: str, taken: set[str]) -> str:
+def _anchor(title: str, anchors: set[str]) -> str:
     ascii_title = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
     base = re.sub(r"[^a-z0-9]+", "-", ascii_title.lower()).strip("-") or "section"
     anchor, number = base, 1
-    while anchor in taken:
+    while anchor in anchors:
         number += 1
         anchor = f"{base}-{number}"
     return anchor
@@ -209,7 +209,7 @@ class Page:
 
         Args:
             png: The file.
-            alt: What it shows, in words that stand in for it.
+            alt: Text alternative: what the picture shows.
             caption: Below.
         """
         self._add("figure", picture=Picture(png, alt, caption))

@@ -1,8 +1,8 @@
 """The one style of all figures: colours, sizes, and figures as PNG bytes without a window.
 
 Colours are those of M. Okabe and K. Ito, "Color Universal Design" (2008), which people with any of the
-common colour-vision deficiencies tell apart. Colour is never alone: the two classes differ in marker,
-line and hatch too, so that a black-and-white print can be read.
+common colour-vision deficiencies can distinguish. Colour is never alone: the two classes also differ in
+marker, line and hatch, so that a black-and-white print can be read.
 
 A drawing function is decorated with `style()`, makes its axes with `subplots`, and returns the figure;
 `png` makes the file. Nothing here uses pyplot, which keeps every figure and may want a display.
@@ -124,7 +124,7 @@ def png(figure: Any) -> bytes:
     """Return the figure as a PNG file; the same figure gives the same bytes."""
     file = io.BytesIO()
     with style(), warnings.catch_warnings():
-        # A file name in a script that the font has not shows boxes; that is no reason to fail.
+        # A file name in a script that the font has not shows boxes; which must not end the run.
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
         # Without `metadata`, matplotlib writes its own version into the file.
@@ -161,14 +161,14 @@ def fitted(text: str, width: float, size: float) -> str:
         return text
     fits, too_many = 0, len(text)
     while too_many - fits > 1:  # letters that are kept
-        kept = (fits + too_many) // 2
-        fits, too_many = (fits, kept) if wide(_without_middle(text, kept)) else (kept, too_many)
+        length = (fits + too_many) // 2
+        fits, too_many = (fits, length) if wide(_without_middle(text, length)) else (length, too_many)
     return _without_middle(text, fits)
 
 
-def _without_middle(text: str, kept: int) -> str:
-    end = (kept + 1) // 2
-    return f"{text[: kept - end]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - end :]}"
+def _without_middle(text: str, length: int) -> str:
+    end = (length + 1) // 2
+    return f"{text[: length - end]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - end :]}"
 
 
 def legend_above(figure: Any, axes: Any, columns: int = 2) -> None:

@@ -1,4 +1,7 @@
-"""Metrics, intervals and tests of a binary classifier; imports no stage."""
+"""Measures, intervals and tests of a binary classifier, as functions of arrays.
+
+Nothing here reads or writes files, draws, or imports a stage.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -43,7 +43,7 @@ class Ranks:
             np.add.reduceat(healthy, self._starts, axis=1),
         )
 
-    def both(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def auc_and_precision(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return AUC and average precision, float64 [r] each; nan in a replicate that lacks a class.
 
         AUC is the probability that a random Tumor scores higher than a random Healthy image, ties
@@ -63,7 +63,7 @@ class Ranks:
         return ratio(wins, tumors * healthies), average
 
     def auc(self, weights: Weights) -> NDArray[np.float64]:
-        """Return the first of `both`."""
+        """Return the AUC alone, float64 [r]; see `auc_and_precision`."""
         tumor, healthy = self.by_class(weights)
         below = healthy.cumsum(axis=1)
         tumors = tumor.sum(axis=1)
@@ -80,7 +80,7 @@ def auc_within(
 ) -> Statistic:
     """Return the AUC over pairs of images in one stratum: what the stratum itself cannot predict.
 
-    The probability that a Tumor scores higher than a Healthy image of its own stratum, over all such
+    The probability that a Tumor scores higher than a Healthy image of the same stratum, over all such
     pairs, ties counted half: the stratified Mann-Whitney statistic (Ph. van Elteren, Bulletin of the
     International Statistical Institute 37 (1960), 351-361) with pairs of equal weight. A score that
     depends on the stratum alone has 0.5.
@@ -107,7 +107,7 @@ def auc_within(
         below_stratum = (below - healthy)[:, first]
         wins = (tumor * (below - healthy / 2 - below_stratum)).sum(axis=1)
         tumors, healthies = (
-            np.diff(of.cumsum(axis=1)[:, last], axis=1, prepend=0) for of in (tumor, healthy)
+            np.diff(weight.cumsum(axis=1)[:, last], axis=1, prepend=0) for weight in (tumor, healthy)
         )
         return ratio(wins, (tumors * healthies).sum(axis=1))
 
@@ -150,7 +150,7 @@ def auc_estimate(
     """Return an AUC with its interval.
 
     The bootstrap's, over groups; but where every replicate is the same, because the classes do not
-    overlap, the bootstrap knows nothing of the next error. Then an exact bound stands in: among k
+    overlap, the bootstrap knows nothing of the next error. Then an exact bound replaces it: among k
     disjoint pairs of a group with Tumor and a group with Healthy all were won, so that at 97.5 % the
     chance of winning is at least 0.025^(1/k).
 
@@ -173,7 +173,7 @@ def auc_estimate(
 def _exact_ends(
     value: float, labels: NDArray[np.int64], groups: ArrayLike, strata: NDArray[np.int64] | None = None
 ) -> tuple[float, float] | None:
-    """Return the interval of an AUC of 0 or 1 (see `auc_figure`); None for any other."""
+    """Return the interval of an AUC of 0 or 1 (see `auc_estimate`); None for any other."""
     pairs = disjoint_pairs(labels, groups, strata) if value in (0.0, 1.0) else 0
     if not pairs:
         return None
@@ -191,7 +191,7 @@ def auc_difference(
 ) -> Estimate:
     """Return the AUC of `first` minus that of `second`, by the paired bootstrap over groups.
 
-    Beside scores that are all the same (their AUC is 0.5, whatever is drawn) the interval is that of
+    Beside scores that are all equal (their AUC is 0.5, whatever is drawn) the interval is that of
     the first AUC less 0.5, so that it has a width where the first is perfect.
 
     Args:

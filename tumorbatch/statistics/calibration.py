@@ -102,7 +102,7 @@ class Rule:
         Raises:
             ConfigError: It is none of these, or out of range.
         """
-        wanted = (
+        expected = (
             "The threshold must be sensitivity=X, specificity=X, youden, f1, or a number between 0 and "
             f"1. Received: {text}."
         )
@@ -112,10 +112,10 @@ class Rule:
         try:
             target = float(match[2]) if match else math.nan
         except ValueError:
-            raise ConfigError(wanted) from None
+            raise ConfigError(expected) from None
         kind = (match and match[1]) or "value"
         if not 0 < target <= 1 or (kind == "value" and target == 1):
-            raise ConfigError(wanted)
+            raise ConfigError(expected)
         return cls(kind, target)
 
     def __str__(self) -> str:
@@ -174,16 +174,18 @@ def choose_threshold(
     probabilities = probability(logits, temperature)
     tumors, healthies = int((labels == 1).sum()), int((labels == 0).sum())
 
-    def made(value: float, reached: bool, note: str) -> Threshold:
+    def threshold_at(value: float, reached: bool, note: str) -> Threshold:
         called = probabilities >= np.float32(value)
         sensitivity = float(called[labels == 1].mean()) if tumors else None
         specificity = float((~called[labels == 0]).mean()) if healthies else None
         return Threshold(value, str(rule), reached, len(labels), sensitivity, specificity, note)
 
     if rule.kind == "value" and rule.target is not None:
-        return made(rule.target, True, f"Given, not chosen: {rule.target:.12g}.")
+        return threshold_at(rule.target, True, f"Given, not chosen: {rule.target:.12g}.")
     if not (tumors and healthies):
-        return made(0.5, False, "0.5, for want of a choice: the validation split has one class only.")
+        return threshold_at(
+            0.5, False, "0.5: no choice is possible, because the validation split has one class only."
+        )
     values, tp, fp = _candidates(probabilities, labels)
     sensitivity, specificity = tp / tumors, 1 - fp / healthies
     goal = {
@@ -211,7 +213,7 @@ def choose_threshold(
         )
     if tp[best] + fp[best] in (0, len(labels)):
         note += f" It calls {'no' if not tp[best] + fp[best] else 'every'} validation image Tumor."
-    return made(float(values[best]), reached, note)
+    return threshold_at(float(values[best]), reached, note)
 
 
 def _candidates(
@@ -325,7 +327,7 @@ def _ppv(sensitivity: float | None, specificity: float | None, prevalence: float
     if sensitivity is None or specificity is None:
         return None
     called = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
-    return sensitivity * prevalence / called if called else None  # nobody is called so
+    return sensitivity * prevalence / called if called else None  # no image is called so
 
 
 def _npv(sensitivity: float | None, specificity: float | None, prevalence: float) -> float | None:

@@ -46,13 +46,13 @@ class Recalibration:
     def __call__(self, weights: Weights) -> Mapping[str, NDArray[np.float64]]:
         """Return {name: float64 [r]}."""
         tumors = weights @ self._labels
-        both = (tumors > 0) & (tumors < weights.sum(axis=1))
+        two_classes = (tumors > 0) & (tumors < weights.sum(axis=1))
         values = {
             "calibration_slope": np.full(len(weights), np.nan),
             "calibration_in_the_large": np.full(len(weights), np.nan),
         }
-        values["calibration_slope"][both] = self._slope(weights[both])
-        values["calibration_in_the_large"][both] = self._in_the_large(weights[both])
+        values["calibration_slope"][two_classes] = self._slope(weights[two_classes])
+        values["calibration_in_the_large"][two_classes] = self._in_the_large(weights[two_classes])
         return values
 
     def _slope(self, weights: Weights) -> NDArray[np.float64]:
@@ -90,9 +90,9 @@ class Recalibration:
             # Where Newton's step leaves the bracket, as it does on the sigmoid's flat ends: halve it.
             after = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
             after = np.where(excess == 0, a, after)
-            done = np.abs(after - a) <= _CLOSE
+            converged = np.abs(after - a) <= _CLOSE
             a = after
-            if done.all():
+            if converged.all():
                 break
         return a
 

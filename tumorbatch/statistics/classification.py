@@ -86,7 +86,7 @@ def pointwise_log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) 
 
 
 class Decisions:
-    """Accuracy and its kin, of answers that are Healthy or Tumor.
+    """Accuracy and the like, of answers that are Healthy or Tumor.
 
     Calling it gives {name: float64 [r]} for weights [r, n], nan if undefined:
 
@@ -149,13 +149,44 @@ class Decisions:
         return weighting.estimate(weighting.value(self.statistic(name)), replicates)
 
 
+class CoreMeasures:
+    """Accuracy and the like, and the AUC, of one model on one split.
+
+    Calling it gives {name: float64 [r]} for weights [r, n]: those of `Decisions`, and auc.
+
+    Args:
+        called: bool [n], whether the image is called Tumor.
+        scores: float [n], higher for Tumor.
+        labels: int64 [n], 0 Healthy, 1 Tumor.
+    """
+
+    NAMES = (*Decisions.NAMES, "auc")
+
+    def __init__(
+        self, called: NDArray[np.bool_], scores: NDArray[np.floating], labels: NDArray[np.int64]
+    ) -> None:
+        self._labels = labels
+        self._decisions = Decisions(called, labels)
+        self._ranks = Ranks(scores, labels)
+
+    def __call__(self, weights: Weights) -> dict[str, NDArray[np.float64]]:
+        """Return {name: float64 [r]} for weights [r, n], nan if undefined."""
+        return {**self._decisions(weights), "auc": self._ranks.auc(weights)}
+
+    def estimate(self, name: str, replicates: NDArray[np.float64], weighting: Weighting) -> Estimate:
+        """Return one of the measures with its n and 95 % interval; arguments as for `Decisions`."""
+        if name != "auc":
+            return self._decisions.estimate(name, replicates, weighting)
+        return auc_estimate(weighting.value(self._ranks.auc), self._labels, weighting, replicates)
+
+
 class Measures:
     """All measures of one model on one split, at one threshold and temperature.
 
     Calling it gives {name: float64 [r]} for weights [r, n]; a name's definition:
 
     - those of `Decisions`;
-    - auc, average_precision: see `Ranks.both`; the temperature does not change them;
+    - auc, average_precision: see `Ranks.auc_and_precision`; the temperature does not change them;
     - brier: mean squared difference between P(Tumor) and label; log_loss: mean binary cross-entropy in
       nats;
     - ece: over 15 bins of equal width of P(Tumor); ece_equal_mass: over 15 bins of as many images each,
@@ -195,17 +226,17 @@ class Measures:
 
     def __call__(self, weights: Weights) -> dict[str, NDArray[np.float64]]:
         """Return {name: float64 [r]} for weights [r, n], nan if undefined."""
-        return self.given(weights, *self.ranks.both(weights))
+        return self.with_ranks(weights, *self.ranks.auc_and_precision(weights))
 
-    def given(
+    def with_ranks(
         self,
         weights: Weights,
         auc: NDArray[np.float64],
         average_precision: NDArray[np.float64],
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the same, given the two results of `Ranks.both` for these weights.
+        """Return the same, from the two results of `Ranks.auc_and_precision` for these weights.
 
-        They cost most, and are the same at any threshold and temperature.
+        These two cost most, and are the same at any threshold and temperature.
         """
         brier, loss = (weights @ self._losses).T
         total = weights.sum(axis=1)

@@ -1,6 +1,6 @@
 """Intervals: Wilson's, the bootstrap over duplicate groups, and estimates that carry them.
 
-The bootstrap resamples groups, not images: copies and near copies of one image are no independent
+The bootstrap resamples groups, not images: copies and near copies of one image are not independent
 observations, and an interval that counts them as such is too narrow. A replicate is a vector of integer
 weights, how often each image was drawn; a statistic takes many of them at once. So 2,000 replicates of
 an AUC cost two thousand passes over sorted scores, and no sorting.
@@ -19,7 +19,7 @@ _TAILS = (2.5, 97.5)  # per cent
 _CELLS = 1 << 17  # weights at once: 1 MiB, which stays in a core's cache
 # An interval of replicates that are mostly undefined would be one of the lucky ones.
 DEFINED = 0.95
-_SAME = 1e-12  # relative: replicates that differ by rounding alone are the same
+_ROUNDING = 1e-12  # relative: replicates that differ by rounding alone are the same
 
 Weights = NDArray[np.float64]
 Statistic = Callable[[Weights], NDArray[np.float64]]
@@ -114,7 +114,7 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
     if (
         not len(values)
         or len(defined) < DEFINED * len(values)
-        or np.ptp(defined) <= _SAME * np.abs(defined).max()
+        or np.ptp(defined) <= _ROUNDING * np.abs(defined).max()
     ):
         return None
     low, high = np.percentile(defined, _TAILS)
@@ -133,7 +133,7 @@ class Estimate:
         method: "wilson" (images counted as independent); "bootstrap" (over duplicate groups);
             "bootstrap, mirrored" (see `mirrored`); "exact"; "wilson over groups"; "ends" (of the
             intervals of other measures).
-        low_by_group: Of a proportion, beside Wilson's: lower end by the bootstrap over groups.
+        low_by_group: Of a proportion, in addition to Wilson's: lower end by the bootstrap over groups.
         high_by_group: Upper end likewise.
     """
 
@@ -212,7 +212,7 @@ def mirrored(
     """Return an estimate of a non-negative metric that is biased upwards: a calibration error.
 
     Their percentile interval can lie above the figure itself. Here it is joined with its mirror image
-    about the figure (the "basic" bootstrap interval). And where the figure is no larger than what
+    about the value (the "basic" bootstrap interval). And if the value is not larger than what
     chance alone gives, 0 is in the interval.
 
     Args:

@@ -1,6 +1,6 @@
 """A random forest that sees a file's height, width and format, and no pixel.
 
-Where it tells the classes apart, a network may do so by the same road: by where an image comes from,
+If it separates the classes, a network may separate them in the same way: by where an image comes from,
 and not by what it shows.
 """
 
@@ -15,7 +15,7 @@ def metadata_features(
     heights: NDArray[np.integer],
     widths: NDArray[np.integer],
     formats: Sequence[str],
-    known: Sequence[str],
+    known_formats: Sequence[str],
 ) -> NDArray[np.float32]:
     """Return float32 [n, 2 + formats]: height, width, then 1 or 0 for each known format.
 
@@ -23,10 +23,10 @@ def metadata_features(
         heights: int [n], of the files, pixels.
         widths: int [n], likewise.
         formats: n names: jpeg, png, ...
-        known: The formats that have a column; an image of another one has only zeros there.
+        known_formats: The formats that have a column; an image of another one has only zeros there.
     """
     names = np.array(formats)
-    columns = [heights, widths, *(names == name for name in known)]
+    columns = [heights, widths, *(names == name for name in known_formats)]
     return np.column_stack(columns).astype(np.float32)
 
 

@@ -17,7 +17,7 @@ from tumorbatch.statistics.intervals import DEFINED, interval
 
 LEVEL = 0.95
 MIN_SEEDS = 3  # for an interval over seeds alone: two have one degree of freedom, and say nothing
-_SAME = 1e-12  # standard error that is one of rounding alone
+_ROUNDING = 1e-12  # standard error that is one of rounding alone
 _NORMAL = 1e6  # degrees of freedom from which on Student's t is the normal distribution
 
 
@@ -130,7 +130,7 @@ def over_seeds_and_images(
 def _spread(
     mean: float, error: float, freedom: float | None, bounds: tuple[float, float], method: str
 ) -> Spread:
-    if error <= _SAME:
+    if error <= _ROUNDING:
         return Spread(mean, None, None, 0.0, None, "none: it is the same for every seed and sample")
     at = (1 + LEVEL) / 2
     quantile = float(stats.norm.ppf(at) if freedom is None else stats.t.ppf(at, freedom))

@@ -23,7 +23,7 @@ from tumorbatch.statistics.intervals import (
     wilson,
 )
 
-PER_GROUP = "per_group"  # the key under which measures of groups stand beside those of images
+PER_GROUP = "per_group"  # the key of measures of groups, next to those of images
 
 
 class Weighting:
@@ -90,7 +90,7 @@ class Weighting:
     ) -> Estimate:
         """Return the share of `hits` among some of the images.
 
-        Per image: with Wilson's interval, and the bootstrap's over groups beside it. Per group: with
+        Per image: with Wilson's interval, and also the bootstrap's over groups. Per group: with
         the bootstrap's; where no replicate differs, because all groups agree, with Wilson's over
         groups, which are independent.
 
@@ -146,7 +146,7 @@ def unpaired_difference(
         first: The statistic (float64 weights [r, n] -> float64 [r]), and the weighting of its images.
         second: Likewise, of the other set.
         replicates: How many.
-        seed: Of the first draw; the second has a stream of its own.
+        seed: Of the first draw; the second has its own stream.
 
     Returns:
         The difference; n: images, or groups, of both sets.

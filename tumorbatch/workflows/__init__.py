@@ -1,4 +1,8 @@
-"""Several stages in a row: evaluate beside baselines, compare models, train many."""
+"""Run several stages one after another: evaluate with baselines, compare models, train many.
+
+The only package that may import all stages. It contains no statistics, no pages and no
+command-line options.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -90,12 +90,12 @@ def refuse_other_images(first: Path, second: Path, same_split: bool) -> None:
 
 def shard_sets(folders: Sequence[Path]) -> dict[str, Path]:
     """Return {sha256 of dataset.json: folder} of the finished shard sets."""
-    known: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):  # no shard set, or none that could be read
             data = read_regular(folder / DATASET, MAX_BYTES)
-            known[hashlib.sha256(data).hexdigest()] = folder
-    return known
+            folder_of[hashlib.sha256(data).hexdigest()] = folder
+    return folder_of
 
 
 def load_own(tfrecords: Path, description: bundle.Bundle, model: Path) -> Dataset:

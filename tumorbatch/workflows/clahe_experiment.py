@@ -1,4 +1,4 @@
-"""The experiment whether CLAHE helps: the same trainings with it and without it."""
+"""The experiment on whether CLAHE helps: the same trainings with CLAHE and without."""
 
 import logging
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def run(source: Path, out: Path, config: Config, consent: Consent) -> "ArmsCompa
             experiment, or where the arms would not have the same split.
     """
     from tumorbatch.evaluation import experiment as analysis
-    from tumorbatch.evaluation.protocols import of_dataset
+    from tumorbatch.evaluation.protocols import dataset_protocol
     from tumorbatch.preprocess.classes import find_sources
     from tumorbatch.statistics.intervals import REPLICATES
 
@@ -101,9 +101,9 @@ def run(source: Path, out: Path, config: Config, consent: Consent) -> "ArmsCompa
         make_folder(out / MODELS)
         models = [chain.make_training(part).model_id for part in parts.trainings]
         seeds = [part.config.schedule.seed for part in parts.trainings[:: len(_ARMS)]]
-        compared = analysis.compare_arms(seeds, *_answered(parts), replicates=REPLICATES)
+        compared = analysis.compare_arms(seeds, *_answer(parts), replicates=REPLICATES)
         value = _result(compared, config, (first, second), parts, models)
-        _publish(out, compared, value, of_dataset(first), config)
+        _publish(out, compared, value, dataset_protocol(first), config)
     return compared
 
 
@@ -128,7 +128,7 @@ def _cost(parts: Parts, files: Sequence[Any], config: Config) -> Any:
     return total
 
 
-def _answered(parts: Parts) -> "tuple[list[Answers], list[Answers]]":
+def _answer(parts: Parts) -> "tuple[list[Answers], list[Answers]]":
     """Return the answers of each arm's trainings, and the test split; same image order."""
     from tumorbatch.evaluation.experiment import answer
 
@@ -162,22 +162,22 @@ def _result(
         "counts": datasets[0].counts,
         "groups_in_test": compared.groups,
         "architecture": training.architecture,
-        "weights": _started(training.start),
+        "weights": _describe_start(training.start),
         "schedule": asdict(training.schedule),
         "augmentation": asdict(training.augmentation) if training.augmentation else None,
         "seeds": [part.config.schedule.seed for part in parts.trainings[:: len(_ARMS)]],
         "models": list(models),
         "replicates": REPLICATES,
-        "figures": {one.name: one.to_dict() for one in compared.per_image},
-        "figures_per_group": {one.name: one.to_dict() for one in compared.per_group},
+        "figures": {measure.name: measure.to_dict() for measure in compared.per_image},
+        "figures_per_group": {measure.name: measure.to_dict() for measure in compared.per_group},
         "versions": versions("keras", "tensorflow", "numpy", "scipy", "scikit-learn"),
     }
 
 
-def _started(start: str) -> str:
+def _describe_start(start: str) -> str:
     """Describe the initial weights in words; of a file only its name."""
-    known = {"none": "from random weights", "imagenet": "from ImageNet weights"}
-    return known.get(start) or f"from the weights in {printable(Path(start).name)}"
+    words = {"none": "from random weights", "imagenet": "from ImageNet weights"}
+    return words.get(start) or f"from the weights in {printable(Path(start).name)}"
 
 
 def _publish(
@@ -190,7 +190,7 @@ def _publish(
     seeds = value["seeds"]
     equalised = config.shards.preprocessing
     setup = [
-        ("network", f"{config.training.architecture}, {_started(config.training.start)}"),
+        ("network", f"{config.training.architecture}, {_describe_start(config.training.start)}"),
         ("training", f"at most {schedule.epochs} epochs, patience {schedule.patience}, batches of "
          f"{schedule.batch_size}, learning rate {schedule.learning_rate:g}"),
         ("seeds", ", ".join(map(str, seeds))),

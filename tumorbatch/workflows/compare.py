@@ -58,17 +58,17 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
     from tumorbatch.evaluation import compare as analysis
 
     if config.device == "gpu":
-        resolve(config.device)  # a missing GPU is no fault of a model's
+        resolve(config.device)  # a missing GPU is not a fault of a model's
     names = (MODELS_CSV, PAIRS_CSV, PAGE, JSON)
     if out.is_dir():
         checks.refuse_foreign(out, names)
     folders = list(_bundles(models))
-    known = checks.shard_sets(config.tfrecords)
+    shard_sets = checks.shard_sets(config.tfrecords)
     missing: dict[str, str] = {}
     judged = []
     for name, folder in folders:
         try:
-            judged.append(_judged(name, folder, known, config))
+            judged.append(_judged(name, folder, shard_sets, config))
         except (ConfigError, InputError) as error:
             log.warning("%s is left out: %s", name, error)
             missing[name] = printable(str(error))
@@ -78,8 +78,8 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
         raise InputError(
             f"{', '.join(map(str, models))} holds no model bundle. Train one with `tumorbatch train`."
         )
-    beside, alone = _baselines(judged, known, config.seed)
-    comparison = analysis.compare_models([*judged, *beside], missing, alone, seed=config.seed)
+    baselines, alone = _baselines(judged, shard_sets, config.seed)
+    comparison = analysis.compare_models([*judged, *baselines], missing, alone, seed=config.seed)
     make_folder(out)
     with output_lock(out, lock_inside(out)):
         remove_temporaries(out, *names)
@@ -128,15 +128,15 @@ def _is_bundle(folder: Path) -> bool:
     return any((folder / name).exists() for name in (bundle.MODEL, bundle.WEIGHTS))
 
 
-def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> "Answers":
+def _judged(name: str, folder: Path, shard_sets: dict[str, Path], config: Config) -> "Answers":
     from tumorbatch.evaluation.results import fits, read_answers
 
     description = bundle.load(folder)
     bundle.check_weights(folder, description)
     evaluation = chain.evaluation_folder(folder, description, config.results)
     if not fits(evaluation, description):
-        _evaluate(folder, description, evaluation, known, config)
-    tfrecords = known.get(str(description.training.get("dataset_sha256")))
+        _evaluate(folder, description, evaluation, shard_sets, config)
+    tfrecords = shard_sets.get(str(description.training.get("dataset_sha256")))
     dataset = None
     if tfrecords is not None:
         with contextlib.suppress(ConfigError, InputError):  # `_baselines` says that it is unreadable
@@ -145,42 +145,42 @@ def _judged(name: str, folder: Path, known: dict[str, Path], config: Config) -> 
 
 
 def _evaluate(
-    folder: Path, description: Bundle, evaluation: Path, known: dict[str, Path], config: Config
+    folder: Path, description: Bundle, evaluation: Path, shard_sets: dict[str, Path], config: Config
 ) -> None:
     from tumorbatch.evaluation import baselines
     from tumorbatch.evaluation.config import Config as EvaluationConfig
 
-    tfrecords = known.get(str(description.training.get("dataset_sha256")))
+    tfrecords = shard_sets.get(str(description.training.get("dataset_sha256")))
     if tfrecords is None:
         raise InputError(
             f"{folder} has no evaluation in {config.results}, and the shard set that it was trained "
             "on is not among those given. Give it with --tfrecords."
         )
     how = EvaluationConfig(device=config.device, seed=config.seed)
-    beside = baselines.evaluate(tfrecords, config.seed)
-    chain.make_evaluation(folder, tfrecords, evaluation, how, beside)
+    baseline_answers = baselines.evaluate(tfrecords, config.seed)
+    chain.make_evaluation(folder, tfrecords, evaluation, how, baseline_answers)
 
 
 def _baselines(
-    judged: "Sequence[Answers]", known: dict[str, Path], seed: int
+    judged: "Sequence[Answers]", shard_sets: dict[str, Path], seed: int
 ) -> "tuple[list[Answers], dict[str, str]]":
     """Return the baselines of every shard set found; {names of models: why they have none}."""
     from tumorbatch.evaluation import baselines
 
     answers: list[Answers] = []
     alone: dict[str, str] = {}
-    for dataset in dict.fromkeys(one.images.dataset for one in judged):
-        models = [one for one in judged if one.images.dataset == dataset]
-        names = ", ".join(one.name for one in models)
-        if dataset not in known:
+    for dataset in dict.fromkeys(judged_one.images.dataset for judged_one in judged):
+        models = [judged_one for judged_one in judged if judged_one.images.dataset == dataset]
+        names = ", ".join(judged_one.name for judged_one in models)
+        if dataset not in shard_sets:
             alone[names] = "the shard set is not among those given by --tfrecords"
             continue
         try:
-            beside = baselines.evaluate(known[dataset], seed)
+            of_dataset = baselines.evaluate(shard_sets[dataset], seed)
         except InputError as error:
             alone[names] = printable(str(error))
             continue
-        answers += [baseline.on(models[0].images) for baseline in beside]
+        answers += [baseline.on(models[0].images) for baseline in of_dataset]
     for names, why in alone.items():
-        log.warning("no baselines beside %s: %s", names, why)
+        log.warning("no baselines for %s: %s", names, why)
     return answers, alone

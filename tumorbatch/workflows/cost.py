@@ -57,7 +57,7 @@ class Cost:
             max(self.bytes_while_working, other.bytes_while_working),
         )
 
-    def told(self) -> str:
+    def text(self) -> str:
         """Format as `about 12 minutes (at most 40), 184 MB of disk, and 110 MB more while it works`."""
         low, high = _minutes(self.seconds), _minutes(self.seconds_at_most)
         most = "" if low == high else f" (at most {high})"

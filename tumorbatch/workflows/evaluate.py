@@ -1,4 +1,4 @@
-"""Evaluate a bundle beside the baselines, on its own shard set or on an external one."""
+"""Evaluate a bundle and compare it with baselines, on its own shard set or on an external one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from tumorbatch import bundle, shardset
 from tumorbatch.bundle import Bundle
+from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError
 from tumorbatch.evaluation import baselines
 from tumorbatch.evaluation import evaluate as evaluation
@@ -40,12 +41,12 @@ def run(
 
     copies = None
     if config.external:
-        beside, copies = _external(model, tfrecords, trained_on, config.seed)
+        baseline_answers, copies = _external(model, tfrecords, trained_on, config.seed)
     elif trained_on is not None:
         raise ConfigError("--trained-on needs --external.")
     else:
-        beside = baselines.evaluate(tfrecords, config.seed)
-    return evaluation.run(model, tfrecords, out, config, beside, copies)
+        baseline_answers = baselines.evaluate(tfrecords, config.seed)
+    return evaluation.run(model, tfrecords, out, config, baseline_answers, copies)
 
 
 def _known_to(description: Bundle, model: Path, tfrecords: Path) -> dict[str, str] | None:
@@ -53,11 +54,11 @@ def _known_to(description: Bundle, model: Path, tfrecords: Path) -> dict[str, st
     dataset = shardset.load(tfrecords)
     if not description.known_images_sha256 or not dataset.has_signatures:
         return None
-    known = KnownImages.read(model / bundle.KNOWN, description.known_images_sha256)
+    known_images = KnownImages.read(model / bundle.KNOWN_IMAGES, description.known_images_sha256)
     table = shardset.manifest(tfrecords, dataset, "path", "split", "sha256", "signature")
-    rows = table.filter(pc.is_in(table["split"], pa.array(shardset.SPLITS, pa.string())))
+    rows = table.filter(pc.is_in(table["split"], pa.array(SPLITS, pa.string())))
     columns = (rows[name].to_pylist() for name in ("path", "sha256", "signature"))
-    return known.kinds(*columns)
+    return known_images.kinds(*columns)
 
 
 def _external(
@@ -66,8 +67,8 @@ def _external(
     """Return the baselines and the known images of an external set, as the model's own set has them."""
     description = bundle.load(model)
     if trained_on is None:
-        known = checks.shard_sets(sorted(Path().glob("tfrecords*")))
-        trained_on = known.get(str(description.training.get("dataset_sha256")))
+        shard_sets = checks.shard_sets(sorted(Path().glob("tfrecords*")))
+        trained_on = shard_sets.get(str(description.training.get("dataset_sha256")))
     else:
         checks.load_own(trained_on, description, model)
     if trained_on is None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
-from tumorbatch.checks import differences, given
+from tumorbatch.checks import format_changes, only_given
+from tumorbatch.dataset_shape import SPLIT_BY
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.report import style
-from tumorbatch.shardset import DATASET, SPLIT_BY, Dataset
+from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.workflows import checks
 from tumorbatch.workflows import steps as chain
 from tumorbatch.workflows.steps import Consent, Parts, ShardsPart, TrainingPart
@@ -48,7 +49,7 @@ class Config:
         allow_unmatched: Take the table though it does not cover the images.
         weights: What a pretrained network starts from, where the bundle's own start was a file.
         workers: Decoding processes; None: the cores that this process may use.
-        reuse: Folders with bundles that are taken where they are the very training that is wanted.
+        reuse: Folders with bundles that are taken where they are the same training that is wanted.
     """
 
     evaluation: "EvaluationConfig"
@@ -76,9 +77,9 @@ class Trained:
 
 
 def run(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> "SideBySide":
-    """Train a model under every protocol, and evaluate it beside the baselines.
+    """Train a model under every protocol, and evaluate it together with the baselines.
 
-    The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, beside the
+    The shard set of another protocol is TFRECORDS-file, TFRECORDS-group or TFRECORDS-shape, next to the
     model's own, so that all models share it. Bundles are made in `out`, never under models/: `infer`
     chooses among those by validation AUC, and a leaky one would win.
 
@@ -123,12 +124,12 @@ def _answers(name: str, trained: Trained, folder: Path, config: "EvaluationConfi
     from tumorbatch.evaluation.results import fits, read_answers
 
     description = bundle.load(trained.model)
-    beside = baselines.evaluate(trained.tfrecords, config.seed)
+    baseline_answers = baselines.evaluate(trained.tfrecords, config.seed)
     evaluation = folder / trained.split_by
     if not fits(evaluation, description):
-        chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config, beside)
+        chain.make_evaluation(trained.model, trained.tfrecords, evaluation, config, baseline_answers)
     judged = read_answers(name, description, evaluation, shardset.load(trained.tfrecords))
-    return [judged, *(baseline.on(judged.images) for baseline in beside)]
+    return [judged, *(baseline.on(judged.images) for baseline in baseline_answers)]
 
 
 def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Consent) -> list[Trained]:
@@ -141,11 +142,11 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
     shards = {
         split_by: ShardsPart(
             config.source,
-            _beside(tfrecords, split_by),
+            _sibling(tfrecords, split_by),
             chain.shard_config(
                 own, tfrecords, split_by=split_by, patients=config.patients,
                 allow_unmatched=config.allow_unmatched,
-                **given(workers=config.workers),
+                **only_given(workers=config.workers),
             ),
         )
         for split_by in SPLIT_BY
@@ -159,8 +160,8 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
         split_by: _reused(description, part, config) or ours[split_by]
         for split_by, part in shards.items()
     }
-    needed = any(not (place / bundle.MODEL).is_file() for place in places.values())
-    training = _training(description, model, config, needed)
+    any_missing = any(not (place / bundle.MODEL).is_file() for place in places.values())
+    training = _training(description, model, config, any_missing)
     trainings = {
         split_by: TrainingPart(part.out, places[split_by], training)
         for split_by, part in shards.items()
@@ -182,11 +183,11 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
                 if new:  # made here and now: it would only be in the way of the next try
                     shutil.rmtree(part.out)
                 raise
-    for split_by, wanted in trainings.items():
-        if wanted.missing:
-            chain.make_training(wanted)
+    for split_by, training_part in trainings.items():
+        if training_part.missing:
+            chain.make_training(training_part)
         else:
-            _refuse_other_training(description, wanted, shards[split_by])
+            _refuse_other_training(description, training_part, shards[split_by])
     models = {
         split_by: Trained(split_by, part.tfrecords, part.out) for split_by, part in trainings.items()
     }
@@ -205,29 +206,26 @@ def _refuse_ignored(description: Bundle, config: Config) -> None:
             raise InputError(f"{folder}, given with --reuse, is not a folder.")
 
 
-def _beside(tfrecords: Path, split_by: str) -> Path:
+def _sibling(tfrecords: Path, split_by: str) -> Path:
     named = tfrecords if tfrecords.name not in ("", "..") else tfrecords.resolve()
     return named.with_name(f"{named.name}-{split_by}")
 
 
 def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
     """Raise `ConfigError` unless a shard set differs from the model's in its split alone."""
-    wanted = {**own.config, "split_by": part.config.split_by}
-    del wanted["shard_bytes"]
-    changes = [
-        f"{name}: {existing} there, {asked} asked for"
-        for name, existing, asked in differences(shardset.load(part.out).config, wanted)
-    ]
+    expected = {**own.config, "split_by": part.config.split_by}
+    del expected["shard_bytes"]
+    changes = format_changes(shardset.load(part.out).config, expected)
     if changes:
         raise ConfigError(
-            f"{part.out} holds a shard set that does not fit {tfrecords} ({'; '.join(changes)}). Move "
+            f"{part.out} holds a shard set that does not fit {tfrecords} ({changes}). Move "
             "it away, and it is made again."
         )
     checks.refuse_other_images(tfrecords, part.out, same_split=False)
 
 
-def _training(description: Bundle, model: Path, config: Config, needed: bool) -> "TrainConfig":
-    """Return the training configuration of a bundle; `needed`: it will be used for a training."""
+def _training(description: Bundle, model: Path, config: Config, trains: bool) -> "TrainConfig":
+    """Return the training configuration of a bundle; `trains`: it will be used for a training."""
     from tumorbatch.train.config import Augmentation, Schedule
     from tumorbatch.train.config import Config as TrainConfig
 
@@ -237,7 +235,7 @@ def _training(description: Bundle, model: Path, config: Config, needed: bool) ->
         augmentation = (
             None if recorded["augmentation"] is None else Augmentation(**recorded["augmentation"])
         )
-        start = _start(description, model, config.weights, needed)
+        start = _start(description, model, config.weights, trains)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{model / bundle.MODEL} does not say how the model was trained ({error}). Train it again."
@@ -247,28 +245,28 @@ def _training(description: Bundle, model: Path, config: Config, needed: bool) ->
     )
 
 
-def _start(description: Bundle, model: Path, weights: str | None, needed: bool) -> str | None:
+def _start(description: Bundle, model: Path, weights: str | None, trains: bool) -> str | None:
     """Return the `--weights` of the bundle's training."""
     if description.architecture not in architectures.PRETRAINED:
         return None
-    before = description.training["weights"]
-    if before is None:
+    start = description.training["weights"]
+    if start is None:
         return "none"
-    if before["origin"] == "imagenet" or not needed:
+    if start["origin"] == "imagenet" or not trains:
         return "imagenet"
     if weights is None:
         raise ConfigError(
-            f"{model} started from the weights in {before['name']}: give that file with --weights."
+            f"{model} started from the weights in {start['name']}: give that file with --weights."
         )
     path = Path(weights)
     if not path.is_file():
-        raise InputError(f"{path} is not a file. {model} started from {before['name']}.")
-    if shardset.file_sha256(path) != before["sha256"]:
+        raise InputError(f"{path} is not a file. {model} started from {start['name']}.")
+    if shardset.file_sha256(path) != start["sha256"]:
         raise ConfigError(f"{path} is not the file of weights that {model} started from.")
     return weights
 
 
-def _wanted(description: Bundle, part: ShardsPart) -> dict[str, Any]:
+def _expected_training(description: Bundle, part: ShardsPart) -> dict[str, Any]:
     """Return what determines the training under another protocol."""
     return _deciding(description.training) | {
         "dataset_sha256": shardset.file_sha256(part.out / DATASET),
@@ -286,7 +284,7 @@ def _reused(description: Bundle, part: ShardsPart, config: Config) -> Path | Non
                 training = bundle.load(path.parent).training
             except (ConfigError, InputError):
                 continue
-            if _deciding(training) == _wanted(description, part):
+            if _deciding(training) == _expected_training(description, part):
                 log.info("%s is taken for the protocol %s", path.parent, part.config.split_by)
                 return path.parent
     return None
@@ -295,13 +293,10 @@ def _reused(description: Bundle, part: ShardsPart, config: Config) -> Path | Non
 def _refuse_other_training(description: Bundle, training: TrainingPart, shards: ShardsPart) -> None:
     """Raise `ConfigError` unless a bundle that is there is the model's training on another split."""
     existing = bundle.load(training.out)
-    changes = [
-        "another shard set" if name == "dataset_sha256" else f"{name}: {before} there, {now} asked for"
-        for name, before, now in differences(_deciding(existing.training), _wanted(description, shards))
-    ]
+    changes = format_changes(_deciding(existing.training), _expected_training(description, shards))
     if changes:
         raise ConfigError(
-            f"{training.out} holds a model that was trained differently ({'; '.join(changes)}). Move "
+            f"{training.out} holds a model that was trained differently ({changes}). Move "
             "it away, and it is trained again."
         )
 

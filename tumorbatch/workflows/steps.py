@@ -1,7 +1,7 @@
-"""Several stages in a row, for commands that need all of them: shard sets, trainings, their cost.
+"""Run several stages one after another: shard sets and trainings, with their cost.
 
-Every part is made by its stage's `run`, which does nothing where the very same part is there already
-and goes on where it was interrupted; so does the whole.
+Each stage's `run` makes one part. It does nothing if the same part exists already, and continues after
+an interruption; so the whole does the same.
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorbatch import architectures, bundle
 from tumorbatch.errors import ConfigError
-from tumorbatch.files import read_file
+from tumorbatch.files import counted, read_file
 from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.status import FileError
 from tumorbatch.workflows import checks
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 Consent = Callable[[str, "Cost"], None]
 
 _SAMPLED = 24  # files that are decoded to time the decoding
-_RECORD = 300  # bytes a record has beside its pixels, about
+_RECORD = 300  # bytes of a record in addition to its pixels, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Parts:
             "shard set": sum(part.missing for part in self.shards),
             "training": sum(part.missing for part in self.trainings),
         }
-        parts = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        parts = [counted(count, name) for name, count in counts.items() if count]
         return " and ".join(parts)
 
 
@@ -171,9 +171,9 @@ def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) ->
     from tumorbatch.workflows import cost
 
     for part in finished:
-        known = cost.recorded(bundle.load(part.out).training)
-        if known is not None:
-            return known
+        recorded = cost.recorded(bundle.load(part.out).training)
+        if recorded is not None:
+            return recorded
     load_tensorflow(config.threads, config.onednn)
     return cost.probed(config, size)
 
@@ -250,7 +250,7 @@ def evaluation_folder(model: Path, description: bundle.Bundle, results: Path) ->
     folder = results / model.resolve().name
     try:
         about = read_object(folder / METRICS, ABOUT_SHAPE)
-        # At another threshold it is somebody's answer too, or another bundle's of the same weights.
+        # Another threshold: a result worth keeping, or of another bundle with the same weights.
         outdated = (
             about["model"]["model_id"] == description.model_id and about["protocol"] != "external"
         )
@@ -264,7 +264,7 @@ def evaluation_folder(model: Path, description: bundle.Bundle, results: Path) ->
 
 
 def make_evaluation(
-    model: Path, tfrecords: Path, out: Path, config: "EvaluationConfig", beside: "Sequence[Answers]"
+    model: Path, tfrecords: Path, out: Path, config: "EvaluationConfig", baselines: "Sequence[Answers]"
 ) -> None:
     """Evaluate a bundle on its own shard set; the bundle stays as it is.
 
@@ -273,7 +273,7 @@ def make_evaluation(
         tfrecords: Its shard set.
         out: Folder of the results: free, or of this bundle.
         config: How.
-        beside: The baselines on that shard set.
+        baselines: The baselines on that shard set.
 
     Raises:
         TumorBatchError: As `evaluation.evaluate.run`.
@@ -285,5 +285,5 @@ def make_evaluation(
     from tumorbatch.evaluation import evaluate as evaluation
 
     config = replace(config, as_is=True, external=False, rule=None, overwrite=True)
-    evaluation.run(model, tfrecords, out, config, beside)
+    evaluation.run(model, tfrecords, out, config, baselines)
     forget()

@@ -9,6 +9,7 @@ from tumorbatch.errors import ExitCode, TryAgainError, TumorBatchError
 from tumorbatch.train.config import Config
 from tumorbatch.train.training import Report
 from tumorbatch.train.training import run as train
+from tumorbatch.workflows.steps import forget
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Outcome:
 def run(tfrecords: Path, folder: Path, trainings: Mapping[str, Config]) -> Iterator[Outcome]:
     """Train each, into the folder of its name under `folder`, and say how it ended.
 
-    A signal ends the series. The same series again skips what is done and goes on where it was.
+    A signal ends the series. The same series again skips what is done and continues where it stopped.
     """
     for name, config in trainings.items():
         log.info("training %s", name)
@@ -40,17 +41,10 @@ def run(tfrecords: Path, folder: Path, trainings: Mapping[str, Config]) -> Itera
         except TumorBatchError as error:
             log.error("%s failed: %s", name, error)
             yield Outcome(name, folder / name, error)
-        except Exception as error:  # a bug in one training is no reason to lose the night
+        except Exception as error:  # a bug in one training must not cost the others
             log.exception("%s failed", name)
             yield Outcome(name, folder / name, error)
-        _forget()
-
-
-def _forget() -> None:
-    """Free what Keras keeps of the last network."""
-    import keras
-
-    keras.backend.clear_session()
+        forget()
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -173,7 +173,7 @@ def test_jpeg_of_12_bits() -> None:
 
 
 def test_flipped_bits_give_pixels_or_a_reason() -> None:
-    # In a process of its own: these decoders are C.
+    # In its own process: these decoders are C.
     source = """
 import sys
 import numpy as np

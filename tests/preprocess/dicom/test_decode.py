@@ -274,6 +274,32 @@ def test_windows_agree_with_pydicom(signed: bool, function: str) -> None:
     assert np.abs(decode_dicom(data, LIMIT).grey - expected).max() < 0.5001
 
 
+@pytest.mark.parametrize(
+    ("keyword", "apply"),
+    [("ModalityLUTSequence", apply_modality_lut), ("VOILUTSequence", apply_voi_lut)],
+)
+def test_lookup_tables_agree_with_pydicom(keyword: str, apply: Any) -> None:
+    entries = np.random.default_rng(0).integers(0, 1 << 16, 3000).tolist()
+    stored = values_of(12, signed=False)
+    whole = {"WindowCenter": 32768, "WindowWidth": 65536}  # from 0 to 65,535
+    window = whole if keyword == "ModalityLUTSequence" else {}
+    data = make(stored, 12, **window, **{keyword: table(200, 16, entries)})
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    shown = apply(dataset.pixel_array, dataset)
+    np.testing.assert_array_equal(decode_dicom(data, LIMIT).grey, np.rint(shown / 65535 * 255))
+
+
+def test_an_image_of_more_levels_than_pixels_is_shown_alike() -> None:
+    stored = values_of(16, signed=True)
+    window = {"WindowCenter": -100, "WindowWidth": 30_000}
+    grey = decode_dicom(make(stored, **window), LIMIT).grey
+    many = np.tile(stored, (60, 60))  # every value many times: more pixels than levels
+    assert stored.size < np.ptp(stored.astype(int)) < many.size
+    np.testing.assert_array_equal(
+        decode_dicom(make(many, **window), 1 << 24).grey[:20, :20], grey[:20, :20]
+    )
+
+
 def test_signed_values_far_above_the_first_one_mapped_do_not_wrap_around() -> None:
     stored = values_of(16, signed=True)
     data = make(stored, VOILUTSequence=table(-32768, 16, list(range(0, 60000, 2))))

@@ -145,7 +145,7 @@ def test_objects_without_an_image_are_no_errors(source: Path, tmp_path: Path) ->
     report = run(tmp_path / "raw", tmp_path / "out", config)
     assert report.dataset.files == {"found": 26, "ok": 24, "not_an_image": 2}
     assert report.errors == 0
-    assert "Passed over 2 DICOM objects without an image" in shard_report(report, tmp_path / "out")
+    assert "Skipped 2 DICOM objects without an image" in shard_report(report, tmp_path / "out")
     assert verify.run(tmp_path / "out").problems == ()
     assert run(tmp_path / "raw", tmp_path / "out", config).unchanged
     equalised = equalize_folder.run(

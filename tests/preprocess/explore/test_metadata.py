@@ -52,7 +52,7 @@ def test_sizes_by_chance_tell_nothing() -> None:
 
 
 def test_copies_are_never_in_two_folds() -> None:
-    # Each group has a size of its own and a class by chance: only who saw a copy could know it.
+    # Each group has its own size and a class by chance: only who saw a copy could know it.
     random = np.random.default_rng(1)
     groups = np.repeat(np.arange(60), 6)
     sides, labels = random.permutation(np.arange(100, 160))[groups], random.integers(0, 2, 60)[groups]

@@ -29,7 +29,7 @@ def two(healthy: object, tumor: object) -> tuple[Values, NDArray[np.int64]]:
 
 
 def alone(values: Values) -> NDArray[np.int64]:
-    """Every image a group of its own."""
+    """Every image its own group."""
     return np.arange(len(values))
 
 
