@@ -53,7 +53,7 @@ test-elsewhere: install ## the test suite as on other processors, and with both 
 	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python tests/elsewhere.py $(AVX512))" $(MAKE) test
 	$(BIN)/python tests/elsewhere.py --busy 2 $(MAKE) test
 
-test-faults: install ## each file-system call of each command fails or is the last: half an hour or more
+test-faults: install ## each file-system call of each command fails or is the last: some hours
 	$(BIN)/python -m pytest -m slow -s tests/faults
 
 test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows

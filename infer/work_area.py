@@ -7,7 +7,6 @@ The rows of one attempt are sorted by path over its parts. A killed run continue
 which leaves out the files that have rows in an earlier one.
 """
 
-import contextlib
 import datetime
 import heapq
 import itertools
@@ -18,7 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tumorbatch.atomic import PRIVATE, discard_folder, new_folder, remove_temporaries, write_json
+from tumorbatch.atomic import (
+    PRIVATE,
+    discard_folder,
+    holds_only_files,
+    new_folder,
+    remove_temporaries,
+    write_json,
+)
 from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import InputError
 from tumorbatch.files import FoundFile
@@ -53,10 +59,8 @@ class WorkArea:
     def __init__(self, folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None:
         self.folder = folder
         try:
-            old = read_object(folder / _PLAN)
+            old = read_object(folder / _PLAN) if holds_only_files(folder) else None
         except (OSError, ValueError):
-            old = None
-        if folder.is_symlink():  # not ours: it leads to a foreign folder
             old = None
         if old != plan:
             if old is not None and not overwrite:
@@ -117,9 +121,7 @@ class WorkArea:
 
     def remove(self) -> None:
         """Delete the work area; its content has been published."""
-        with contextlib.suppress(OSError):  # first: if the rest stays, it is taken for nothing
-            (self.folder / _PLAN).unlink(missing_ok=True)
-        discard_folder(self.folder)
+        discard_folder(self.folder, first=_PLAN)
 
 
 def _rows(paths: Sequence[Path]) -> Iterator[Row]:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from tumorbatch.atomic import discard_folder, new_folder, write_json
+from tumorbatch.atomic import discard_folder, holds_only_files, new_folder, write_json
 from tumorbatch.checks import IMAGE_FORMATS, refuse_other_plan
 from tumorbatch.errors import InputError, cannot_write
 from tumorbatch.files import is_dicom, read_file
@@ -161,7 +161,7 @@ class WorkArea:
         self._journal = folder / "journal.jsonl"
         made_by = {"journal": _FORMAT, "software": dict(software)}
         plan = {**made_by, "overwrite": overwrite, **settings}
-        ours = (folder / _KEY).exists() and not folder.is_symlink()
+        ours = holds_only_files(folder) and (folder / _KEY).exists()
         old = _read_plan(folder) if ours else None
         if old is not None and all(old.get(name) == made_by[name] for name in made_by):
             if not overwrite:
@@ -294,9 +294,7 @@ class WorkArea:
 
     def remove(self) -> None:
         """Delete the work area; its content has been published."""
-        with contextlib.suppress(OSError):  # first: if the rest stays, it is taken for nothing
-            (self.folder / _PLAN).unlink(missing_ok=True)
-        discard_folder(self.folder)
+        discard_folder(self.folder, first=_PLAN)
 
 
 def _state(source: SourceFile, classes: Sequence[str]) -> "_State":

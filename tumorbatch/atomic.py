@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +33,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def remove_temporaries(folder: Path, *names: str) -> None:
-    """Delete what killed runs left in `folder`: of any file, or of those with these names.
+    """Delete what killed runs left in `folder`: of any file or folder, or of those with these names.
 
     Hold the lock of what is named: other files' temporaries may belong to a run that is alive. Without
     names, only what `temporary_name` may have given is deleted: hidden files of users have other names.
@@ -47,7 +48,10 @@ def remove_temporaries(folder: Path, *names: str) -> None:
     with writing(folder):
         for path in list(folder.iterdir()):
             if own.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -89,12 +93,31 @@ def new_folder(folder: Path) -> None:
         folder.mkdir(parents=True)
 
 
-def discard_folder(folder: Path) -> None:
+def holds_only_files(folder: Path) -> bool:
+    """Return whether a folder, itself no link, holds only regular files without another name.
+
+    A work area with anything else in it was made by somebody else. A run that continued in it would
+    change a file that a link leads to, or wait for a FIFO.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    infos = [path.lstat() for path in folder.iterdir()]
+    return all(stat.S_ISREG(info.st_mode) and info.st_nlink <= 1 for info in infos)
+
+
+def discard_folder(folder: Path, first: str | None = None) -> None:
     """Delete a folder of our own that nobody needs, as far as the file system lets it.
 
-    `shutil.rmtree` raises some errors in spite of `ignore_errors`.
+    Args:
+        folder: A link under its name is left alone.
+        first: Name of the file in it without which the rest, if it stays, is taken for nothing.
     """
-    with contextlib.suppress(OSError):
+    if folder.is_symlink():
+        return
+    if first is not None:
+        with contextlib.suppress(OSError):
+            (folder / first).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # `rmtree` raises some errors in spite of `ignore_errors`
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -258,7 +281,7 @@ def recover_folder(target: Path) -> None:
         OutputError: A folder cannot be renamed.
     """
     with writing(target):
-        if not target.exists() and _aside(target).exists():
+        if was_set_aside(target):
             os.replace(_aside(target), target)
     for folder in (_aside(target), _new_folder(target)):
         discard_folder(folder)
@@ -266,4 +289,4 @@ def recover_folder(target: Path) -> None:
 
 def was_set_aside(target: Path) -> bool:
     """Return whether a killed run left `target` under another name; `recover_folder` brings it back."""
-    return not target.exists() and _aside(target).is_dir()
+    return not target.exists() and _aside(target).is_dir() and not _aside(target).is_symlink()

@@ -56,12 +56,12 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
         description, waiting = out.with_name(f"{out.name}.json"), out.with_name(f".{out.name}.json.new")
         # The description waits while the network is exchanged: where it does, a run was killed there.
         interrupted = waiting.exists()
+        recover_folder(out)  # also where it ends here: what a run could not delete goes
+        remove_temporaries(out.parent, out.name, waiting.name)
         if not (overwrite or interrupted) and (out.exists() or description.exists()):
             raise ConfigError(
                 f"{out} or {description.name} exists. Give --overwrite, or another --out."
             )
-        recover_folder(out)
-        remove_temporaries(out.parent, out.name, waiting.name)
         load_tensorflow()
         network = bundle.load_network(model, loaded)
         with atomic_folder(out) if kind == "savedmodel" else _file(out) as target:

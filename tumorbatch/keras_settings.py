@@ -5,13 +5,13 @@ the axes, floating-point type. A file of another project must not change a predi
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tumorbatch.errors import ConfigError
+from tumorbatch.json_reader import read_object
 
 _OURS: dict[str, Any] = {
     "backend": "tensorflow",
@@ -65,7 +65,7 @@ def ignored() -> list[str]:
     found_settings = [f"{name}={os.environ[name]}" for name in _VARIABLES if os.environ.get(name)]
     path = Path(os.environ.get(_HOME) or Path.home() / ".keras") / "keras.json"
     try:
-        settings: Any = json.loads(path.read_bytes())
+        settings = read_object(path)
         found_settings += [
             f"{name}={settings[name]} in {path}"
             for name, ours in _OURS.items()
@@ -73,6 +73,6 @@ def ignored() -> list[str]:
         ]
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         found_settings.append(f"{path}, which is not readable JSON")
     return found_settings

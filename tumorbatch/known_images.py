@@ -23,6 +23,7 @@ from tumorbatch.copy_alignment import SAME, similarity, similarity_in_place, str
 from tumorbatch.copy_candidates import CONTENT, WHOLE, Candidates, describe, nearest
 from tumorbatch.copy_layers import SIDE
 from tumorbatch.errors import InputError
+from tumorbatch.files import read_regular
 from tumorbatch.shardset import Dataset
 
 SPLITS = ("train", "validation")
@@ -34,6 +35,7 @@ _LOOKS = 8  # candidates of an image, by each descriptor
 _ALIGNED = 4  # of these that are aligned with it
 _ALIKE = (0.9, 0.6)  # likeness by `WHOLE` and by `CONTENT` below which none is aligned
 _DIGEST = 32
+_MAX_BYTES = 4 << 30  # six million images
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class KnownImages:
         import safetensors.numpy
 
         try:
-            data = path.read_bytes()
+            data = read_regular(path, _MAX_BYTES)
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise ValueError("its sha256 is another one than model.json says")
             arrays = safetensors.numpy.load(data)

@@ -8,9 +8,7 @@ depths, duplicates, a wrong extension, damaged files. All of them but the damage
 classes alike, so the shape or format of a file does not reveal its class.
 """
 
-import contextlib
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.atomic import make_folder, sync_folder, temporary_name
+from tumorbatch.atomic import (
+    discard_folder,
+    make_folder,
+    remove_temporaries,
+    sync_folder,
+    temporary_name,
+)
 from tumorbatch.checks import check_seed
 from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.labels import HEALTHY, TUMOR
@@ -197,8 +201,7 @@ def _run(out: Path, config: SampleConfig, start: float) -> Report:
                 "Choose another folder, or move it away yourself."
             )
     temporary = temporary_name(out / "sample")
-    for stale in out.glob(".sample.tmp-*"):  # left by killed runs; the lock says they are dead
-        shutil.rmtree(stale)
+    remove_temporaries(out, "sample")
     counts = {HEALTHY: (config.images + 1) // 2, TUMOR: config.images // 2}
     kinds = [_KINDS[k % len(_KINDS)] for count in counts.values() for k in range(count)]
     size = broken = 0
@@ -215,8 +218,7 @@ def _run(out: Path, config: SampleConfig, start: float) -> Report:
             broken += 1
         _publish(temporary, out)
     finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary)
+        discard_folder(temporary)
     return Report(
         healthy=counts[HEALTHY],
         tumor=counts[TUMOR],

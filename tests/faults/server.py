@@ -3,7 +3,8 @@
 A request is a line of JSON on standard input, {"arguments", "folder", "output"}; the answer is the exit
 status as a line: the exit code, or minus the signal. Workers are forked as well, so the shim that is
 loaded into this process is in all of them. With "light" as argument, the network is one that needs no
-TensorFlow; with "tensorflow", TensorFlow is imported here, and starts its threads in each child.
+TensorFlow; with "tensorflow", that is imported here, and starts its threads in each child. Figures
+are not drawn: their files are there, and that is what counts.
 """
 
 import atexit
@@ -28,6 +29,10 @@ _LIGHT = (
     "cli.summaries", "cli.table_summaries", "cli.shard", "cli.infer", "cli.explore", "infer.inference",
     "preprocess.shard", "preprocess.dicom.decode", "preprocess.explore.explore",
     "preprocess.explore.page",
+)  # fmt: skip
+# Where they are installed: pyarrow loads pandas, and results need the others.
+_OF_OTHERS = (
+    "pandas", "scipy.stats", "sklearn.ensemble", "matplotlib.figure", "matplotlib.backends.backend_agg",
 )  # fmt: skip
 _HEAVY = (
     "cli.model_summaries", "cli.train", "cli.evaluate", "cli.export", "train.training", "train.fit",
@@ -59,6 +64,10 @@ def _child(request: dict[str, Any]) -> NoReturn:
     os._exit(code)
 
 
+def _no_drawing(_: object, file: Any, **__: object) -> None:
+    file.write(b"a figure")
+
+
 if __name__ == "__main__":
     workers._CONTEXT = multiprocessing.get_context("fork")  # type: ignore[assignment]
     light = sys.argv[1] == "light"
@@ -70,6 +79,12 @@ if __name__ == "__main__":
         load_tensorflow(threads=1, onednn="off")
     for name in _LIGHT if light else _HEAVY:
         importlib.import_module(f"tumorbatch.{name}")
+    for name in _OF_OTHERS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    from matplotlib.figure import Figure
+
+    Figure.savefig = _no_drawing  # type: ignore[method-assign]
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()

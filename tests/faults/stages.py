@@ -128,7 +128,8 @@ def _evaluated(work: Path) -> Content:
 
 
 def _exported(work: Path) -> Content:
-    return {**_names(work), "rows": sorted(path.name for path in work.glob("*"))}
+    """The bytes of two exports differ: what counts is that one is there."""
+    return {**{name.partition("/")[0]: None for name in _names(work)}, "rows": "an export"}
 
 
 def _no_verify(_: Path) -> tuple[Any, ...]:

@@ -18,12 +18,15 @@ from tumorbatch.atomic import (
     atomic_file,
     atomic_folder,
     atomic_path,
+    discard_folder,
+    holds_only_files,
     make_folder,
     real_folder,
     recover_folder,
     remove_temporaries,
     replace_folder,
     temporary_name,
+    was_set_aside,
     write_bytes,
     write_json,
 )
@@ -495,3 +498,57 @@ def test_a_link_under_the_name_of_a_new_folder_is_not_followed(tmp_path: Path) -
     assert _content(mine) == {b"mine"}
     assert _content(tmp_path / "model") == {b"new"}
     assert not (tmp_path / "model").is_symlink()
+
+
+def test_nothing_is_deleted_through_a_link(tmp_path: Path) -> None:
+    """Not by the deletion of a work area, nor of temporaries, nor by the recovery of a folder."""
+    mine = _folder(tmp_path / "mine", b"mine")
+    for name in (".out.partial", temporary_name(tmp_path / "out").name, ".model.old", ".model.new"):
+        (tmp_path / name).symlink_to(mine)
+    discard_folder(tmp_path / ".out.partial", first=next(mine.iterdir()).name)
+    remove_temporaries(tmp_path, "out")
+    assert not was_set_aside(tmp_path / "model")
+    recover_folder(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    assert _content(mine) == {b"mine"}
+
+
+def test_folders_of_killed_runs_are_temporaries_too(tmp_path: Path) -> None:
+    _folder(temporary_name(tmp_path / "sample"), b"left")
+    remove_temporaries(tmp_path, "sample")
+    assert _names(tmp_path) == set()
+
+
+def test_what_is_left_of_a_deletion_that_fails_has_no_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rmtree` lets an error of `fstat` pass in spite of `ignore_errors`."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for name in ("plan", "rest"):
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.setattr(shutil, "rmtree", fails)
+    discard_folder(tmp_path, first="plan")
+    assert _names(tmp_path) == {"rest"}
+
+
+def test_a_folder_of_our_own_holds_only_files(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "work", b"x")
+    assert holds_only_files(folder)
+    (tmp_path / "link").symlink_to(folder)
+    assert not holds_only_files(tmp_path / "link")
+    assert not holds_only_files(tmp_path / "nothing")
+    file = next(folder.iterdir())
+    for make in (
+        lambda path: path.symlink_to(file),
+        lambda path: path.hardlink_to(file),
+        os.mkfifo,
+        Path.mkdir,
+    ):
+        stranger = folder / "stranger"
+        make(stranger)
+        assert not holds_only_files(folder)
+        stranger.rmdir() if stranger.is_dir() else stranger.unlink()
+    assert holds_only_files(folder)
