@@ -1,8 +1,13 @@
 """The options of all commands: one name, one order, one wording."""
 
+import dataclasses
+
 import click
 import pytest
 
+import tumorbatch
+from tumorbatch import native
+from tumorbatch.cli import options
 from tumorbatch.cli.experiment import experiment
 from tumorbatch.cli.main import main
 
@@ -54,3 +59,29 @@ def test_defaults_are_written_in_one_way(name: str) -> None:
         assert words.endswith((".", "]")), words
         assert "Default:" not in words, words
         assert "[default:" not in words or "  [default:" in words, words
+
+
+def test_the_choices_of_pixels_are_those_of_the_library() -> None:
+    """The command line cannot import them: `--help` would load OpenCV."""
+    pixels = _options(LEAVES["shard"])["pixels"]
+    assert isinstance(pixels.type, click.Choice)
+    assert tuple(pixels.type.choices) == native.CHOICES
+    assert options.PIXELS == native.ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("shard", tumorbatch.Preprocessing), ("shard", tumorbatch.ShardConfig),
+        ("train", tumorbatch.Schedule), ("train", tumorbatch.TrainConfig),
+        ("infer", tumorbatch.InferConfig), ("evaluate", tumorbatch.EvaluationConfig),
+    ],
+)  # fmt: skip
+def test_a_default_of_a_command_is_that_of_its_configuration(name: str, config: type) -> None:
+    compared = 0
+    for field in dataclasses.fields(config):
+        option = _options(LEAVES[name]).get(field.name)
+        if option is not None and type(field.default) is type(option.default):
+            assert option.default == field.default, field.name
+            compared += field.default is not None
+    assert compared > 0
