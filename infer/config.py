@@ -128,7 +128,7 @@ class Report:
         young, others, future, litter: As in `Listing`.
         seconds: Wall time, with the start of TensorFlow.
         timings: Where it went.
-        bytes: Of the table.
+        bytes: Of the table; 0 where the file system does not tell.
         unchanged: There was nothing new: the table was left as it is.
     """
 

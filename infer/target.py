@@ -161,10 +161,15 @@ class Target:
         return TextWriter(self.path, self.format)
 
     def bytes(self) -> int:
-        """Return the size of the table, bytes."""
-        if self.format != "dataset":
-            return self.path.stat().st_size
-        return sum(part.stat().st_size for part in self.path.glob(PARTS))
+        """Return the size of the table, bytes; 0 where the file system does not tell it.
+
+        It is asked when the table is published: that it fails then is not the end of the run.
+        """
+        try:
+            parts = self.path.glob(PARTS) if self.format == "dataset" else [self.path]
+            return sum(part.stat().st_size for part in parts)
+        except OSError:
+            return 0
 
     def outputs(self) -> tuple[Path, ...]:
         """Return the paths that this run writes and may find in its own input folder."""

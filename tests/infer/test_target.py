@@ -167,6 +167,11 @@ def test_a_failed_run_leaves_what_was_there(name: str, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- folders
 
 
+@pytest.mark.parametrize("format", ["parquet", "dataset"])
+def test_a_published_table_whose_size_cannot_be_told_is_no_error(format: str, tmp_path: Path) -> None:
+    assert Target(tmp_path / "nothing there" / "out", format).bytes() == 0
+
+
 def test_a_folder_of_parts_is_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writers, "PART_ROWS", 10)
     rows = _rows(25)
