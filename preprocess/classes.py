@@ -91,8 +91,9 @@ def refuse_inside(
 def _class_folders(source: Path, folders: Mapping[str, str], litter: list[str]) -> list[str]:
     """Return the folder of each class; litter next to them is added to `litter`."""
     try:
-        visible = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
-        litter += [str(entry) for entry in visible if is_litter(entry.name)]
+        everything = list(source.iterdir())
+        litter += [str(entry) for entry in everything if is_litter(entry.name)]
+        visible = [entry for entry in everything if not entry.name.startswith(".")]
         entries = [entry for entry in visible if entry.is_dir() and not is_litter(entry.name)]
     except (FileNotFoundError, NotADirectoryError) as error:
         if source.is_file():

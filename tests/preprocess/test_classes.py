@@ -66,7 +66,7 @@ def test_hidden_entries_and_stray_files_are_passed_over(tmp_path: Path) -> None:
 def test_litter_is_passed_over_and_counted(tmp_path: Path) -> None:
     """A zip from a Mac, a Synology, Windows: none of it is an image, or a class."""
     _folders(tmp_path, "Healthy", "Tumor", "__MACOSX", "@eaDir", "Healthy/@eaDir")
-    for name in ("Healthy/Thumbs.db", "Tumor/desktop.ini", "Tumor/._a.png", "Thumbs.db"):
+    for name in ("Healthy/Thumbs.db", "Tumor/desktop.ini", "Tumor/._a.png", "Thumbs.db", ".DS_Store"):
         (tmp_path / name).write_bytes(b"\xd0\xcf\x11\xe0")
     litter: list[str] = []
     found = find_sources(tmp_path, {}, litter)
@@ -74,7 +74,7 @@ def test_litter_is_passed_over_and_counted(tmp_path: Path) -> None:
         "Healthy/a.png", "Healthy/sub/b.jpg", "Tumor/a.png", "Tumor/sub/b.jpg",
     }  # fmt: skip
     assert sorted(os.path.relpath(path, tmp_path) for path in litter) == [
-        "@eaDir", "Healthy/@eaDir", "Healthy/Thumbs.db", "Thumbs.db", "Tumor/._a.png",
+        ".DS_Store", "@eaDir", "Healthy/@eaDir", "Healthy/Thumbs.db", "Thumbs.db", "Tumor/._a.png",
         "Tumor/desktop.ini", "__MACOSX",
     ]  # fmt: skip
 
