@@ -29,6 +29,19 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirteen images and a broken file, for processes of their own. Do not change it."""
+    from tests.preprocess.conftest import Build
+    from tests.preprocess.sets import image_files, write_file
+
+    folder = tmp_path_factory.mktemp("few") / "raw"
+    for name, data in image_files(Build, 6).items():
+        write_file(folder / name, data)
+    write_file(folder / "Healthy" / "broken.png", b"\x89PNG\r\n\x1a\n and no more")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shard_set(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shard set of `sample`, 32 x 32 pixels, several train shards. Do not change it."""
     from tumorbatch.preprocess.shard import Config, run

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from tests.bundles import rewrite
+from tests.pages import make_quick
+from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.statistics.intervals import Estimate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(model: Path) -> Iterator[None]:  # which is trained before
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        leave_out_training(patch, epochs=2)  # as tests/conftest.py trains `model`
+        yield
 
 
 @pytest.fixture(scope="module")
