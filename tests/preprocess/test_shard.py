@@ -914,7 +914,7 @@ def test_a_file_that_kills_its_decoder_costs_one_row(
 ) -> None:
     expected = {
         "KILLER": ("decoder_crash", "crashed (SIGSEGV)"),
-        "SLEEPER": ("timeout", "not decoded within 3 s"),
+        "SLEEPER": ("timeout", "not decoded within 5 s"),
     }
     digests = {}
     for word in expected:
@@ -927,11 +927,14 @@ def test_a_file_that_kills_its_decoder_costs_one_row(
     write_file(tmp_path / "site" / "sitecustomize.py", KILLER.encode())
     path = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
     out = tmp_path / "out"
-    process = _start(small, out, "--timeout", "3", path=path)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == ExitCode.SOME_ERRORS, stderr
-    assert "1 decoder_crash, 1 timeout" in stdout
-    assert run(small, out, small_config(timeout=3)).unchanged
+    # The second run tries both again, and finds the same.
+    for code, line in (
+        (ExitCode.SOME_ERRORS, "1 decoder_crash, 1 timeout"), (ExitCode.OK, "nothing to do")
+    ):  # fmt: skip
+        process = _start(small, out, "--timeout", "5", path=path)
+        stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == code, stderr
+        assert line in stdout
     rows = by_path(out)
     for word, (status, reason) in expected.items():
         row = rows.pop(f"Healthy/005 {word}.png")
