@@ -160,7 +160,7 @@ def test_without_its_shard_set_a_model_is_named_or_told_without_baselines(
     code, output = invoke("compare", "--device", "cpu")
     assert code == ExitCode.SOME_ERRORS
     assert "give it with --tfrecords" in output.lower().replace("\n", " ")
-    assert "no baselines beside cnn1" in output
+    assert "no baselines for cnn1" in output
     assert [row["name"] for row in _rows(work)] == ["cnn1"]
     code, _ = invoke("compare", "--device", "cpu", "--tfrecords", "elsewhere", "--quiet")
     assert code == ExitCode.OK
