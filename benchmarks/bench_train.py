@@ -1,50 +1,60 @@
-"""A training step with this project's runtime settings against Keras' defaults, same network.
+"""Stages `feed`, batches without a network, and `train`, epochs of cnn1.
 
-    python benchmarks/bench_train.py [ARCH] [ROUNDS]
-
-Each run is its own process: oneDNN and threads are fixed when TensorFlow starts.
+Of all contestants only the seconds inside the process count, after loading and compiling.
+`tumorbatch` reads shards, in which the images are decoded and equalised already: that is what the stage
+`shard` is for. `ImageDataGenerator` and PyTorch decode anew in every epoch.
 """
 
-import os
-import subprocess
 import sys
+from pathlib import Path
 
-STEPS = 20
-CODE = """
-import sys, time
-if sys.argv[1] == "ours":
-    from tumorbatch.runtime import load_tensorflow
-    load_tensorflow()
-import keras, numpy as np, tensorflow as tf
-from tumorbatch import architectures
-network = architectures.build(sys.argv[2], 150)
-network.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
-x = np.random.default_rng(0).integers(0, 256, (32 * int(sys.argv[3]), 150, 150, 1), np.uint8)
-y = np.arange(len(x)) % 2
-data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32).prefetch(2)
-network.fit(data.take(2), verbose=0, shuffle=False)
-started = time.perf_counter()
-network.fit(data, verbose=0, shuffle=False)
-print(time.perf_counter() - started)
-"""
+from common import OUT, Contestant, Stage
+from inputs import Inputs
+from peers_list import peer
+
+HERE = Path(__file__).resolve().parent
 
 
-def seconds(which: str, architecture: str) -> float:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
-    command = [sys.executable, "-c", CODE, which, architecture, str(STEPS)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+def feed(inputs: Inputs) -> Stage:
+    """Return the contestants that give batches of 32 images."""
+    images, tfrecords = str(inputs.images), str(inputs.tfrecords)
+    batches, own_images = ("5", "5000") if inputs.quick else ("20", "30000")
+    own = (sys.executable, str(HERE / "own_feed.py"), tfrecords)
+    return Stage(
+        "feed",
+        "feed: batches of 32 images, without a network",
+        inputs.count,
+        (
+            Contestant("tumorbatch, augmented", (*own, "augmented", own_images), own=True, inside=True),
+            Contestant("tumorbatch, not augmented", (*own, "plain", own_images), inside=True),
+            peer(inputs, "Keras ImageDataGenerator, augmented", "keras_feed", images, "generator",
+                 batches, inside=True),
+            peer(inputs, "Keras directory, not augmented", "keras_feed", images, "directory", batches,
+                 inside=True),
+            peer(inputs, "PyTorch DataLoader, CLAHE, augmented", "torch_feed", images, batches,
+                 inside=True),
+        ),
+    )  # fmt: skip
 
 
-if __name__ == "__main__":
-    architecture = sys.argv[1] if len(sys.argv) > 1 else "cnn1"
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    rates: dict[str, list[float]] = {"defaults": [], "ours": []}
-    for _ in range(rounds):
-        for which, values in rates.items():
-            values.append(32 * STEPS / seconds(which, architecture))
-    ratios = sorted(b / a for a, b in zip(rates["defaults"], rates["ours"], strict=True))
-    for which, values in rates.items():
-        print(f"{which:10}", "  ".join(f"{value:7.1f}" for value in values), "images/s")
-    print(f"ratio, median of the pairs: {ratios[len(ratios) // 2]:.2f}")
+def train(inputs: Inputs) -> Stage:
+    """Return the contestants that train cnn1 with batches of 32 images."""
+    images, network, tfrecords = str(inputs.images), str(inputs.network), str(inputs.tfrecords)
+    batches, epochs = ("8", "2") if inputs.quick else ("40", "3")
+    own = (sys.executable, str(HERE / "own_train.py"), tfrecords, OUT)
+    bfloat16 = Contestant("tumorbatch train, bfloat16", (*own, "bfloat16", epochs), True, inside=True)
+    return Stage(
+        "train",
+        "train: cnn1, batches of 32 images",
+        inputs.count,
+        (
+            Contestant("tumorbatch train", (*own, "float32", epochs), own=True, inside=True),
+            *((bfloat16,) if inputs.bfloat16 else ()),
+            peer(inputs, "Keras fit, ImageDataGenerator", "keras_train", images, network, "generator",
+                 batches, inside=True),
+            peer(inputs, "Keras fit, cached, not augmented", "keras_train", images, network,
+                 "directory", batches, inside=True),
+            peer(inputs, "PyTorch DataLoader, CLAHE, augmented", "torch_train", images, batches,
+                 inside=True, slow=True),
+        ),
+    )  # fmt: skip
