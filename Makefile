@@ -40,10 +40,10 @@ demo: install ## synthetic data -> shard -> train -> infer -> the table of predi
 	@echo '                                cd demo && ../.venv/bin/tumorbatch infer FOLDER mine.parquet'
 
 test: install ## the test suite, without the slow ones
-	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-all: install ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Other processors' code paths, which are on this one too; and a machine that has no time.
 AVX512 := X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR
@@ -57,7 +57,7 @@ test-faults: install ## each file-system call of each command fails or is the la
 	$(BIN)/python -m pytest -m slow -s tests/faults
 
 test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows
-	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile -m 'not slow'
+	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 $(VENV)-lowest/.installed: setup.cfg constraints-lowest.txt
 	$(PYTHON) -m venv $(VENV)-lowest

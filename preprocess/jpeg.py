@@ -31,6 +31,7 @@ _FRAMES = _READ | {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 # Every marker but padding, restarts and those without a length; none occurs in compressed data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _JFIF, _EXIF, _ADOBE, _SOS, _EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
+_DECISIVE = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}  # with the tables of codes and of quantisation, restarts
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 # A writer's padding is short. A scan with a hole in it ends thousands of bytes too early.
 _MOST_EXTRANEOUS = 64
@@ -196,9 +197,16 @@ def _without_oddity(data: bytes, reason: str) -> tuple[bytes, bool]:
 
 
 def _without_gaps(data: bytes) -> bytes:
-    """Take out what lies between the segments in front of the first scan."""
-    segments, at = [data[:2]], 2
+    """Take out what lies between the segments in front of the first scan.
+
+    After a table or frame header it may be the end of that one, moved by bytes that got into it: then
+    the stream is returned unchanged.
+    """
+    segments, at, previous = [data[:2]], 2, 0
     for marker, start, end in _segments(data):
+        if previous in _DECISIVE and data[at:start].strip(b"\xff"):  # FF fills are allowed
+            return data
+        previous = marker
         segments.append(data[start:end])
         at = end
         if marker == _SOS:

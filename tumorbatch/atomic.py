@@ -112,12 +112,12 @@ def discard_folder(folder: Path, first: str | None = None) -> None:
         folder: A link under its name is left alone.
         first: Name of the file in it without which the rest, if it stays, is taken for nothing.
     """
-    if folder.is_symlink():
-        return
-    if first is not None:
-        with contextlib.suppress(OSError):
-            (folder / first).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # `rmtree` raises some errors in spite of `ignore_errors`
+        if folder.is_symlink():
+            return
+        if first is not None:
+            with contextlib.suppress(OSError):
+                (folder / first).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.preprocess.image import luma
 from tumorbatch.preprocess.jpeg import decode_jpeg, read_frame, with_colour_transform
+from tumorbatch.preprocess.tiff import fax
 from tumorbatch.preprocess.tiff.codecs import DECODERS, DamageError
 from tumorbatch.preprocess.tiff.header import CMYK, JPEG, PALETTE, RGB, YCBCR, Page, byte_size
 from tumorbatch.status import FileError, Status
@@ -108,10 +109,15 @@ def _decoded(piece: bytes, page: Page, least: int, rows: int, columns: int) -> A
     """Decode one strip or tile: [from `least` up to `rows`, columns, samples of a plane]."""
     if page.compression == JPEG:
         return _from_jpeg(piece, page, least, rows, columns)
-    content = DECODERS[page.compression](piece, byte_size(page, rows, columns))
+    if page.compression in fax.COMPRESSIONS:
+        content = fax.unpack_fax(piece, page.compression, page.both_ways, least, columns)
+    else:
+        content = DECODERS[page.compression](piece, byte_size(page, rows, columns))
     size, a_row = byte_size(page, least, columns), byte_size(page, 1, columns)
     if len(content) < size:
         raise DamageError(f"{len(content):,} of {size:,} bytes")
+    if page.photometric == YCBCR:
+        return _luma_of_units(content[:size], page.unit, least, columns)
     lines = np.frombuffer(content, np.uint8)
     lines = lines[: len(content) // a_row * a_row].reshape(-1, a_row)
     samples = 1 if page.planes else page.samples
@@ -126,6 +132,18 @@ def _decoded(piece: bytes, page: Page, least: int, rows: int, columns: int) -> A
         native = np.cumsum(whole, axis=1, dtype=f"u{page.dtype.itemsize}")
         return native.view(page.dtype)
     return lines.view(kind).reshape(-1, columns, samples)
+
+
+def _luma_of_units(content: bytes, unit: tuple[int, int], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Return Y of YCbCr [rows, columns, 3], the same value for red, green and blue.
+
+    It is luma already. Each unit holds Y of some pixels down and across, then one Cb and one Cr.
+    """
+    down, across = unit
+    units = np.frombuffer(content, np.uint8).reshape(-1, -(-columns // across), down * across + 2)
+    luma_of_pixels = units[..., :-2].reshape(*units.shape[:2], down, across).transpose(0, 2, 1, 3)
+    whole = luma_of_pixels.reshape(units.shape[0] * down, units.shape[1] * across)
+    return np.repeat(whole[:rows, :columns, np.newaxis], 3, axis=2)
 
 
 def _without_float_differences(

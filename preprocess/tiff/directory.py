@@ -3,10 +3,12 @@
 import struct
 from collections.abc import Set
 
+_RATIONAL = 5  # two integers, numerator and denominator
 TYPES = {  # bytes and struct code of each type of integer, and of bytes without a meaning
     1: (1, "B"),
     3: (2, "H"),
     4: (4, "I"),
+    _RATIONAL: (4, "I"),
     6: (1, "b"),
     7: (1, "B"),
     8: (2, "h"),
@@ -43,6 +45,8 @@ def first_directory(data: bytes) -> int:
 def read_directory(data: bytes, at: int, tags_to_read: Set[int]) -> tuple[Tags, int]:
     """Read the integers of the wanted tags in a directory; of two equal tags the first counts.
 
+    A fraction gives two of them.
+
     What is not wanted is not read: a small file can hold thousands of tags that all claim to have
     the whole file for values.
 
@@ -67,6 +71,7 @@ def read_directory(data: bytes, at: int, tags_to_read: Set[int]) -> tuple[Tags, 
         if tag not in tags_to_read or tag in tags or kind not in TYPES:
             continue
         size, code = TYPES[kind]
+        number *= 1 + (kind == _RATIONAL)
         size *= number
         where = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
         if where + size > len(data):

@@ -8,20 +8,26 @@ import numpy as np
 
 from tumorbatch.preprocess.exif import ORIENTATION
 from tumorbatch.preprocess.image import Header
+from tumorbatch.preprocess.tiff import fax
 from tumorbatch.preprocess.tiff.directory import Tags, read_directory
 from tumorbatch.status import FileError, Status
 
 MAGICS = (b"II*\0", b"MM\0*")
 JPEG = 7
-_COMPRESSIONS = {1, 5, JPEG, 8, 32773, 32946}  # none, LZW, JPEG, deflate, PackBits, deflate (old)
+# None, CCITT's, LZW, JPEG, deflate, PackBits, deflate (old).
+_COMPRESSIONS = {1, 5, JPEG, 8, 32773, 32946, *fax.COMPRESSIONS}
 _WITH_PREDICTOR = {5, 8, 32946}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _SAMPLES = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
 _BITS = {"u": {1, 2, 4, 8, 16, 32}, "i": {8, 16, 32}, "f": {16, 32, 64}}
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # by SampleFormat; 4 is "undefined"
+_T4_OPTIONS, _COEFFICIENTS, _SUBSAMPLING, _REFERENCES = 292, 529, 530, 532
+# YCbCr as JPEG and ITU-R BT.601 have it: shares of red, green and blue in luma; black and white levels.
+_USUAL_COEFFICIENTS = (0.299, 0.587, 0.114)
+_USUAL_REFERENCES = (0, 255, 128, 255, 128, 255)
 _TAGS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 332, 338, 339}
-    | {347, ORIENTATION}
+    | {_T4_OPTIONS, _COEFFICIENTS, _SUBSAMPLING, _REFERENCES, 347, ORIENTATION}
 )
 _LARGEST_TILE = 1 << 26  # pixels
 
@@ -42,6 +48,8 @@ class Page:
         planes: Whether each sample has its own plane.
         predictor: 1 for none, 2 for differences, 3 for differences of a float's bytes.
         lowest_bit_first: The order of bits in a byte, FillOrder.
+        both_ways: Whether rows of Group 3 may be coded by the row above.
+        unit: Pixels down and across that share their colour, in YCbCr that is not JPEG; else (1, 1).
         segment: Height and width of a strip or tile; the last strip may have fewer rows.
         offsets: Where the strips or tiles begin, row by row, plane by plane.
         counts: Bytes of each strip or tile, 0 for one that was never written.
@@ -62,6 +70,8 @@ class Page:
     planes: bool
     predictor: int
     lowest_bit_first: bool
+    both_ways: bool
+    unit: tuple[int, int]
     segment: tuple[int, int]
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
@@ -130,6 +140,9 @@ def _page(tags: Tags, order: Literal["<", ">"], size: int) -> Page:
     predictor = _first(tags, 317, 1) if compression in _WITH_PREDICTOR else 1
     if predictor not in (1, 2, 3) or (predictor > 1 and bits < 8) or (predictor == 3 and kind != "f"):
         raise _unsupported(f"with predictor {predictor} for {bits} bits")
+    is_ycbcr = photometric == YCBCR and compression != JPEG
+    if is_ycbcr and predictor != 1:
+        raise _unsupported("in YCbCr with a predictor: save it as RGB or PNG")
     segment, offsets, counts = _segments(tags, (height, width), size)
     orientation = _first(tags, ORIENTATION, 1)
     return Page(
@@ -144,6 +157,8 @@ def _page(tags: Tags, order: Literal["<", ">"], size: int) -> Page:
         planes=_first(tags, 284, 1) == 2 and samples > 1,
         predictor=predictor,
         lowest_bit_first=_first(tags, 266, 1) == 2,
+        both_ways=bool(_first(tags, _T4_OPTIONS, 0) & 1),
+        unit=_unit(tags, bits, samples) if is_ycbcr else (1, 1),
         segment=segment,
         offsets=offsets,
         counts=counts,
@@ -183,10 +198,27 @@ def _check_colours(photometric: int, samples: int, bits: int, compression: int, 
         raise _unsupported(
             f"of {bits} bits with photometric interpretation {photometric}: save it as PNG"
         )
+    if compression in fax.COMPRESSIONS and (
+        bits > 1 or samples > 1 or photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+    ):
+        raise _unsupported("with CCITT's coding of other pixels than black and white ones")
     if compression == JPEG and (bits != 8 or photometric in (PALETTE, CMYK) or extra):
         raise _unsupported("with JPEG of another kind than 8-bit grey or colour")
-    if compression != JPEG and photometric == YCBCR:
-        raise _unsupported("in YCbCr that is not JPEG: save it as RGB or PNG")
+
+
+def _unit(tags: Tags, bits: int, samples: int) -> tuple[int, int]:
+    """Return how many pixels down and across share their colour in YCbCr."""
+    across, down = (tags.get(_SUBSAMPLING) or (2, 2))[:2]
+    if bits != 8 or samples != 3 or _first(tags, 284, 1) != 1 or not {across, down} <= {1, 2, 4}:
+        raise _unsupported("in YCbCr of other than three samples of 8 bits: save it as RGB or PNG")
+    for tag, usual in ((_COEFFICIENTS, _USUAL_COEFFICIENTS), (_REFERENCES, _USUAL_REFERENCES)):
+        values = tags.get(tag, ())
+        fractions = [
+            over / max(under, 1) for over, under in zip(values[::2], values[1::2], strict=True)
+        ]
+        if fractions and not np.allclose(fractions, usual, atol=1e-3):
+            raise _unsupported("in YCbCr with levels of its own: save it as RGB or PNG")
+    return down, across
 
 
 def _segments(
@@ -215,4 +247,7 @@ def _segments(
 
 def byte_size(page: Page, rows: int, columns: int) -> int:
     """Return the bytes of decoded samples in so many rows of a strip or tile."""
+    if page.photometric == YCBCR:
+        down, across = page.unit
+        return -(-rows // down) * -(-columns // across) * (down * across + 2)
     return rows * ((columns * (1 if page.planes else page.samples) * page.bits + 7) // 8)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from tests.bundles import rewrite
+from tests.pages import make_quick
+from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.statistics.intervals import Estimate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(model: Path) -> Iterator[None]:  # which is trained before
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        leave_out_training(patch, epochs=2)  # as tests/conftest.py trains `model`
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +160,7 @@ def test_without_its_shard_set_a_model_is_named_or_told_without_baselines(
     code, output = invoke("compare", "--device", "cpu")
     assert code == ExitCode.SOME_ERRORS
     assert "give it with --tfrecords" in output.lower().replace("\n", " ")
-    assert "no baselines beside cnn1" in output
+    assert "no baselines for cnn1" in output
     assert [row["name"] for row in _rows(work)] == ["cnn1"]
     code, _ = invoke("compare", "--device", "cpu", "--tfrecords", "elsewhere", "--quiet")
     assert code == ExitCode.OK

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.pages import make_quick
+from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.evaluation.experiment import answer
@@ -16,6 +19,14 @@ from tumorbatch.preprocess.shard import Config as ShardConfig
 
 SHORT = ("--size", 32, "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--workers", 2)
 NAMES = ["clahe-seed3", "clahe-seed4", "plain-seed3", "plain-seed4"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        leave_out_training(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from sklearn import metrics as sklearn_metrics
 
 from tests.answers import answers
 from tests.bundles import rewrite
+from tests.pages import make_quick
 from tumorbatch import atomic, bundle, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.evaluation.answers import Answers, score_split
@@ -64,7 +65,8 @@ def evaluated(
 
 
 @pytest.fixture
-def copy(model: Path, tmp_path: Path) -> Path:
+def copy(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_quick(monkeypatch)  # `evaluated` has rendered all
     return Path(shutil.copytree(model, tmp_path / "models" / "cnn1"))
 
 
@@ -427,6 +429,56 @@ def test_a_bundle_that_carries_its_images_needs_no_shard_set(
     )  # fmt: skip
 
 
+def test_the_groups_of_an_external_set_are_patients_and_copies(
+    copy: Path, other_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    _forget_images(copy)
+    rows = pq.read_table(other_set / "manifest.parquet").to_pylist()
+    images = [row for row in rows if row["split"]]
+    table, out = tmp_path / "patients.csv", tmp_path / "results"
+    patient = {row["path"]: f"Jane Doe {number // 8}" for number, row in enumerate(images)}
+
+    def evaluate(lines: dict[str, str], *more: str) -> tuple[int, str]:
+        text = "".join(f'"{path}",{name}\n' for path, name in lines.items())
+        table.write_text(f"path,patient\n{text}")
+        command = ("evaluate", copy, other_set, "--out", out, "--external", "--groups", table)
+        return invoke(*command, "--overwrite", *more)  # type: ignore[no-any-return]
+
+    code, output = evaluate(patient)
+    assert code == ExitCode.OK, output
+    assert "Known patients: 12; the files of each are one group." in output
+    assert "NOT COVERED" not in output
+    about = _json(out / "metrics.json")
+    assert about["dataset"]["patient_table"] == {"paths_without_file": 0, "files_without_patient": 0}
+    # Patients who share a copy are one group, whose images are those of all of them.
+    group = {
+        row["path"]: row["group"] for row in pq.read_table(out / "predictions.parquet").to_pylist()
+    }
+    for key in (patient, {row["path"]: row["duplicate_group"] for row in images}):
+        together: dict[Any, set[int]] = {}
+        for path, value in key.items():
+            together.setdefault(value, set()).add(group[path])
+        assert all(len(groups) == 1 for groups in together.values())
+    assert about["test"]["groups"] == len(set(group.values())) <= 12
+    assert about["test"]["per_group"]["figures"]["accuracy"]["n"] == about["test"]["groups"]
+    assert not any(b"Jane Doe" in data for data in _content(out).values())
+
+    first, *others = patient
+    lacking = {"Healthy/absent.png": "Jane Doe 0", **{path: patient[path] for path in others}}
+    before = _content(out)
+    code, output = evaluate(lacking)
+    assert code == ExitCode.USAGE
+    assert "1 of its paths fit no file (such as 'Healthy/absent.png')" in output
+    assert f"1 files have no patient in it (such as {first!r})" in output
+    assert _content(out) == before
+    code, output = evaluate(lacking, "--allow-unmatched")
+    assert code == ExitCode.OK, output
+    assert "NOT COVERED by the table: 1 files without a patient, 1 paths without a file." in output
+    table_of_set = _json(out / "metrics.json")["dataset"]["patient_table"]
+    assert table_of_set == {"paths_without_file": 1, "files_without_patient": 1}
+    assert "does not cover all: 1 files have no patient" in (out / "report.html").read_text()
+
+
 def test_an_external_set_of_known_images_alone_judges_nothing(
     copy: Path, other_set: Path, shard_set: Path, tmp_path: Path, invoke: Any
 ) -> None:
@@ -598,7 +650,7 @@ def test_a_page_of_a_handful_of_images(logits: list[float], labels: list[int]) -
         },
         "dataset": {
             "name": "t", "sha256": "0", "split_by": "group", "leaky": False, "seed": 0, "counts": {},
-            "shared_between_splits": {}, "patients_known": 0,
+            "shared_between_splits": {}, "patients_known": 0, "patient_table": {},
         },
         "protocol": "group", "method": {"replicates": 100, "seed": 0}, "validation": of, "test": of,
         "parts": {

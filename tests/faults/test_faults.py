@@ -6,6 +6,7 @@ is left. The short form takes some of the calls; `make test-faults` takes them a
 of docs/faults.md.
 """
 
+import errno
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -78,6 +79,9 @@ class _Case:
         met = self.server.run(self.stage.arguments, self.folder, self.work, point.at, fault)
         assert "Traceback" not in met.output, met
         assert met.status in ({-9, 0, 3} if fault.error == 0 else _CODES), met
+        if met.hit and fault.error == errno.EROFS and met.status not in (0, 3):
+            assert met.status == 73, met
+            assert "Read-only file system" in met.output, met
         now = self._now()
         if now is not None:
             assert self.stage.problems(self.work) == (), met

@@ -91,7 +91,7 @@ def test_dropout_rate() -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_weights_have_the_same_names_in_every_network_of_a_process(name: str) -> None:
     # A bundle finds its weights by name; Keras' own names count on (conv2d, conv2d_1, ...).
-    one, _, two = build(name, 64), build(name, 64), build(name, 64)
+    one, two = build(name, 32), build(name, 32)
     paths = [variable.path for variable in one.weights]
     assert [variable.path for variable in two.weights] == paths
     assert len(set(paths)) == len(paths)
@@ -148,9 +148,9 @@ def test_the_arithmetic_is_the_reports(name: str) -> None:
 @pytest.mark.usefixtures("half_precision")
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_logit_is_float32_under_mixed_precision(name: str) -> None:
-    network = build(name, 64)
+    network = build(name, 32)
     assert network.output.dtype == "float32"
-    assert network(np.zeros((1, 64, 64, 1), np.uint8)).dtype == "float32"
+    assert network(np.zeros((1, 32, 32, 1), np.uint8)).dtype == "float32"
     assert any(layer.compute_dtype == "float16" for layer in network.layers)
     assert {variable.dtype for variable in network.weights} == {"float32"}
 
@@ -181,7 +181,7 @@ def _head_parameters(name: str, flat: int) -> int:
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-@pytest.mark.parametrize(("size", "side"), [(32, 1), (33, 2), (150, 5)])
+@pytest.mark.parametrize(("size", "side"), [(33, 2), (150, 5)])
 def test_pretrained_architectures(name: str, size: int, side: int) -> None:
     network = build(name, size)
     kinds = [type(layer).__name__ for layer in network.layers]

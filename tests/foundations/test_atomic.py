@@ -532,6 +532,8 @@ def test_what_is_left_of_a_deletion_that_fails_has_no_first_file(
     monkeypatch.setattr(shutil, "rmtree", fails)
     discard_folder(tmp_path, first="plan")
     assert _names(tmp_path) == {"rest"}
+    monkeypatch.setattr(Path, "is_symlink", fails)
+    discard_folder(tmp_path)
 
 
 def test_a_folder_of_our_own_holds_only_files(tmp_path: Path) -> None:

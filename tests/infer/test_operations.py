@@ -26,22 +26,25 @@ DOCS = (ROOT / "docs" / "operations.md").read_text()
 # ----------------------------------------------------------------------------- results and logs
 
 
-def test_result_and_logs_as_json(sample: Path, model: Path, tmp_path: Path, cli: Any) -> None:
+def test_result_and_logs_as_json(
+    sample: Path, model: Path, tmp_path: Path, cli: Any, quick: Any
+) -> None:
     out = tmp_path / "out.parquet"
     command = ("infer", sample, out, "--model", model, "--workers", 1)
-    done = cli(*command, "--json", "--log-format", "json")
-    assert done.returncode == ExitCode.SOME_ERRORS
-    (line,) = done.stdout.splitlines()
+    process = quick(*command, "--json", "--log-format", "json")
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == ExitCode.SOME_ERRORS
+    (line,) = stdout.splitlines()
     result = json.loads(line)
     assert result["files"] == sum(result["statuses"].values()) == result["rows"]
     assert result["errors"] == result["files"] - result["statuses"]["ok"]
     assert result["timings"]["decoding"] > 0
-    logs = [json.loads(line) for line in done.stderr.splitlines()]
+    logs = [json.loads(line) for line in stderr.splitlines()]
     assert len(logs) >= 2
     for entry in logs:
         assert list(entry) == ["ts", "level", "logger", "message"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["ts"])
-    assert str(sample) not in done.stderr
+    assert str(sample) not in stderr
 
     failed = cli("infer", tmp_path / "absent", out, "--model", model, "--log-format", "json", "--quiet")
     (entry,) = map(json.loads, failed.stderr.splitlines())

@@ -244,6 +244,14 @@ def test_oddities_that_harm_no_pixel(way: str) -> None:
         assert done.flags == flags
 
 
+@pytest.mark.parametrize("marker", [b"\xff\xdb", b"\xff\xc4", b"\xff\xc0"])
+def test_bytes_that_got_into_a_table_are_damage(marker: bytes) -> None:
+    """They move its values, and the last ones come to lie behind it."""
+    good = _jpeg("baseline")
+    inside = good.index(marker) + 12
+    assert _error(good[:inside] + b"\x12\x34\x56" + good[inside:]).status is Status.DECODE_ERROR
+
+
 def test_an_oddity_does_not_hide_damage() -> None:
     """libjpeg tells its first complaint only."""
     good = _jpeg("baseline")

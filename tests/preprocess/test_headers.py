@@ -282,7 +282,7 @@ def test_kinds_of_tiff_that_are_refused(build: "type[Build]", order: str) -> Non
         (grey, {262: (3, [8])}, "photometric"),  # CIELab
         (grey, {262: (3, [32803])}, "photometric"),  # colour filters of a camera
         (np.dstack([grey] * 3), {258: (3, [5, 6, 5])}, "alike"),
-        (np.dstack([grey] * 3), {262: (3, [6])}, "YCbCr"),
+        (np.dstack([grey] * 3).astype(np.uint16), {262: (3, [6])}, "YCbCr"),
         (grey.astype(np.float32), {339: (3, [6])}, "32 bits"),  # complex numbers
     ):
         with pytest.raises(FileError) as caught:

@@ -20,6 +20,7 @@ from tumorbatch.statistics.calibration import (
     predictive_values,
     reliability,
 )
+from tumorbatch.statistics.calibration_slope import Recalibration
 from tumorbatch.statistics.classification import Measures
 from tumorbatch.statistics.intervals import proportion, wilson
 
@@ -269,3 +270,13 @@ def test_a_perfect_split_leaves_predictive_values_a_width() -> None:
     row = predictive_values(proportion(6, 6), proportion(6, 6))[-1]
     assert row["ppv"]["value"] == row["ppv"]["high"] == 1
     assert row["ppv"]["low"] < 0.01
+
+
+def test_a_resample_of_one_class_has_no_slope_whatever_its_weights_sum_to() -> None:
+    """Each group counts once, so that each of its images has a share, whose sum is rounded."""
+    labels = np.array([0] * 8 + [1] * 60)
+    logits = np.linspace(-2, 2, labels.size)
+    for size in range(3, 50):
+        weights = np.where(labels, 1 / size, 0.0)[np.newaxis] * [[3.0], [1.0]]
+        values = Recalibration(logits, labels)(weights)
+        assert all(np.isnan(of).all() for of in values.values())

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocessing_config import Preprocessing
@@ -28,7 +29,6 @@ from tumorbatch.statistics.calibration import Rule, calibrate
 from tumorbatch.statistics.classification import Measures
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.train.feed import load_split
-from tumorbatch.train.fit import Fitted
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -88,9 +88,7 @@ def fresh(running: tuple[Path, Process]) -> Path:
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the training itself out, which takes seconds: for tests of what is around it."""
-    figures = {name: [0.5] for name in ("loss", "accuracy", "val_loss", "val_accuracy", "val_auc")}
-    fitted = Fitted(figures, {"training": 1}, 1, seconds=1.0, images=1, waited=0.1, compiling=1.0)
-    monkeypatch.setattr("tumorbatch.train.fit.Fit.run", lambda _: fitted)
+    leave_out_training(monkeypatch)
 
 
 @pytest.fixture

@@ -6,15 +6,22 @@ from typing import Any
 
 import pytest
 
+from tests.untrained import leave_out_training
 from tumorbatch import bundle
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
 from tumorbatch.train.config import Config
 from tumorbatch.workflows import train_many
 from tumorbatch.workflows.train_many import Outcome
 
-SHORT = ("--epochs", 1, "--batch-size", 16, "--device", "cpu")
+SHORT = ("--epochs", 1, "--batch-size", 64, "--device", "cpu")
 
 
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_training(monkeypatch)
+
+
+@pytest.mark.usefixtures("untrained")
 def test_seeds_make_a_bundle_each(shard_set: Path, tmp_path: Path, invoke: Any) -> None:
     code, output = invoke(
         "train", shard_set, "--arch", "cnn1", "--seeds", 2, "--seed", 3, *SHORT, "--out", tmp_path
@@ -26,9 +33,8 @@ def test_seeds_make_a_bundle_each(shard_set: Path, tmp_path: Path, invoke: Any) 
     assert any(line.startswith("cnn1-seed4") for line in output.splitlines())
 
 
-def test_all_goes_on_behind_a_failure(
-    shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("untrained")
+def test_all_goes_on_behind_a_failure(shard_set: Path, tmp_path: Path, invoke: Any) -> None:
     """Pretrained weights that do not exist: three fail, and the two small networks are trained."""
     code, output = invoke(
         "train", shard_set, "--arch", "all", "--weights", tmp_path / "absent.h5",
@@ -65,9 +71,16 @@ def test_the_exit_code_is_the_one_that_needs_a_person() -> None:
     assert code(TryAgainError("busy")) == ExitCode.TRY_AGAIN
 
 
-@pytest.mark.parametrize(("name", "size"), [("mobilenetv2", 1), ("resnet50", 1), ("densenet121", 1)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2",
+        pytest.param("resnet50", marks=pytest.mark.slow),
+        pytest.param("densenet121", marks=pytest.mark.slow),
+    ],
+)
 def test_the_large_networks_train_and_predict(
-    name: str, size: int, shard_set: Path, sample: Path, tmp_path: Path, invoke: Any
+    name: str, shard_set: Path, sample: Path, tmp_path: Path, invoke: Any
 ) -> None:
     """From random weights, for one epoch, through the command line, to a table of predictions."""
     out = tmp_path / name

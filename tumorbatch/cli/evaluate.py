@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Options that mean nothing with --protocols, and nothing without it.
 _NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite")
-_ONLY_WITH = ("source", "patients", "allow_unmatched", "weights", "reuse", "yes")
+_ONLY_WITH = ("source", "weights", "reuse", "yes")
 
 
 @click.command()
@@ -77,7 +77,14 @@ _ONLY_WITH = ("source", "patients", "allow_unmatched", "weights", "reuse", "yes"
     show_default=True,
     help="With --protocols: the images, for shard sets that are missing.",
 )
-@options.patients
+@click.option(
+    "--groups",
+    "patients",
+    type=options.PATH,
+    metavar="FILE",
+    help="CSV or Parquet table with the columns path and patient. With --external: intervals are over "
+    "patients, and copies. With --protocols: for shard sets that are missing.",
+)
 @options.allow_unmatched
 @click.option(
     "--weights",
@@ -136,7 +143,7 @@ def evaluate(
     Examples:
       tumorbatch evaluate cnn1
       tumorbatch evaluate models/cnn1 tfrecords --threshold youden
-      tumorbatch evaluate cnn1 other-hospital/ --external --out results/cnn1-other
+      tumorbatch evaluate cnn1 other-hospital/ --external --groups patients.csv --out results/other
       tumorbatch evaluate cnn1 --protocols --yes
     """
     when_interrupted = (
@@ -150,6 +157,8 @@ def evaluate(
         from tumorbatch.runtime import load_tensorflow
 
         _refuse_given(context, _NOT_WITH if protocols else _ONLY_WITH, protocols)
+        if allow_unmatched and patients is None:
+            raise ConfigError("--allow-unmatched needs --groups.")
         config = Config(
             rule=rule,
             freeze=freeze,
@@ -175,7 +184,7 @@ def evaluate(
         from tumorbatch.workflows import evaluate as evaluation
 
         out = out or Path("results") / folder.resolve().name
-        report = evaluation.run(folder, tfrecords, out, config, trained_on)
+        report = evaluation.run(folder, tfrecords, out, config, trained_on, patients, allow_unmatched)
         if as_json:
             say(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:

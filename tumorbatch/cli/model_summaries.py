@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorbatch.cli.summaries import shown_path
+from tumorbatch.cli.summaries import patients_line, shown_path
 from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
@@ -111,6 +111,9 @@ def evaluation_report(report: "EvaluationReport", out: Path) -> str:
         lines.append(protocol.warning)
     if "overlap" in report.metrics:
         lines.append(_overlap(report.metrics["overlap"]))
+    dataset = report.metrics["dataset"]
+    if dataset["patients_known"]:
+        lines.append(patients_line(dataset["patients_known"], dataset["patient_table"]))
     if report.metrics["verdict"]:
         lines.append(report.metrics["verdict"])
         lines.append(report.metrics["beyond_metadata"])

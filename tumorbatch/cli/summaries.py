@@ -1,5 +1,6 @@
 """The text that the commands about images print at their end, and what all summaries share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,22 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     return "\n".join(lines)
 
 
+def patients_line(known: int, table: Mapping[str, int]) -> str:
+    """Say how many patients are known, and what their table does not cover.
+
+    Args:
+        known: Number of patients.
+        table: As in dataset.json; {} without a table.
+    """
+    line = f"Known patients: {known:,}; the files of each are one group."
+    if any(table.values()):
+        line += (
+            f" NOT COVERED by the table: {table['files_without_patient']:,} files without a patient, "
+            f"{table['paths_without_file']:,} paths without a file."
+        )
+    return line
+
+
 def _groups(report: "preprocess_stage.Report") -> list[str]:
     groups = report.dataset.groups
     lines = [
@@ -95,14 +112,7 @@ def _groups(report: "preprocess_stage.Report") -> list[str]:
         f"nearly identical; {groups['groups']:,} groups."
     ]
     if groups["patients"]:
-        line = f"Known patients: {groups['patients']:,}; the files of each are one group."
-        table = report.dataset.patient_table
-        if any(table.values()):
-            line += (
-                f" NOT COVERED by the table: {table['files_without_patient']:,} files without a "
-                f"patient, {table['paths_without_file']:,} paths without a file."
-            )
-        lines.append(line)
+        lines.append(patients_line(groups["patients"], report.dataset.patient_table))
     if report.largest:
         largest = "; ".join(f"{size} copies of {visible_name(path)}" for size, path in report.largest)
         lines.append(f"Largest groups: {largest}.")

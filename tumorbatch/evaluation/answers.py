@@ -1,6 +1,6 @@
 """The answers of a model or a baseline on the images of a split: one type for all of evaluation."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,11 @@ class Answers:
         """Return the answers on all images but some."""
         indices = [index for index, path in enumerate(self.images.paths) if path not in paths]
         return self.take(np.array(indices, np.int64))
+
+    def grouped(self, numbers: Mapping[str, int]) -> "Answers":
+        """Return the same answers with other groups: {path: number of its group}."""
+        groups = np.array([numbers[path] for path in self.images.paths], np.int64)
+        return replace(self, images=replace(self.images, groups=groups))
 
     def on(self, images: SplitImages) -> "Answers":
         """Return the answers on exactly these images, in their order.

@@ -1,6 +1,7 @@
 """How to evaluate, and the receipt."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tumorbatch.checks import check_batch_size, check_seed
@@ -57,6 +58,22 @@ class Config:
         if not 0 <= self.gallery <= 200:
             raise ConfigError(f"--gallery must be between 0 and 200. Received: {self.gallery}.")
         check_batch_size(self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Patients:
+    """The groups of an external set's images, by a table of patients.
+
+    Attributes:
+        groups: {path: number}; images of one patient, or copies of each other, have the same number.
+        known: The number of patients in the table.
+        table: How many of its paths fit no file, and how many files have no patient in it, as in
+            dataset.json.
+    """
+
+    groups: Mapping[str, int]
+    known: int
+    table: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tumorbatch.checks import refuse_nameless
 from tumorbatch.errors import InputError
 from tumorbatch.evaluation.answers import Answers, score_split, score_whole
 from tumorbatch.evaluation.baseline_tests import beyond_metadata, measure_baselines, verdict
-from tumorbatch.evaluation.config import Config, Report
+from tumorbatch.evaluation.config import Config, Patients, Report
 from tumorbatch.evaluation.error_gallery import errors_gallery
 from tumorbatch.evaluation.freeze import frozen, renew, with_calibration
 from tumorbatch.evaluation.label_suspects import label_suspects, suspect_pictures
@@ -38,6 +38,7 @@ def run(
     config: Config,
     baselines: Sequence[Answers] = (),
     copies: Mapping[str, str] | None = None,
+    patients: Patients | None = None,
 ) -> Report:
     """Evaluate the bundle `model` on the shard set `tfrecords`, and write the results to `out`.
 
@@ -49,6 +50,7 @@ def run(
         baselines: Scored on the same images, for comparison with the model.
         copies: Of an external set: {path: how it is known} of the images that the model was trained or
             tuned on, which are left out; None if that could not be checked.
+        patients: Of an external set: the groups over which intervals are taken; None: the shard set's.
 
     Raises:
         InputError: The bundle or the shard set is missing, unfinished, empty or damaged, or nothing of
@@ -70,6 +72,8 @@ def run(
         log.info("model %s from %s, %s", subject.bundle.model_id, model, runtime.reason)
         network = load_network(model, subject.bundle)
         answers = _score(subject, scorer(network, config.batch_size, runtime), config, copies)
+        if patients is not None:
+            answers = {split: one.grouped(patients.groups) for split, one in answers.items()}
         as_is = config.external or config.as_is
         chosen = subject.bundle if as_is else _calibrate(subject, answers["validation"], config)
         answers = {split: each.by_bundle(subject.name, chosen) for split, each in answers.items()}
@@ -77,7 +81,7 @@ def run(
         about = {
             "schema_version": SCHEMA_VERSION,
             "model": subject.about_model(chosen, freeze),
-            "dataset": subject.about_dataset(),
+            "dataset": subject.about_dataset(patients),
             "protocol": answers["test"].protocol.key,
             **({"overlap": _overlap(copies)} if config.external else {}),
             **_measure(answers, baselines, config, runtime),

@@ -95,6 +95,7 @@ def evaluation_page(
     (page.warning if protocol.leaky else page.note)(f"Protocol: {protocol.title}. {protocol.meaning}")
     if about["protocol"] == "external":
         _overlap(page, about["overlap"])
+    _patients(page, about["dataset"]["patient_table"])
     if model["trained_on_leaky_split"] and not protocol.leaky:
         page.warning(
             "The model was trained on a leaky split; its threshold and temperature come from it."
@@ -130,6 +131,15 @@ def _overlap(page: Page, overlap: Mapping[str, Any] | None) -> None:
         f"Left out, because the model was trained or tuned on a copy: "
         f"{counted(overlap['left_out'], 'image')}{f' ({kinds})' if kinds else ''}."
     )
+
+
+def _patients(page: Page, table: Mapping[str, int]) -> None:
+    if any(table.values()):
+        page.warning(
+            f"The table of patients does not cover all: {table['files_without_patient']:,} files have "
+            f"no patient in it, and {table['paths_without_file']:,} of its paths fit no file. "
+            "Intervals are too narrow where one patient counts as several."
+        )
 
 
 def _measures(page: Page, about: Mapping[str, Any]) -> None:

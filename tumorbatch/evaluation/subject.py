@@ -8,6 +8,7 @@ from tumorbatch import shardset
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import format_changes
 from tumorbatch.errors import ConfigError
+from tumorbatch.evaluation.config import Patients
 from tumorbatch.files import printable
 from tumorbatch.shardset import DATASET, Dataset
 
@@ -109,8 +110,12 @@ class Subject(NamedTuple):
             "trained_on_leaky_split": bool(chosen.training.get("leaky")),
         }
 
-    def about_dataset(self) -> dict[str, Any]:
-        """Return what metrics.json says of the shard set."""
+    def about_dataset(self, patients: Patients | None) -> dict[str, Any]:
+        """Return what metrics.json says of the shard set.
+
+        Args:
+            patients: The groups of an external set by a table of patients, if there is one.
+        """
         dataset = self.dataset
         return {
             "name": printable(self.tfrecords.resolve().name),
@@ -120,5 +125,6 @@ class Subject(NamedTuple):
             "seed": dataset.seed,
             "counts": dataset.counts,
             "shared_between_splits": dataset.shared,
-            "patients_known": dataset.groups.get("patients", 0),
+            "patients_known": patients.known if patients else dataset.groups.get("patients", 0),
+            "patient_table": dict(patients.table if patients else dataset.patient_table),
         }

@@ -45,8 +45,8 @@ class Recalibration:
 
     def __call__(self, weights: Weights) -> Mapping[str, NDArray[np.float64]]:
         """Return {name: float64 [r]}."""
-        tumors = weights @ self._labels
-        two_classes = (tumors > 0) & (tumors < weights.sum(axis=1))
+        # Not by the sum of all: weights of groups are rounded, and a sum of zeros is exact.
+        two_classes = (weights @ self._labels > 0) & (weights @ (1 - self._labels) > 0)
         values = {
             "calibration_slope": np.full(len(weights), np.nan),
             "calibration_in_the_large": np.full(len(weights), np.nan),
@@ -76,8 +76,7 @@ class Recalibration:
     def _in_the_large(self, weights: Weights) -> NDArray[np.float64]:
         # The mean of sigmoid(a + x) rises with a. At the odds of the share of Tumor less the largest
         # x it lies below that share, less the smallest x above: the one root is in between.
-        share = (weights @ self._labels) / weights.sum(axis=1)
-        odds = np.log(share / (1 - share))
+        odds = np.log((weights @ self._labels) / (weights @ (1 - self._labels)))
         low, high = odds - self._logits.max(), odds - self._logits.min()
         a = np.clip(np.zeros(len(weights)), low, high)
         for _ in range(_STEPS):

@@ -4,6 +4,7 @@ Each stage's `run` makes one part. It does nothing if the same part exists alrea
 an interruption; so the whole does the same.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -139,24 +140,38 @@ def _class_folders(folder: Path) -> dict[str, str]:
 def shards_cost(files: "Sequence[SourceFile]", config: "ShardConfig") -> "Cost":
     """Estimate the cost of one shard set from the time that a few of its files take.
 
+    They are decoded in a worker process, as by `shard`: a file may crash its decoder.
+
     Args:
         files: The source.
         config: What is done to them.
+
+    Raises:
+        TryAgainError: The worker process cannot start.
     """
-    from tumorbatch.preprocess.pixels import process
+    from tumorbatch.workers import ordered_map
     from tumorbatch.workflows.cost import Cost
 
     some = files[:: math.ceil(len(files) / _SAMPLED)]
-    started = time.monotonic()
-    for source in some:
-        try:
-            data, _ = read_file(source.file)
-            process(data, config.preprocessing, formats=config.formats)
-        except FileError:
-            continue  # costs what it costs; `shard` gives it a row
-    seconds = (time.monotonic() - started) * len(files) / len(some) / config.workers
+    work = functools.partial(seconds_of, config=config)
+    (times,) = ordered_map(work, [some], 1, lambda *_: config.timeout, config.timeout)
+    seconds = sum(times) * len(files) / len(some) / config.workers
     size = len(files) * (config.preprocessing.size**2 + _RECORD)
     return Cost(seconds, seconds, size, size)  # the spool holds every record once more
+
+
+def seconds_of(files: "Sequence[SourceFile]", config: "ShardConfig") -> list[float]:
+    """Return how long the pixel path takes for each file, in a worker process."""
+    from tumorbatch.preprocess.pixels import process
+    from tumorbatch.workers import limited
+
+    times = []
+    for source in limited(files, config.timeout):
+        started = time.monotonic()
+        with contextlib.suppress(FileError):  # costs what it costs; `shard` gives it a row
+            process(read_file(source.file)[0], config.preprocessing, formats=config.formats)
+        times.append(time.monotonic() - started)
+    return times
 
 
 def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) -> "Speed":

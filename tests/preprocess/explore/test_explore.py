@@ -32,6 +32,7 @@ from tumorbatch.preprocess.pixels import equalize
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.report import style
 from tumorbatch.status import FileError, Status
+from tumorbatch.workers import ordered_map
 
 if TYPE_CHECKING:
     from tests.conftest import Invoke
@@ -68,6 +69,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "png", lambda _: b"not drawn")
     monkeypatch.setattr(metadata, "TREES", 5)
     monkeypatch.setattr(statistics, "RESAMPLES", 50)
+
+
+@pytest.fixture
+def in_workers(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with real worker processes."""
+    monkeypatch.setattr(module, "ordered_map", ordered_map)
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +278,7 @@ def test_hostile_names_are_text(source: Path, out: Path, build: "type[Build]") -
     assert text.count("&lt;img src=x onerror=alert(1)&gt;") == 2  # the first of its group; the bad one
 
 
+@pytest.mark.usefixtures("in_workers")
 def test_every_hostile_file_is_listed(source: Path, out: Path, build: "type[Build]") -> None:
     expected = {f"Tumor/{name}": of for name, of in write_corpus(source / "Tumor", build).items()}
     report = run(source, out, Config(workers=2))
@@ -400,12 +408,14 @@ def test_images_of_dicom_files_are_for_the_owner_alone(source: Path, out: Path) 
 # --- how it behaves -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("in_workers")
 def test_any_number_of_workers_gives_the_same_bytes(
-    explored: Path, sample: Path, shard_set: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    sample: Path, shard_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run(sample, tmp_path / "one", Config(tfrecords=shard_set, workers=1))
     monkeypatch.setattr(module, "CHUNK", 5)
-    run(sample, out, Config(tfrecords=shard_set, workers=3))
-    assert content_of(out) == content_of(explored)
+    run(sample, tmp_path / "three", Config(tfrecords=shard_set, workers=3))
+    assert content_of(tmp_path / "three") == content_of(tmp_path / "one")
 
 
 @pytest.mark.usefixtures("quick")
@@ -565,6 +575,8 @@ def test_a_signal_publishes_nothing_and_exits_75(source: Path, out: Path) -> Non
 def test_explore_loads_no_tensorflow(source: Path, out: Path) -> None:
     code = (
         "import sys; from tumorbatch.cli.main import main\n"
+        "from tumorbatch.preprocess.explore import metadata, statistics\n"
+        "metadata.TREES, statistics.RESAMPLES = 5, 50\n"
         f"try: main(['explore', {str(source)!r}, '--out', {str(out)!r}, '--workers', '1'])\n"
         "except SystemExit as end: print(end.code, 'tensorflow' in sys.modules, "
         "'matplotlib.pyplot' in sys.modules)"

@@ -306,3 +306,67 @@ def test_a_strip_that_would_inflate_to_any_size() -> None:
     bomb = zlib.compress(bytes(50_000_000))
     error = _refused(tiff(np.zeros((16, 16), np.uint8), DEFLATE, strips=[bomb]))
     assert error.status is Status.DECODE_ERROR
+
+
+# ----------------------------------------------------------------------------- YCbCr that is not JPEG
+
+
+def _ycbcr(luma: Array, across: int, down: int, compression: int = NONE, **tags: Any) -> bytes:
+    """A TIFF of YCbCr: units of `down` x `across` Y, filled up at the edges, then Cb and Cr."""
+    height, width = luma.shape
+    padded = np.pad(luma, ((0, -height % down), (0, -width % across)), "edge")
+    data = b""
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            data += padded[top : top + down, left : left + across].tobytes() + bytes([90, 200])
+    data = COMPRESS[compression](data)
+    every: dict[int, Any] = {
+        258: (3, [8, 8, 8]), 259: (3, [compression]), 262: (3, [6]), 277: (3, [3]),
+        279: (4, [len(data)]), 339: (3, [1, 1, 1]), 530: (3, [across, down]),
+    }  # fmt: skip
+    whole = Build.tiff(luma, tags=every | {int(tag[1:]): value for tag, value in tags.items()})
+    return whole[: len(whole) - luma.size] + data
+
+
+@pytest.mark.parametrize("compression", [NONE, LZW, DEFLATE, PACKBITS])
+@pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4)])
+def test_luma_of_ycbcr_is_its_y(compression: int, across: int, down: int) -> None:
+    luma = Build.smooth(41, 37)
+    np.testing.assert_array_equal(decode(_ycbcr(luma, across, down, compression)).grey, luma)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"_284": (3, [2])}, "other than three samples of 8 bits"),
+        ({"_530": (3, [3, 1])}, "other than three samples of 8 bits"),
+        ({"_317": (3, [2]), "_259": (3, [5])}, "with a predictor"),
+    ],
+)
+def test_other_ycbcr_is_refused(tags: dict[str, Any], words: str) -> None:
+    with pytest.raises(FileError, match=words) as caught:
+        decode(_ycbcr(Build.smooth(32, 32), 2, 2, **tags))
+    assert caught.value.status == Status.UNSUPPORTED
+
+
+def test_levels_of_ycbcr() -> None:
+    """Fractions, as writers give them: the usual ones, and those of video."""
+    luma = Build.smooth(40, 40)
+    rgb = np.dstack([luma] * 3)
+    stream = io.BytesIO()
+    Image.fromarray(rgb).convert("YCbCr").save(stream, "TIFF", compression="raw")
+    data = stream.getvalue()
+    assert abs(decode(data).grey.astype(int) - luma).max() <= 1
+    usual = np.array([0, 1, 255, 1, 128, 1], "<u4").tobytes()
+    assert data.count(usual) == 1
+    video = np.array([16, 1, 235, 1, 128, 1], "<u4").tobytes()
+    with pytest.raises(FileError, match="levels of its own"):
+        decode(data.replace(usual, video))
+
+
+def test_a_short_strip_of_ycbcr_is_damage() -> None:
+    whole = _ycbcr(Build.smooth(40, 40), 2, 2)
+    short = whole.replace(np.array([40 * 40 * 3 // 2], "<u4").tobytes(), b"\x08\x09\0\0")
+    with pytest.raises(FileError, match="bytes") as caught:
+        decode(short)
+    assert caught.value.status == Status.DECODE_ERROR
