@@ -36,7 +36,9 @@ def bars(result: Mapping[str, Any]) -> Any:
     figure, axes = style.subplots(9, height)
     most = max((ratio["max"] for ratio in ratios.values()), default=1.0)
     least = min((ratio["min"] for ratio in ratios.values()), default=1.0)
+    start = 0.0
     if most / least > _LOGARITHMIC:
+        start = 1.0  # a logarithmic axis has no 0: bars begin where both are as fast
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     thick = 0.8 / max(1, len(owns))
@@ -49,8 +51,9 @@ def bars(result: Mapping[str, Any]) -> Any:
             [ratio["max"] - ratio["median"] for ratio in shown],
         ]
         axes.barh(
-            places, values, thick * 0.9, xerr=errors, color=_COLORS[at % 3], hatch=_HATCHES[at % 3],
-            edgecolor="white", label=own, error_kw={"elinewidth": 1.2, "capsize": 3},
+            places, [value - start for value in values], thick * 0.9, left=start, xerr=errors,
+            color=_COLORS[at % 3], hatch=_HATCHES[at % 3], edgecolor="white", label=own,
+            error_kw={"elinewidth": 1.2, "capsize": 3},
         )  # fmt: skip
         for place, ratio in zip(places, shown, strict=True):
             axes.annotate(
@@ -65,20 +68,23 @@ def bars(result: Mapping[str, Any]) -> Any:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
-    axes.set_xlabel(
-        "times as fast as the peer; dashed line: as fast; thin lines: least and most of all rounds"
-    )
+    axes.set_xlabel("times as fast as the peer (thin lines: least and most of all rounds)")
     axes.set_title(style.plain(result["title"]), loc="left")
     if owns:
         style.legend_above(figure, axes, len(owns))
-    figure.supxlabel(style.plain(footer(result)), fontsize=7, color=style.GREY, x=0.01, ha="left")
+    figure.supxlabel(_plain_lines(footer(result)), fontsize=7, color=style.GREY, x=0.01, ha="left")
     return figure
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(map(style.plain, text.splitlines()))
 
 
 def footer(result: Mapping[str, Any]) -> str:
     """Return what the numbers depend on, in a few lines: machine, versions, data, what was skipped."""
     machine, versions = result["hardware"], result["versions"]
     named = ", ".join(f"{name} {version}" for name, version in versions["own"].items())
+    named += f", commit {versions['commit']}" if versions["commit"] else ""
     others = ", ".join(f"{name} {version}" for name, version in versions["peers"].items())
     data = result["data"]
     lines = [
@@ -112,7 +118,7 @@ def curves(result: Mapping[str, Any]) -> Any:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_title(title, loc="left")
         axes.legend()
-    figure.supxlabel(style.plain(footer(result)), fontsize=7, color=style.GREY, x=0.01, ha="left")
+    figure.supxlabel(_plain_lines(footer(result)), fontsize=7, color=style.GREY, x=0.01, ha="left")
     return figure
 
 

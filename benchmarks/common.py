@@ -241,7 +241,7 @@ def table(result: Mapping[str, Any]) -> str:
     """Return a result as text: images per second, and a column of ratios for each own command."""
     owns = [one["name"] for one in result["contestants"] if one["own"] and not one["skipped"]]
     ratios = {(ratio["own"], ratio["peer"]): ratio for ratio in result["ratios"]}
-    lines = [result["title"], f"{'':46}{'images/s':>10}  " + "".join(f"{own:>26}" for own in owns)]
+    lines = [result["title"], f"{'':46}{'images/s':>10}" + "".join(f"  {own:>28}" for own in owns)]
     for one in result["contestants"]:
         if one["skipped"]:
             lines.append(f"{one['name'][:45]:46}{'skipped':>10}  {one['skipped']}")
@@ -254,7 +254,7 @@ def table(result: Mapping[str, Any]) -> str:
             )
         rate = statistics.median(rates(one))
         lines.append(
-            f"{one['name'][:45]:46}{rate:>10,.0f}  " + "".join(f"{cell:>26}" for cell in cells)
+            f"{one['name'][:45]:46}{rate:>10,.0f}" + "".join(f"  {cell:>28}" for cell in cells)
         )
     lines.append(
         f"Right columns: how many times as fast each own command is (median, least, most of "

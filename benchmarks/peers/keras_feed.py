@@ -20,14 +20,14 @@ if __name__ == "__main__":
         generator = ImageDataGenerator(
             rescale=1 / 255, shear_range=0.2, zoom_range=0.2, horizontal_flip=True
         )
-        feed = generator.flow_from_directory(data, (SIZE, SIZE), batch_size=32, class_mode="binary")
-        feed = (next(feed) for _ in range(batches + 1))
+        flow = generator.flow_from_directory(data, (SIZE, SIZE), batch_size=32, class_mode="binary")
+        feed = (next(flow) for _ in range(batches + 1))
     else:
-        feed = keras.utils.image_dataset_from_directory(
+        images = keras.utils.image_dataset_from_directory(
             data, image_size=(SIZE, SIZE), batch_size=32, label_mode="binary", verbose=False
         )
-        feed = iter(feed.repeat().take(batches + 1))
+        feed = iter(images.repeat().take(batches + 1))
     next(feed)
     started = time.perf_counter()
-    images = sum(len(batch) for batch, _ in feed)
-    report(images, time.perf_counter() - started)
+    count = sum(len(batch) for batch, _ in feed)
+    report(count, time.perf_counter() - started)
