@@ -75,7 +75,7 @@ def refuse_inside(
         files: In it; a class folder may be a link to somewhere else.
         class_folders: As for `find_sources`.
     """
-    tops = {str(source / entry.file.name.split("/", 1)[0]) for entry in files}
+    tops = {str(source / name) for name in {entry.file.name.split("/", 1)[0] for entry in files}}
     parents = {os.path.dirname(entry.file.path) for entry in files}
     whole = set() if len(class_folders) == len(CLASS_NAMES) else {str(source)}
     place = Path(os.path.realpath(out))
