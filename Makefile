@@ -7,7 +7,7 @@ DEMO_IMAGES ?= 320
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs check clean
+.PHONY: help install demo test test-all test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs check dist clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -117,5 +117,9 @@ docs: install ## write docs/cli.md anew from --help
 
 check: lint types test ## all of what a change must pass
 
+dist: install ## dist/*.tar.gz (source) and dist/*.whl (for this kind of machine)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 clean: ## remove the environment, the demo, and caches
-	rm -rf $(VENV) $(VENV)-lowest $(PEERS) build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(PEERS) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -42,7 +42,7 @@ class Config:
         incremental: Keep the rows of files that have not changed since the table was written.
         content: Judge that by sha256 instead of size and time of change.
         prune: Drop the rows of files that are no longer there.
-        max_runtime: Minutes, after which the run saves its state and ends; None: no limit.
+        max_runtime: Seconds, after which the run saves its state and ends; None: no limit.
         format: "parquet", "dataset" (a folder of Parquet files), "csv", "jsonl"; "auto": by name.
         path_mode: "relative", or "hash": an HMAC of it.
     """

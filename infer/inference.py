@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch import bundle, native
-from tumorbatch.atomic import make_folder, remove_temporaries
+from tumorbatch.atomic import remove_temporaries
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import ordered, refuse_too_many_errors
 from tumorbatch.errors import InputError, OutputError, TryAgainError
@@ -58,7 +58,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
             "this model was trained on images that an earlier version decoded: colour PNGs with a gAMA "
             "chunk and some DICOM files look otherwise now; shard and train again where you have such"
         )
-    make_folder(out.parent)
+    target.refuse_missing_folder()
     with output_lock(out, lock_beside(out)):
         remove_temporaries(out.parent, out.name, sidecar_path(out).name, f".{out.name}.key")
         target.recover()
@@ -137,7 +137,7 @@ class _Run:
     def predict(self, network: Network, started: float) -> None:
         """Compute the rows that nothing else gives, and keep them in the work area."""
         config, area = self._config, self._area
-        limit = None if config.max_runtime is None else started + 60 * config.max_runtime
+        limit = None if config.max_runtime is None else started + config.max_runtime
         identity = {"model_id": self._loaded.model_id, "run_id": self._run_id}
         began = time.monotonic()
         with Progress("infer", "images", len(self._listing.files)) as progress:

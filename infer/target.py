@@ -7,7 +7,7 @@ from typing import Any
 
 from tumorbatch.atomic import real_folder, recover_folder, was_set_aside
 from tumorbatch.checks import IMAGE_FORMATS
-from tumorbatch.errors import ConfigError, InputError
+from tumorbatch.errors import ConfigError, InputError, OutputError
 from tumorbatch.files import foreign_entries, is_empty, printable
 from tumorbatch.infer.predictions import (
     PARTS,
@@ -21,7 +21,21 @@ from tumorbatch.infer.predictions import (
 from tumorbatch.infer.writers import DatasetWriter, TextWriter, Writer
 from tumorbatch.json_reader import TEXT, read_object
 
-_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SUFFIXES = {
+    "": "parquet", ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}  # fmt: skip
+
+
+def _format_of(path: Path) -> str:
+    try:
+        return _SUFFIXES[path.suffix.lower()]
+    except KeyError as error:
+        known = ", ".join(suffix for suffix in _SUFFIXES if suffix)
+        raise ConfigError(
+            f"{printable(path.name)}: {printable(path.suffix)} is not the suffix of a table. Give "
+            f"one of {known}, or choose with --format."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +56,13 @@ class Target:
         """Choose `format`, or by the name of `path` if `format` is "auto".
 
         Raises:
-            ConfigError: `path` is a folder with other files in it, a device, a pipe, or has no name.
+            ConfigError: `path` is a folder with other files in it, a device, a pipe, or has no name,
+                or its suffix is not known.
             OutputError: It is a link in a circle.
         """
         if format == "auto":
             folder = path.is_dir() or was_set_aside(path)
-            format = "dataset" if folder else _SUFFIXES.get(path.suffix.lower(), "parquet")
+            format = "dataset" if folder else _format_of(path)
         if path.name in ("", ".."):
             raise ConfigError(f"{path} is a folder that is not replaced. Give a name in it.")
         if path.is_dir():
@@ -67,6 +82,15 @@ class Target:
         elif path.exists() and format == "dataset":
             raise ConfigError(f"{path} is a file, and the table is to be a folder. Give another name.")
         return cls(real_folder(path) if format == "dataset" else path, format)
+
+    def refuse_missing_folder(self) -> None:
+        """Raise `OutputError` if the folder of the output does not exist: its name may be mistyped."""
+        folder = self.path.parent
+        if not folder.exists():
+            raise OutputError(
+                f"Cannot write {printable(str(self.path))}: the folder {printable(str(folder))} does "
+                "not exist. Create it, or correct the name."
+            )
 
     def recover(self) -> None:
         """Finish, or undo, the commit of a run that was killed in it. Hold the lock.

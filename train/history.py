@@ -32,9 +32,7 @@ def board(folder: Path) -> Callable[[int, Mapping[str, float]], None]:
     try:
         from tensorboard.summary import Writer
     except ImportError as error:
-        raise ConfigError(
-            "--tensorboard needs TensorBoard: pip install 'tumorbatch[tensorboard]'."
-        ) from error
+        raise ConfigError("--tensorboard needs TensorBoard: pip install tensorboard.") from error
     writer = Writer(str(folder))
 
     def add(epoch: int, figures: Mapping[str, float]) -> None:

@@ -58,16 +58,14 @@ def run(folder: Path) -> list[Finding]:
 
 def _software() -> Iterator[Finding]:
     installed = versions(*_PACKAGES)
-    optional = {"python-gdcm": "dicom", "tensorboard": "tensorboard"}
+    optional = {"python-gdcm": "compressed DICOM", "tensorboard": "--tensorboard"}
     for name, version in installed.items():
         yield Finding(name, version)
     for name in _PACKAGES:
         if name in optional and name not in installed:
-            feature = "compressed DICOM" if name == "python-gdcm" else "--tensorboard"
-            extra = f"pip install 'tumorbatch[{optional[name]}]'"
-            yield Finding(name, f"not installed; only {feature} needs it ({extra})")
+            yield Finding(name, f"not installed; only {optional[name]} needs it (pip install {name})")
         elif name not in installed:
-            yield Finding(name, "not installed; pip install tumorbatch", False)
+            yield Finding(name, f"not installed; pip install {name}", False)
 
 
 def _settings() -> Iterator[Finding]:
@@ -99,7 +97,7 @@ def _graphics() -> Iterator[Finding]:
         return
     yield Finding("driver", driver or "nvidia-smi does not answer", bool(driver))
     for name, loadable in gpu.libraries().items():
-        text = "found" if loadable else "cannot be opened; pip install 'tumorbatch[cuda]'"
+        text = "found" if loadable else f"cannot be opened; {gpu.INSTALL}"
         yield Finding(name, text, loadable or bool(usable))
     for device in usable:
         details = tf.config.experimental.get_device_details(device)

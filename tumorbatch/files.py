@@ -191,6 +191,18 @@ def starts_as_dicom(path: str) -> bool:
         return False
 
 
+def check_folder(root: Path) -> None:
+    """Raise `InputError` if `root` is not a folder, or cannot be listed."""
+    try:
+        if not stat.S_ISDIR(os.stat(root).st_mode):
+            raise InputError(f"{root} is not a folder. Give the folder that holds the images.")
+        os.listdir(root)
+    except FileNotFoundError as error:
+        raise InputError(f"{root} does not exist. Give the folder that holds the images.") from error
+    except OSError as error:
+        raise InputError(f"{root} cannot be read: {error.strerror}.") from error
+
+
 def find_files(root: Path, litter: list[str] | None = None) -> list[FoundFile]:
     """Return all entries below `root` except hidden ones (a leading dot), sorted by name.
 
@@ -204,14 +216,7 @@ def find_files(root: Path, litter: list[str] | None = None) -> list[FoundFile]:
     Raises:
         InputError: `root` is not a folder, or cannot be listed.
     """
-    try:
-        if not stat.S_ISDIR(os.stat(root).st_mode):
-            raise InputError(f"{root} is not a folder. Give the folder that holds the images.")
-        os.listdir(root)
-    except FileNotFoundError as error:
-        raise InputError(f"{root} does not exist. Give the folder that holds the images.") from error
-    except OSError as error:
-        raise InputError(f"{root} cannot be read: {error.strerror}.") from error
+    check_folder(root)
     # A link to a folder above the root leads back to it: a loop, and all its neighbours would be rows.
     above = tuple((info.st_dev, info.st_ino) for info in map(os.stat, root.resolve().parents))
     files = _walk(os.fspath(root), "", above, [] if litter is None else litter)

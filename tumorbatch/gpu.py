@@ -20,6 +20,7 @@ LIBRARIES = {
     "libnvJitLink.so.12": "nvjitlink",
 }
 DRIVER = "libcuda.so.1"
+INSTALL = "pip install 'tensorflow[and-cuda]' 'nvidia-cudnn-cu12>=9.24'"  # the extra `cuda`
 
 
 def driver() -> str | None:
@@ -77,7 +78,7 @@ def why_no_gpu() -> str:
     if missing:
         return (
             f"TensorFlow finds no usable GPU: {', '.join(missing)} cannot be opened. Install them with "
-            "`pip install 'tumorbatch[cuda]'`"
+            f"`{INSTALL}`"
         )
     return (
         "TensorFlow finds no usable GPU, though driver and libraries are there. Look at nvidia-smi and "

@@ -92,7 +92,7 @@ def _decompressed(
     plugin = "pydicom" if syntax == uid.RLELossless else "gdcm"
     if plugin not in decoder.available_plugins:
         raise FileError(
-            Status.UNSUPPORTED, f"{registered(syntax)} needs a decoder: pip install 'tumorbatch[dicom]'"
+            Status.UNSUPPORTED, f"{registered(syntax)} needs a decoder: pip install python-gdcm"
         )
     # All codecs here give colour by pixel, whatever the header says of the planes.
     options = options | {"decoding_plugin": plugin, "number_of_frames": 1, "planar_configuration": 0}

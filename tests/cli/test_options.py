@@ -1,6 +1,7 @@
 """The options of all commands: one name, one order, one wording."""
 
 import dataclasses
+import re
 
 import click
 import pytest
@@ -85,3 +86,51 @@ def test_a_default_of_a_command_is_that_of_its_configuration(name: str, config: 
             assert option.default == field.default, field.name
             compared += field.default is not None
     assert compared > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("5m", 300),
+        ("1.5h", 5400),
+        ("1d", 86_400),
+        (" 2 H ", 7200),
+        (".5s", 0.5),
+    ],
+)
+def test_a_duration_is_a_number_with_a_unit_or_seconds(text: str, seconds: float) -> None:
+    assert options.Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "m", "-5m", "5 min", "5x", "nan", "inf", "1e3", "1:30", "\u0665m", "0", "0h"]
+)
+def test_what_is_not_a_duration_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        options.Duration().convert(text, None, None)
+
+
+def test_a_duration_has_limits() -> None:
+    assert options.Duration(zero=True).convert("0s", None, None) == 0
+    assert options.Duration(most=60).convert("1m", None, None) == 60
+    with pytest.raises(click.BadParameter, match="longer than 60s"):
+        options.Duration(most=60).convert("2m", None, None)
+    with pytest.raises(click.BadParameter, match="too long"):
+        options.Duration().convert("9" * 400, None, None)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_time_span_is_a_duration(name: str) -> None:
+    spans = {"timeout", "min_age", "max_runtime", "checkpoint_every"}
+    for option, one in _options(LEAVES[name]).items():
+        assert isinstance(one.type, options.Duration) == (option in spans), option
+        assert not re.search("second|minute|hour", option)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_short_names_mean_one_thing(name: str) -> None:
+    for option, one in _options(LEAVES[name]).items():
+        short = [text for text in one.opts if len(text) == 2]
+        assert short == {"out": ["-o"], "quiet": ["-q"]}.get(option, []), option

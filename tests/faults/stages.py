@@ -167,7 +167,7 @@ STAGES = (
 _TRAIN = (
     "train", "tfrecords", "--arch", "cnn1", "--out", "work/out", "--epochs", "2", "--batch-size", "8",
     "--device", "cpu", "--deterministic", "--threads", "1", "--onednn", "off", "--quiet",
-    "--checkpoint-minutes", "0.001",
+    "--checkpoint-every", "0.06s",
 )  # fmt: skip
 _EVALUATE = (
     "evaluate", "cnn1", "tfrecords", "--out", "work/out", "--replicates", "2000", "--gallery", "2",

@@ -303,6 +303,22 @@ def test_an_out_that_holds_something_else_is_refused(
     assert _content(tmp_path) == before
 
 
+def test_a_mistyped_output_folder_is_not_created(
+    model: Path, few: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "reslts" / "out.parquet"
+    code, output = invoke("infer", few, out, "--model", model)
+    assert code == ExitCode.CANNOT_WRITE
+    assert f"the folder {out.parent} does not exist" in " ".join(output.split())
+    assert not out.parent.exists()
+
+
+def test_the_folder_is_looked_at_before_the_model(tmp_path: Path, invoke: Any) -> None:
+    code, output = invoke("infer", tmp_path / "scns", tmp_path / "out.parquet", "--model", "absent")
+    assert code == ExitCode.NO_INPUT
+    assert "scns does not exist" in output
+
+
 def test_an_out_below_a_file_cannot_be_written(
     model: Path, few: Path, tmp_path: Path, invoke: Any
 ) -> None:
@@ -459,7 +475,7 @@ def test_half_precision_by_flag_gives_nearly_the_same(
 def test_a_rerun_renews_and_another_model_is_refused(
     model: Path, few: Path, tmp_path: Path, invoke: Any
 ) -> None:
-    out = tmp_path / "made" / "on the way" / "out.parquet"
+    out = tmp_path / "out.parquet"
     command = ("infer", few, out, "--workers", 1)
     assert invoke(*command, "--model", model)[0] == ExitCode.OK
     first = _rows(out)
@@ -506,6 +522,7 @@ def test_more_errors_than_allowed_publish_nothing(model: Path, tmp_path: Path, i
     """29 of 100 are not more than 0.29, though 0.29 * 100 is less than 29 in floating point."""
     folder, out = tmp_path / "scans", tmp_path / "out" / "out.parquet"
     folder.mkdir()
+    out.parent.mkdir()
     for index in range(71):
         (folder / f"{index}.png").write_bytes(_PNG)
     command = ("infer", folder, out, "--model", model, "--workers", 1)

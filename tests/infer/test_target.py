@@ -66,6 +66,25 @@ def test_a_rerun_of_the_same_model_may_replace_and_another_may_not(name: str, tm
         again.refuse_foreign("cnn2-4567")
 
 
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("out", "parquet"), ("out.PARQUET", "parquet"), ("out.pq", "parquet"), ("out.csv", "csv"),
+        ("out.jsonl", "jsonl"), ("out.ndjson", "jsonl"),
+    ],
+)  # fmt: skip
+def test_the_suffix_chooses_the_format(name: str, format: str, tmp_path: Path) -> None:
+    assert Target.choose(tmp_path / name, "auto").format == format
+
+
+@pytest.mark.parametrize("name", ["out.parqet", "out.xlsx", "out.json", "out.csv.gz", "scans.d"])
+def test_an_unknown_suffix_is_refused_with_the_known_ones(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.parquet, \.pq, \.csv, \.jsonl, \.ndjson, .*--format"):
+        Target.choose(tmp_path / name, "auto")
+    assert Target.choose(tmp_path / name, "csv").format == "csv"  # who names the format may
+    assert Target.choose(tmp_path / name, "dataset").format == "dataset"
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     cut = _write(Target.choose(tmp_path / "cut.parquet", "auto"), _rows(2))
     cut.path.write_bytes(cut.path.read_bytes()[:-1])

@@ -144,7 +144,7 @@ TRAIN = (
     # So many that none of the kills comes behind the end.
     "--arch", "cnn1", "--epochs", "12", "--patience", "12", "--batch-size", "8", "--device", "cpu",
     "--deterministic",
-    "--checkpoint-minutes", "0.001", "--threads", "1", "--onednn", "off",
+    "--checkpoint-every", "0.06s", "--threads", "1", "--onednn", "off",
 )  # fmt: skip
 
 

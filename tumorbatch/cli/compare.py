@@ -30,7 +30,7 @@ from tumorbatch.files import printable
     help="Folder of the evaluations; missing ones are added.",
 )
 @click.option(
-    "--out", type=options.PATH, help="Folder of the comparison.  [default: compare/ in --results]"
+    "-o", "--out", type=options.PATH, help="Folder of the comparison.  [default: compare/ in --results]"
 )
 @options.device
 @options.seed

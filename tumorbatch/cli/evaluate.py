@@ -25,7 +25,7 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
 @click.command()
 @click.argument("model", type=options.PATH)
 @click.argument("tfrecords", type=options.PATH, default="tfrecords")
-@click.option("--out", type=options.PATH, help="Folder of the results.  [default: results/MODEL]")
+@click.option("-o", "--out", type=options.PATH, help="Folder of the results.  [default: results/MODEL]")
 @click.option(
     "--threshold",
     "rule",

@@ -48,6 +48,7 @@ def experiment() -> None:
     help="As in `shard`; both arms have the same split, made with --seed.",
 )
 @click.option(
+    "-o",
     "--out",
     type=options.PATH,
     default=Path("results/experiment-clahe"),

@@ -17,6 +17,7 @@ _TFRECORDS = Path("tfrecords")
 @click.command()
 @click.argument("src", type=options.PATH, default=Path("data/raw"))
 @click.option(
+    "-o",
     "--out", type=options.PATH, default=Path("results/explore"), show_default=True,
     help="Folder of the result; an earlier result with the same settings is replaced.",
 )  # fmt: skip

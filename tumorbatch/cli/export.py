@@ -22,6 +22,7 @@ from tumorbatch.files import printable
     "TensorFlow Serving, LiteRT and others.",
 )
 @click.option(
+    "-o",
     "--out",
     type=options.PATH,
     help="File or folder to write.  [default: MODEL.keras, MODEL.h5 or MODEL.savedmodel]",

@@ -11,6 +11,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
+from tumorbatch.files import check_folder
 from tumorbatch.infer.config import FORMATS, PATH_MODES
 
 
@@ -33,9 +34,10 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 @click.option("--all-files", is_flag=True, help="Write a row also for files that are not images.")
 @click.option(
     "--min-age",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    help="Leave files that changed less than this many seconds ago to the next run.  [default: 0]",
+    type=options.Duration(zero=True),
+    default="0s",
+    show_default=True,
+    help="Leave files that changed in the last 90s, 5m, 2h ... to the next run.",
 )
 @click.option(
     "--incremental",
@@ -47,8 +49,8 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 @click.option("--prune", is_flag=True, help="With --incremental: drop rows of files that are gone.")
 @click.option(
     "--max-runtime",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Save the work so far and exit 75 after this many minutes.",
+    type=options.Duration(),
+    help="Save the work so far and exit 75 after this time (90s, 5m, 2h).",
 )
 @click.option(
     "--format",
@@ -132,7 +134,7 @@ def infer(
     Examples:
       tumorbatch infer scans/ out.parquet
       tumorbatch infer scans/ out.parquet --model cnn1 --quiet
-      tumorbatch infer /pacs/export nightly.parquet --incremental --min-age 60 --max-runtime 360
+      tumorbatch infer /pacs/export nightly.parquet --incremental --min-age 2m --max-runtime 6h
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
     """
@@ -169,6 +171,7 @@ def infer(
                 path_mode=path_mode,
                 **only_given(workers=workers),
             )
+            check_folder(folder)  # before the model: this is the name that is typed each time
             chosen = bundle.find(model) if model else bundle.best()
             report = inference.run(folder, Path(out), chosen, config)
             metrics.model_id, metrics.kept = report.model_id, report.kept

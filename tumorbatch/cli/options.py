@@ -1,6 +1,7 @@
 """Options that several commands share: one name, one order, one wording."""
 
 import os
+import re
 from pathlib import Path
 
 import click
@@ -11,6 +12,43 @@ from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 
 PATH = click.Path(path_type=Path)
 PIXELS = "TUMORBATCH_PIXELS"  # `tumorbatch.native` reads it
+
+
+class Duration(click.ParamType):
+    """A time span, `90`, `90s`, `5m`, `2h` or `1d`; converted to float seconds.
+
+    Args:
+        zero: Whether 0 is allowed.
+        most: The longest that is allowed, seconds; None: no limit.
+    """
+
+    name = "duration"
+    _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}  # noqa: RUF012 - never changed
+
+    def __init__(self, zero: bool = False, most: float | None = None) -> None:
+        self.zero = zero
+        self.most = most
+
+    def convert(
+        self, value: object, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        """Return `value` in seconds, or fail with what can be typed."""
+        if isinstance(value, float):
+            return value
+        parts = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smhd]?)", str(value).strip().lower(), re.ASCII)
+        if parts is None:
+            self.fail(f"{value!r} is not a duration such as 90s, 5m, 2h or 1d.", param, context)
+        seconds = float(parts[1]) * self._UNITS[parts[2]]
+        if seconds == 0 and not self.zero:
+            self.fail(f"{value!r} must be longer than 0.", param, context)
+        if seconds == float("inf") or (self.most is not None and seconds > self.most):
+            limit = "too long" if self.most is None else f"longer than {self.most:g}s"
+            self.fail(f"{value!r} is {limit}.", param, context)
+        return seconds
+
+    def to_info_dict(self) -> dict[str, object]:
+        """Return what describes this type."""
+        return {**super().to_info_dict(), "zero": self.zero, "most": self.most}
 
 
 def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -138,10 +176,10 @@ pixels = click.option(
 )
 timeout = click.option(
     "--timeout",
-    type=click.FloatRange(0, 86_400, min_open=True),
-    default=60.0,
+    type=Duration(most=86_400),
+    default="60s",
     show_default=True,
-    help="Seconds after which a file that is still being decoded becomes an error row.",
+    help="A file that is still being decoded after this time becomes an error row (90s, 5m, 2h).",
 )
 formats = click.option(
     "--formats",
@@ -177,4 +215,4 @@ log_format = click.option(
     show_default=True,
     help="`json`: one object per line on standard error.",
 )
-quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")

@@ -26,6 +26,7 @@ _EVERY = "all"
     help="The network to train; `all`: one after another, also if one of them fails.",
 )
 @click.option(
+    "-o",
     "--out",
     type=options.PATH,
     help="Folder of the bundle; with --arch all or --seeds, folder of the bundles.  [default: "
@@ -153,9 +154,9 @@ _EVERY = "all"
     "show whether a person was in the training set.",
 )
 @click.option(
-    "--checkpoint-minutes",
-    type=click.FloatRange(0, min_open=True),
-    default=5.0,
+    "--checkpoint-every",
+    type=options.Duration(),
+    default="5m",
     show_default=True,
     help="Time between checkpoints inside an epoch; the end of each epoch and a signal write one too.",
 )
@@ -195,7 +196,7 @@ def train(
     steps_per_execution: int | None,
     deterministic: bool,
     known_images: str,
-    checkpoint_minutes: float,
+    checkpoint_every: float,
     tensorboard: Path | None,
     overwrite: bool,
     quiet: bool,
@@ -245,7 +246,7 @@ def train(
                 steps_per_execution=steps_per_execution or 0,
                 deterministic=deterministic,
                 known_images=known_images,
-                checkpoint_minutes=checkpoint_minutes,
+                checkpoint_minutes=checkpoint_every / 60,
                 overwrite=overwrite,
                 tensorboard=tensorboard,
             )

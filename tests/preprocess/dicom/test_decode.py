@@ -824,7 +824,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(stored_values, "get_decoder", lambda _: Nothing)
     data = bundled("MR_small_jp2klossless.dcm")
-    assert "pip install 'tumorbatch[dicom]'" in refused(data, Status.UNSUPPORTED).message
+    assert "pip install python-gdcm" in refused(data, Status.UNSUPPORTED).message
 
 
 def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
