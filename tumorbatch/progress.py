@@ -1,6 +1,7 @@
 """How long work shows itself: a bar on a terminal, a log line every 30 s elsewhere, or nothing."""
 
 import logging
+import math
 import sys
 import time
 from types import TracebackType
@@ -61,9 +62,17 @@ class Progress:
             total = f" of {self._total:,}" if self._total else ""
             note = f", {note}" if note else ""
             log.info(
-                "%s: %s%s %s, %.0f/s%s",
-                self._what, f"{self._done:,}", total, self._unit, self._rate(), note,
+                "%s: %s%s %s, %.0f/s%s%s",
+                self._what, f"{self._done:,}", total, self._unit, self._rate(), self._remaining(), note,
             )  # fmt: skip
+
+    def _remaining(self) -> str:
+        """Return the time that the rest will take at the rate so far, as the end of a log line."""
+        if not self._total or not 0 < self._done < self._total:
+            return ""
+        minutes = math.ceil((self._total - self._done) / self._rate() / 60)
+        hours = f"{minutes // 60} h " if minutes >= 60 else ""
+        return f", {hours}{minutes % 60} min left"
 
     def _rate(self) -> float:
         return self._done / max(1e-9, time.monotonic() - self._started)

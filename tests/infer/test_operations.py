@@ -30,9 +30,12 @@ def test_result_and_logs_as_json(
     logs = [json.loads(line) for line in stderr.splitlines()]
     assert len(logs) >= 2
     for entry in logs:
-        assert list(entry) == ["ts", "level", "logger", "message"]
+        assert list(entry)[:4] == ["ts", "level", "logger", "message"]
+        assert ("event" in entry) == (entry is logs[-1])
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["ts"])
     assert str(sample) not in stderr
+    assert (logs[-1]["event"], logs[-1]["exit_code"]) == ("end", ExitCode.SOME_ERRORS)
+    assert logs[-1]["seconds"] > 0
 
     failed = cli("infer", tmp_path / "absent", out, "--model", model, "--log-format", "json", "--quiet")
     (entry,) = map(json.loads, failed.stderr.splitlines())

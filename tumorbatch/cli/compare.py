@@ -34,6 +34,7 @@ from tumorbatch.files import printable
 )
 @options.device
 @options.seed
+@options.log_format
 @options.quiet
 def compare(
     models: tuple[Path, ...],

@@ -26,6 +26,8 @@ from tumorbatch.errors import ExitCode
     is_flag=True,
     help="Delete all PNG files that an earlier run left in DST, and start again.",
 )
+@options.as_json
+@options.log_format
 @options.quiet
 def equalize(
     src: Path,
@@ -36,6 +38,7 @@ def equalize(
     timeout: float,
     formats: tuple[str, ...],
     overwrite: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Write a folder of images as equalised (CLAHE) grey PNG files.
@@ -65,8 +68,10 @@ def equalize(
             **only_given(workers=workers),
         )
         report = stage.run(src, dst, config)
-        if not quiet:
-            from tumorbatch.cli.summaries import equalize_report
+        from tumorbatch.cli.summaries import equalize_report, receipt_json
 
+        if as_json:
+            say(receipt_json(report, dst, errors=report.errors))
+        elif not quiet:
             say(equalize_report(report, dst))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)

@@ -103,6 +103,7 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
 @options.yes
 @options.overwrite
 @options.as_json
+@options.log_format
 @options.quiet
 @click.pass_context
 def evaluate(

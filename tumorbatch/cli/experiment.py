@@ -71,6 +71,7 @@ def experiment() -> None:
 @options.seed
 @options.yes
 @options.overwrite
+@options.log_format
 @options.quiet
 def clahe(
     src: Path,

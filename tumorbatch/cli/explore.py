@@ -35,6 +35,8 @@ _TFRECORDS = Path("tfrecords")
 @options.formats
 @options.seed
 @options.overwrite
+@options.as_json
+@options.log_format
 @options.quiet
 def explore(
     src: Path,
@@ -48,6 +50,7 @@ def explore(
     formats: tuple[str, ...],
     seed: int,
     overwrite: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Describe a folder of images: sizes, grey values, copies, and what files reveal.
@@ -84,8 +87,10 @@ def explore(
             **only_given(workers=workers),
         )
         report = stage.run(src, out, config)
-        if not quiet:
-            from tumorbatch.cli.summaries import explore_report
+        from tumorbatch.cli.summaries import explore_json, explore_report
 
+        if as_json:
+            say(explore_json(report, out))
+        elif not quiet:
             say(explore_report(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors else ExitCode.OK)

@@ -28,6 +28,7 @@ from tumorbatch.files import printable
     help="File or folder to write.  [default: MODEL.keras, MODEL.h5 or MODEL.savedmodel]",
 )
 @options.overwrite
+@options.log_format
 @options.quiet
 def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: bool) -> None:
     """Write a model bundle in a format of other programs.

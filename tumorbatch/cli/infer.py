@@ -117,7 +117,6 @@ def infer(
     max_error_rate: float,
     as_json: bool,
     metrics_file: Path | None,
-    log_format: str,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -139,7 +138,7 @@ def infer(
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
     """
     when_interrupted = "The work so far is kept; the same command continues it."
-    with session(quiet, when_interrupted, log_format):
+    with session(quiet, when_interrupted):
         runtime.load_arrow()
         from tumorbatch.cli.prometheus import recorded
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tumorbatch import __version__
-from tumorbatch.cli import streams
+from tumorbatch.cli import session, streams
 from tumorbatch.cli.compare import compare
 from tumorbatch.cli.doctor import doctor
 from tumorbatch.cli.equalize import equalize
@@ -34,16 +34,40 @@ class Program(click.Group):
     def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
         """Run the command; without `args`, those of the process."""
         if args is not None:  # from Python, whose streams are the caller's
-            return super().main(args, *more, **options)
+            return self._logged(args, *more, **options)
         streams.fill()
         streams.guard()
         try:
-            return super().main(args, *more, **options)
+            return self._logged(args, *more, **options)
         except SystemExit as end:
             if end.code in (None, 0) and streams.failure() is not None:  # --help, --version
                 click.echo(f"Error: {streams.lost()}", err=True)
                 sys.exit(ExitCode.CANNOT_WRITE)
             raise
+
+    def _logged(self, args: Sequence[str] | None, *more: Any, **options: Any) -> Any:
+        """Run the command; a JSON log ends with an event, whatever the end."""
+        session.begin(sys.argv[1:] if args is None else args)
+        try:
+            return super().main(args, *more, **options)
+        except SystemExit as end:
+            session.end(end.code if isinstance(end.code, int) else ExitCode.OK)
+            raise
+        except Exception as error:
+            if not session.is_json():
+                raise
+            session.end_with_bug(error)
+            sys.exit(ExitCode.BUG)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; a JSON log also tells of wrong usage."""
+        try:
+            return super().invoke(context)
+        except click.UsageError as error:
+            if not session.is_json():
+                raise
+            session.print_error(f"Error: {error.format_message()}", ExitCode.USAGE)
+            context.exit(ExitCode.USAGE)
 
 
 @click.group(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorbatch.cli.summaries import patients_line, shown_path
+from tumorbatch.cli.summaries import patients_line, receipt_json, shown_path
 from tumorbatch.evaluation.protocols import PROTOCOLS
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from tumorbatch.evaluation.config import Report as EvaluationReport
     from tumorbatch.train import training as train_stage
     from tumorbatch.workflows.train_many import Outcome
+
+
+def train_json(report: "train_stage.Report", out: Path) -> str:
+    """Return the receipt of a training as one line of JSON, with the content of metrics.json."""
+    return receipt_json(report, out, ("bundle", "fitted"), model_id=report.bundle.model_id)
 
 
 def train_report(report: "train_stage.Report", out: Path, tfrecords: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, ordered
-from tumorbatch.cli.session import LOG_FORMATS
+from tumorbatch.cli.session import LOG_FORMATS, choose_format
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 
 PATH = click.Path(path_type=Path)
@@ -69,6 +69,10 @@ def _parse_formats(_: click.Context, __: click.Parameter, value: str) -> tuple[s
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(IMAGE_FORMATS)}.")
     return tuple(ordered(names))
+
+
+def _choose_log_format(_: click.Context, __: click.Parameter, value: str) -> None:
+    choose_format(value)
 
 
 def _force_pixels(_: click.Context, __: click.Parameter, value: str) -> None:
@@ -213,6 +217,8 @@ log_format = click.option(
     type=click.Choice(LOG_FORMATS),
     default="text",
     show_default=True,
-    help="`json`: one object per line on standard error.",
+    expose_value=False,
+    callback=_choose_log_format,
+    help="`json`: one object per line on standard error; the last one has the exit code.",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")

@@ -15,6 +15,7 @@ from tumorbatch.files import printable
 @click.option("--images", type=int, default=320, show_default=True, help="Number of readable images.")
 @options.seed
 @options.overwrite
+@options.log_format
 @options.quiet
 def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> None:
     """Write a synthetic data set to OUT, to try the other commands.

@@ -2,12 +2,14 @@
 
 import contextlib
 import datetime
+import itertools
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 
 from tumorbatch import machine
 from tumorbatch.cli import console, streams
@@ -25,8 +27,50 @@ from tumorbatch.signals import listen
 LOG_FORMATS = ("text", "json")
 
 
+class _Log:
+    """How the running command logs; one per process.
+
+    Attributes:
+        format: One of `LOG_FORMATS`.
+        started: When the command started, `time.monotonic()`.
+        ended: Whether the event that ends the log was written.
+    """
+
+    format = "text"
+    started = 0.0
+    ended = False
+
+
+def begin(arguments: Sequence[str]) -> None:
+    """Forget what an earlier command of this process chose, and log as `arguments` say.
+
+    The option is looked for before click reads it: other arguments may be wrong.
+    """
+    _Log.format, _Log.started, _Log.ended = "text", time.monotonic(), False
+    if "--log-format=json" in arguments or ("--log-format", "json") in itertools.pairwise(arguments):
+        choose_format("json")
+
+
+def choose_format(log_format: str) -> None:
+    """Log in this format, one of `LOG_FORMATS`, from now on."""
+    _Log.format = log_format
+    if log_format == "json":
+        _set_up_logging(quiet=False)
+
+
+def is_json() -> bool:
+    """Return whether the log is JSON."""
+    return _Log.format == "json"
+
+
+def _utc(created: float, precision: str) -> str:
+    """Format a time in seconds since 1970 as ISO 8601 in UTC, to "seconds" or "milliseconds"."""
+    when = datetime.datetime.fromtimestamp(created, datetime.UTC)
+    return when.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
 class _Formatter(logging.Formatter):
-    """Formats plain sentences for a terminal; adds the time elsewhere."""
+    """Formats plain sentences for a terminal; adds the time (UTC) elsewhere."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = visible(record.getMessage())  # line ends too: a name must not look like a log line
@@ -34,68 +78,89 @@ class _Formatter(logging.Formatter):
             text = f"{record.levelname.capitalize()}: {text}"
         if sys.stderr.isatty():
             return text
-        return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+        return f"{_utc(record.created, 'seconds')} {text}"
 
 
 class _JsonFormatter(logging.Formatter):
-    """Formats one JSON object per line: ts (UTC), level, logger, message; exit_code in the last."""
+    """Formats one JSON object per line: ts (UTC), level, logger, message.
+
+    The line that ends a run has more: event ("end"), exit_code, seconds; and traceback after a bug.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         value: dict[str, object] = {
-            "ts": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "ts": _utc(record.created, "milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": visible(record.getMessage()),
         }
-        code = getattr(record, "exit_code", None)
-        return json.dumps(value if code is None else {**value, "exit_code": int(code)})
+        return json.dumps({**value, **getattr(record, "end", {})})
 
 
-def _set_up_logging(quiet: bool, log_format: str) -> None:
+def _set_up_logging(quiet: bool) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _Formatter())
+    handler.setFormatter(_JsonFormatter() if is_json() else _Formatter())
     logger = logging.getLogger("tumorbatch")
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def _print_error(sentence: str, code: ExitCode, log_format: str) -> None:
-    if log_format == "json":
-        logging.getLogger("tumorbatch").error("%s", sentence, extra={"exit_code": code})
+def _end(level: int, sentence: str, code: int, **more: object) -> None:
+    """Write the event that ends a JSON log, unless it is written."""
+    if _Log.ended:
+        return
+    _Log.ended = True
+    seconds = round(time.monotonic() - _Log.started, 3)
+    end = {"event": "end", "exit_code": int(code), "seconds": seconds, **more}
+    logging.getLogger("tumorbatch").log(level, "%s", sentence, extra={"end": end})
+
+
+def end(code: int) -> None:
+    """Write the event that ends the log of a run with the exit code `code`, if the log is JSON."""
+    if is_json():
+        _end(logging.INFO, f"finished with exit code {code}", code)
+
+
+def end_with_bug(error: Exception) -> None:
+    """Write the event that ends a JSON log after an exception that nothing expected."""
+    text = "".join(traceback.format_exception(error))
+    _end(logging.ERROR, f"This is a bug: {error!r}", ExitCode.BUG, traceback=text)
+
+
+def print_error(sentence: str, code: int) -> None:
+    """Print the sentence that ends a run, as the log's format wants it."""
+    if is_json():
+        _end(logging.ERROR, sentence, code)
     else:
         console.complain(sentence)
 
 
 @contextlib.contextmanager
-def session(quiet: bool, when_interrupted: str, log_format: str = "text") -> Iterator[None]:
+def session(quiet: bool, when_interrupted: str) -> Iterator[None]:
     """Turn signals and errors into a sentence on standard error and the right exit code.
 
     Args:
         quiet: Log warnings and errors only.
         when_interrupted: What happens to the work so far; printed after a signal.
-        log_format: "text", or "json" for one object a line.
     """
-    _set_up_logging(quiet, log_format)
+    _set_up_logging(quiet)
     listen()
     try:
         yield
         if streams.failure() is not None:
             raise OutputError(streams.lost())
     except TumorBatchError as error:
-        _print_error(f"Error: {error}", error.exit_code, log_format)
+        print_error(f"Error: {error}", error.exit_code)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as interruption:
-        _print_error(
-            f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN, log_format
-        )
+        print_error(f"Interrupted ({interruption}). {when_interrupted}", ExitCode.TRY_AGAIN)
         sys.exit(ExitCode.TRY_AGAIN)
     except Exception as error:
         cause = _explain(error)
         if cause is None:
             raise
-        _print_error(f"Error: {cause} {when_interrupted}", cause.exit_code, log_format)
+        print_error(f"Error: {cause} {when_interrupted}", cause.exit_code)
         sys.exit(cause.exit_code)
 
 

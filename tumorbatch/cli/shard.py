@@ -84,6 +84,8 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     is_flag=True,
     help="Make all records again, also with other settings. Each image stays in its split.",
 )
+@options.as_json
+@options.log_format
 @options.quiet
 def shard(
     src: Path,
@@ -106,6 +108,7 @@ def shard(
     seed: int,
     overwrite: bool,
     new_splits: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Write a folder of images as TFRecords.
@@ -158,8 +161,10 @@ def shard(
             **only_given(workers=workers),
         )
         report = stage.run(src, out, config)
-        if not quiet:
-            from tumorbatch.cli.summaries import shard_report
+        from tumorbatch.cli.summaries import shard_json, shard_report
 
+        if as_json:
+            say(shard_json(report, out))
+        elif not quiet:
             say(shard_report(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)

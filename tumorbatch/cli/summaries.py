@@ -1,6 +1,8 @@
 """The text that the commands about images print at their end, and what all summaries share."""
 
-from collections.abc import Mapping
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,38 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess import shard as preprocess_stage
     from tumorbatch.preprocess import verify as verify_stage
     from tumorbatch.preprocess.explore import explore as explore_stage
+
+
+def receipt_json(report: Any, out: Path, left_out: Collection[str] = (), **more: object) -> str:
+    """Return the receipt of a run as one line of JSON.
+
+    Args:
+        report: A dataclass.
+        out: What was written or checked.
+        left_out: Attributes of `report` that are not shown.
+        more: Further values; they replace attributes of the same name.
+    """
+    names = [field.name for field in dataclasses.fields(report) if field.name not in left_out]
+    values = {"out": shown_path(out), **{name: getattr(report, name) for name in names}, **more}
+    if "seconds" in values:
+        values["seconds"] = round(values["seconds"], 3)
+    return json.dumps(values, ensure_ascii=False)
+
+
+def shard_json(report: "preprocess_stage.Report", out: Path) -> str:
+    """Return the receipt of `shard` as one line of JSON; dataset.json tells the rest."""
+    dataset = report.dataset
+    return receipt_json(
+        report, out, ("dataset", "largest", "near_conflicts"), files=dataset.files,
+        errors=report.errors, counts=dataset.counts, shards=len(dataset.shards),
+        changes=dict(report.changes),
+    )  # fmt: skip
+
+
+def explore_json(report: "explore_stage.Report", out: Path) -> str:
+    """Return the receipt of `explore` as one line of JSON; explore.json tells the rest."""
+    files = report.findings["files"]
+    return receipt_json(report, out, ("findings",), files=files, errors=report.errors)
 
 
 def shown_path(path: Path) -> str:

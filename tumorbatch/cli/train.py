@@ -170,6 +170,8 @@ _EVERY = "all"
 @options.threads
 @options.seed
 @options.overwrite
+@options.as_json
+@options.log_format
 @options.quiet
 def train(
     tfrecords: Path,
@@ -199,6 +201,7 @@ def train(
     checkpoint_every: float,
     tensorboard: Path | None,
     overwrite: bool,
+    as_json: bool,
     quiet: bool,
     **schedule: Any,
 ) -> None:
@@ -219,7 +222,7 @@ def train(
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
     with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
-        from tumorbatch.cli.model_summaries import series_report, train_report
+        from tumorbatch.cli.model_summaries import series_report, train_json, train_report
         from tumorbatch.train import training
         from tumorbatch.train.config import Augmentation, Config
         from tumorbatch.train.config import schedule as complete_schedule
@@ -254,7 +257,9 @@ def train(
         if arch != _EVERY and seeds == 1:
             out = out or Path("models") / arch
             report = training.run(tfrecords, out, config(arch, seed))
-            if not quiet:
+            if as_json:
+                say(train_json(report, out))
+            elif not quiet:
                 say(train_report(report, out, tfrecords))
             return
         names = ARCHITECTURES if arch == _EVERY else (arch,)
@@ -266,9 +271,11 @@ def train(
         outcomes = []
         for outcome in train_many.run(tfrecords, out or Path("models"), trainings):
             outcomes.append(outcome)
-            if isinstance(outcome.result, training.Report) and not quiet:
+            if isinstance(outcome.result, training.Report) and as_json:
+                say(train_json(outcome.result, outcome.out))
+            elif isinstance(outcome.result, training.Report) and not quiet:
                 say(f"{outcome.name}:\n{train_report(outcome.result, outcome.out, tfrecords)}\n")
-        if not quiet:
+        if not quiet and not as_json:
             say(series_report(outcomes))
         code = train_many.exit_code(outcomes)
     sys.exit(code)

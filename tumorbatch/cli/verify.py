@@ -14,8 +14,10 @@ from tumorbatch.errors import ExitCode
 
 @click.command()
 @click.argument("table", metavar="[TFRECORDS | TABLE]", type=options.PATH, default=Path("tfrecords"))
+@options.as_json
+@options.log_format
 @options.quiet
-def verify(table: Path, quiet: bool) -> None:
+def verify(table: Path, as_json: bool, quiet: bool) -> None:
     """Check that a shard set or a predictions table is still what was written.
 
     Reads everything in TFRECORDS (default tfrecords) and changes nothing: size, sha256, checksums and
@@ -31,7 +33,7 @@ def verify(table: Path, quiet: bool) -> None:
     """
     with session(quiet, "Nothing was changed; run the same command again."):
         runtime.load_arrow()
-        from tumorbatch.cli.summaries import verify_report
+        from tumorbatch.cli.summaries import receipt_json, verify_report
         from tumorbatch.cli.table_summaries import table_report
 
         if table.is_file() or (table / "_SUCCESS").exists():
@@ -39,13 +41,17 @@ def verify(table: Path, quiet: bool) -> None:
 
             checked = check.run(table)
             problems, text = list(checked.problems), table_report(checked, table)
+            result = receipt_json(checked, table, problems=problems)
         else:
             from tumorbatch.preprocess import verify as stage
 
             report = stage.run(table)
             problems, text = list(map(str, report.problems)), verify_report(report, table)
+            result = receipt_json(report, table, problems=problems)
         for problem in problems:
             complain(f"Error: {problem}")
-        if not quiet:
+        if as_json:
+            say(result)
+        elif not quiet:
             say(text)
     sys.exit(ExitCode.NO_INPUT if problems else ExitCode.OK)
