@@ -72,5 +72,5 @@ def test_the_wheel_of_the_source_distribution_runs(tmp_path: Path) -> None:
         python, "-S", "-c", f"import site; site.main(); {where}", **run
     )
     assert __version__ in _run(program, "--version", **run)
-    _run(program, "sample", "data/raw", "--images", 12, **run)
-    assert len(list((tmp_path / "empty" / "data" / "raw").rglob("*.*"))) >= 12
+    _run(program, "sample", "data/raw", "--images", 24, **run)
+    assert len(list((tmp_path / "empty" / "data" / "raw").rglob("*.*"))) >= 24

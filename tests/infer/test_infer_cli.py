@@ -226,6 +226,7 @@ def small(model: Path, sample: Path, tmp_path_factory: pytest.TempPathFactory) -
     (images / "[red]empty[.png").touch()
     (images / "text.jpg").write_text("no picture")
     out = folder / "out" / "out.parquet"
+    out.parent.mkdir()
     report = inference.run(images, out, model, Config(workers=1))
     assert (report.files, report.errors) == (7, 2)
     return out
@@ -288,7 +289,7 @@ def test_without_any_bundle_the_default_model_is_a_sentence(
 def test_an_out_that_holds_something_else_is_refused(
     model: Path, few: Path, tmp_path: Path, invoke: Any
 ) -> None:
-    text, foreign, pipe = (tmp_path / name for name in ("a.txt", "foreign.parquet", "pipe"))
+    text, foreign, pipe = (tmp_path / name for name in ("a.csv", "foreign.parquet", "pipe"))
     text.write_text("the only copy")
     pq.write_table(pa.table({"a": [1]}), foreign)
     os.mkfifo(pipe)

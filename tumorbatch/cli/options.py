@@ -14,7 +14,7 @@ PATH = click.Path(path_type=Path)
 PIXELS = "TUMORBATCH_PIXELS"  # `tumorbatch.native` reads it
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2
     """A time span, `90`, `90s`, `5m`, `2h` or `1d`; converted to float seconds.
 
     Args:
@@ -45,10 +45,6 @@ class Duration(click.ParamType):
             limit = "too long" if self.most is None else f"longer than {self.most:g}s"
             self.fail(f"{value!r} is {limit}.", param, context)
         return seconds
-
-    def to_info_dict(self) -> dict[str, object]:
-        """Return what describes this type."""
-        return {**super().to_info_dict(), "zero": self.zero, "most": self.most}
 
 
 def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
