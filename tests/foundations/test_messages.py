@@ -88,7 +88,8 @@ def test_without_a_terminal_a_line_every_thirty_seconds(
             clock[0] += 1
             progress.advance(50)
     assert [record.getMessage() for record in caplog.records] == [
-        f"infer: {50 * seconds:,} of 10,000 images, 50/s" for seconds in (30, 60, 90)
+        f"infer: {50 * seconds:,} of 10,000 images, 50/s, {minutes} min left"
+        for seconds, minutes in ((30, 3), (60, 3), (90, 2))
     ]
     assert LOG_INTERVAL_S == 30
     assert capsys.readouterr() == ("", "")
