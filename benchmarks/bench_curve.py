@@ -37,11 +37,18 @@ def peaks(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
             tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
             children = " ".join(task.read_text() for task in tasks).split()
             parent = max(parent, _peak(process.pid))
-            child = max([child, *map(_peak, map(int, children))])
+            own = _command(process.pid)
+            # A child that has not yet begun its program shares the parent's memory.
+            workers = [pid for pid in map(int, children) if _command(pid) != own]
+            child = max([child, *map(_peak, workers)])
         except OSError:
             pass
         time.sleep(0.1)
     return parent >> 10, child >> 10
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _peak(pid: int) -> int:
