@@ -4,10 +4,9 @@ import io
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from common import rates
+from common import rate_text
 
 from tumorbatch.atomic import write_bytes
 from tumorbatch.report import style
@@ -63,7 +62,7 @@ def bars(result: Mapping[str, Any]) -> Any:
     axes.axvline(1, color=style.GREY, linewidth=1.0, linestyle="--")
     axes.set_yticks(
         range(len(peers)),
-        [f"{style.plain(peer['name'])}\n{median(rates(peer)):,.0f} images/s" for peer in peers],
+        [f"{style.plain(peer['name'])}\n{rate_text(peer)} images/s" for peer in peers],
     )
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

@@ -237,6 +237,12 @@ def rates(contestant: Mapping[str, Any]) -> list[float]:
     ]
 
 
+def rate_text(contestant: Mapping[str, Any]) -> str:
+    """Return the median of a contestant's images per second, with two figures at least."""
+    rate = statistics.median(rates(contestant))
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
+
+
 def table(result: Mapping[str, Any]) -> str:
     """Return a result as text: images per second, and a column of ratios for each own command."""
     owns = [one["name"] for one in result["contestants"] if one["own"] and not one["skipped"]]
@@ -252,9 +258,8 @@ def table(result: Mapping[str, Any]) -> str:
             cells.append(
                 "" if ratio is None else "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
             )
-        rate = statistics.median(rates(one))
         lines.append(
-            f"{one['name'][:45]:46}{rate:>10,.0f}" + "".join(f"  {cell:>28}" for cell in cells)
+            f"{one['name'][:45]:46}{rate_text(one):>10}" + "".join(f"  {cell:>28}" for cell in cells)
         )
     lines.append(
         f"Right columns: how many times as fast each own command is (median, least, most of "

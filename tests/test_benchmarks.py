@@ -105,6 +105,9 @@ def test_result_is_json_and_its_table_has_all(common: ModuleType, comparison: ob
     rows = {line[:40].strip(): line for line in text.splitlines()}
     assert "3.00 (2.50 to 3.00)" in rows["peer"]
     assert "6.00 (5.00 to 6.00)" in rows["peer"]
+    assert rows["ours"].split()[1] == "30"
+    assert rows["peer"].split()[1] == "10"
+    assert common.rate_text({"images": [8], "seconds": [16.0]}) == "0.50"
     assert "not_here" in rows["absent peer"]
 
 
