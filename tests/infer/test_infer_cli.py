@@ -698,9 +698,9 @@ def test_show_prints_metadata_and_rows(small: Path, model: Path, invoke: Any) ->
 
 
 def test_show_refuses_other_files_with_a_sentence(small: Path, tmp_path: Path, invoke: Any) -> None:
-    foreign, text = tmp_path / "foreign.parquet", tmp_path / "notes.txt"
-    pq.write_table(pa.table({"a": [1]}), foreign)
+    text = tmp_path / "notes.txt"
     text.write_text("no table")
+    (tmp_path / "text.csv").write_text("a,b\n1\n")
     column = pq.read_metadata(small).row_group(0).column(SCHEMA.get_field_index("logit"))
     end = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size
     data = bytearray(small.read_bytes())
@@ -708,7 +708,7 @@ def test_show_refuses_other_files_with_a_sentence(small: Path, tmp_path: Path, i
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(data)
     reasons = {
-        foreign: "not a predictions file",
+        tmp_path / "text.csv": "line 2 has 1 cells, not 2",
         text: "not a whole Parquet file",
         damaged: "is damaged",
         tmp_path: "not a finished table",

@@ -1,4 +1,4 @@
-"""The command `show`: print a table of predictions."""
+"""The command `show`: print rows of a table."""
 
 from pathlib import Path
 
@@ -8,23 +8,61 @@ from tumorbatch import runtime
 from tumorbatch.cli import options
 from tumorbatch.cli.session import session
 
+_FORMATS = ("table", "json", "csv", "tsv")
+
+
+def _split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
 
 @click.command()
 @click.argument("file", type=options.PATH)
 @click.option(
-    "--rows", type=click.IntRange(min=0), default=20, show_default=True, help="Largest number of rows."
+    "--rows",
+    type=click.IntRange(min=0),
+    help="Largest number of rows.  [default: 20 in a table, all in other formats]",
 )
 @click.option("--errors", is_flag=True, help="Only files without a prediction.")
-def show(file: Path, rows: int, errors: bool) -> None:
-    """Print the metadata and the first rows of a predictions table.
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only rows that fulfil it: label=Tumor, prob_tumor>=0.9, flags~low-res (contains), label= (no "
+    "value); also != < <= >. If repeated, all must hold.",
+)
+@click.option("--sort", metavar="COLUMN", help="Sort by a column; -COLUMN: descending.")
+@click.option("--columns", metavar="A,B,...", callback=_split, help="Only these columns.")
+@click.option(
+    "--format",
+    type=click.Choice(_FORMATS),
+    default="table",
+    show_default=True,
+    help="`json`: one array; `csv`, `tsv`: with a head line.",
+)
+def show(
+    file: Path,
+    rows: int | None,
+    errors: bool,
+    where: tuple[str, ...],
+    sort: str | None,
+    columns: tuple[str, ...],
+    format: str,
+) -> None:
+    """Print rows of a table.
+
+    FILE is any table that tumorbatch writes: predictions as Parquet, as a folder, as CSV or JSON lines,
+    those of `evaluate`, a manifest, a list of label suspects. Paths are never shortened: where the
+    terminal (or COLUMNS) is too narrow for a line a row, each row takes several.
 
     \b
     Examples:
       tumorbatch show out.parquet
       tumorbatch show out.parquet --errors --rows 100
+      tumorbatch show out.parquet --where label=Tumor --sort -prob_tumor --columns path,prob_tumor
+      tumorbatch show tfrecords/manifest.parquet --where split=test --format csv > test.csv
     """
     with session(False, ""):
         runtime.load_arrow()
-        from tumorbatch.cli.table_summaries import predictions_table
+        from tumorbatch.cli import rows as table
 
-        predictions_table(file, rows, errors)
+        table.show(file, table.Selection(where, sort, columns, rows, errors), format)

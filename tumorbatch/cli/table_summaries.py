@@ -1,14 +1,12 @@
-"""The text about a table of predictions: `infer`, `verify`, `show`."""
+"""The text about a table of predictions: `infer`, `verify`."""
 
 import dataclasses
 import json
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tumorbatch.cli.summaries import litter_line, no_image_line, rejected_files, shown_path
-from tumorbatch.errors import InputError
-from tumorbatch.files import counted, visible
+from tumorbatch.files import counted
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
@@ -90,46 +88,3 @@ def table_report(report: "TableReport", table: Path) -> str:
     if report.problems:
         return f"{shown_path(table)} is damaged: {counted(len(report.problems), 'problem')} ({read})."
     return f"{shown_path(table)} is intact ({read})."
-
-
-def predictions_table(file: Path, rows: int, errors: bool) -> None:
-    """Print a predictions file's metadata and first rows to standard output.
-
-    Raises:
-        InputError: There is no readable predictions file.
-    """
-    from rich.table import Column, Table
-
-    from tumorbatch.cli.console import output
-    from tumorbatch.infer.predictions import iterate_rows, read_metadata
-
-    metadata = read_metadata(file)
-    if "model_id" not in metadata:
-        raise InputError(f"{shown_path(file)} is not a predictions file of tumorbatch.")
-    console = output(120)
-    for name in ("model_id", "threshold", "statuses", "labels", "finished"):
-        console.print(f"{name}: {metadata.get(name, 'not recorded')}", markup=False, highlight=False)
-    path = Column("path", no_wrap=True, overflow="fold")  # a name in two lines cannot be searched for
-    table = Table(path, "frame", "status", "label", "prob_tumor", "size", "format", "flags", "error")
-    selected = (row for row in iterate_rows(file) if not errors or row["status"] != Status.OK)
-    for row in islice(selected, rows):
-        table.add_row(*_cells(row))
-    console.print(table)
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    from rich.markup import escape
-
-    probability, width = row["prob_tumor"], row["width"]
-    cells = [
-        row["path"],
-        str(row.get("frame", "")),
-        row["status"],
-        row["label"],
-        None if probability is None else f"{probability:.4f}",
-        None if width is None else f"{width}x{row['height']}",
-        row["format"],
-        row["flags"],
-        row["error"],
-    ]
-    return [escape(visible(cell or "")) for cell in cells]
