@@ -1,5 +1,6 @@
 """Report what this machine can do and what is missing."""
 
+import importlib
 import os
 import resource
 import shutil
@@ -44,28 +45,37 @@ class Finding:
     well: bool = True
 
 
-def run(folder: Path) -> list[Finding]:
+def run(folder: Path, quick: bool = False) -> list[Finding]:
     """Check versions, processor, GPU, the fast ways of training, memory and disk.
 
     Args:
         folder: A folder on the disk of the outputs.
+        quick: Leave out what loads TensorFlow: the GPU as TensorFlow sees it, XLA, mixed precision.
     """
-    return [
-        *_software(), *_settings(), *_processor(), *_graphics(), *_fast_ways(), *_room(folder),
-        *_limits(),
-    ]  # fmt: skip
+    slow = [] if quick else [*_graphics(), *_fast_ways()]
+    return [*_software(), *_settings(), *_processor(), *slow, *_room(folder), *_limits()]
 
 
 def _software() -> Iterator[Finding]:
     installed = versions(*_PACKAGES)
     optional = {"python-gdcm": "compressed DICOM", "tensorboard": "--tensorboard"}
     for name, version in installed.items():
-        yield Finding(name, version)
+        broken = name == "python-gdcm" and not _gdcm_loads()
+        yield Finding(name, f"{version}, cannot be loaded" if broken else version, not broken)
     for name in _PACKAGES:
         if name in optional and name not in installed:
             yield Finding(name, f"not installed; only {optional[name]} needs it (pip install {name})")
         elif name not in installed:
             yield Finding(name, f"not installed; pip install {name}", False)
+
+
+def _gdcm_loads() -> bool:
+    """Return whether the decoder of compressed DICOM is more than a name in the list of packages."""
+    try:
+        importlib.import_module("gdcm")
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _settings() -> Iterator[Finding]:

@@ -1,6 +1,9 @@
 """`tumorbatch doctor`: what it finds here, and that what is wrong is marked and counted."""
 
+import json
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +52,28 @@ def test_too_little_room_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path:
     found = {finding.name: finding for finding in doctor.run(tmp_path)}
     assert not found["free memory"].well
     assert found["free memory"].text == "0.1 GB"
+
+
+def test_quick_loads_no_tensorflow_and_json_tells_the_same(cli: Any, tmp_path: Path) -> None:
+    done = cli("doctor", "--quick", "--json", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    names = {finding["name"] for finding in result["findings"]}
+    assert {"tensorflow", "processor", "free disk", "shared memory"} <= names
+    assert not {"XLA", "GPU", "mixed precision"} & names
+    assert result["problems"] == sum(not finding["well"] for finding in result["findings"])
+    assert done.returncode == (ExitCode.SOME_ERRORS if result["problems"] else ExitCode.OK)
+    code = "import sys; from tumorbatch import doctor as d; d.run(d.Path(), quick=True)"
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('tensorflow' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == "False\n"
+
+
+def test_a_decoder_that_cannot_be_loaded_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gdcm", None)  # as a missing library: the import fails
+    found = {finding.name: finding for finding in doctor.run(Path(), quick=True)}
+    assert not found["python-gdcm"].well
+    assert found["python-gdcm"].text.endswith("cannot be loaded")

@@ -1,17 +1,22 @@
 """The command `doctor`: say what this machine can do, and what is missing."""
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
 import click
 
+from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
 
 
 @click.command()
-def doctor() -> None:
+@click.option("--quick", is_flag=True, help="Leave out the GPU, XLA and mixed precision: two seconds.")
+@options.as_json
+def doctor(quick: bool, as_json: bool) -> None:
     """Report what this machine can do and what is missing.
 
     Checks versions, processor, GPU, driver, CUDA's libraries, whether mixed precision and XLA give the
@@ -20,11 +25,17 @@ def doctor() -> None:
     \b
     Examples:
       tumorbatch doctor
+      tumorbatch doctor --quick --json
       tumorbatch doctor || mail -s "look at the GPU node" me
     """
     with session(False, "Nothing was changed."):
         from tumorbatch import doctor as examination
 
-        findings = examination.run(Path())
-        say(examination.format_findings(findings))
+        findings = examination.run(Path(), quick)
+        if as_json:
+            problems = sum(not finding.well for finding in findings)
+            listed = [dataclasses.asdict(finding) for finding in findings]
+            say(json.dumps({"problems": problems, "findings": listed}))
+        else:
+            say(examination.format_findings(findings))
     sys.exit(ExitCode.SOME_ERRORS if any(not finding.well for finding in findings) else ExitCode.OK)
