@@ -133,7 +133,7 @@ def _condition(text: str) -> tuple[str, Callable[[object], bool]]:
             return same == (sign == "=")
         if left is None or number is None:
             return False
-        return _COMPARE[sign](left, number)
+        return bool(_COMPARE[sign](left, number))
 
     return name, holds
 
