@@ -88,8 +88,8 @@ def refuse_inside(
             )
 
 
-def _class_folders(source: Path, folders: Mapping[str, str], litter: list[str]) -> list[str]:
-    """Return the folder of each class; litter next to them is added to `litter`."""
+def _folders(source: Path, litter: list[str]) -> list[str]:
+    """Return the visible folders of `source` by name, sorted; litter next to them goes to `litter`."""
     try:
         everything = list(source.iterdir())
         litter += [str(entry) for entry in everything if is_litter(entry.name)]
@@ -107,7 +107,12 @@ def _class_folders(source: Path, folders: Mapping[str, str], litter: list[str]) 
         ) from error
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror}.") from error
-    present = sorted(entry.name for entry in entries)
+    return sorted(entry.name for entry in entries)
+
+
+def _class_folders(source: Path, folders: Mapping[str, str], litter: list[str]) -> list[str]:
+    """Return the folder of each class; litter next to them is added to `litter`."""
+    present = _folders(source, litter)
     listed = ", ".join(repr(printable(name)) for name in present) or "no folders"
     chosen: dict[str, str] = {}
     for name, folder in folders.items():

@@ -1,8 +1,8 @@
 """CCITT's codings of images of one bit, as TIFF stores them (TIFF 6.0 sections 10 and 11).
 
 ITU-T T.4 (Group 3) codes each row as runs of white and black, or by what differs from the row above;
-T.6 (Group 4) always does the latter. A decoder can go on after most damage; here a code that does not
-exist, a row that does not end with the image, and data behind the last row are errors.
+T.6 (Group 4) always does the latter. A decoder can continue after most damage; here a code that is not
+known, a row that does not end with the image, and data behind the last row are errors.
 """
 
 import itertools
