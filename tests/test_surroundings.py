@@ -22,12 +22,12 @@ from tests.surroundings import needs_mounts
 from tumorbatch import machine
 from tumorbatch.errors import ExitCode, TryAgainError
 from tumorbatch.files import FoundFile, find_files
-from tumorbatch.infer import decoding, work_area
+from tumorbatch.infer import decoding
 from tumorbatch.preprocess import decode, equalize_folder, first_pass, previous_set, shard
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.explore import survey
 from tumorbatch.preprocessing_config import Preprocessing
-from tumorbatch.status import FileError, Status
+from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
 
 HOW = Preprocessing(size=SIZE)
 
@@ -103,9 +103,9 @@ def test_a_bug_stays_a_bug(image: FoundFile, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_such_a_row_is_tried_again_by_every_stage_that_keeps_rows() -> None:
-    assert Status.MACHINE_ERROR not in work_area._FINAL
-    assert Status.MACHINE_ERROR not in previous_set.DECIDED
-    assert not {Status.DECODER_CRASH, Status.TIMEOUT, Status.NOT_FINITE} & work_area._FINAL
+    assert Status.MACHINE_ERROR not in DECIDED_BY_CONTENT
+    assert Status.MACHINE_ERROR not in previous_set.DECIDED_BY_CONTENT
+    assert not {Status.DECODER_CRASH, Status.TIMEOUT, Status.NOT_FINITE} & DECIDED_BY_CONTENT
 
 
 LIMITED = """

@@ -118,7 +118,7 @@ def test_the_page_and_the_figure_are_whole(done: Path) -> None:
     assert (done / "difference.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     html = (done / "report.html").read_text()
     assert "Does CLAHE help cnn1?" in html
-    assert "2 seeds: how much trainings differ by chance is hardly known." in html
+    assert "With 2 seeds, the variation between trainings is hardly known." in html
     assert sorted(path.name for path in done.iterdir()) == [
         "difference.png", "models", "report.html", "result.json", "tfrecords-clahe", "tfrecords-plain"
     ]  # fmt: skip

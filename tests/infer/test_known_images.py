@@ -59,7 +59,7 @@ def test_a_bundle_without_its_images_flags_none(
     """One from before, and one of a training with --known-images off."""
     plain = Path(shutil.copytree(model, tmp_path / "plain"))
     rewrite(plain, known_images_sha256="")
-    (plain / bundle.KNOWN).unlink()
+    (plain / bundle.KNOWN_IMAGES).unlink()
     out = tmp_path / "out.parquet"
     code, _ = invoke("infer", sample, out, "--model", plain, "--workers", 2)
     assert code == ExitCode.SOME_ERRORS  # the sample's broken files

@@ -174,7 +174,7 @@ def test_names_never_collide(tmp_path: Path, target: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_folder_with_the_name_of_an_output_is_refused(source: Path, target: Path) -> None:
     save(source / "a.jpg.png" / "b.png", noise(0, 20, 20))
-    with pytest.raises(ConfigError, match=r"has a folder 'a\.jpg\.png', and a file beside it"):
+    with pytest.raises(ConfigError, match=r"has a folder 'a\.jpg\.png', and a file next to it"):
         run(source, target, Config())
     assert not target.exists()
 

@@ -135,5 +135,6 @@ def test_too_few_images_for_one_full_batch_under_xla_are_refused() -> None:
     ],
 )
 def test_impossible_schedules_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{name}.*Received"):
+    option = name.replace("_", ".")  # an option, or an argument of Python
+    with pytest.raises(ConfigError, match=f"{option}.*Received"):
         Schedule(**{name: value})  # type: ignore[arg-type]
