@@ -46,7 +46,7 @@ def predict_files(
     Args:
         files: Each with the rows to keep if its content is still theirs, mostly none.
         loaded: Gives preprocessing, threshold, temperature and the shapes seen in training.
-        score: uint8 [n, size, size] -> logits.
+        score: uint8 [n, *preprocessing.shape] -> logits.
         batch_size: Images a forward pass; the last one of all may have fewer.
         workers: Decoding processes.
         seconds: Limit for one file.
@@ -55,7 +55,6 @@ def predict_files(
         known_file: What the model was trained on, if its bundle says so: such images are flagged.
         formats: Of `IMAGE_FORMATS`: the decoders that may run.
     """
-    size = loaded.preprocessing.size
     batches = _Batches(loaded, score, batch_size, timings)
     decode = functools.partial(
         decode_files,
@@ -67,7 +66,7 @@ def predict_files(
     )
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:
-        ring = stack.enter_context(Ring((_CHUNKS * workers + 1) * _CHUNK, size))
+        ring = stack.enter_context(Ring((_CHUNKS * workers + 1) * _CHUNK, loaded.preprocessing.shape))
         results = ordered_map(decode, _chunks(files, ring), workers, lost, seconds)
         stack.enter_context(contextlib.closing(results))
         while True:
@@ -105,8 +104,7 @@ class _Batches:
         self._loaded = loaded
         self._score = score
         self._timings = timings
-        size = loaded.preprocessing.size
-        self._images: NDArray[np.uint8] = np.empty((batch_size, size, size), np.uint8)
+        self._images: NDArray[np.uint8] = np.empty((batch_size, *loaded.preprocessing.shape), np.uint8)
         self._owners: list[Row] = []
         self._waiting: collections.deque[list[Row]] = collections.deque()
         shapes = loaded.training.get("shapes")

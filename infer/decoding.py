@@ -54,8 +54,8 @@ class Decoded(NamedTuple):
 
     Attributes:
         rows: One a frame, with the columns that are known without the network.
-        pixels: For each row uint8 [size, size], or where it lies, or None: no image, or the row has
-            its prediction already.
+        pixels: For each row uint8 of `Preprocessing.shape`, or where it lies, or None: no image, or the
+            row has its prediction already.
         seconds: What it cost.
     """
 

@@ -74,13 +74,13 @@ class Network:
 
     def _probe(self, score: Scorer) -> bool:
         """Score one image at all places of a batch; compiles the network by the way."""
-        size = self._loaded.preprocessing.size
-        image = np.random.default_rng(0).integers(0, 256, (size, size), np.uint8)
-        logits = score(np.broadcast_to(image, (self._config.batch_size, size, size)))
+        shape = self._loaded.preprocessing.shape
+        image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        logits = score(np.broadcast_to(image, (self._config.batch_size, *shape)))
         return bool((logits != logits[0]).any())
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute logits: uint8 [n, size, size] -> float32 [n]."""
+        """Compute logits: uint8 [n, *preprocessing.shape] -> float32 [n]."""
         return self.load()(images)
 
     @property

@@ -6,6 +6,7 @@ Sent through a pipe, each image would be copied four times and pickled on the wa
 import contextlib
 import fcntl
 import functools
+import math
 import os
 import secrets
 import time
@@ -42,12 +43,12 @@ class Ring:
 
     Args:
         count: Images.
-        size: Pixels a side.
+        shape: Of an image, see `Preprocessing.shape`.
     """
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, shape: tuple[int, ...]) -> None:
         self._count = count
-        self._size = size
+        self._shape = shape
         self._memory: SharedMemory | None = None
         self._held: int | None = None
 
@@ -56,7 +57,7 @@ class Ring:
             _remove_stale()
             name = f"{_PREFIX}{secrets.token_hex(8)}"
             with safe_import_path():  # it starts Python's resource tracker
-                memory = SharedMemory(name, create=True, size=self._count * self._size**2)
+                memory = SharedMemory(name, create=True, size=self._count * math.prod(self._shape))
             try:
                 self._held = _reserve(memory)
                 self._memory = memory
@@ -70,10 +71,10 @@ class Ring:
         return Place(self._memory.name, index % self._count) if self._memory else None
 
     def read(self, place: Place) -> NDArray[np.uint8]:
-        """Return the image at `place`, uint8 [size, size], valid until its place is used again."""
+        """Return the image at `place`, uint8 [size, size, ...], valid until its place is used again."""
         if self._memory is None:
             raise ValueError("no memory is shared")
-        return _image(self._memory, place.number, self._size)
+        return _image(self._memory, place.number, self._shape)
 
     def __exit__(
         self,
@@ -90,17 +91,17 @@ class Ring:
 
 
 def write(place: Place, image: NDArray[np.uint8]) -> bool:
-    """Put uint8 [size, size] into its place, in a worker process; False where that cannot be opened."""
+    """Put uint8 [size, size, ...] into its place, in a worker process; False where that fails."""
     try:
         memory = _attach(place.name)
     except OSError:  # too many open files, say: the image can be sent instead
         return False
-    _image(memory, place.number, len(image))[:] = image
+    _image(memory, place.number, image.shape)[:] = image
     return True
 
 
-def _image(memory: SharedMemory, index: int, size: int) -> NDArray[np.uint8]:
-    return np.ndarray((size, size), np.uint8, memory.buf, offset=index * size**2)
+def _image(memory: SharedMemory, index: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.ndarray(shape, np.uint8, memory.buf, offset=index * math.prod(shape))
 
 
 @functools.lru_cache(maxsize=1)

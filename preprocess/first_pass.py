@@ -19,7 +19,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tumorbatch.atomic import discard_folder, holds_only_files, new_folder, write_json
 from tumorbatch.checks import IMAGE_FORMATS, refuse_other_plan
@@ -109,11 +111,26 @@ def _process_file(
     except FileError as error:
         return FileResult(row | {"status": error.status.value, "error": error.message}, None)
     row |= describe(processed.decoded) | {"flags": ",".join(processed.flags), "patient": identity}
-    height, width = processed.pixels.shape
-    record = ImageRecord(
-        processed.pixels.tobytes(), height, width, source.label, source.file.name, row["sha256"]
-    )
+    record = _record(processed.pixels, preprocessing, source, row["sha256"])
     return FileResult(row, frame(record.encode()))
+
+
+def _record(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, source: SourceFile, sha256: str
+) -> ImageRecord:
+    """Return an image's record; its first variant is in `image/raw`, the others beside it."""
+    height, width = pixels.shape[:2]
+    images = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, -1, 0))
+    others = zip(preprocessing.channels[1:], (image.tobytes() for image in images[1:]), strict=True)
+    return ImageRecord(
+        images[0].tobytes(),
+        height,
+        width,
+        source.label,
+        source.file.name,
+        sha256,
+        tuple(sorted(others)),
+    )
 
 
 def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:

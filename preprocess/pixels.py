@@ -6,7 +6,7 @@
 
 import functools
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from tumorbatch import copies, native
 from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.preprocess.decode import MAX_PIXELS, open_image
 from tumorbatch.preprocess.image import Decoded
-from tumorbatch.preprocessing_config import Preprocessing
+from tumorbatch.preprocess.normalised import normalise
+from tumorbatch.preprocessing_config import NORMALISED, Preprocessing
 
 _INTERPOLATION = {"area": cv2.INTER_AREA}
 
@@ -28,7 +29,7 @@ class Processed:
     """One image, ready for the network.
 
     Attributes:
-        pixels: uint8 [size, size].
+        pixels: uint8 [size, size]; [size, size, channels] where the preprocessing has several.
         decoded: The image before equalisation, at its own resolution; `decoded.header.pages` says
             how many pages or frames there are.
         flags: Rules that were applied to it, sorted; "low-res" where a side was enlarged.
@@ -93,6 +94,42 @@ def equalize_and_resize(grey: NDArray[np.uint8], preprocessing: Preprocessing) -
     return resize(equalize(grey, preprocessing), preprocessing)
 
 
+def compute_variants(
+    grey: NDArray[np.uint8], preprocessing: Preprocessing, variants: Sequence[str]
+) -> dict[str, NDArray[np.uint8]]:
+    """Return some variants of one decoded image, each computed once.
+
+    Args:
+        grey: uint8 [height, width], from `Decoded.grey`.
+        preprocessing: Size and CLAHE settings; its own variants do not count.
+        variants: Of `preprocessing_config.VARIANTS`.
+
+    Returns:
+        {variant: uint8 [size, size]}, the tensors that `shard` writes and `infer` computes.
+    """
+    return {
+        variant: equalize_and_resize(
+            normalise(grey) if variant == NORMALISED else grey, preprocessing.select([variant])
+        )
+        for variant in variants
+    }
+
+
+def network_input(grey: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return what a network sees of one decoded image.
+
+    Args:
+        grey: uint8 [height, width].
+        preprocessing: What is done to it.
+
+    Returns:
+        uint8 of `preprocessing.shape`: [size, size], or [size, size, channels].
+    """
+    channels = preprocessing.channels
+    images = compute_variants(grey, preprocessing, channels)
+    return images[channels[0]] if len(channels) == 1 else np.stack(list(images.values()), axis=-1)
+
+
 def process(
     data: bytes,
     preprocessing: Preprocessing,
@@ -101,6 +138,8 @@ def process(
     formats: Collection[str] = IMAGE_FORMATS,
 ) -> Processed:
     """Run the whole path: bytes -> checks -> decode -> grey -> CLAHE at native size -> resize.
+
+    With other variants, what each of them needs is computed from the same grey values.
 
     Args:
         data: A file's content.
@@ -140,7 +179,7 @@ class Frames:
 
 def _finished(decoded: Decoded, preprocessing: Preprocessing) -> Processed:
     # Equalised before it is made smaller: the report's order, and the tiles then have enough pixels.
-    pixels = equalize_and_resize(decoded.grey, preprocessing)
+    pixels = network_input(decoded.grey, preprocessing)
     flags = decoded.flags
     if min(decoded.grey.shape) < preprocessing.size:
         flags = tuple(sorted((*flags, "low-res")))

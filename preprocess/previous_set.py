@@ -22,6 +22,7 @@ from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import InputError, TumorBatchError
 from tumorbatch.files import open_regular
 from tumorbatch.manifest_schema import MANIFEST_SCHEMA
+from tumorbatch.shard_records import check_images
 from tumorbatch.shardset import DATASET, SHARD_NAME
 from tumorbatch.status import DECIDED_BY_CONTENT, Status
 from tumorbatch.tfrecord import ImageRecord
@@ -108,9 +109,9 @@ class Base:
             record = ImageRecord.decode(tfrecord.unframe(framed))
             if (record.filename, record.sha256) != (path, self._known[self._at[path]][2]):
                 raise ValueError("it holds another file's record")
-            size = self.dataset.preprocessing.size
-            if record.image().shape != (size, size) or record.label != self._label(path):
-                raise ValueError("it holds an image of another size or class")
+            check_images(record, self.dataset)
+            if record.label != self._label(path):
+                raise ValueError("it holds an image of another class")
         except ValueError as error:
             raise self._damaged(path, str(error)) from error
         return framed

@@ -94,8 +94,9 @@ def assemble(
     Args:
         work: With the records.
         first_pass: What is known of the source.
-        settings: split_by, formats, patient_id, fractions, seed and shard_bytes, as in dataset.json.
-        preprocessing: What was done to the pixels.
+        settings: variants, split_by, formats, patient_id, fractions, seed and shard_bytes, as in
+            dataset.json.
+        preprocessing: What was done to the pixels; each of its channels is a variant.
 
     Raises:
         ConfigError: A class has too few groups to put one into each split.
@@ -126,7 +127,12 @@ def assemble(
     index_table = read_table(work.folder / MANIFEST, proof_schema)
     counts = grouping.count(groups, duplicates, images.copies.sha256, images.copies.pixels)
     dataset = Dataset(
-        **{**settings, "preprocessing": preprocessing, "formats": tuple(settings["formats"])},
+        **{
+            **settings,
+            "preprocessing": preprocessing.select(preprocessing.channels[:1]),
+            "variants": tuple(settings["variants"]),
+            "formats": tuple(settings["formats"]),
+        },
         classes=CLASS_NAMES,
         counts=_counts(splits, images.labels[rows_kept]),
         files={"found": len(rows), **dict(sorted(Counter(manifest["status"].to_pylist()).items()))},

@@ -55,7 +55,7 @@ class Config:
     """How to make a shard set.
 
     Attributes:
-        preprocessing: What is done to the pixels.
+        preprocessing: What is done to the pixels; each of its channels is a variant in the records.
         classes: {class name: folder name}; empty: match folders by their known spellings.
         split_by: "group" keeps duplicates (and known patients) in one split; "shape" keeps images of
             one height and width together as well; "file" reproduces a plain random split.
@@ -238,9 +238,11 @@ def _patients(files: Sequence[SourceFile], config: Config) -> Patients:
 
 
 def _settings(config: Config) -> dict[str, Any]:
+    preprocessing = config.preprocessing
     fractions = dict(zip(SPLITS, config.fractions.values(), strict=True))
     return {
-        "preprocessing": config.preprocessing.to_dict(),
+        "preprocessing": preprocessing.select(preprocessing.channels[:1]).to_dict(),
+        "variants": list(preprocessing.variants if len(preprocessing.channels) > 1 else ()),
         "split_by": config.split_by,
         "formats": ordered(config.formats),
         "patient_id": config.patient_id,

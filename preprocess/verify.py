@@ -215,8 +215,11 @@ def _decode(data: bytes, dataset: Dataset) -> ImageRecord | str:
     except ValueError as error:
         return f"that cannot be decoded ({error})"
     size = dataset.preprocessing.size
+    others = {len(pixels) for _, pixels in record.others} or {size * size}
     if (record.height, record.width, len(record.pixels)) != (size, size, size * size):
         return f"of other than {size} x {size} pixels"
+    if record.variants != tuple(sorted(dataset.available[1:])) or others != {size * size}:
+        return f"of other variants than {', '.join(dataset.available)}"
     if not 0 <= record.label < len(dataset.classes):
         return f"with a label that is none of {', '.join(dataset.classes)}"
     if not _SHA256.fullmatch(record.sha256):

@@ -7,6 +7,7 @@ from typing import Any
 from tumorbatch import architectures
 from tumorbatch.checks import check_batch_size, check_choice, check_seed
 from tumorbatch.errors import ConfigError
+from tumorbatch.preprocessing_config import check_variants
 
 THRESHOLD = 0.5  # on the probability of Tumor
 TEMPERATURE = 1.0  # the network's own probability: not calibrated
@@ -155,6 +156,8 @@ class Config:
         augmentation: Random changes to the training images, or None.
         weights: What a pretrained base starts from: "imagenet", "none" (random), or an HDF5 file;
             None: "imagenet" where the architecture has a base.
+        variants: Of the images in the records, see `Dataset.select`: one, or three as the channels of
+            the input. Empty: the first.
         feed: "ram" holds the images in memory, "stream" reads the shards in each epoch, "auto"
             takes "ram" where they fit.
         device: "auto", "cpu" or "gpu".
@@ -177,6 +180,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     weights: str | None = None
+    variants: tuple[str, ...] = ()
     feed: str = "auto"
     device: str = "auto"
     precision: str = "auto"
@@ -195,6 +199,14 @@ class Config:
         check_choice("--arch", self.architecture, architectures.ARCHITECTURES)
         check_choice("--feed", self.feed, FEEDS)
         check_choice("--known-images", self.known_images, KNOWN_IMAGES)
+        if self.variants:
+            check_variants(self.variants)
+            if len(self.variants) not in (1, architectures.CHANNELS):
+                raise ConfigError(
+                    f"--variant takes one name, or {architectures.CHANNELS} for the "
+                    f"{architectures.CHANNELS} channels of the input. Received: "
+                    f"{','.join(self.variants)}."
+                )
         if not self.checkpoint_minutes > 0:
             raise ConfigError(
                 f"checkpoint_minutes must be above 0. Received: {self.checkpoint_minutes:g}."

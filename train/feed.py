@@ -26,16 +26,17 @@ def finished(
     """Convert a batch to the form that the network takes.
 
     Args:
-        pixels: uint8 [B, height, width].
+        pixels: uint8 [B, height, width], or [B, height, width, channels].
         labels: int64 [B].
         augmentation: Random changes, or None.
         seed: Two integers.
         weights: float32 [B], what each image weighs in the loss, or None.
 
     Returns:
-        uint8 [B, height, width, 1] and float32 [B, 1]; with `weights` also these, float32 [B].
+        uint8 [B, height, width, channels] and float32 [B, 1]; with `weights` also these, float32 [B].
     """
-    pixels = pixels[..., tf.newaxis]
+    if len(pixels.shape) == 3:
+        pixels = pixels[..., tf.newaxis]
     if augmentation is not None:
         pixels = augment(pixels, augmentation, seed)
     batch = pixels, tf.cast(labels, tf.float32)[:, tf.newaxis]
@@ -52,7 +53,7 @@ class Images:
     """One split in memory.
 
     Attributes:
-        pixels: uint8 [n, height, width].
+        pixels: uint8 [n, height, width], or [n, height, width, channels].
         labels: int64 [n], 0 Healthy, 1 Tumor.
         weights: float32 [n], what each image weighs in the loss; None: all weigh 1.
     """
@@ -145,7 +146,7 @@ class TrainingFeed:
             start: Batches at its beginning that are left out, as they have been trained on.
 
         Returns:
-            `tf.data.Dataset` of (uint8 [B, height, width, 1], float32 [B, 1]), see `finished`.
+            `tf.data.Dataset` of (uint8 [B, height, width, channels], float32 [B, 1]), see `finished`.
         """
         order = np.random.default_rng([self._seed, number]).permutation(len(self._labels))
 

@@ -1,5 +1,6 @@
 """A split that stays on disk: its shards are read in each epoch, with bounded memory."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,9 +91,9 @@ class StreamFeed:
         self._seed = seed
         self._fixed_shape = fixed_shape
         self.steps = steps(shards.count, batch_size, fixed_shape)
-        size = shards.dataset.preprocessing.size
+        record = len(shards.dataset.available) * shards.dataset.preprocessing.size**2
         self._weights = None if shards.weights is None else _table(shards.weights)
-        self._buffer = max(1, min(shards.count, _SHUFFLE_BYTES // size**2))
+        self._buffer = max(1, min(shards.count, _SHUFFLE_BYTES // record))
 
     def epoch(self, number: int, start: int = 0) -> Any:
         """Yield batches as `TrainingFeed.epoch`; a damaged shard raises `tf.errors.OpError`."""
@@ -100,13 +101,12 @@ class StreamFeed:
         shards = self._shards
         names = [os.fspath(shards.folder / shard.name) for shard in shards.dataset.split(shards.split)]
         names = [names[index] for index in rng.permutation(len(names))]
-        size = shards.dataset.preprocessing.size
 
         def prepare(step: Any, serialized: Any) -> tuple[Any, ...]:
             seed = batch_seed(self._seed, number, step)
             table = self._weights
             weights = None if table is None else table.lookup(parse_names(serialized))
-            return finished(*parse(serialized, size), self._augmentation, seed, weights)
+            return finished(*parse(serialized, shards.dataset), self._augmentation, seed, weights)
 
         with tf.device("/CPU:0"):
             data = tf.data.Dataset.from_tensor_slices(names)
@@ -159,7 +159,7 @@ def splits(
     """
     # The training images twice: as read, and as TensorFlow's constant.
     images = sum(dataset.records(split) for split in (*SPLITS, "train"))
-    size, free = images * dataset.preprocessing.size**2, free_memory()
+    size, free = images * math.prod(dataset.preprocessing.shape), free_memory()
     fits = free is None or size <= _MEMORY_SHARE * free
     if feed == "ram" and not fits:
         raise ConfigError(

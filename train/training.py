@@ -83,6 +83,8 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
     """
     started = time.monotonic()
     dataset, out = shardset.load(tfrecords), real_folder(out)
+    if config.variants:
+        dataset = dataset.select(config.variants)
     refuse_nameless(out)
     if config.gpus > 1 and config.schedule.batch_size % config.gpus:
         raise ConfigError(
@@ -149,7 +151,10 @@ def _train(
     devices = [f"GPU:{index}" for index in range(config.gpus)]
     spread = strategy(devices) if config.gpus > 1 else None
     with spread.scope() if spread is not None else contextlib.nullcontext():
-        network = architectures.build(config.architecture, dataset.preprocessing.size, schedule.dropout)
+        preprocessing = dataset.preprocessing
+        network = architectures.build(
+            config.architecture, preprocessing.size, schedule.dropout, len(preprocessing.channels)
+        )
         if start is not None:
             pretrained.load(start.path, network.get_layer(architectures.BASE))
     stride = config.steps_per_execution or (_GPU_STRIDE if runtime.device == "gpu" else 1)
@@ -253,6 +258,7 @@ def _summary(
         "dataset_sha256": dataset_sha256,
         "split_by": dataset.split_by,
         "leaky": dataset.leaky,
+        **({"variants": list(dataset.preprocessing.channels)} if dataset.variants else {}),
         "weights": None if start is None else start.to_dict(),
         "schedule": asdict(config.schedule),
         "augmentation": asdict(config.augmentation) if config.augmentation else None,

@@ -16,7 +16,7 @@ from tumorbatch.errors import ConfigError
 
 MIN_SIZE = 32  # pixels: less than that, and the bases' five halvings leave nothing
 BASE = "base"  # name of the layer that holds a pretrained base
-_CHANNELS = 3  # the report's networks see the grey image three times, as pretrained ones must
+CHANNELS = 3  # the report's networks see the grey image three times, as pretrained ones must
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ PRETRAINED = tuple(name for name, network in _NETWORKS.items() if network.base)
 _FOLDED = tuple(name for name in ARCHITECTURES if name not in PRETRAINED)
 
 
-def build(name: str, size: int, dropout: float = 0.0) -> Any:
+def build(name: str, size: int, dropout: float = 0.0, channels: int = 1) -> Any:
     """Build a network with random weights.
 
     Args:
@@ -121,15 +121,18 @@ def build(name: str, size: int, dropout: float = 0.0) -> Any:
         size: Side of the input, in pixels.
         dropout: Share of the last features that training drops, in addition to the report's dropout. It
             changes no weight's name and no prediction.
+        channels: Of the input: 1, which is repeated, or `CHANNELS`.
 
     Returns:
-        `keras.Model`, uint8 [N, size, size, 1] -> float32 logits [N, 1]. A pretrained architecture
-        holds its convolutions in the layer `BASE`.
+        `keras.Model`, uint8 [N, size, size, channels] -> float32 logits [N, 1]. A pretrained
+        architecture holds its convolutions in the layer `BASE`.
 
     Raises:
         ConfigError: The name is not in the list, or the images are too small for it.
     """
     check_choice("The architecture", name, ARCHITECTURES)
+    if channels not in (1, CHANNELS):
+        raise ConfigError(f"A network sees 1 or {CHANNELS} variants of an image. Received: {channels}.")
     if size < MIN_SIZE:
         raise ConfigError(
             f"{name} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels; these have {size}. Make "
@@ -139,13 +142,13 @@ def build(name: str, size: int, dropout: float = 0.0) -> Any:
     from keras import layers
 
     network = _NETWORKS[name]
-    image = keras.Input((size, size, 1), dtype="uint8", name="image")
+    image = keras.Input((size, size, channels), dtype="uint8", name="image")
     # float32 whatever the policy: half precision has steps of 1/8 at 128.
-    x = layers.Concatenate()([image] * _CHANNELS)
+    x = image if channels == CHANNELS else layers.Concatenate()([image] * CHANNELS)
     x = layers.Rescaling(network.scale, network.offset, dtype="float32")(x)
     if network.base is not None:
         base = getattr(keras.applications, network.base)
-        x = base(include_top=False, weights=None, input_shape=(size, size, _CHANNELS), name=BASE)(x)
+        x = base(include_top=False, weights=None, input_shape=(size, size, CHANNELS), name=BASE)(x)
     x = network.head(x)
     if dropout:
         x = layers.Dropout(dropout)(x)
@@ -172,6 +175,8 @@ def fold(network: Any) -> Any:
     from keras import layers
 
     if not isinstance(network, keras.Model) or network.name not in _FOLDED:
+        return network
+    if network.input.shape[-1] != 1:  # its channels are not equal
         return network
 
     class FoldedConvolution(layers.Layer):  # type: ignore[misc]

@@ -68,6 +68,7 @@ _MODEL_SHAPE = {
         "dataset_sha256?": TEXT,
         "split_by?": TEXT,
         "leaky?": FLAG,
+        "variants?": [TEXT],
         "weights?": (NULL, {"origin": TEXT, "name": TEXT, "sha256": TEXT}),
         "schedule?": {"seed?": COUNT, "batch_size?": COUNT, TEXT: (NUMBER, FLAG, TEXT)},
         "augmentation?": (NULL, {TEXT: (NUMBER, FLAG)}),
@@ -281,7 +282,8 @@ def load_network(folder: Path, bundle: Bundle) -> Any:
         weights = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type numpy has not
         raise InputError(f"{path} is damaged: {error}.") from error
-    network = architectures.build(bundle.architecture, bundle.preprocessing.size)
+    size, channels = bundle.preprocessing.size, len(bundle.preprocessing.channels)
+    network = architectures.build(bundle.architecture, size, channels=channels)
     expected = {variable.path: variable for variable in network.weights}
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights or name not in expected:

@@ -7,13 +7,14 @@ from tumorbatch.json_reader import COUNT, FILE_NAME, FLAG, NULL, NUMBER, OBJECT,
 from tumorbatch.labels import CLASS_NAMES
 
 if TYPE_CHECKING:
-    from tumorbatch.shardset import Dataset
+    from tumorbatch.dataset import Dataset
 
 SPLITS = ("train", "validation", "test")
 SPLIT_BY = ("group", "file", "shape")
 
 DATASET_SHAPE: Shape = {
     "preprocessing": OBJECT,
+    "variants?": {TEXT: SHA256},
     "classes": [TEXT],
     "formats?": [TEXT],
     "split_by": TEXT,
@@ -41,6 +42,8 @@ def refuse_unusable(dataset: "Dataset") -> None:
     refuse_repeated_shards(dataset)
     if dataset.classes != CLASS_NAMES:
         raise ValueError(f"its classes must be {', '.join(CLASS_NAMES)}, in this order")
+    if dataset.variants and dataset.stored.channels != dataset.variants[:1]:
+        raise ValueError("its preprocessing must be that of its first variant")
     if not dataset.formats or not set(dataset.formats) <= set(IMAGE_FORMATS):
         raise ValueError(f"its formats must be some of {', '.join(IMAGE_FORMATS)}")
     if dataset.split_by not in SPLIT_BY:

@@ -26,6 +26,7 @@ from tumorbatch.bundle import Bundle
 from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError, OutputError, cannot_write, not_finished
 from tumorbatch.lock import lock_beside, output_lock
+from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.runtime import load_tensorflow
 
 KINDS = ("keras", "h5", "savedmodel")
@@ -123,6 +124,20 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _inside(preprocessing: Preprocessing) -> str:
+    repeated = (
+        "repeating the grey channel three times, and " if len(preprocessing.channels) == 1 else ""
+    )
+    return f"{repeated}scaling the values"
+
+
+def _outside(preprocessing: Preprocessing) -> str:
+    steps = "CLAHE and resizing, in this order, as in `preprocessing`"
+    if preprocessing.variants:
+        steps = "and the variants of `preprocessing`, one a channel (docs/formats.md)"
+    return f"decoding, grey conversion, {steps}; temperature and threshold"
+
+
 def _description(loaded: Bundle, kind: str) -> dict[str, Any]:
     preprocessing = loaded.preprocessing
     return {
@@ -130,8 +145,9 @@ def _description(loaded: Bundle, kind: str) -> dict[str, Any]:
         "format": kind,
         "input": {
             "dtype": "uint8",
-            "shape": ["batch", preprocessing.size, preprocessing.size, 1],
+            "shape": ["batch", *preprocessing.shape[:2], len(preprocessing.channels)],
             "meaning": "grey values 0 to 255",
+            **({"channels": list(preprocessing.channels)} if preprocessing.variants else {}),
         },
         "output": {
             "dtype": "float32",
@@ -141,9 +157,8 @@ def _description(loaded: Bundle, kind: str) -> dict[str, Any]:
         "classes": list(loaded.classes),
         "temperature": loaded.temperature,
         "threshold": loaded.threshold,
-        "inside": "repeating the grey channel three times, and scaling the values",
-        "not_inside": "decoding, grey conversion, CLAHE and resizing, in this order, as in "
-        "`preprocessing`; temperature and threshold",
+        "inside": _inside(preprocessing),
+        "not_inside": _outside(preprocessing),
         "preprocessing": preprocessing.to_dict(),
         "preprocessing_fingerprint": preprocessing.fingerprint,
         "weights_sha256": loaded.weights_sha256,

@@ -20,12 +20,12 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
     its neighbours; its row in the batch can change the last bit, by up to 2e-7.
 
     Args:
-        network: uint8 [N, H, W, 1] -> logits [N, 1], from `architectures.build`; see `fold`.
+        network: uint8 [N, H, W, channels] -> logits [N, 1], from `architectures.build`; see `fold`.
         batch_size: Images a forward pass.
         runtime: Decides about XLA.
 
     Returns:
-        Function from uint8 [n, H, W] to float32 [n].
+        Function from uint8 [n, H, W] or, of several channels, [n, H, W, channels] to float32 [n].
     """
     import tensorflow as tf
 
@@ -36,9 +36,10 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
         return network(images, training=False)
 
     def score(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        images = with_channels(images)
         logits = np.empty(len(images), np.float32)
         for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size, ..., np.newaxis]
+            batch = images[start : start + batch_size]
             count = len(batch)
             if count < batch_size:
                 padding = np.zeros((batch_size - count, *batch.shape[1:]), np.uint8)
@@ -47,6 +48,11 @@ def scorer(network: Any, batch_size: int, runtime: Runtime) -> Scorer:
         return logits
 
     return score
+
+
+def with_channels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return uint8 [n, H, W, channels] of images without an axis of channels, or with it."""
+    return images if images.ndim == 4 else images[..., np.newaxis]
 
 
 def probability(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

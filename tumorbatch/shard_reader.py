@@ -18,36 +18,41 @@ READERS = 16  # shards that are read side by side, at most
 READ_BATCH = 256  # records parsed by one op call; parsing them one by one costs three times as much
 READ_BUFFER = 8 << 20  # bytes read ahead from each shard
 
-_FEATURES = {
-    tfrecord.IMAGE: tf.io.FixedLenFeature([], tf.string),
-    tfrecord.LABEL: tf.io.FixedLenFeature([], tf.int64),
-}
 
 # TensorFlow rewrites Python's `if` and `for` in what a pipeline maps. None is here, and it
 # writes a file for each function, which a killed process leaves in the folder of temporary files.
 as_written = tf.autograph.experimental.do_not_convert
 
 
-def parse(serialized: Any, size: int) -> tuple[Any, Any]:
+def parse(serialized: Any, dataset: Dataset) -> tuple[Any, Any]:
     """Parse records to images and labels.
 
     Args:
         serialized: string [n], `tf.train.Example` each.
-        size: Side of the images, in pixels.
+        dataset: Gives the size of the images, and which variants are read.
 
     Returns:
-        uint8 [n, size, size] and int64 [n].
+        uint8 [n, *dataset.preprocessing.shape] and int64 [n].
     """
-    parsed = tf.io.parse_example(serialized, _FEATURES)
-    flat = tf.io.decode_raw(parsed[tfrecord.IMAGE], tf.uint8)
+    text = tf.io.FixedLenFeature([], tf.string)
+    features = {
+        **dict.fromkeys(dataset.features, text),
+        tfrecord.LABEL: tf.io.FixedLenFeature([], tf.int64),
+    }
+    parsed = tf.io.parse_example(serialized, features)
+    size = dataset.preprocessing.size
     # An image of another size must be an error: `fixed_length` would pad or cut it.
-    flat = tf.ensure_shape(flat, [None, size * size])
+    channels = [
+        tf.ensure_shape(tf.io.decode_raw(parsed[name], tf.uint8), [None, size * size])
+        for name in dataset.features
+    ]
     labels = parsed[tfrecord.LABEL]
     # Another label would be trained on as it is.
     is_label = tf.reduce_all((labels == 0) | (labels == 1))
     with tf.control_dependencies([tf.debugging.Assert(is_label, ["a label is not 0 or 1"])]):
         labels = tf.identity(labels)
-    return tf.reshape(flat, [-1, size, size]), labels
+    images = channels[0] if len(channels) == 1 else tf.stack(channels, axis=-1)
+    return tf.reshape(images, [-1, *dataset.preprocessing.shape]), labels
 
 
 def _batches(folder: Path, dataset: Dataset, split: str) -> Any:
@@ -89,18 +94,17 @@ def read_split(
     """Read one split, all shards in parallel, in an order that the shards alone decide.
 
     Returns:
-        Images, uint8 [n, size, size], and labels, int64 [n].
+        Images, uint8 [n, *dataset.preprocessing.shape], and labels, int64 [n].
 
     Raises:
         InputError: A shard is damaged; the text names it.
     """
     total = dataset.records(split)
-    size = dataset.preprocessing.size
-    pixels = np.empty((total, size, size), np.uint8)
+    pixels = np.empty((total, *dataset.preprocessing.shape), np.uint8)
     labels = np.empty(total, np.int64)
     data = _batches(folder, dataset, split)
     data = data.map(
-        as_written(lambda serialized: parse(serialized, size)),
+        as_written(lambda serialized: parse(serialized, dataset)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
@@ -128,10 +132,9 @@ def score_split(
         InputError: A shard is damaged; the text names it.
     """
     names = [os.fspath(folder / shard.name) for shard in dataset.split(split)]
-    size = dataset.preprocessing.size
     data = tf.data.TFRecordDataset(names, buffer_size=READ_BUFFER)
     data = data.apply(tf.data.experimental.assert_cardinality(dataset.records(split)))
-    data = data.batch(READ_BATCH).map(as_written(lambda serialized: parse(serialized, size)))
+    data = data.batch(READ_BATCH).map(as_written(lambda serialized: parse(serialized, dataset)))
     logits, labels = [], []
     try:
         for pixels, classes in data.prefetch(2).as_numpy_iterator():

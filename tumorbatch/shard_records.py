@@ -18,15 +18,15 @@ def read_records(folder: Path, dataset: Dataset, split: str) -> Iterator[ImageRe
         InputError: A shard is damaged, cut off, or holds another number of records than it should.
         TryAgainError: Another run has replaced the set since `dataset` was read.
     """
-    size = dataset.preprocessing.size
     for shard in dataset.split(split):
         path = folder / shard.name
         count = 0
         try:
             for data in tfrecord.read(path):
                 record = ImageRecord.decode(data)
-                if record.image().shape != (size, size) or record.label not in range(len(CLASS_NAMES)):
-                    raise ValueError(f"it has another size than {size} x {size}, or no known class")
+                check_images(record, dataset)
+                if record.label not in range(len(CLASS_NAMES)):
+                    raise ValueError("it has no known class")
                 count += 1
                 if count <= shard.records:
                     yield record
@@ -43,6 +43,17 @@ def read_records(folder: Path, dataset: Dataset, split: str) -> Iterator[ImageRe
             raise InputError(
                 f"{path} holds {count} records and should hold {shard.records}. {MAKE_AGAIN}"
             )
+
+
+def check_images(record: ImageRecord, dataset: Dataset) -> None:
+    """Raise `ValueError` unless a record has the variants of its set, each of the right size."""
+    size = dataset.preprocessing.size
+    if record.variants != tuple(sorted(dataset.available[1:])):
+        raise ValueError(f"it has other variants than {', '.join(dataset.available)}")
+    images = [record.pixels, *(pixels for _, pixels in record.others)]
+    square = (record.height, record.width) == (size, size)
+    if not square or any(len(pixels) != size * size for pixels in images):
+        raise ValueError(f"it has another size than {size} x {size}")
 
 
 def damaged_shard(folder: Path, dataset: Dataset, split: str) -> InputError | None:

@@ -12,6 +12,7 @@ Sources: tensorflow/core/lib/io/record_writer.h, tensorflow/core/example/{exampl
 """
 
 import functools
+import itertools
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from tumorbatch.errors import InputError
 from tumorbatch.files import open_regular
 
-IMAGE = "image/raw"
+IMAGE = "image/raw"  # the first variant of the image; others are image/raw/<name>
 HEIGHT = "image/height"
 WIDTH = "image/width"
 LABEL = "image/class/label"
@@ -143,31 +144,43 @@ def _entry(name: str, value: bytes | int) -> bytes:
     return _field(1, _field(1, name.encode()) + _field(2, feature))
 
 
-@functools.lru_cache(maxsize=4096)
-def _around(height: int, width: int, label: int, lengths: tuple[int, int, int]) -> tuple[bytes, ...]:
-    """Return what stands around the file name, the pixels and the sha256 of a record, in four pieces.
+def variant_key(variant: str) -> str:
+    """Return the feature that holds a variant which is not the first of its record."""
+    return f"{IMAGE}/{variant}"
 
-    It is the same for all records with these numbers, and putting the six features together takes ten
+
+@functools.lru_cache(maxsize=4096)
+def _around(
+    height: int, width: int, label: int, lengths: tuple[int, ...], others: tuple[str, ...] = ()
+) -> tuple[bytes, ...]:
+    """Return what stands around the file name, the pixels and the sha256 of a record, in pieces.
+
+    It is the same for all records with these numbers, and putting the features together takes ten
     times as long as joining it with the rest.
 
     Args:
         height: In pixels.
         width: In pixels.
         label: 0 or 1.
-        lengths: Of the file name, the pixels and the sha256, in bytes.
+        lengths: Of the file name, the pixels, each other variant's and the sha256, in bytes.
+        others: Names of the other variants, sorted.
+
+    Returns:
+        A piece before each of `lengths`, and the last one behind them.
     """
-    name, pixels, sha256 = lengths
+    name, pixels, *more, sha256 = lengths
     entries = (
         _entry(LABEL, label) + _entry(FILENAME, bytes(name)),
         _entry(HEIGHT, height) + _entry(IMAGE, bytes(pixels)),
+        *(_entry(variant_key(other), bytes(n)) for other, n in zip(others, more, strict=True)),
         _entry(SHA256, bytes(sha256)),
         _entry(WIDTH, width),
     )
     total = sum(map(len, entries))
-    first, second, third = (
+    first, *pieces = (
         entry[: len(entry) - length] for entry, length in zip(entries, lengths, strict=False)
     )
-    return (_varint(1 << 3 | 2) + _varint(total) + first, second, third, entries[3])
+    return (_varint(1 << 3 | 2) + _varint(total) + first, *pieces, entries[-1])
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -231,6 +244,7 @@ class ImageRecord:
         label: 0 Healthy, 1 Tumor.
         filename: Path relative to the source, `/` between its parts.
         sha256: Of the source file's bytes, hex.
+        others: (name, pixels) of each further variant of the image, sorted by name.
     """
 
     pixels: bytes
@@ -239,17 +253,41 @@ class ImageRecord:
     label: int
     filename: str
     sha256: str
+    others: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Return the names of the further variants."""
+        return tuple(name for name, _ in self.others)
 
     def encode(self) -> bytes:
         """Return the serialised `tf.train.Example`."""
-        name, sha256 = self.filename.encode(), self.sha256.encode()
-        lengths = len(name), len(self.pixels), len(sha256)
-        before, second, third, behind = _around(self.height, self.width, self.label, lengths)
-        return b"".join((before, name, second, self.pixels, third, sha256, behind))
+        more = (pixels for _, pixels in self.others)
+        values = self.filename.encode(), self.pixels, *more, self.sha256.encode()
+        lengths = tuple(map(len, values))
+        *pieces, behind = _around(self.height, self.width, self.label, lengths, self.variants)
+        pairs = itertools.chain.from_iterable(zip(pieces, values, strict=True))
+        return b"".join((*pairs, behind))
 
     def image(self) -> NDArray[np.uint8]:
         """Return the pixels, uint8 [height, width]; raise `ValueError` where they are not as many."""
-        return np.frombuffer(self.pixels, np.uint8).reshape(self.height, self.width)
+        return self._image(self.pixels)
+
+    def variant(self, key: str) -> NDArray[np.uint8]:
+        """Return the pixels of one feature, `IMAGE` or a `variant_key`, uint8 [height, width].
+
+        Raises:
+            ValueError: It is not there, or has another number of pixels.
+        """
+        if key == IMAGE:
+            return self.image()
+        for name, pixels in self.others:
+            if variant_key(name) == key:
+                return self._image(pixels)
+        raise ValueError(f"the record has no {key}")
+
+    def _image(self, pixels: bytes) -> NDArray[np.uint8]:
+        return np.frombuffer(pixels, np.uint8).reshape(self.height, self.width)
 
     @classmethod
     def decode(cls, data: bytes) -> "ImageRecord":
@@ -273,11 +311,24 @@ class ImageRecord:
             raise ValueError("a field of the record has the wrong type")
         if not (isinstance(height, int) and isinstance(width, int) and isinstance(label, int)):
             raise ValueError("a field of the record has the wrong type")
-        record = cls(pixels, height, width, label, filename.decode(), sha256.decode())
+        others = _other_variants(values)
+        record = cls(pixels, height, width, label, filename.decode(), sha256.decode(), others)
         if len(_layouts) >= _MOST_LAYOUTS:
             _layouts.clear()
         _layouts[len(data)] = _Layout.of(record)
         return record
+
+
+def _other_variants(values: Mapping[str, bytes | int]) -> tuple[tuple[str, bytes], ...]:
+    """Return (name, pixels) of the variants behind the first; raise `ValueError` for another type."""
+    prefix = variant_key("")
+    others: list[tuple[str, bytes]] = []
+    for key in sorted(key for key in values if key.startswith(prefix)):
+        pixels = values[key]
+        if not isinstance(pixels, bytes):
+            raise ValueError("a field of the record has the wrong type")
+        others.append((key.removeprefix(prefix), pixels))
+    return tuple(others)
 
 
 class _Layout(NamedTuple):
@@ -289,19 +340,26 @@ class _Layout(NamedTuple):
     filename: slice
     pixels: slice
     sha256: slice
+    others: tuple[tuple[str, slice], ...] = ()
 
     @classmethod
     def of(cls, record: ImageRecord) -> "_Layout":
         """Return the layout of a record, as `encode` writes it."""
-        lengths = len(record.filename.encode()), len(record.pixels), len(record.sha256.encode())
-        parts = _around(record.height, record.width, record.label, lengths)
+        more = (len(pixels) for _, pixels in record.others)
+        lengths = (
+            len(record.filename.encode()), len(record.pixels), *more, len(record.sha256.encode()),
+        )  # fmt: skip
+        parts = _around(record.height, record.width, record.label, lengths, record.variants)
         slices, at = [], 0
         for part, length in zip(parts, lengths, strict=False):
             slices.append(slice(at + len(part), at + len(part) + length))
             at = slices[-1].stop
-        other = _around(record.height, record.width, 1 - min(record.label, 1), lengths)[0]
+        label = 1 - min(record.label, 1)
+        other = _around(record.height, record.width, label, lengths, record.variants)[0]
         label_at = next(at for at, (a, b) in enumerate(zip(parts[0], other, strict=False)) if a != b)
-        return cls(record.height, record.width, label_at, *slices)
+        filename, pixels, *more_slices, sha256 = slices
+        others = tuple(zip(record.variants, more_slices, strict=True))
+        return cls(record.height, record.width, label_at, filename, pixels, sha256, others)
 
 
 # By the length of a record, as the last one of that length was.
@@ -323,5 +381,6 @@ def _decode_alike(data: bytes) -> ImageRecord | None:
     except UnicodeDecodeError:
         return None
     pixels, label = data[layout.pixels], data[layout.label_at]
-    record = ImageRecord(pixels, layout.height, layout.width, label, filename, sha256)
+    others = tuple((name, data[place]) for name, place in layout.others)
+    record = ImageRecord(pixels, layout.height, layout.width, label, filename, sha256, others)
     return record if record.encode() == data else None

@@ -117,7 +117,7 @@ def test_pixels_through_shared_memory_are_those_through_a_pipe(folder: Path, mod
     preprocessing = bundle.load(model).preprocessing
     files = find_files(folder)
     plain = decode_files([Task(file) for file in files], preprocessing)
-    with Ring(3, preprocessing.size) as ring:
+    with Ring(3, preprocessing.shape) as ring:
         places = [ring.place(index) for index in (0, 1, 2, 3)]
         assert places[0] is not None
         assert places[0] == places[3]  # round and round
@@ -135,12 +135,12 @@ def test_pixels_through_shared_memory_are_those_through_a_pipe(folder: Path, mod
 def test_memory_that_a_killed_job_left_is_freed_and_memory_in_use_is_not() -> None:
     left = Path("/dev/shm/tumorbatch-left-by-a-test")
     left.write_bytes(bytes(10))
-    with Ring(2, 8) as used:
+    with Ring(2, (8, 8)) as used:
         place = used.place(0)
         assert place is not None
         for path in (left, Path("/dev/shm") / place.name):
             os.utime(path, (0, 0))
-        with Ring(2, 8) as other:
+        with Ring(2, (8, 8)) as other:
             assert other.place(0) != place
         assert not left.exists()
         assert (Path("/dev/shm") / place.name).exists()

@@ -8,6 +8,7 @@ import click
 
 from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, ordered
 from tumorbatch.cli.session import LOG_FORMATS, choose_format
+from tumorbatch.preprocessing_config import VARIANTS
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 
 PATH = click.Path(path_type=Path)
@@ -67,6 +68,18 @@ def _parse_formats(_: click.Context, __: click.Parameter, value: str) -> tuple[s
     return tuple(ordered(names))
 
 
+def _parse_variants(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    names = tuple(name.strip().lower() for name in value.split(","))
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(VARIANTS)}.")
+    if len(set(names)) < len(names):
+        raise click.BadParameter(f"{value!r} names a variant twice.")
+    return names
+
+
 def _choose_log_format(_: click.Context, __: click.Parameter, value: str) -> None:
     choose_format(value)
 
@@ -108,6 +121,21 @@ allow_unmatched = click.option(
     is_flag=True,
     help="With --groups: accept a table that names missing files, or that lacks some files. Each file "
     "without a patient is then its own patient.",
+)
+variants = click.option(
+    "--variants",
+    metavar="NAME,...",
+    callback=_parse_variants,
+    help="Variants of each image in the records, the first in image/raw: `clahe`, equalised; `plain`, "
+    "resized only; `normalised`, the head cut out and its grey values stretched.  [default: clahe]",
+)
+variant = click.option(
+    "--variant",
+    "variants",
+    metavar="NAME[,NAME,NAME]",
+    callback=_parse_variants,
+    help="Variant of the images to train on (see `shard --variants`), or three of them as the three "
+    "channels of the input.  [default: the first in the records]",
 )
 weights = click.option(
     "--weights",

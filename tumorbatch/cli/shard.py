@@ -33,7 +33,12 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @click.argument("out", type=options.PATH, default=Path("tfrecords"))
 @options.classes
 @options.size
-@click.option("--clahe/--no-clahe", default=True, show_default=True, help="Equalise the images.")
+@options.variants
+@click.option(
+    "--clahe/--no-clahe",
+    default=None,
+    help="Equalise the images or not: the same as --variants clahe or plain.  [default: clahe]",
+)
 @options.clahe_clip
 @options.clahe_grid
 @click.option(
@@ -91,7 +96,8 @@ def shard(
     src: Path,
     out: Path,
     size: int,
-    clahe: bool,
+    variants: tuple[str, ...],
+    clahe: bool | None,
     clahe_clip: float,
     clahe_grid: int,
     classes: dict[str, str],
@@ -115,9 +121,9 @@ def shard(
 
     SRC (default data/raw) holds one folder for each class, such as `Brain Tumor` and `Healthy`, with
     JPEG, PNG, TIFF, BMP, WebP and DICOM files at any depth. Each image is decoded to grey, equalised
-    (CLAHE), resized, and written to OUT (default tfrecords): shards for train, validation and test, a
-    manifest with one row per file, good or bad, and dataset.json. Identical and nearly identical images
-    stay in one split.
+    (CLAHE; see --variants), resized, and written to OUT (default tfrecords): shards for train,
+    validation and test, a manifest with one row per file, good or bad, and dataset.json. Identical and
+    nearly identical images stay in one split.
 
     After a crash, the same command continues where the run stopped, also if SRC has changed: the work
     on unchanged files is kept. Files that cannot be read are listed in the manifest with a reason; the
@@ -132,9 +138,12 @@ def shard(
     Examples:
       tumorbatch shard
       tumorbatch shard --groups patients.csv
+      tumorbatch shard --variants clahe,plain,normalised
       tumorbatch shard scans/ tfrecords/ --class Healthy=controls --class Tumor=patients
       tumorbatch shard --split-by file data/raw tfrecords-leaky
     """
+    if variants and clahe is not None:
+        raise click.UsageError("Give --variants or --clahe/--no-clahe, not both.")
     with session(quiet, "The work so far is kept; the same command continues it."):
         runtime.load_arrow()
         from tumorbatch.preprocess import shard as stage
@@ -143,7 +152,11 @@ def shard(
 
         config = stage.Config(
             preprocessing=Preprocessing(
-                size=size, clahe=clahe, clahe_clip=clahe_clip, clahe_grid=clahe_grid
+                size=size,
+                clahe=clahe is not False,
+                clahe_clip=clahe_clip,
+                clahe_grid=clahe_grid,
+                variants=variants,
             ),
             classes=classes,
             split_by=split_by,

@@ -39,6 +39,7 @@ _EVERY = "all"
     show_default=True,
     help="Repeat with this many seeds, from --seed on, as ARCH-seed0, ARCH-seed1, ...",
 )
+@options.variant
 @options.weights
 @options.epochs
 @options.patience
@@ -187,6 +188,7 @@ def train(
     shift: float,
     contrast: float,
     brightness: float,
+    variants: tuple[str, ...],
     weights: str | None,
     feed: str,
     device: str,
@@ -218,6 +220,8 @@ def train(
     Examples:
       tumorbatch train --arch cnn1
       tumorbatch train --arch mobilenetv2 --weights mobilenet_v2.weights.h5
+      tumorbatch train --arch mobilenetv2 --variant plain
+      tumorbatch train --arch densenet121 --variant clahe,plain,normalised
       tumorbatch train --arch all --weights none --seeds 3
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
@@ -239,6 +243,7 @@ def train(
                 schedule=complete_schedule(name, weights, seed=number, **only_given(**changes)),
                 augmentation=augmentation if augment else None,
                 weights=weights if to_all else None,
+                variants=variants,
                 feed=feed,
                 device=device,
                 precision=precision,

@@ -327,7 +327,7 @@ def read_images(folder: Path, dataset: Dataset, paths: Sequence[str]) -> NDArray
         paths: Their paths in the manifest.
 
     Returns:
-        uint8 [len(paths), height, width].
+        uint8 [len(paths), *dataset.preprocessing.shape].
 
     Raises:
         InputError: The manifest or a record is damaged, or holds another image.
@@ -350,7 +350,8 @@ def read_images(folder: Path, dataset: Dataset, paths: Sequence[str]) -> NDArray
                 record = ImageRecord.decode(tfrecord.unframe(file.read(length)))
             if record.filename != name:
                 raise ValueError(f"it is that of {record.filename}")
-            images.append(record.image())
+            channels = [record.variant(feature) for feature in dataset.features]
+            images.append(channels[0] if len(channels) == 1 else np.stack(channels, axis=-1))
         except (OSError, IndexError, ValueError) as error:
             raise InputError(
                 f"Record {position} of {path} is damaged ({reason(error)}). {MAKE_AGAIN}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.architectures import BASE
 from tumorbatch.errors import ConfigError
+from tumorbatch.scoring import with_channels
 
 
 def _features(network: Any) -> Any:
@@ -36,7 +37,7 @@ class GradCam:
     """Maps of one network.
 
     Args:
-        network: `keras.Model`, uint8 [N, height, width, 1] -> logits [N, 1].
+        network: `keras.Model`, uint8 [N, height, width, channels] -> logits [N, 1].
 
     Raises:
         ConfigError: It has no convolution.
@@ -60,7 +61,7 @@ class GradCam:
         the channels, negative values set to 0 (equation 2), and divided by its largest.
 
         Args:
-            images: uint8 [n, height, width].
+            images: uint8 [n, height, width] or [n, height, width, channels].
             towards: int64 [n], 0 Healthy, 1 Tumor.
             batch_size: Images at a time.
 
@@ -74,7 +75,8 @@ class GradCam:
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             signs = tf.constant(np.where(towards[part] == 1, 1.0, -1.0)[:, np.newaxis], tf.float32)
-            features = self._convolutions(tf.constant(images[part, ..., np.newaxis]), training=False)
+            batch = tf.constant(with_channels(images[part]))
+            features = self._convolutions(batch, training=False)
             with tf.GradientTape() as tape:
                 tape.watch(features)
                 (score,) = tf.nest.flatten(self._head(features, training=False))
@@ -92,7 +94,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 1)
     """Draw an image, and next to it the same image under its map.
 
     Args:
-        image: uint8 [height, width], grey.
+        image: uint8 [height, width], grey; of [height, width, channels], the first channel is drawn.
         heat: float32 [rows, columns] in [0, 1].
         scale: Pixels of the picture for one of the image.
 
@@ -103,6 +105,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], scale: int = 1)
     import cv2
     import matplotlib
 
+    image = image if image.ndim == 2 else np.ascontiguousarray(image[..., 0])
     height, width = (scale * side for side in image.shape)
     large = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     grey = np.repeat(large[..., np.newaxis], 3, axis=2).astype(np.float32)

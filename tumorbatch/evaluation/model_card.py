@@ -156,7 +156,7 @@ def _data(bundle: Bundle, dataset: Dataset, protocol: Protocol) -> list[str]:
         "",
         f"{protocol.meaning} Images: {counts}. Split seed {dataset.seed}, dataset.json "
         f"{str(bundle.training.get('dataset_sha256'))[:12]}. Preprocessing "
-        f"{bundle.preprocessing.fingerprint[:12]}.",
+        f"{bundle.preprocessing.fingerprint[:12]}{_channels(bundle)}.",
         "",
         f"{bundle.training.get('epochs')} epochs, {bundle.training.get('parameters'):,} parameters, "
         f"weights {bundle.weights_sha256[:12]}; "
@@ -164,6 +164,13 @@ def _data(bundle: Bundle, dataset: Dataset, protocol: Protocol) -> list[str]:
         + ".",
         "",
     ]
+
+
+def _channels(bundle: Bundle) -> str:
+    """Name the variants that the network sees, where they are not the usual one."""
+    if not bundle.preprocessing.variants:
+        return ""
+    return f" (input: {', '.join(bundle.preprocessing.channels)})"
 
 
 def _with_n(value: Mapping[str, Any]) -> str:

@@ -44,13 +44,11 @@ class Subject(NamedTuple):
             ConfigError: The images were prepared differently; or the shard set is not the model's own,
                 and not declared external: its test images may have been trained on.
         """
-        subject = cls(
-            model,
-            tfrecords,
-            bundles.load(model),
-            shardset.load(tfrecords),
-            shardset.file_sha256(tfrecords / DATASET),
-        )
+        bundle, dataset = bundles.load(model), shardset.load(tfrecords)
+        if dataset.variants:
+            dataset = dataset.select(bundle.preprocessing.channels)
+        sha256 = shardset.file_sha256(tfrecords / DATASET)
+        subject = cls(model, tfrecords, bundle, dataset, sha256)
         subject._refuse_other_preprocessing()
         subject._refuse_other_set(external)
         return subject
@@ -61,10 +59,11 @@ class Subject(NamedTuple):
         return printable(self.model.resolve().name)
 
     def _refuse_other_preprocessing(self) -> None:
-        changes = format_changes(
-            self.bundle.preprocessing.to_dict(), self.dataset.preprocessing.to_dict(),
-            "in the model", "in the shards",
-        )  # fmt: skip
+        model, shards = (
+            {**value.to_dict(), "variants": ",".join(value.channels)}
+            for value in (self.bundle.preprocessing, self.dataset.preprocessing)
+        )
+        changes = format_changes(model, shards, "in the model", "in the shards")
         if changes:
             raise ConfigError(
                 f"{self.model} was trained on images that were prepared differently from those in "

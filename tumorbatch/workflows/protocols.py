@@ -241,7 +241,12 @@ def _training(description: Bundle, model: Path, config: Config, trains: bool) ->
             f"{model / bundle.MODEL} does not say how the model was trained ({error}). Train it again."
         ) from error
     return TrainConfig(
-        description.architecture, schedule, augmentation, start, device=config.evaluation.device
+        description.architecture,
+        schedule,
+        augmentation,
+        start,
+        tuple(recorded.get("variants", ())),
+        device=config.evaluation.device,
     )
 
 
@@ -303,7 +308,9 @@ def _refuse_other_training(description: Bundle, training: TrainingPart, shards: 
 
 def _deciding(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes two trainings equal."""
-    names = ("architecture", "dataset_sha256", "split_by", "weights", "schedule", "augmentation")
+    names = (
+        "architecture", "dataset_sha256", "split_by", "variants", "weights", "schedule", "augmentation",
+    )  # fmt: skip
     return {name: training.get(name) for name in names}
 
 

@@ -117,7 +117,7 @@ def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig
             f"{folder} was made with a table of patients: give the same one with --groups FILE."
         )
     own: dict[str, Any] = {
-        "preprocessing": dataset.preprocessing,
+        "preprocessing": dataset.preprocessing.select(dataset.available),
         "classes": _class_folders(folder),
         "split_by": dataset.split_by,
         "formats": dataset.formats,
@@ -156,7 +156,7 @@ def shards_cost(files: "Sequence[SourceFile]", config: "ShardConfig") -> "Cost":
     work = functools.partial(seconds_of, config=config)
     (times,) = ordered_map(work, [some], 1, lambda *_: config.timeout, config.timeout)
     seconds = sum(times) * len(files) / len(some) / config.workers
-    size = len(files) * (config.preprocessing.size**2 + _RECORD)
+    size = len(files) * (math.prod(config.preprocessing.shape) + _RECORD)
     return Cost(seconds, seconds, size, size)  # the spool holds every record once more
 
 
