@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,21 @@ from tumorbatch.status import NO_ERRORS, Status
 log = logging.getLogger(__name__)
 
 
-def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
-    """Predict every image file below `folder` and write the table to `out`.
+def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) -> Report:
+    """Predict every image file below a folder and write the table to `out`.
 
     An interrupted run left its finished rows next to `out`, and this one continues from there.
 
+    Args:
+        sources: The folder, or a file, or several of both, see `listing.find_in`.
+        out: The table.
+        model: Folder of the bundle.
+        config: How.
+
     Raises:
-        InputError: `folder` is missing or empty, or the bundle is missing or damaged.
-        ConfigError: `out` holds something else; no GPU where one was asked for.
+        InputError: A source is missing or empty, or the bundle is missing or damaged.
+        ConfigError: One source lies in another; `out` holds something else; no GPU where one was asked
+            for.
         OutputError: `out` cannot be written.
         TooManyErrorsError: See `Config.max_error_rate`; what was there before is untouched.
         TryAgainError: Another process is writing `out`; or `Config.max_runtime` is over.
@@ -73,7 +80,7 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         if config.incremental and before is not None:
             target.refuse_no_base(before, settings)
         own = frozenset(map(os.path.realpath, target.outputs()))
-        listing = list_files(folder, config.selection, own, key)
+        listing = list_files(sources, config.selection, own, key)
         log.info("model %s from %s", loaded.model_id, printable(str(model)))
         log.info("images are equalised and resized %s", native.choose().reason)
         if listing.young:
@@ -82,7 +89,8 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
             log.info(
                 "%d files have a time of change in the future; --min-age passes them", listing.future
             )
-        plan = {"model_id": loaded.model_id, **settings, "folder": printable(os.path.realpath(folder))}
+        folders = _real_names(sources)
+        plan = {"model_id": loaded.model_id, **settings, "folder": " ".join(folders)}
         area = WorkArea(out.with_name(f".{out.name}.partial"), plan, config.overwrite)
         task = _Run(target, loaded, config, listing, area, config.incremental and before is not None)
         network = Network(model, loaded, config)
@@ -90,9 +98,16 @@ def run(folder: Path, out: Path, model: Path, config: Config) -> Report:
         if task.nothing_new() and before is not None:
             area.remove()
             return task.report(_counts_of(before, len(listing.files)), started, unchanged=True)
-        counts = task.publish({**_static(loaded, model), **settings}, network)
+        # Paths that are hidden are not named here either.
+        where = {} if config.path_mode == "hash" else {"sources": folders}
+        counts = task.publish({**_static(loaded, model), **settings, **where}, network)
         area.remove()
     return task.report(counts, started)
+
+
+def _real_names(sources: Path | Sequence[Path]) -> list[str]:
+    several = [sources] if isinstance(sources, Path) else sources
+    return [printable(os.path.realpath(source)) for source in several]
 
 
 class _Run:

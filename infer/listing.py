@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import hmac
+import itertools
 import os
 import stat
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tumorbatch.errors import InputError, reason
+from tumorbatch.errors import ConfigError, InputError, reason
 from tumorbatch.files import (
     FoundFile,
     composed,
@@ -77,26 +78,37 @@ class Listing:
     litter: int = 0
 
 
-def list_files(folder: Path, selection: Selection, own: frozenset[str], key: bytes | None) -> Listing:
+def list_files(
+    sources: Path | Sequence[Path], selection: Selection, own: frozenset[str], key: bytes | None
+) -> Listing:
     """Find the files that become rows.
 
     Args:
-        folder: Walked recursively, without hidden entries.
-        selection: Which of its files.
+        sources: A folder, which is walked recursively without hidden entries; a file; or several of
+            both, see `find_in`.
+        selection: Which of their files; files in `sources` need not look like images.
         own: Real paths of this command's outputs, which are not inputs.
         key: Names become HMAC-SHA256 of the path with this key, 64 hex digits; None: they stay.
 
     Raises:
-        InputError: `folder` or the list is missing, or names what is outside; nothing is selected.
+        InputError: A source or the list is missing, or names what is outside; nothing is selected.
+        ConfigError: Two of the sources hold the same files; a list goes with several sources.
     """
     litter: list[str] = []
-    found_files = _listed(folder, selection.listed) if selection.listed else find_files(folder, litter)
+    sources = [sources] if isinstance(sources, Path) else sources
+    shown = ", ".join(printable(str(source)) for source in sources)
+    if selection.listed and len(sources) > 1:
+        raise ConfigError("--files takes paths below one folder: give one FOLDER with it.")
+    named = {os.fspath(source) for source in sources if not source.is_dir()}
+    found_files = (
+        _listed(sources[0], selection.listed) if selection.listed else find_in(sources, litter)
+    )
     if own:
         # Not Path.resolve: below Python 3.13 it raises at symbolic link loops.
         found_files = [file for file in found_files if os.path.realpath(file.path) not in own]
     selected = [file for file in found_files if _matches(file.name, selection)]
     if not (selection.all_files or selection.listed):
-        selected = [file for file in selected if _may_be_image(file)]
+        selected = [file for file in selected if file.path in named or _may_be_image(file)]
     others = len(found_files) - len(selected)
     current_time, age = time.time_ns(), int(selection.min_age * 1e9)
     future = sum(file.mtime_ns > current_time + age for file in selected)
@@ -111,7 +123,7 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
         reasons = f"{others:,} that are not images or not selected" if others else "none at all"
         reasons += f", {young:,} younger than --min-age" if young else ""
         raise InputError(
-            f"{printable(str(folder))} holds no files to predict ({reasons}). Give the folder with the "
+            f"{shown} holds no files to predict ({reasons}). Give the folder with the "
             "images; --all-files makes a row for every file."
         )
     if key is not None:
@@ -119,6 +131,42 @@ def list_files(folder: Path, selection: Selection, own: frozenset[str], key: byt
             (replace(file, name=hashed(file.name, key)) for file in files), key=lambda file: file.name
         )
     return Listing(files, others, young, future if age else 0, len(litter))
+
+
+def find_in(sources: Sequence[Path], litter: list[str]) -> list[FoundFile]:
+    """Find the files of one source, or of several under names that cannot collide; sorted by name.
+
+    The names of a single folder's files are relative to it. Those of several sources are relative to
+    the deepest folder that holds all of them, so that each begins with the name of its source.
+
+    Args:
+        sources: Folders and files.
+        litter: As for `find_files`.
+
+    Raises:
+        InputError: A source is missing or cannot be listed.
+        ConfigError: One source lies in another: its files would be rows twice.
+    """
+    if len(sources) == 1 and not sources[0].is_file():
+        return find_files(sources[0], litter)
+    real = [os.path.realpath(source) for source in sources]
+    for inner, outer in itertools.permutations(range(len(real)), 2):
+        if real[inner] == real[outer] or real[inner].startswith(real[outer].rstrip("/") + "/"):
+            raise ConfigError(
+                f"{printable(str(sources[inner]))} lies in {printable(str(sources[outer]))}, or is the "
+                "same: its files would be rows twice. Leave out one of the two."
+            )
+    places = [os.path.abspath(source) for source in sources]
+    top = os.path.commonpath([os.path.dirname(place) for place in places])
+    files: list[FoundFile] = []
+    for source, place in zip(sources, places, strict=True):
+        name = printable(os.path.relpath(place, top))
+        if source.is_file():
+            files.append(found_file(os.fspath(source), name))
+            continue
+        for file in find_files(source, litter):
+            files.append(replace(file, name="/".join(filter(None, (name, file.name)))))
+    return sorted(files, key=lambda file: file.name)
 
 
 def hashed(name: str, key: bytes) -> str:

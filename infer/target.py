@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch.atomic import real_folder, recover_folder, was_set_aside
-from tumorbatch.checks import IMAGE_FORMATS
+from tumorbatch.checks import IMAGE_FORMATS, differences
 from tumorbatch.errors import ConfigError, InputError, OutputError
 from tumorbatch.files import foreign_entries, is_empty, printable
 from tumorbatch.infer.predictions import (
@@ -165,7 +165,7 @@ class Target:
             )
         expected = {"schema_version": str(SCHEMA_VERSION), **settings}
         before = {"formats": ",".join(IMAGE_FORMATS), **before}  # what earlier versions do not say
-        changed = [name for name, value in expected.items() if before.get(name) != value]
+        changed = [name for name, *_ in differences(before, expected)]
         if changed:
             raise ConfigError(
                 f"{self.path} was made with another {' and '.join(changed)}: its rows cannot be kept "

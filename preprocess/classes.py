@@ -1,22 +1,50 @@
-"""Which folder holds which class."""
+"""Which folder holds which class, and which split where the source has folders for splits."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import FoundFile, find_files, is_litter, printable
-from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.labels import CLASS_NAMES, TUMOR
+
+ClassFolders = Mapping[str, str | Sequence[str]]  # {class name: its folder, or its folders}
 
 _SPELLINGS = {
-    "Healthy": ("healthy", "no_tumor", "notumor", "no", "normal"),
+    "Healthy": ("healthy", "no_tumor", "notumor", "no_tumour", "no", "normal"),
     "Tumor": ("tumor", "brain_tumor", "braintumor", "tumour", "brain_tumour", "yes"),
 }
+# Kinds of tumour that have a folder each in public data sets; together they are the class Tumor.
+_SUBTYPES = ("glioma", "meningioma", "pituitary")
+_SPLIT_FOLDERS = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 def _fold(folder: str) -> str:
     return folder.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+def _subtype(folder: str) -> str | None:
+    """Return the kind of tumour that a folder's name tells, or None."""
+    name = _fold(folder).removesuffix("_tumor").removesuffix("_tumour")
+    return name if name in _SUBTYPES else None
+
+
+def _known_class(folder: str) -> str | None:
+    """Return the class that a folder's name tells, or None."""
+    if _subtype(folder) is not None:
+        return CLASS_NAMES[TUMOR]
+    return next((name for name in CLASS_NAMES if _fold(folder) in _SPELLINGS[name]), None)
+
+
+def split_of_folder(folder: str) -> str | None:
+    """Return the split that a folder's name tells, as in `Training` and `test`, or None."""
+    return _SPLIT_FOLDERS.get(_fold(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +54,42 @@ class SourceFile:
     Attributes:
         file: The file; its name is relative to the source folder.
         label: Index into `CLASS_NAMES`.
+        subclass: The known name of the file's class folder, or the folder's own, where folders are
+            joined to one class; otherwise None.
+        split: One of `SPLITS` by the folder above the class folder, `Training` or the like, or None.
     """
 
     file: FoundFile
     label: int
+    subclass: str | None = None
+    split: str | None = None
+
+
+class _Part(NamedTuple):
+    """A folder that holds class folders: the source, or one of its folders for splits.
+
+    Attributes:
+        prefix: Of the names of its files: "", or the folder's name and "/".
+        split: One of `SPLITS`, or None for the source itself.
+        present: Names of its visible folders, sorted.
+    """
+
+    prefix: str
+    split: str | None
+    present: list[str]
 
 
 def find_sources(
-    source: Path, class_folders: Mapping[str, str], litter: list[str] | None = None
+    source: Path, class_folders: ClassFolders, litter: list[str] | None = None
 ) -> list[SourceFile]:
     """Find all files below the class folders of `source`, sorted by name.
 
     Args:
-        source: Contains one folder for each class, and otherwise only hidden entries, litter and files.
-        class_folders: {class name: folder name}. Other classes are found by known spellings.
+        source: Contains a folder for each class or kind of tumour, and otherwise only hidden entries,
+            litter and files; or contains only folders for splits (`Training`, `Testing`, ...) with
+            the class folders inside.
+        class_folders: {class name: folder name, or several that are joined}. Other classes are found by
+            known spellings.
         litter: Gets the paths of the entries that were skipped, as for `find_files`.
 
     Raises:
@@ -47,23 +97,58 @@ def find_sources(
         ConfigError: A folder's class is not known, two folders claim one class, or one is missing.
     """
     litter = [] if litter is None else litter
-    folders = _class_folders(source, class_folders, litter)
+    given = {folder for value in class_folders.values() for folder in _several(value)}
+    parts = _parts(source, litter, given)
+    present = sorted({folder for part in parts for folder in part.present})
+    folders = _class_folders(source, present, class_folders)
+    joined = any(len({_subclass(folder) for folder in several}) > 1 for several in folders)
     sources = []
-    for label, folder in enumerate(folders):
-        # The class folder's own name goes in front, so that names are relative to the source.
-        for file in find_files(source / folder, litter):
-            name = "/".join(part for part in (printable(folder), file.name) if part)
-            sources.append(SourceFile(replace(file, name=name), label))
+    for part in parts:
+        for label, several in enumerate(folders):
+            for folder in several:
+                if folder not in part.present:
+                    continue
+                subclass = _subclass(folder) if joined else None
+                # The class folder's own name goes in front: names are relative to the source.
+                for file in find_files(source / part.prefix / folder, litter):
+                    name = "/".join(text for text in (printable(folder), file.name) if text)
+                    named = replace(file, name=printable(part.prefix) + name)
+                    sources.append(SourceFile(named, label, subclass, part.split))
     if not sources:
-        raise InputError(
-            f"{source} has no files in its class folders {' and '.join(map(repr, folders))}. "
-            "Put the images there."
-        )
+        names = " and ".join(repr(printable(folder)) for several in folders for folder in several)
+        raise InputError(f"{source} has no files in its class folders {names}. Put the images there.")
     return sorted(sources, key=lambda entry: entry.file.name)
 
 
+def class_folder(path: str) -> str:
+    """Return the name of the class folder in a file's path relative to the source."""
+    first, _, rest = path.partition("/")
+    inner, _, more = rest.partition("/")
+    return inner if more and split_of_folder(first) is not None else first
+
+
+def _subclass(folder: str) -> str:
+    return _subtype(folder) or printable(folder)
+
+
+def _several(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _parts(source: Path, litter: list[str], given: Set[str]) -> list[_Part]:
+    """Return the folders that hold class folders; litter next to them is added to `litter`."""
+    present = _folders(source, litter)
+    splits = [split_of_folder(folder) for folder in present]
+    if not present or None in splits or not given.isdisjoint(present):
+        return [_Part("", None, present)]
+    return [
+        _Part(f"{folder}/", split, _folders(source / folder, litter))
+        for folder, split in zip(present, splits, strict=True)
+    ]
+
+
 def refuse_inside(
-    out: Path, source: Path, files: Sequence[SourceFile], class_folders: Mapping[str, str]
+    out: Path, source: Path, files: Sequence[SourceFile], class_folders: ClassFolders
 ) -> None:
     """Raise `ConfigError` where an output would lie among the images, and be read by the next run.
 
@@ -110,38 +195,33 @@ def _folders(source: Path, litter: list[str]) -> list[str]:
     return sorted(entry.name for entry in entries)
 
 
-def _class_folders(source: Path, folders: Mapping[str, str], litter: list[str]) -> list[str]:
-    """Return the folder of each class; litter next to them is added to `litter`."""
-    present = _folders(source, litter)
+def _class_folders(source: Path, present: Sequence[str], folders: ClassFolders) -> list[list[str]]:
+    """Return the folders of each class.
+
+    Args:
+        source: For messages.
+        present: The folders that are there, sorted.
+        folders: Those that were given.
+    """
     listed = ", ".join(repr(printable(name)) for name in present) or "no folders"
-    chosen: dict[str, str] = {}
-    for name, folder in folders.items():
-        match = [class_name for class_name in CLASS_NAMES if class_name.casefold() == name.casefold()]
-        if not match:
-            raise ConfigError(f"--class takes {' or '.join(CLASS_NAMES)}. Received: {name}.")
-        if folder not in present:
-            raise ConfigError(f"--class {name}={folder}: {source} has no such folder. Found: {listed}.")
-        chosen[match[0]] = folder
+    chosen = _given(source, present, folders, listed)
     settled = set(chosen)
+    taken = {folder for several in chosen.values() for folder in several}
     # With all classes given, other folders may be anything; otherwise each must be accounted for.
     for folder in present if len(settled) < len(CLASS_NAMES) else ():
-        if folder in chosen.values():
+        if folder in taken:
             continue
-        classes = [name for name in CLASS_NAMES if _fold(folder) in _SPELLINGS[name]]
-        if not classes:
+        name = _known_class(folder)
+        if name is None:
             raise ConfigError(
                 f"{source} has a folder {printable(folder)!r}, which is not a known name of "
                 f"{' or '.join(CLASS_NAMES)}. Found: {listed}. Say which folder is which with "
                 "--class Healthy=FOLDER --class Tumor=FOLDER."
             )
-        if classes[0] in settled:
-            continue
-        if classes[0] in chosen:
-            raise ConfigError(
-                f"{source} has two folders for {classes[0]}: {chosen[classes[0]]!r} and "
-                f"{folder!r}. Say which one counts with --class, or merge them."
-            )
-        chosen[classes[0]] = folder
+        if name not in settled:
+            chosen.setdefault(name, []).append(folder)
+    for name in chosen.keys() - settled:
+        _refuse_ambiguous(source, name, chosen[name])
     missing = [name for name in CLASS_NAMES if name not in chosen]
     if missing == list(CLASS_NAMES):
         raise InputError(
@@ -153,6 +233,36 @@ def _class_folders(source: Path, folders: Mapping[str, str], litter: list[str]) 
             f"{source} has no folder for {missing[0]}: both classes are needed. Found: {listed}. "
             f"If a folder has another name, say so with --class {missing[0]}=FOLDER."
         )
-    if chosen[CLASS_NAMES[0]] == chosen[CLASS_NAMES[1]]:
+    if set(chosen[CLASS_NAMES[0]]) & set(chosen[CLASS_NAMES[1]]):
         raise ConfigError("--class names one folder for both classes; each needs its own.")
     return [chosen[name] for name in CLASS_NAMES]
+
+
+def _given(
+    source: Path, present: Sequence[str], folders: ClassFolders, listed: str
+) -> dict[str, list[str]]:
+    """Return the folders that were given by name, {class: folders}."""
+    chosen: dict[str, list[str]] = {}
+    for name, value in folders.items():
+        match = [class_name for class_name in CLASS_NAMES if class_name.casefold() == name.casefold()]
+        if not match:
+            raise ConfigError(f"--class takes {' or '.join(CLASS_NAMES)}. Received: {name}.")
+        for folder in _several(value):
+            if folder not in present:
+                raise ConfigError(
+                    f"--class {name}={folder}: {source} has no such folder. Found: {listed}."
+                )
+            if folder not in chosen.setdefault(match[0], []):
+                chosen[match[0]].append(folder)
+    return chosen
+
+
+def _refuse_ambiguous(source: Path, name: str, folders: Sequence[str]) -> None:
+    """Raise `ConfigError` where folders claim one class, unless each is another kind of tumour."""
+    kinds = [_subtype(folder) for folder in folders]
+    if len(folders) > 1 and (None in kinds or len(set(kinds)) < len(folders)):
+        first, second = (printable(folder) for folder in folders[:2])
+        raise ConfigError(
+            f"{source} has two folders for {name}: {first!r} and {second!r}. Say which "
+            f"one counts with --class {name}=FOLDER, or give --class once for each to join them."
+        )

@@ -4,8 +4,8 @@ Each format is read by a decoder that raises at damage, or is checked separately
 not: libjpeg, libpng and libtiff continue after damage, and OpenCV returns invented pixels. `cv2.imread`
 is never used: a file name that is not UTF-8 kills the process.
 
-DICOM has its own package with its own rules, `dicom`. Rules for the others (each leaves a flag on the
-row, but for colour):
+DICOM and NIfTI have their own rules, in `dicom` and `nifti`. Rules for the others (each leaves a flag
+on the row, but for colour):
     colour            luma, Y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601) of the stored colours; what a
                       file says of gamma and colour spaces is skipped
     alpha             dropped: what lies under a transparent pixel is shown
@@ -32,6 +32,7 @@ from tumorbatch.preprocess.exif import upright
 from tumorbatch.preprocess.headers import described, format_of, read_header
 from tumorbatch.preprocess.image import MIN_SIDE, Decoded, Header, window
 from tumorbatch.preprocess.jpeg import decode_jpeg
+from tumorbatch.preprocess.nifti import NiftiFile
 from tumorbatch.preprocess.png import decode_png
 from tumorbatch.preprocess.tiff import header as tiff
 from tumorbatch.preprocess.tiff.decode import decode_page
@@ -59,7 +60,8 @@ class OpenImage(Protocol):
     frames: int
 
     def decode(self, frame: int | None = None) -> Decoded:
-        """Decode a page or frame, from 0; by default the first page, or a DICOM file's middle frame.
+        """Decode a page or frame, from 0; by default the first page, or the middle frame of a
+        DICOM file or slice of a NIfTI file.
 
         Raises:
             FileError: With the status and reason for its row.
@@ -72,7 +74,7 @@ def open_image(
     """Read what a file says of itself.
 
     Args:
-        data: Content of a JPEG, PNG, TIFF, BMP, WebP or DICOM file.
+        data: Content of a JPEG, PNG, TIFF, BMP, WebP, DICOM or NIfTI file.
         max_pixels: Larger images are refused by their header, before memory is spent on them.
         formats: Of `IMAGE_FORMATS`; a file in another one is refused before any code that reads that
             format sees it.
@@ -90,6 +92,8 @@ def open_image(
         from tumorbatch.preprocess.dicom.decode import DicomFile  # pydicom only where it is needed
 
         return DicomFile(data, max_pixels)
+    if name == "nifti":
+        return NiftiFile(data, max_pixels)
     if name == "tiff":
         return _Tiff(data, max_pixels)
     return _Single(data, max_pixels)

@@ -39,6 +39,7 @@ from tumorbatch.checks import (
     IMAGE_FORMATS,
     check_formats,
     check_workers,
+    differences,
     ordered,
     refuse_nothing_read,
 )
@@ -253,7 +254,8 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
     # What earlier versions wrote does not say the formats: it was made of all.
     there = {"formats": [*IMAGE_FORMATS], **(record or {})}
     existing = {name: there.get(name) for name in settings} if record else None
-    if visible and existing != settings and not overwrite:
+    same = existing is not None and not list(differences(existing, settings))
+    if visible and not same and not overwrite:
         raise ConfigError(
             f"{target} holds images that were made differently ({existing or 'it is not known how'}; "
             f"asked for: {settings}). Give another output folder, or --overwrite to replace them."
@@ -261,7 +263,7 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
     try:
         for folder, _, _ in os.walk(target):
             remove_temporaries(Path(folder))
-        if overwrite and (plan is None or existing != settings):
+        if overwrite and (plan is None or not same):
             # Without settings: if this run is killed now, the next trusts nothing that is there.
             write_json(target / _PLAN, {})
             for output in _outputs(target):

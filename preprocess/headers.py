@@ -6,15 +6,21 @@ and Microsoft's BITMAPINFOHEADER and BITMAPV5HEADER (BMP).
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tumorbatch.preprocess import jpeg, png
+from tumorbatch.preprocess import jpeg, nifti, png
 from tumorbatch.preprocess.exif import orientation_of
 from tumorbatch.preprocess.image import Header
 from tumorbatch.preprocess.tiff import header as tiff
 from tumorbatch.preprocess.tiff.directory import directories
 from tumorbatch.status import FileError, Status
+
+# Formats of volumes that other programs can convert, by their first bytes.
+_VOLUMES: dict[str, Callable[[bytes], bool]] = {
+    "NRRD": lambda data: data.startswith(b"NRRD000"),
+    "MetaImage (MHA, MHD)": lambda data: data.startswith((b"ObjectType", b"NDims")),
+}
 
 
 @contextmanager
@@ -40,7 +46,7 @@ def format_of(data: bytes) -> str | None:
         return "webp"
     if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved: 0 in every BMP
         return "bmp"
-    return None
+    return "nifti" if nifti.is_nifti(data) else None
 
 
 def read_header(data: bytes) -> Header:
@@ -61,8 +67,14 @@ def read_header(data: bytes) -> Header:
     short = {b"RIFF": 12, b"BM": 10}.get(data[:4] if data[:1] == b"R" else data[:2], 0)
     if any(magic.startswith(data) for magic in magics) or len(data) < short:
         raise FileError(Status.TRUNCATED, "the file ends inside its header")
+    for name, is_of_it in _VOLUMES.items():
+        if is_of_it(data):
+            raise FileError(
+                Status.UNSUPPORTED,
+                f"{name} is not read: save it as NIfTI (.nii.gz), as 3D Slicer and SimpleITK do",
+            )
     raise FileError(
-        Status.UNSUPPORTED, "not a JPEG, PNG, TIFF, BMP, WebP or DICOM image, by its first bytes"
+        Status.UNSUPPORTED, "not a JPEG, PNG, TIFF, BMP, WebP, DICOM or NIfTI image, by its first bytes"
     )
 
 

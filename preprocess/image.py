@@ -19,7 +19,7 @@ class Header:
     """Properties of the (first) image in a file.
 
     Attributes:
-        format: "jpeg", "png", "tiff", "bmp", "webp" or "dicom".
+        format: "jpeg", "png", "tiff", "bmp", "webp", "dicom" or "nifti".
         width: In pixels, as stored (before any Exif rotation).
         height: In pixels, as stored.
         bit_depth: Bits a sample.

@@ -11,17 +11,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
-from tumorbatch.dataset_shape import SPLITS
+from tumorbatch.dataset_shape import GIVEN, SPLITS
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.manifest_schema import MANIFEST_SCHEMA
+from tumorbatch.manifest_schema import MANIFEST_SCHEMA, SUBCLASS
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess import shard_writer as writing
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.first_pass import WorkArea
+from tumorbatch.preprocess.given_splits import assign_given
 from tumorbatch.preprocess.patients import Patients, digest
 from tumorbatch.preprocess.previous_set import Base, PreviousSplits
 from tumorbatch.preprocess.splits import Fractions, assign
+from tumorbatch.preprocess.verify_index import count_subclasses
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.runtime import versions
 from tumorbatch.shardset import MANIFEST, Dataset, Shard
@@ -111,17 +113,14 @@ def assemble(
     rows_kept = np.flatnonzero(~conflict)
     paths = [images.paths[index] for index in rows_kept]
     sha256 = [images.copies.sha256[index] for index in rows_kept]
-    splits = assign(
-        _units(settings["split_by"], groups, images.shapes)[rows_kept],
-        images.labels[rows_kept],
-        paths,
-        Fractions(**settings["fractions"]),
-        settings["seed"],
-        previous.splits_of(paths, sha256) if previous else None,
-    )
+    settled = previous.splits_of(paths, sha256) if previous else None
+    splits = _assign(first_pass, images, groups, rows_kept, settings, settled)
     places = [first_pass.places[images.row[index]] for index in rows_kept]
     shards, members = _write_shards(work, first_pass.base, paths, places, splits, settings)
     manifest = _manifest(rows, images.row, groups, duplicates.kind, conflict, members, rows_kept)
+    subclasses = [file.subclass for file in first_pass.files]
+    if any(subclasses):
+        manifest = manifest.append_column(SUBCLASS, pa.array(subclasses, SUBCLASS.type))
     writing.write_manifest(work.folder / MANIFEST, manifest)
     proof_schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in writing.PROOF_COLUMNS])
     index_table = read_table(work.folder / MANIFEST, proof_schema)
@@ -135,6 +134,7 @@ def assemble(
         },
         classes=CLASS_NAMES,
         counts=_counts(splits, images.labels[rows_kept]),
+        subclasses=count_subclasses(manifest),
         files={"found": len(rows), **dict(sorted(Counter(manifest["status"].to_pylist()).items()))},
         groups={**counts, "patients": _patients(images)},
         shared=writing.count_shared(work.folder, shards, index_table, settings["split_by"]),
@@ -150,6 +150,24 @@ def assemble(
         _largest(groups, images.paths),
         _near_conflicts(duplicates.group, images.labels, images.paths),
     )
+
+
+def _assign(
+    first_pass: FirstPass,
+    images: _Images,
+    groups: NDArray[np.int64],
+    rows_kept: NDArray[np.intp],
+    settings: Mapping[str, Any],
+    settled: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    """Return int64: the split of each image that is kept, an index into `SPLITS`."""
+    labels, paths = images.labels[rows_kept], [images.paths[index] for index in rows_kept]
+    fractions, seed = Fractions(**settings["fractions"]), settings["seed"]
+    if settings["split_by"] == GIVEN:
+        given = [first_pass.files[images.row[index]].split for index in rows_kept]
+        return assign_given(groups[rows_kept], labels, paths, given, fractions, seed, settled)
+    units = _units(settings["split_by"], groups, images.shapes)[rows_kept]
+    return assign(units, labels, paths, fractions, seed, settled)
 
 
 def _conflicts(images: _Images) -> NDArray[np.bool_]:

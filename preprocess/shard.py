@@ -26,15 +26,16 @@ from tumorbatch.checks import (
     refuse_nothing_read,
     refuse_too_many_errors,
 )
-from tumorbatch.dataset_shape import SPLIT_BY, SPLITS
+from tumorbatch.dataset_shape import GIVEN, SPLIT_BY, SPLITS
 from tumorbatch.errors import ConfigError, InputError, not_finished
 from tumorbatch.files import may_name_patient, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.leaks import UPGRADE
 from tumorbatch.lock import lock_inside, output_lock
-from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
+from tumorbatch.preprocess.classes import ClassFolders, SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
 from tumorbatch.preprocess.first_pass import WorkArea, in_base
+from tumorbatch.preprocess.given_splits import refuse_without_splits, split_folders
 from tumorbatch.preprocess.patients import Patients, digest, read_patients, refuse_unmatched
 from tumorbatch.preprocess.previous_set import Base, PreviousSplits
 from tumorbatch.preprocess.second_pass import FirstPass, assemble, software
@@ -56,9 +57,11 @@ class Config:
 
     Attributes:
         preprocessing: What is done to the pixels; each of its channels is a variant in the records.
-        classes: {class name: folder name}; empty: match folders by their known spellings.
+        classes: {class name: its folder, or folders that are joined}; empty: match folders by their
+            known spellings.
         split_by: "group" keeps duplicates (and known patients) in one split; "shape" keeps images of
-            one height and width together as well; "file" reproduces a plain random split.
+            one height and width together as well; "file" reproduces a plain random split; "given" keeps
+            the source's folders `Training`, `Testing` and, if there is one, `Validation`.
         formats: Of `IMAGE_FORMATS`: the decoders that may run; files in other formats are error rows.
         patient_id: Put DICOM files of one PatientID into one group.
         patients: A table for `read_patients`: files of one patient go into one group.
@@ -74,7 +77,7 @@ class Config:
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    classes: Mapping[str, str] = field(default_factory=dict)
+    classes: ClassFolders = field(default_factory=dict)
     split_by: str = "group"
     formats: tuple[str, ...] = IMAGE_FORMATS
     patient_id: bool = True
@@ -90,7 +93,7 @@ class Config:
     new_splits: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("--split-by", self.split_by, SPLIT_BY)
+        check_choice("--split-by", self.split_by, (*SPLIT_BY, GIVEN))
         check_formats(self.formats)
         check_workers(self.workers)
         check_seed(self.seed)
@@ -116,6 +119,7 @@ class Report:
         largest: The largest groups, as in `Assembled`.
         near_conflicts: Groups of near duplicates that hold both classes, as in `Assembled`.
         litter: Entries of the source that were skipped, as in `find_files`.
+        pooled: Folders of the source for splits, `Training` and the like, that were split anew.
     """
 
     dataset: Dataset
@@ -127,6 +131,7 @@ class Report:
     largest: Sequence[tuple[int, str]] = ()
     near_conflicts: Sequence[tuple[str, str]] = ()
     litter: int = 0
+    pooled: Sequence[str] = ()
 
     @property
     def found(self) -> int:
@@ -157,6 +162,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
     litter: list[str] = []
     files = find_sources(source, config.classes, litter)
     refuse_inside(out, source, files, config.classes)
+    refuse_without_splits(source, files, config.split_by)
     table = _patients(files, config)
     patients = table.by_path
     make_folder(out)
@@ -181,8 +187,8 @@ def run(source: Path, out: Path, config: Config) -> Report:
             if old is not None and same_patients and changes.keys() == {"kept"}:
                 work.remove()
                 size = sum(shard.bytes for shard in old.shards)
-                seconds = time.monotonic() - started
-                return Report(old, True, taken_over, {}, size, seconds, litter=len(litter))
+                elapsed = time.monotonic() - started
+                return Report(old, True, taken_over, {}, size, elapsed, litter=len(litter))
             try:
                 _refuse_other_software(base)
                 statuses = Counter(rows["status"].to_pylist())
@@ -210,6 +216,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
         largest=assembled.largest,
         near_conflicts=assembled.near_conflicts,
         litter=len(litter),
+        pooled=() if config.split_by == GIVEN else split_folders(files),
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
 from tumorbatch.atomic import atomic_file, atomic_path
-from tumorbatch.dataset_shape import SPLITS
+from tumorbatch.dataset_shape import GIVEN, SPLITS
 from tumorbatch.errors import InputError, cannot_write
 from tumorbatch.preprocess.duplicates import COLUMNS, Images, join
 from tumorbatch.runtime import available_cores
@@ -150,7 +150,8 @@ def count_shared(
     Returns:
         {"sha256": file contents, "pixels": tensors, "groups": duplicate groups, "copies": groups of
         copies in any orientation, found anew by the hashes and signatures of the manifest} that occur
-        in more than one split; for a split by shape also "shapes": (height, width) of the files. A
+        in more than one split; for a split by shape also "shapes": (height, width) of the files; for
+        given splits also "test_images": images of the test split that have a copy in another. A
         manifest of the first version has no signatures, and its proof no "copies".
 
     Raises:
@@ -165,6 +166,7 @@ def count_shared(
     splits_by_value: dict[str, dict[object, set[str]]] = {
         key: defaultdict(set) for key in ("sha256", "pixels", "groups", *by_copy, *by_shape)
     }
+    test: list[tuple[str, object]] = []
     for shard in shards:
         count = 0
         for data in tfrecord.read(folder / shard.name):
@@ -175,15 +177,25 @@ def count_shared(
             splits_by_value["groups"][group].add(shard.split)
             if copies is not None:
                 splits_by_value["copies"][copies[record.filename]].add(shard.split)
+            if split_by == GIVEN and shard.split == "test":
+                test.append((record.filename, group))
             if by_shape:
                 splits_by_value["shapes"][tuple(shape)].add(shard.split)
             count += 1
         if count != shard.records:
             raise InputError(f"{folder / shard.name} holds {count} records, not {shard.records}.")
-    return {
+    shared = {
         key: sum(len(splits) > 1 for splits in splits_of.values())
         for key, splits_of in splits_by_value.items()
     }
+    if split_by == GIVEN:
+        by_group, by_copies = splits_by_value["groups"], splits_by_value.get("copies", {})
+        elsewhere = (
+            len(by_group[group] | by_copies.get(copies[path] if copies else None, set())) > 1
+            for path, group in test
+        )
+        shared["test_images"] = sum(elsewhere)
+    return shared
 
 
 def _copies(manifest: pa.Table) -> dict[str, int] | None:

@@ -69,6 +69,42 @@ def assign(
     Raises:
         ConfigError: A class has too few groups to put one into each split.
     """
+    splits, held = fill(groups, labels, keys, fractions.values(), seed, settled)
+    for label, name in enumerate(CLASS_NAMES):
+        if (held[:, label] == 0).any():
+            missing = SPLITS[int(np.argmin(held[:, label]))]
+            of_class = len(np.unique(groups[labels == label]))
+            raise ConfigError(
+                f"{name} has {int((labels == label).sum())} images in {of_class} "
+                "groups of duplicates or patients: too few for train, validation and test to get one "
+                f"each by their shares ({missing} got none). Add images, change the shares by --split, "
+                "give --no-patient-id where all DICOM files carry one made-up PatientID, or --split-by "
+                "file if they are not duplicates."
+            )
+    return splits
+
+
+def fill(
+    groups: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    keys: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+    settled: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give each image's group to one of several splits, as `assign` does.
+
+    Args:
+        groups: As for `assign`.
+        labels: As for `assign`.
+        keys: As for `assign`.
+        shares: Target share of each split.
+        seed: As for `assign`.
+        settled: As for `assign`.
+
+    Returns:
+        int64 [n], the split of each image; int64 [split, class], the images of each.
+    """
     present, inverse = np.unique(groups, return_inverse=True)
     inverse = inverse.ravel()
     counts = np.zeros((len(present), len(CLASS_NAMES)), np.int64)
@@ -82,12 +118,12 @@ def assign(
     order = sorted(range(len(present)), key=lambda group: (-sizes[group], ranks[group]))
 
     totals = counts.sum(axis=0)
-    targets = np.outer(fractions.values(), totals)  # [split, class]
+    targets = np.outer(shares, totals)  # [split, class]
     images_assigned = np.zeros_like(targets)
-    chosen = np.full(len(present), len(SPLITS), np.int64)
+    chosen = np.full(len(present), len(shares), np.int64)
     if settled is not None:
-        np.minimum.at(chosen, inverse, np.where(settled < 0, len(SPLITS), settled))
-    is_settled = chosen < len(SPLITS)
+        np.minimum.at(chosen, inverse, np.where(settled < 0, len(shares), settled))
+    is_settled = chosen < len(shares)
     np.add.at(images_assigned, chosen[is_settled], counts[is_settled])
     for group in order:
         if is_settled[group]:
@@ -96,14 +132,4 @@ def assign(
         fill[:, counts[group] == 0] = 0
         chosen[group] = int(np.argmin(fill.max(axis=1)))
         images_assigned[chosen[group]] += counts[group]
-    for label, name in enumerate(CLASS_NAMES):
-        if (images_assigned[:, label] == 0).any():
-            missing = SPLITS[int(np.argmin(images_assigned[:, label]))]
-            raise ConfigError(
-                f"{name} has {int(totals[label])} images in {int((counts[:, label] > 0).sum())} "
-                "groups of duplicates or patients: too few for train, validation and test to get one "
-                f"each by their shares ({missing} got none). Add images, change the shares by --split, "
-                "give --no-patient-id where all DICOM files carry one made-up PatientID, or --split-by "
-                "file if they are not duplicates."
-            )
-    return chosen[inverse]
+    return chosen[inverse], images_assigned.astype(np.int64)

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from tumorbatch import shardset
 from tumorbatch import tfrecord as records
+from tumorbatch.dataset_shape import GIVEN
 from tumorbatch.errors import InputError
 from tumorbatch.preprocess.shard_writer import count_shared
 from tumorbatch.preprocess.verify_index import (
@@ -261,7 +262,7 @@ def _check_proof(
                 DATASET,
                 f"says that {stated} {name} are in more than one split; the records say {count}.",
             )
-    if dataset.split_by != "file" and any(counted.values()):
+    if dataset.split_by not in ("file", GIVEN) and any(counted.values()):
         problems.add(
             DATASET,
             f"promises a split by {dataset.split_by}, and the same images are in more than one split "

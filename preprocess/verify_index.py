@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tumorbatch import shardset
-from tumorbatch.dataset_shape import SPLIT_BY, SPLITS, refuse_repeated_shards
+from tumorbatch.dataset_shape import GIVEN, SPLIT_BY, SPLITS, refuse_repeated_shards
 from tumorbatch.errors import TumorBatchError, reason
 from tumorbatch.json_reader import ANYTHING, read_object
 from tumorbatch.leaks import READABLE
-from tumorbatch.manifest_schema import MANIFEST_SCHEMA
+from tumorbatch.manifest_schema import READABLE_SCHEMA, SUBCLASS
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.duplicates import Images
@@ -92,8 +92,9 @@ def _contradictions(value: Mapping[str, Any], dataset: Dataset) -> Iterator[str]
     for name in sorted(recomputed.keys() | value.keys()):
         if value.get(name) != recomputed.get(name):
             yield f"{name} is {value.get(name)}, and by its other entries {recomputed.get(name)}"
-    if dataset.split_by not in SPLIT_BY:
-        yield f"split_by is {dataset.split_by!r}, and must be one of {', '.join(SPLIT_BY)}"
+    if dataset.split_by not in (*SPLIT_BY, GIVEN):
+        known = ", ".join((*SPLIT_BY, GIVEN))
+        yield f"split_by is {dataset.split_by!r}, and must be one of {known}"
     for shard in dataset.shards:
         if shard.split not in SPLITS or not shard.name.startswith(f"{shard.split}-"):
             yield f"{shard.name} is said to belong to the split {shard.split!r}"
@@ -124,7 +125,9 @@ def read_manifest(folder: Path, dataset: Dataset, problems: Findings) -> Manifes
             )
         # The cast: an editor that changed a column's type must not hide what else it changed.
         names = [name for name in _COLUMNS if dataset.has_signatures or name not in _SINCE_2]
-        schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
+        if dataset.subclasses:
+            names.append(SUBCLASS.name)
+        schema = pa.schema([READABLE_SCHEMA.field(name) for name in names])
         table = read_table(path, schema, cast=True)
     except FileNotFoundError:
         problems.add(MANIFEST, "is missing.")
@@ -157,6 +160,7 @@ def check_manifest(manifest: Manifest, dataset: Dataset, problems: Findings) -> 
     comparisons: tuple[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]], ...] = (
         ("files", files, dataset.files),
         ("counts", counts, dataset.counts),
+        *([("subclasses", count_subclasses(table), dataset.subclasses)] if dataset.subclasses else ()),
         *([("groups", _group_counts(table.filter(has_pixels)), said_of_groups)] if regroup else ()),
     )
     for name, counted, stated in comparisons:
@@ -182,6 +186,16 @@ def check_manifest(manifest: Manifest, dataset: Dataset, problems: Findings) -> 
         problems.add(
             MANIFEST, "has other duplicate groups or kinds of copies than its own hashes give."
         )
+
+
+def count_subclasses(manifest: pa.Table) -> dict[str, dict[str, int]]:
+    """Return {split: {subclass: images}}; empty without a column of subclasses."""
+    if SUBCLASS.name not in manifest.column_names:
+        return {}
+    images = manifest.filter(pc.is_valid(manifest["split"]))
+    names = sorted(set(images[SUBCLASS.name].to_pylist()))
+    pairs = Counter(zip(images["split"].to_pylist(), images[SUBCLASS.name].to_pylist(), strict=True))
+    return {split: {name: pairs[split, name] for name in names} for split in SPLITS}
 
 
 def _images(table: pa.Table) -> Images | None:

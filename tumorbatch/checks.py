@@ -8,7 +8,8 @@ from typing import Any
 from tumorbatch.errors import ConfigError, InputError, TooManyErrorsError, TryAgainError
 from tumorbatch.status import NO_ERRORS, Status, count_errors
 
-IMAGE_FORMATS = ("jpeg", "png", "tiff", "bmp", "webp", "dicom")
+IMAGE_FORMATS = ("jpeg", "png", "tiff", "bmp", "webp", "dicom", "nifti")
+_ALL_BEFORE = IMAGE_FORMATS[:-1]  # what earlier versions recorded where all formats were allowed
 MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
 MAX_BATCH = 4096  # images; the last batch is padded to this size, so it costs memory
 
@@ -36,6 +37,19 @@ def check_formats(formats: Collection[str]) -> None:
 def ordered(formats: Collection[str]) -> list[str]:
     """Return image formats in the order of `IMAGE_FORMATS`, each once."""
     return [name for name in IMAGE_FORMATS if name in formats]
+
+
+def same_formats(old: object, new: object) -> bool:
+    """Return whether two recorded sets of formats, lists or texts with commas, mean the same.
+
+    All formats of an earlier version mean all of this one: its outputs are continued.
+    """
+    pair = tuple(
+        tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        for value in (old, new)
+        if isinstance(value, str | list | tuple)
+    )
+    return old == new or pair == (_ALL_BEFORE, IMAGE_FORMATS)
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -118,7 +132,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tupl
         old_value = old.get(name)
         if isinstance(value, Mapping) and isinstance(old_value, Mapping):
             yield from differences(old_value, value)
-        elif old_value != value:
+        elif old_value != value and not (name == "formats" and same_formats(old_value, value)):
             yield name, old_value, value
 
 

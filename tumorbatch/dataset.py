@@ -41,7 +41,7 @@ class Dataset:
             or as `select` chose.
         classes: Class names; index = label.
         split_by: "group" (duplicates stay together), "shape" (so do images of one height and width)
-            or "file" (nothing does: leaky).
+            or "file" (nothing does: leaky); "given": by folders of the source, leaky if copies cross.
         patient_id: Whether DICOM files of one PatientID were put into one group.
         fractions: Target share of each split.
         seed: Of the split and of the order inside the shards.
@@ -61,6 +61,7 @@ class Dataset:
         versions: Of the software that made it.
         formats: Of the images that were read; a set that does not say so was made of all.
         schema_version: Of the format; sets of the first one are read, see `leak`.
+        subclasses: {split: {subclass: images}} where folders were joined to one class; else empty.
         variants: Names of the variants in each record, the first in `image/raw`; empty: it alone.
     """
 
@@ -83,6 +84,7 @@ class Dataset:
     patient_table: dict[str, int] = field(default_factory=dict)
     formats: tuple[str, ...] = IMAGE_FORMATS
     schema_version: int = SCHEMA_VERSION
+    subclasses: dict[str, dict[str, int]] = field(default_factory=dict)
     variants: tuple[str, ...] = ()
 
     @property
@@ -185,6 +187,7 @@ class Dataset:
             "shared_between_splits": self.shared,
             "patients": self.patients,
             **({"patient_table": self.patient_table} if self.patient_table else {}),
+            **({"subclasses": self.subclasses} if self.subclasses else {}),
             "updates": self.updates,
             "shards": [asdict(shard) for shard in self.shards],
             "manifest_sha256": self.manifest_sha256,
@@ -215,6 +218,7 @@ class Dataset:
             patient_table=value.get("patient_table", {}),
             formats=tuple(value.get("formats", IMAGE_FORMATS)),
             schema_version=value["schema_version"],
+            subclasses=value.get("subclasses", {}),
             variants=tuple(value.get("variants", ())),
         )
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 SPLIT_BY = ("group", "file", "shape")
+GIVEN = "given"  # by the folders of the source
 
 DATASET_SHAPE: Shape = {
     "preprocessing": OBJECT,
@@ -28,6 +29,7 @@ DATASET_SHAPE: Shape = {
     "shared_between_splits": {TEXT: COUNT},
     "patients": (TEXT, NULL),
     "patient_table?": {TEXT: COUNT},
+    "subclasses?": {TEXT: {TEXT: COUNT}},
     "updates": COUNT,
     "shards": [
         {"name": FILE_NAME, "split": TEXT, "records": COUNT, "bytes": COUNT, "sha256": SHA256},
@@ -46,8 +48,8 @@ def refuse_unusable(dataset: "Dataset") -> None:
         raise ValueError("its preprocessing must be that of its first variant")
     if not dataset.formats or not set(dataset.formats) <= set(IMAGE_FORMATS):
         raise ValueError(f"its formats must be some of {', '.join(IMAGE_FORMATS)}")
-    if dataset.split_by not in SPLIT_BY:
-        raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}")
+    if dataset.split_by not in (*SPLIT_BY, GIVEN):
+        raise ValueError(f"split_by must be one of {', '.join((*SPLIT_BY, GIVEN))}")
     if not {shard.split for shard in dataset.shards} <= set(SPLITS):
         raise ValueError(f"the split of a shard must be one of {', '.join(SPLITS)}")
     for split in SPLITS:

@@ -58,7 +58,7 @@ def run(folder: Path, quick: bool = False) -> list[Finding]:
 
 def _software() -> Iterator[Finding]:
     installed = versions(*_PACKAGES)
-    optional = {"python-gdcm": "compressed DICOM", "tensorboard": "--tensorboard"}
+    optional = {"tensorboard": "--tensorboard"}
     for name, version in installed.items():
         broken = name == "python-gdcm" and not _gdcm_loads()
         yield Finding(name, f"{version}, cannot be loaded" if broken else version, not broken)

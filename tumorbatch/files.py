@@ -191,6 +191,12 @@ def starts_as_dicom(path: str) -> bool:
         return False
 
 
+def check_source(source: Path) -> None:
+    """Raise `InputError` if `source` is neither a file nor a folder that can be listed."""
+    if not source.is_file():
+        check_folder(source)
+
+
 def check_folder(root: Path) -> None:
     """Raise `InputError` if `root` is not a folder, or cannot be listed."""
     try:

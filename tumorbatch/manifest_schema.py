@@ -38,6 +38,10 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 
+# Only in a set where folders are joined to one class: the folder's kind.
+SUBCLASS = pa.field("subclass", pa.string())
+READABLE_SCHEMA = MANIFEST_SCHEMA.append(SUBCLASS)
+
 _HEXADECIMAL = {"sha256": 64, "pixel_hash": 64, "turned_hash": 64}  # digits
 _FROM = {"width": 1, "height": 1, "file_size": 1, "position": 0, "duplicate_group": 0}  # least value
 
@@ -46,7 +50,7 @@ def check_rows(table: pa.Table) -> None:
     """Raise `ValueError` unless the rows of images in a split have values that such rows can have.
 
     Args:
-        table: Some columns of `MANIFEST_SCHEMA`.
+        table: Some columns of `READABLE_SCHEMA`.
     """
     for name in table.column_names:
         if name in ("path", "class", "status") and table[name].null_count:

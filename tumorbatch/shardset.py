@@ -209,13 +209,13 @@ def manifest(folder: Path, dataset: Dataset, *columns: str) -> "pa.Table":
     """
     import pyarrow as pa
 
-    from tumorbatch.manifest_schema import MANIFEST_SCHEMA, check_rows
+    from tumorbatch.manifest_schema import READABLE_SCHEMA, check_rows
     from tumorbatch.parquet_reader import read_table
 
     path = folder / MANIFEST
     try:
         with open_manifest(folder, dataset) as file:
-            schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
+            schema = pa.schema([READABLE_SCHEMA.field(name) for name in columns])
             table = read_table(file, schema)
             check_rows(table)
             return table

@@ -1,7 +1,7 @@
 """A DICOM file's bytes to a grey uint8 image, and to a keyed hash of its patient.
 
 Read are Part 10 files (with `DICM` at byte 128) in these transfer syntaxes: uncompressed, deflated (up
-to the limit on a file's bytes), RLE; with the extra `dicom` (python-gdcm) JPEG, JPEG-LS, JPEG 2000.
+to the limit on a file's bytes), RLE; by python-gdcm JPEG, JPEG-LS, JPEG 2000.
 Each has one decoder, so that the pixels do not depend on what else is installed.
 
 A file is an error, and never gives pixels, where

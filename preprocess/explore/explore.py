@@ -41,7 +41,7 @@ from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.files import is_litter, printable
 from tumorbatch.json_reader import FILE_NAME, OBJECT, read_object
 from tumorbatch.lock import lock_beside, output_lock
-from tumorbatch.preprocess.classes import find_sources, refuse_inside
+from tumorbatch.preprocess.classes import ClassFolders, find_sources, refuse_inside
 from tumorbatch.preprocess.explore.figures import draw
 from tumorbatch.preprocess.explore.findings import findings, read_splits
 from tumorbatch.preprocess.explore.page import page
@@ -65,7 +65,8 @@ class Config:
 
     Attributes:
         preprocessing: Its CLAHE settings count; nothing is resized.
-        classes: {class name: folder name}; empty: match folders by their known spellings.
+        classes: {class name: its folder, or folders that are joined}; empty: match folders by their
+            known spellings.
         tfrecords: A shard set whose splits are counted, or None.
         seed: Of the samples, folds, trees and resamples.
         workers: Processes; default: the cores that this process may use.
@@ -75,7 +76,7 @@ class Config:
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    classes: Mapping[str, str] = field(default_factory=dict)
+    classes: ClassFolders = field(default_factory=dict)
     tfrecords: Path | None = None
     seed: int = 0
     workers: int = field(default_factory=available_cores)

@@ -71,6 +71,7 @@ def findings(
         "files": {"found": len(survey.rows), **dict(sorted(statuses.items()))},
         "bad_files": _bad_files(survey),
         "classes": per_class(survey.labels),
+        **_subclasses(survey),
         "splits": None if splits is None else _splits(survey, splits),
         "images": _images(survey),
         "grey_values": {
@@ -97,6 +98,12 @@ def findings(
             for at, stage in enumerate(STAGES)
         },
     }  # fmt: skip
+
+
+def _subclasses(survey: Survey) -> dict[str, Any]:
+    """Return {"subclasses": {name: {class: images}}} where folders are joined, otherwise nothing."""
+    names = survey.column("subclass")
+    return {"subclasses": by_class(names, survey.labels)} if any(names) else {}
 
 
 def _bad_files(survey: Survey) -> list[dict[str, str]]:

@@ -103,6 +103,12 @@ def _classes(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes
         ["split", *_CLASS_COLUMNS, Column("both (images)", True)], _class_rows(counts),
         "Images of each class, overall and per split.",
     )  # fmt: skip
+    if "subclasses" in results:
+        document.table(
+            ["subclass", *_CLASS_COLUMNS, Column("both (images)", True)],
+            _class_rows(results["subclasses"]),
+            "Images of each folder: several folders are joined to one class.",
+        )
     if splits is None:
         document.paragraph("There was no shard set, so splits are not shown.")
         return

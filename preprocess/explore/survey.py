@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         *(field for field in ROW_SCHEMA if field.name not in ("path", "class", "file_size")),
         ("mean_before", pa.float64()),
         ("mean_after", pa.float64()),
+        ("subclass", pa.string()),
     ]
 )
 # The keyed hash of a DICOM file's patient joins images into groups, and goes nowhere else.
@@ -159,7 +160,7 @@ def look_at_files(
 def _look_at_file(
     source: SourceFile, preprocessing: Preprocessing, secret: bytes, formats: Collection[str]
 ) -> _Outcome:
-    row: dict[str, Any] = {"path": source.file.name, "label": source.label}
+    row = _named(source)
     try:
         with blamed():
             data, content = read_source(source)
@@ -177,10 +178,14 @@ def _look_at_file(
 
 
 def _lost(source: SourceFile, error: FileError) -> _Outcome:
-    row: dict[str, Any] = {"path": source.file.name, "label": source.label}
+    row = _named(source)
     if may_name_patient(source.file):  # the results must be private then, whatever decoded the file
         row["format"] = "dicom"
     return _Outcome({**row, "status": error.status.value, "error": error.message}, None)
+
+
+def _named(source: SourceFile) -> dict[str, Any]:
+    return {"path": source.file.name, "label": source.label, "subclass": source.subclass}
 
 
 def histogram(grey: NDArray[np.uint8]) -> NDArray[np.int64]:

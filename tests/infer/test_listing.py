@@ -12,7 +12,7 @@ import pytest
 
 from tests.preprocess.conftest import Build
 from tests.preprocess.dicom.test_decode import make
-from tumorbatch.errors import ExitCode, InputError
+from tumorbatch.errors import ConfigError, ExitCode, InputError
 from tumorbatch.files import printable
 from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
@@ -53,6 +53,39 @@ def _names(root: Path, **selection: Any) -> set[str]:
     names = [file.name for file in listing.files]
     assert names == sorted(set(names))
     return set(names)
+
+
+def _paths(*sources: Path, **selection: Any) -> list[str]:
+    listing = list_files(sources, Selection(**selection), frozenset(), None)
+    return [file.name for file in listing.files]
+
+
+def test_a_single_file_is_a_source(tree: Path) -> None:
+    """By its own name; it was asked for, so it need not look like an image."""
+    assert _paths(tree / "deep" / "b.PNG") == ["b.PNG"]
+    assert _paths(tree / "notes.txt") == ["notes.txt"]
+
+
+def test_paths_of_several_sources_cannot_collide(tree: Path, tmp_path: Path) -> None:
+    other = tmp_path / "more" / "deep"
+    other.mkdir(parents=True)
+    (other / "b.PNG").write_bytes(PNG)
+    assert _paths(tree / "deep", other, tree / "a.png") == [
+        "more/deep/b.PNG", "scans/a.png", "scans/deep/T1 c.jpg", "scans/deep/b.PNG",
+        "scans/deep/mask_d.png",
+    ]  # fmt: skip
+    assert _paths(tree / "deep", tree / "a.png", exclude=("*.png",)) == ["deep/T1 c.jpg", "deep/b.PNG"]
+
+
+def test_a_source_inside_another_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tree / "deep")
+    for inner in (tree / "deep", tree / "a.png", tree, tmp_path / "link"):
+        with pytest.raises(ConfigError, match="its files would be rows twice"):
+            _paths(tree, inner)
+    with pytest.raises(ConfigError, match="one FOLDER"):
+        _paths(tree / "deep", tree / "a.png", listed="list.txt")
+    with pytest.raises(InputError, match="does not exist"):
+        _paths(tree, tmp_path / "missing")
 
 
 def test_images_by_suffix_or_first_bytes_and_everything_on_request(tree: Path) -> None:
@@ -211,6 +244,7 @@ def test_hidden_paths(tree: Path, model: Path, tmp_path: Path, invoke: Any) -> N
     assert rows.keys() == {hashed(name, key) for name in IMAGES}
     written = out.read_bytes() + (tmp_path / "out.parquet.json").read_bytes()
     assert not any(name.encode() in written for name in IMAGES)
+    assert str(tree).encode() not in written
     # The same names in the next run: rows are found again.
     report = inference.run(tree, out, model, Config(workers=1, incremental=True, path_mode="hash"))
     assert report.kept == sum(row["status"] == "ok" for row in rows.values())

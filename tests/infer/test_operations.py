@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tumorbatch.cli.prometheus import Metrics, render
 from tumorbatch.errors import ExitCode
+from tumorbatch.infer.predictions import read_metadata
 
 # ----------------------------------------------------------------------------- results and logs
 
@@ -27,6 +28,7 @@ def test_result_and_logs_as_json(
     assert result["files"] == sum(result["statuses"].values()) == result["rows"]
     assert result["errors"] == result["files"] - result["statuses"]["ok"]
     assert result["timings"]["decoding"] > 0
+    assert json.loads(read_metadata(out)["sources"]) == [str(sample)]
     logs = [json.loads(line) for line in stderr.splitlines()]
     assert len(logs) >= 2
     for entry in logs:

@@ -167,10 +167,10 @@ def test_one_folder_for_both_classes(tmp_path: Path) -> None:
 
 
 def test_an_unknown_folder_is_named_with_all_that_was_found(tmp_path: Path) -> None:
-    _folders(tmp_path, "Healthy", "Glioma", "Tumor")
+    _folders(tmp_path, "Healthy", "Cyst", "Tumor")
     text = _refusal(ConfigError, tmp_path)
-    assert "'Glioma'" in text
-    assert "Found: 'Glioma', 'Healthy', 'Tumor'." in text
+    assert "'Cyst'" in text
+    assert "Found: 'Cyst', 'Healthy', 'Tumor'." in text
     assert "--class Healthy=FOLDER" in text
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.preprocess.dicom.test_decode import make
 from tests.preprocess.sets import SIZE, by_path, small_config, write_file
 from tests.preprocess.test_bmp_webp import bmp, webp
+from tests.preprocess.test_nifti import volume
 from tumorbatch import shardset
 from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.errors import ConfigError, ExitCode
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 HOW = Preprocessing(size=SIZE)
 NOT_TIFF = tuple(name for name in IMAGE_FORMATS if name != "tiff")
-REASON = "its format is tiff; --formats allows jpeg, png, bmp, webp, dicom"
+REASON = "its format is tiff; --formats allows jpeg, png, bmp, webp, dicom, nifti"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ def images(build: "type[Build]") -> dict[str, bytes]:
         "bmp": bmp(colour, 24),
         "webp": webp(colour),
         "dicom": make(grey.astype(np.uint16) * 16, 12),
+        "nifti": volume(grey.T[:, :, None]),
     }
 
 
@@ -62,7 +64,8 @@ def source(images: dict[str, bytes], build: "type[Build]", tmp_path: Path) -> Pa
 def test_a_decoder_runs_only_if_its_format_is_allowed(name: str, images: dict[str, bytes]) -> None:
     assert decode(images[name], formats=(name,)).header.format == name
     others = [other for other in IMAGE_FORMATS if other != name]
-    for data in (images[name], images[name][:140]):  # of a cut one, not even the header is read
+    head = 400 if name == "nifti" else 140  # that of NIfTI ends with the mark of its format
+    for data in (images[name], images[name][:head]):  # of a cut one, not even the header is read
         with pytest.raises(FileError) as caught:
             decode(data, formats=others)
         assert caught.value.status == Status.UNSUPPORTED
@@ -108,6 +111,18 @@ def test_a_set_that_does_not_say_its_formats_was_made_of_all(source: Path, tmp_p
     assert value.pop("formats") == [*IMAGE_FORMATS]
     path.write_text(json.dumps(value))
     assert shard.run(source, out, small_config()).unchanged
+
+
+def test_all_formats_of_an_earlier_version_mean_all_of_this_one(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = IMAGE_FORMATS[:-1]
+    shard.run(source, out, small_config(formats=before))
+    assert shard.run(source, out, small_config()).unchanged
+    with pytest.raises(ConfigError, match=r"formats: .* asked for"):
+        shard.run(source, out, small_config(formats=("png", "tiff")))
+    target = Target(tmp_path / "out.parquet", "parquet")
+    recorded = {"schema_version": "2", "formats": ",".join(before)}
+    target.refuse_no_base(recorded, {"formats": ",".join(IMAGE_FORMATS)})
 
 
 def test_the_other_outputs_remember_their_formats(source: Path, tmp_path: Path) -> None:

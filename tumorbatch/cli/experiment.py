@@ -81,7 +81,7 @@ def clahe(
     size: int,
     clahe_clip: float,
     clahe_grid: int,
-    classes: dict[str, str],
+    classes: dict[str, list[str]],
     split_by: str,
     patients: Path | None,
     allow_unmatched: bool,

@@ -42,7 +42,7 @@ def explore(
     src: Path,
     out: Path,
     tfrecords: Path | None,
-    classes: dict[str, str],
+    classes: dict[str, list[str]],
     clahe_clip: float,
     clahe_grid: int,
     workers: int | None,

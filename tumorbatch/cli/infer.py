@@ -11,12 +11,12 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
-from tumorbatch.files import check_folder
+from tumorbatch.files import check_source
 from tumorbatch.infer.config import FORMATS, PATH_MODES
 
 
 @click.command()
-@click.argument("folder", type=options.PATH)
+@click.argument("folders", type=options.PATH, nargs=-1, required=True, metavar="FOLDER...")
 @click.argument("out", type=click.Path())
 @click.option(
     "--model",
@@ -74,7 +74,7 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
     type=click.IntRange(1),
     default=2_000,
     show_default=True,
-    help="A DICOM file of more frames, or TIFF of more pages, becomes one error row.",
+    help="A file of more DICOM frames, TIFF pages or NIfTI slices becomes one error row.",
 )
 @options.batch_size
 @options.workers
@@ -91,7 +91,7 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 @options.log_format
 @options.quiet
 def infer(
-    folder: Path,
+    folders: tuple[Path, ...],
     out: str,
     model: Path | None,
     listed: str | None,
@@ -122,6 +122,9 @@ def infer(
 ) -> None:
     """Predict every image in FOLDER, recursively, and write the table OUT.
 
+    FOLDER may also be an image file, and there may be several: the paths in the table are then relative
+    to the deepest folder that holds all of them, so that none collide.
+
     The table has one row for every file (for every frame of DICOM and TIFF), sorted by path: status,
     label, probability of Tumor, logit, size, sha256, and more. Files that cannot be read get a row with
     the reason; the exit code is then 3. OUT appears when it is complete, never half-written; OUT.json
@@ -135,6 +138,7 @@ def infer(
       tumorbatch infer scans/ out.parquet --model cnn1 --quiet
       tumorbatch infer /pacs/export nightly.parquet --incremental --min-age 2m --max-runtime 6h
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
+      tumorbatch infer ward-a/ ward-b/ late/scan.dcm out.parquet
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
     """
     when_interrupted = "The work so far is kept; the same command continues it."
@@ -170,9 +174,10 @@ def infer(
                 path_mode=path_mode,
                 **only_given(workers=workers),
             )
-            check_folder(folder)  # before the model: this is the name that is typed each time
+            for folder in folders:  # before the model: these are the names that are typed each time
+                check_source(folder)
             chosen = bundle.find(model) if model else bundle.best()
-            report = inference.run(folder, Path(out), chosen, config)
+            report = inference.run(folders, Path(out), chosen, config)
             metrics.model_id, metrics.kept = report.model_id, report.kept
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second

@@ -48,15 +48,16 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         return seconds
 
 
-def _parse_classes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    classes: dict[str, str] = {}
+def _parse_classes(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {}
     for value in values:
         name, separator, folder = value.partition("=")
         if not (name and separator and folder):
             raise click.BadParameter(f"{value!r} is not of the form NAME=FOLDER.")
-        if name.casefold() in (other_name.casefold() for other_name in classes):
-            raise click.BadParameter(f"{name} is given twice.")
-        classes[name] = folder
+        same = (other_name for other_name in classes if other_name.casefold() == name.casefold())
+        classes.setdefault(next(same, name), []).append(folder)
     return classes
 
 
@@ -97,7 +98,8 @@ classes = click.option(
     multiple=True,
     metavar="NAME=FOLDER",
     callback=_parse_classes,
-    help="Folder of a class (Healthy or Tumor) whose name is not a known spelling.",
+    help="Folder of a class (Healthy or Tumor) whose name is not a known spelling. Several folders of "
+    "one class are joined; each is its subclass in the manifest and in reports.",
 )
 size = click.option(
     "--size", type=int, default=150, show_default=True, help="Side of the resized images, pixels."
@@ -214,8 +216,8 @@ formats = click.option(
     default=",".join(IMAGE_FORMATS),
     metavar="jpeg,png,...",
     callback=_parse_formats,
-    help="Image formats whose decoders may run: jpeg, png, tiff, bmp, webp, dicom. A file in another "
-    "one is an error row.  [default: all]",
+    help="Image formats whose decoders may run: jpeg, png, tiff, bmp, webp, dicom, nifti. A file in "
+    "another one is an error row.  [default: all]",
 )
 max_error_rate = click.option(
     "--max-error-rate",

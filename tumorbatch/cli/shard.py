@@ -10,7 +10,7 @@ from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
-from tumorbatch.dataset_shape import SPLIT_BY
+from tumorbatch.dataset_shape import GIVEN, SPLIT_BY
 from tumorbatch.errors import ExitCode
 
 
@@ -48,6 +48,14 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     show_default=True,
     help="`group` keeps copies in one split; `shape` also keeps images of one height and width in one "
     "split, a stress test; `file` is a plain random split, which leaks.",
+)
+@click.option(
+    "--splits",
+    type=click.Choice(["pooled", GIVEN]),
+    default="pooled",
+    show_default=True,
+    help="Where SRC holds folders `Training` and `Testing` (or train, test, valid): `pooled` splits "
+    "all images anew; `given` keeps them, and reports copies that lie on both sides.",
 )
 @options.patients
 @options.allow_unmatched
@@ -100,8 +108,9 @@ def shard(
     clahe: bool | None,
     clahe_clip: float,
     clahe_grid: int,
-    classes: dict[str, str],
+    classes: dict[str, list[str]],
     split_by: str,
+    splits: str,
     patients: Path | None,
     allow_unmatched: bool,
     patient_id: bool,
@@ -119,11 +128,12 @@ def shard(
 ) -> None:
     """Write a folder of images as TFRecords.
 
-    SRC (default data/raw) holds one folder for each class, such as `Brain Tumor` and `Healthy`, with
-    JPEG, PNG, TIFF, BMP, WebP and DICOM files at any depth. Each image is decoded to grey, equalised
-    (CLAHE; see --variants), resized, and written to OUT (default tfrecords): shards for train,
-    validation and test, a manifest with one row per file, good or bad, and dataset.json. Identical and
-    nearly identical images stay in one split.
+    SRC (default data/raw) holds one folder for each class, such as `Brain Tumor` and `Healthy`, or for
+    each kind of tumour (`glioma`, `meningioma`, `pituitary`, `notumor`), with JPEG, PNG, TIFF, BMP,
+    WebP and DICOM files at any depth; or folders `Training` and `Testing` with such folders inside.
+    Each image is decoded to grey, equalised (CLAHE; see --variants), resized, and written to OUT
+    (default tfrecords): shards for train, validation and test, a manifest with one row per file, good
+    or bad, and dataset.json. Identical and nearly identical images stay in one split.
 
     After a crash, the same command continues where the run stopped, also if SRC has changed: the work
     on unchanged files is kept. Files that cannot be read are listed in the manifest with a reason; the
@@ -140,10 +150,17 @@ def shard(
       tumorbatch shard --groups patients.csv
       tumorbatch shard --variants clahe,plain,normalised
       tumorbatch shard scans/ tfrecords/ --class Healthy=controls --class Tumor=patients
+      tumorbatch shard mri/ --class Tumor=glioma --class Tumor=meningioma --class Healthy=controls
+      tumorbatch shard kaggle/ tfrecords/ --splits given
       tumorbatch shard --split-by file data/raw tfrecords-leaky
     """
     if variants and clahe is not None:
         raise click.UsageError("Give --variants or --clahe/--no-clahe, not both.")
+    if splits == GIVEN and split_by != "group":
+        raise click.UsageError(
+            f"--splits given keeps the folders' splits, and --split-by {split_by} makes others. Leave "
+            "out one of the two."
+        )
     with session(quiet, "The work so far is kept; the same command continues it."):
         runtime.load_arrow()
         from tumorbatch.preprocess import shard as stage
@@ -159,7 +176,7 @@ def shard(
                 variants=variants,
             ),
             classes=classes,
-            split_by=split_by,
+            split_by=GIVEN if splits == GIVEN else split_by,
             patients=patients,
             allow_unmatched=allow_unmatched,
             patient_id=patient_id,

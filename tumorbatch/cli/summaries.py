@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tumorbatch.dataset_shape import GIVEN
 from tumorbatch.files import counted, printable, visible
 from tumorbatch.leaks import LEAKY, LEAKY_ORIENTATION, UPGRADE
 from tumorbatch.status import NO_ERRORS, Status
@@ -38,8 +40,8 @@ def shard_json(report: "preprocess_stage.Report", out: Path) -> str:
     dataset = report.dataset
     return receipt_json(
         report, out, ("dataset", "largest", "near_conflicts"), files=dataset.files,
-        errors=report.errors, counts=dataset.counts, shards=len(dataset.shards),
-        changes=dict(report.changes),
+        errors=report.errors, counts=dataset.counts, subclasses=dataset.subclasses,
+        shards=len(dataset.shards), changes=dict(report.changes), pooled=list(report.pooled),
     )  # fmt: skip
 
 
@@ -97,9 +99,15 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     ]
     for split, counts in dataset.counts.items():
         lines.append(f"{split:12}" + "".join(f"{counts[name]:>10,}" for name in dataset.classes))
+    lines += _layout(report)
     lines += _groups(report)
     if dataset.leaky:
         shared = dataset.shared
+        if dataset.split_by == GIVEN:
+            test = sum(dataset.counts["test"].values())
+            lines.append(
+                f"{shared['test_images']:,} of {test:,} test images have a copy in the other splits."
+            )
         lines.append(
             f"LEAKY: {shared['groups']:,} groups ({shared['sha256']:,} identical files) are in more "
             "than one split. Test metrics from this set are too good."
@@ -120,6 +128,25 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     target = "" if out == Path("tfrecords") else f" {shown_path(out)}"
     lines.append(f"Next: tumorbatch train --arch cnn1{target}")
     return "\n".join(lines)
+
+
+def _layout(report: "preprocess_stage.Report") -> list[str]:
+    """Return what the folders of the source meant: joined classes, and folders for splits."""
+    lines = []
+    totals = Counter[str]()
+    for counts in report.dataset.subclasses.values():
+        totals.update(counts)
+    if totals:
+        subclasses = ", ".join(
+            f"{visible_name(name)} {count:,}" for name, count in sorted(totals.items())
+        )
+        lines.append(f"Subclasses (column subclass of the manifest): {subclasses}.")
+    if report.dataset.split_by == GIVEN:
+        lines.append("The splits are those of the source's folders (--splits given).")
+    if report.pooled:
+        folders = " and ".join(map(visible_name, report.pooled))
+        lines.append(f"{folders} were pooled and split anew; --splits given keeps them.")
+    return lines
 
 
 def patients_line(known: int, table: Mapping[str, int]) -> str:

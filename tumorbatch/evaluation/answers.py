@@ -43,6 +43,7 @@ class SplitImages:
         widths: int64, of the file, in pixels.
         heights: int64, likewise.
         formats: Of the file: jpeg, png, ...
+        subclasses: Kinds of a class whose folders were joined; None if there are none.
     """
 
     split: str
@@ -54,6 +55,7 @@ class SplitImages:
     widths: NDArray[np.int64]
     heights: NDArray[np.int64]
     formats: tuple[str, ...]
+    subclasses: tuple[str, ...] | None = None
 
     @property
     def n(self) -> int:
@@ -207,7 +209,7 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
         TryAgainError: Another run has replaced the set since `dataset` was read.
     """
     path = folder / MANIFEST
-    table = shardset.manifest(folder, dataset, *_COLUMNS)
+    table = shardset.manifest(folder, dataset, *_columns(dataset))
     rows = table.filter(pc.equal(table["split"], split))
     rank = {shard.name: index for index, shard in enumerate(dataset.split(split))}
     try:
@@ -225,6 +227,10 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
     return rows
 
 
+def _columns(dataset: Dataset) -> tuple[str, ...]:
+    return (*_COLUMNS, "subclass") if dataset.subclasses else _COLUMNS
+
+
 def split_images(folder: Path, dataset: Dataset, split: str, rows: pa.Table) -> SplitImages:
     """Return what the manifest knows of some images, in the order of `rows`.
 
@@ -234,7 +240,7 @@ def split_images(folder: Path, dataset: Dataset, split: str, rows: pa.Table) -> 
         split: Name of the result's split.
         rows: From `manifest_rows`.
     """
-    columns = {name: rows[name].to_pylist() for name in _COLUMNS}
+    columns = {name: rows[name].to_pylist() for name in _columns(dataset)}
     return SplitImages(
         split=split,
         dataset=shardset.file_sha256(folder / DATASET),
@@ -245,6 +251,7 @@ def split_images(folder: Path, dataset: Dataset, split: str, rows: pa.Table) -> 
         widths=np.array(columns["width"], np.int64),
         heights=np.array(columns["height"], np.int64),
         formats=tuple(columns["format"]),
+        subclasses=tuple(columns["subclass"]) if dataset.subclasses else None,
     )
 
 
@@ -315,6 +322,8 @@ def joined(several: Sequence[Answers]) -> Answers:
 def _concatenated(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
+    if parts[0] is None:
+        return None
     return tuple(value for part in parts for value in part)
 
 

@@ -288,14 +288,19 @@ def _matrix(counts: Mapping[str, int]) -> str:
 
 
 def _subgroups(page: Page, about: Mapping[str, Any]) -> None:
-    page.section("By file format and size")
+    parts = [("by_format", "format"), ("by_size", "longer side (pixels)")]
+    if "by_subclass" in about["parts"]:
+        page.section("By subclass, file format and size")
+        parts.insert(0, ("by_subclass", "subclass"))
+    else:
+        page.section("By file format and size")
     page.paragraph(
         "If all images of a format or a size belong to one class, the file alone reveals the class, "
         "and a network can be right by recognising the source. Measures at the chosen threshold; in "
         "brackets: 95 % intervals over groups. A dash: undefined, because a class is missing."
     )
     heads = ("n (images)", "groups", *CLASS_NAMES, "accuracy", "sensitivity", "specificity", "AUC")
-    for key, head in (("by_format", "format"), ("by_size", "longer side (pixels)")):
+    for key, head in parts:
         for per_group, how in ((True, "each group of copies counted once"), (False, "per image")):
             rows: Rows = []
             for row in about["parts"][key]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tumorbatch.dataset_shape import GIVEN
 from tumorbatch.leaks import LEAKY_ORIENTATION
 from tumorbatch.shardset import Dataset
 
@@ -36,6 +37,7 @@ class Protocol:
 
 
 LEAKY, PROOF_FAILED, GROUP, SHAPE, EXTERNAL = "leaky", "leaky-proof", "group", "shape", "external"
+LEAKY_GIVEN = "leaky-given"
 
 PROTOCOLS = {
     protocol.key: protocol
@@ -64,6 +66,20 @@ PROTOCOLS = {
             leaky=True,
         ),
         Protocol(
+            LEAKY_GIVEN,
+            "leaky (given splits)",
+            "Leaky: the splits are those of the source's folders, and copies of test images lie among "
+            "the others, so they were trained on. The measures are too good. `tumorbatch shard` "
+            "without --splits given makes a split without copies.",
+            leaky=True,
+        ),
+        Protocol(
+            GIVEN,
+            "given splits (no copy in two)",
+            "Given: the test images are those of the source's own test folder; no copy of them lies in "
+            "the other splits. Whether patients do, only the source's authors know.",
+        ),
+        Protocol(
             GROUP,
             "grouped (duplicates together)",
             "Grouped: identical and nearly identical images stay in one split, so no copy of a test "
@@ -84,7 +100,7 @@ PROTOCOLS = {
         ),
     )
 }
-SPLIT_PROTOCOLS = {"file": PROTOCOLS[LEAKY], "group": PROTOCOLS[GROUP], "shape": PROTOCOLS[SHAPE]}
+SPLIT_PROTOCOLS = {"file": PROTOCOLS[LEAKY]} | {key: PROTOCOLS[key] for key in (GROUP, SHAPE, GIVEN)}
 
 
 def dataset_protocol(dataset: Dataset) -> Protocol:
@@ -110,5 +126,5 @@ def training_protocol(training: Mapping[str, Any]) -> Protocol:
     if split_by != "file" and training.get("leak", LEAKY_ORIENTATION) == LEAKY_ORIENTATION:
         return PROTOCOLS[LEAKY_ORIENTATION]
     if leaky and split_by != "file":
-        return PROTOCOLS[PROOF_FAILED]
+        return PROTOCOLS[LEAKY_GIVEN if split_by == GIVEN else PROOF_FAILED]
     return SPLIT_PROTOCOLS[split_by]

@@ -235,12 +235,19 @@ def by_format_and_size(
         seed: Of the bootstrap.
 
     Returns:
-        {"by_format", "by_size"}: rows of `subgroups`.
+        {"by_format", "by_size"}: rows of `subgroups`; "by_subclass" too where folders were joined.
     """
     formats, images = answers.images.formats, answers.images
     sizes = [size_bucket(int(w), int(h)) for w, h in zip(images.widths, images.heights, strict=True)]
     frequency = sorted(set(formats), key=lambda name: (-formats.count(name), name))
+    kinds = images.subclasses
+    joined = (
+        {}
+        if kinds is None
+        else {"by_subclass": subgroups(answers, kinds, sorted(set(kinds)), replicates, seed)}
+    )
     return {
+        **joined,
         "by_format": subgroups(answers, formats, frequency, replicates, seed),
         "by_size": subgroups(answers, sizes, size_buckets(), replicates, seed),
     }

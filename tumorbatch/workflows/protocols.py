@@ -12,7 +12,7 @@ from tumorbatch import architectures, bundle, shardset
 from tumorbatch.atomic import make_folder, remove_temporaries, write_bytes, write_json
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import format_changes, only_given
-from tumorbatch.dataset_shape import SPLIT_BY
+from tumorbatch.dataset_shape import GIVEN, SPLIT_BY
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
 from tumorbatch.lock import lock_inside, output_lock
@@ -139,6 +139,7 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
     description = bundle.load(model)
     _refuse_ignored(description, config)
     own = checks.load_own(tfrecords, description, model)
+    _refuse_given(own, tfrecords)
     shards = {
         split_by: ShardsPart(
             config.source,
@@ -193,6 +194,15 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
     }
     models[own.split_by] = Trained(own.split_by, tfrecords, model)
     return [models[split_by] for split_by in SPLIT_BY]
+
+
+def _refuse_given(own: shardset.Dataset, tfrecords: Path) -> None:
+    """Raise `ConfigError` for a set whose splits its source gave: the protocols make their own."""
+    if own.split_by == GIVEN:
+        raise ConfigError(
+            f"{tfrecords} keeps the splits of its source's folders, which no other protocol can be "
+            "compared with. Make a set without --splits given, train on it, and compare there."
+        )
 
 
 def _refuse_ignored(description: Bundle, config: Config) -> None:

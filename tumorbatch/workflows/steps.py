@@ -129,12 +129,14 @@ def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig
     return Config(**{**own, **changes})
 
 
-def _class_folders(folder: Path) -> dict[str, str]:
-    """Return {class: its folder in the source}, from the paths in the manifest."""
+def _class_folders(folder: Path) -> dict[str, list[str]]:
+    """Return {class: its folders in the source}, from the paths in the manifest."""
+    from tumorbatch.preprocess.classes import class_folder
+
     folders_of_class: dict[str, set[str]] = {}
     for path, name in zip(*checks.columns(folder, "path", "class"), strict=True):
-        folders_of_class.setdefault(name, set()).add(path.split("/", 1)[0])
-    return {name: folders.pop() for name, folders in folders_of_class.items() if len(folders) == 1}
+        folders_of_class.setdefault(name, set()).add(class_folder(path))
+    return {name: sorted(folders) for name, folders in folders_of_class.items()}
 
 
 def shards_cost(files: "Sequence[SourceFile]", config: "ShardConfig") -> "Cost":
