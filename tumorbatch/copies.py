@@ -13,6 +13,7 @@ Everything that asks whether images are copies asks here: the split and its proo
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -27,6 +28,7 @@ from tumorbatch.copy_alignment import SAME, similarity, similarity_in_place, str
 from tumorbatch.copy_candidates import CONTENT, WHOLE, Candidates, find_candidates
 from tumorbatch.copy_layers import SIDE
 from tumorbatch.orientation import UPRIGHT, orient
+from tumorbatch.runtime import available_cores
 
 SIGNATURE_BYTES = SIDE * SIDE
 
@@ -149,22 +151,22 @@ def pairs(pictures: NDArray[np.uint8]) -> Pairs:
         pictures: uint8 [n, 24, 24], from `thumbnails`.
     """
     # Many small products: the library's own threads would wait for each other, and ours do the work.
-    with threadpool_limits(1, "blas"):
-        return _pairs(pictures)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(available_cores()) as threads:
+        return _pairs(pictures, threads)
 
 
-def _pairs(pictures: NDArray[np.uint8]) -> Pairs:
+def _pairs(pictures: NDArray[np.uint8], threads: Executor) -> Pairs:
     looks = max(_LEAST_LOOKS, min(_MOST_LOOKS, _ALL_LOOKS // max(len(pictures), 1)))
     neighbours = looks * 3 // 2
-    candidates = find_candidates(pictures, (WHOLE,), neighbours)
+    candidates = find_candidates(pictures, (WHOLE,), neighbours, threads)
     in_place = similarity_in_place(structures(pictures), candidates)
     found = _same(candidates, in_place)
     group = components(found, len(pictures))
     some = _some_of_each(group, _MEMBERS)
-    candidates = find_candidates(pictures[some], (WHOLE, CONTENT), neighbours)
+    candidates = find_candidates(pictures[some], (WHOLE, CONTENT), neighbours, threads)
     apart = group[some[candidates.first]] != group[some[candidates.second]]
     candidates = candidates.take(np.flatnonzero(apart)).best(looks)
-    aligned = _same(candidates, similarity(pictures[some], candidates))
+    aligned = _same(candidates, similarity(pictures[some], candidates, threads))
     aligned = aligned._replace(first=some[aligned.first], second=some[aligned.second])
     return Pairs(
         np.concatenate([found.first, aligned.first]),

@@ -14,7 +14,7 @@ References:
 
 import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from tumorbatch import native
 from tumorbatch.copy_layers import GREY, SIDE, blur, local_structure, sixteenths
 from tumorbatch.orientation import orient_each
-from tumorbatch.runtime import available_cores
 
 # Similarity from which two pictures are copies. Measured on 4,047 images (docs/leaks.md): 98.6 % of the
 # copies with a mild alteration reach it; of pictures of different classes the most alike have 0.79.
@@ -99,7 +98,9 @@ def similarity_in_place(compact: NDArray[np.int8], pairs: Pairs) -> NDArray[np.f
     return np.concatenate(blocks)
 
 
-def similarity(pictures: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.float32]:
+def similarity(
+    pictures: NDArray[np.uint8], pairs: Pairs, threads: Executor | None = None
+) -> NDArray[np.float32]:
     """Return the similarity of pairs after one is aligned with the other, float32 [pairs].
 
     Either is aligned with the other, and the better fit counts: the second only where the first leaves
@@ -108,18 +109,19 @@ def similarity(pictures: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.float32]
     Args:
         pictures: uint8 [n, 24, 24].
         pairs: Indices into them.
+        threads: What computes it; None: this thread.
     """
     library = native.choose().library
     compute = _similarity if library is None else library.similarity
+    each = map if threads is None else threads.map
     likeness = [np.empty(0, np.float32)]
-    with ThreadPoolExecutor(available_cores()) as threads:
-        for first, second, orientation in _blocks(pairs, _PREPARED):
-            shown, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-            layers = np.concatenate([*threads.map(_layers, _parts(pictures[shown]))])
-            align = functools.partial(compute, layers, same=SAME)
-            first, second = np.split(place.ravel(), 2)
-            columns = (_parts(column) for column in (first, second, orientation))
-            likeness += threads.map(align, *columns)
+    for first, second, orientation in _blocks(pairs, _PREPARED):
+        shown, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+        layers = np.concatenate([*each(_layers, _parts(pictures[shown]))])
+        align = functools.partial(compute, layers, same=SAME)
+        first, second = np.split(place.ravel(), 2)
+        columns = (_parts(column) for column in (first, second, orientation))
+        likeness += each(align, *columns)
     return np.concatenate(likeness)
 
 

@@ -18,7 +18,7 @@ All descriptors are whole numbers: see `copy_layers`.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from tumorbatch.copy_layers import blur, local_structure, sixteenths
 from tumorbatch.orientation import INVERSE, ORIENTATIONS
-from tumorbatch.runtime import available_cores
 
 WHOLE, CONTENT = 0, 1  # the descriptors
 _LEAF = 4096  # images that are compared each with each
@@ -104,7 +103,10 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(
-    pictures: NDArray[np.uint8], descriptors: Sequence[int], neighbours: int
+    pictures: NDArray[np.uint8],
+    descriptors: Sequence[int],
+    neighbours: int,
+    threads: Executor | None = None,
 ) -> Candidates:
     """Return for each image those that look most like it, in any orientation.
 
@@ -112,15 +114,16 @@ def find_candidates(
         pictures: uint8 [n, side, side]. One that shows nothing is nobody's candidate.
         descriptors: Some of `WHOLE` and `CONTENT`.
         neighbours: So many of an image, by each descriptor.
+        threads: What computes them; None: this thread.
     """
+    each = map if threads is None else threads.map
     shown = np.flatnonzero(_shows(pictures))
     pairs = [Candidates.none()]
-    with ThreadPoolExecutor(available_cores()) as threads:
-        for number in descriptors:
-            described = describe(pictures[shown], number, threads)
-            leaves = _leaves(described, seed=number)
-            near = threads.map(functools.partial(_within, described, number, neighbours), leaves)
-            pairs += (found.renamed(shown) for found in near)
+    for number in descriptors:
+        described = describe(pictures[shown], number, threads)
+        leaves = _leaves(described, seed=number)
+        near = each(functools.partial(_within, described, number, neighbours), leaves)
+        pairs += (candidates.renamed(shown) for candidates in near)
     return Candidates(*map(np.concatenate, zip(*pairs, strict=True)))
 
 

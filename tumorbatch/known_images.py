@@ -8,6 +8,7 @@ and an image can find out whether it was among them, so for DICOM sources it is 
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from tumorbatch.copy_candidates import CONTENT, WHOLE, Candidates, describe, nea
 from tumorbatch.copy_layers import SIDE
 from tumorbatch.errors import InputError
 from tumorbatch.files import read_regular
+from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import Dataset
 
 SPLITS = ("train", "validation")
@@ -127,7 +129,9 @@ class KnownImages:
         hashes = [row.tobytes() for row in self.sha256]
         return dict(zip(hashes, self.validation.tolist(), strict=True))
 
-    def flags(self, sha256: Sequence[str], signatures: Sequence[bytes]) -> list[str]:
+    def flags(
+        self, sha256: Sequence[str], signatures: Sequence[bytes], threads: Executor | None = None
+    ) -> list[str]:
         """Return for each image the flag that says how the model knows it, or "".
 
         The very file was trained on, or validated on; or the image is a copy of one of those, in any
@@ -136,6 +140,7 @@ class KnownImages:
         Args:
             sha256: Of the images' files, hex.
             signatures: From `copies.signature`.
+            threads: What aligns them; None: this thread, as in worker processes.
         """
         splits = [self._splits.get(bytes.fromhex(text)) for text in sha256]
         flags = [
@@ -144,7 +149,7 @@ class KnownImages:
         ]
         unknown = [index for index, validation in enumerate(splits) if validation is None]
         if unknown:
-            copies = self.copies(thumbnails([signatures[index] for index in unknown]))
+            copies = self.copies(thumbnails([signatures[index] for index in unknown]), threads)
             for index, copy in zip(unknown, copies.tolist(), strict=True):
                 flags[index] = COPY_OF_TRAINING if copy else ""
         return flags
@@ -153,20 +158,22 @@ class KnownImages:
         self, paths: Sequence[str], sha256: Sequence[str], signatures: Sequence[bytes]
     ) -> dict[str, str]:
         """Return {path: how it is a copy, one of `copies.KINDS`} of the images that the model knows."""
-        flags = self.flags(sha256, signatures)
+        with ThreadPoolExecutor(available_cores()) as threads:
+            flags = self.flags(sha256, signatures, threads)
         return {
             path: ALTERED if flag == COPY_OF_TRAINING else BYTES
             for path, flag in zip(paths, flags, strict=True)
             if flag
         }
 
-    def copies(self, pictures: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def copies(self, pictures: NDArray[np.uint8], threads: Executor | None = None) -> NDArray[np.bool_]:
         """Return whether images are copies of known ones, each judged by itself: bool [m].
 
         Above `MAX_SEARCHED` known images nothing is searched, and nothing is a copy.
 
         Args:
             pictures: uint8 [m, 24, 24].
+            threads: What aligns them; None: this thread.
         """
         copy = np.zeros(len(pictures), np.bool_)
         if not len(pictures) or not 0 < len(self.pictures) <= MAX_SEARCHED:
@@ -184,7 +191,8 @@ class KnownImages:
         aligned = moved.take(_worth_aligning(pairs, copy))
         distinct, place = np.unique(aligned.second, return_inverse=True)
         all_pictures = np.concatenate([pictures, self.pictures[distinct - len(pictures)]])
-        alike = similarity(all_pictures, aligned._replace(second=len(pictures) + place.ravel())) >= SAME
+        moved = aligned._replace(second=len(pictures) + place.ravel())
+        alike = similarity(all_pictures, moved, threads) >= SAME
         copy[aligned.first[alike]] = True
         return copy
 

@@ -20,7 +20,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -39,7 +39,9 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 SECONDS = 60.0  # for one file; the largest image that is read here takes about five
 
-_SAFE_PATH = "PYTHONSAFEPATH"  # Python's variable: -P for all that is started
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # Python's variable: -P for all that is started
+# Workers share the cores already: the threads of their linear algebra would only wait for each other.
+_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGXCPU)  # exit codes
 _PROOFS = 3  # times that only the item's process is killed
 _KILLS = 8  # times that an item's process is killed, before the run gives up
@@ -95,20 +97,34 @@ def _signals_wait() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def safe_import_path() -> Iterator[None]:
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Give variables to the processes that are started inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def safe_import_path() -> contextlib.AbstractContextManager[None]:
     """Let Python processes that are started inside not import from the current folder.
 
     A `signal.py` or `queue.py` that lies there would take the place of the standard library's.
     """
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
+    return _environment(_SAFE_PATH)
+
+
+def _one_thread() -> contextlib.AbstractContextManager[None]:
+    """Let processes that are started inside multiply matrices in one thread.
+
+    The libraries read this when NumPy is loaded. A number that the user has set stays.
+    """
+    return _environment({name: one for name, one in _ONE_THREAD.items() if name not in os.environ})
 
 
 @contextlib.contextmanager
@@ -137,8 +153,11 @@ def _starting() -> Iterator[None]:
     """
     try:
         # A process that cannot even start prints a traceback before `_start_worker` could hold it back.
-        with _signals_wait(), safe_import_path(), _existing_folder(), standard_error.silenced():
-            yield
+        with contextlib.ExitStack() as around:
+            for context in (_signals_wait, safe_import_path, _one_thread, _existing_folder):
+                around.enter_context(context())
+            with standard_error.silenced():
+                yield
     except (OSError, MemoryError, RuntimeError) as error:
         reason = machine.start_problem(error)
         if isinstance(error, BrokenProcessPool) or not reason:

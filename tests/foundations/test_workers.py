@@ -80,6 +80,15 @@ def signal_handlers(items: Sequence[int]) -> list[Any]:
     return [[signal.getsignal(number) for number in numbers] for _ in items]
 
 
+def multiplication_threads(items: Sequence[str]) -> list[Any]:
+    """Return for each item the threads of NumPy's linear algebra, and a variable's value."""
+    import numpy  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    threads = max(library["num_threads"] for library in threadpool_info())
+    return [(threads, os.environ.get(item)) for item in items]
+
+
 LIMIT = 3.0  # seconds; a fresh process takes one of them to start on a busy machine
 
 
@@ -145,6 +154,19 @@ def test_an_item_that_kills_its_process_costs_itself_alone() -> None:
     assert [len(result) for result in results] == [3] * 12
     flat = [value for result in results for value in result]
     assert flat == [CRASHED if item < 0 else item * item for item in items]
+
+
+def test_a_worker_multiplies_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a worker for each core: more threads would only wait for each other."""
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    ((one,),) = ordered_map(multiplication_threads, [["OMP_NUM_THREADS"]], 1, on_loss)
+    assert one == (1, "1")
+    assert dict(os.environ) == before  # the command itself uses all cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own choice
+    ((one,),) = ordered_map(multiplication_threads, [["OMP_NUM_THREADS"]], 1, on_loss)
+    assert one[1] == "3"
 
 
 def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path) -> None:
