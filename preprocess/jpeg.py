@@ -3,6 +3,10 @@
 libjpeg continues after damage, makes pixels up, and prints a warning. `simplejpeg` (libjpeg-turbo)
 raises at the first warning and reports only that one. So the cause of a harmless warning is removed
 from the stream, which is then decoded again.
+
+libjpeg-turbo has two readers of Huffman codes. The fast one takes an invalid code for a zero; the other
+one, which serves streams with restart markers, warns. It takes no more time, so it is used: see
+`_for_careful_reader`.
 """
 
 import re
@@ -30,7 +34,9 @@ _READ = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _FRAMES = _READ | {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 # Every marker but padding, restarts and those without a length; none occurs in compressed data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_JFIF, _EXIF, _ADOBE, _SOS, _EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
+_JFIF, _EXIF, _ADOBE, _SOS, _EOI, _DRI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9, 0xDD
+_SEQUENTIAL = frozenset({0xC0, 0xC1})  # with Huffman codes: only these have a fast reader
+_LONGEST_INTERVAL = 0xFFFF  # between two restart markers, in minimum coded units
 _DECISIVE = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}  # with the tables of codes and of quantisation, restarts
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 # A writer's padding is short. A scan with a hole in it ends thousands of bytes too early.
@@ -137,6 +143,7 @@ def decode_jpeg(data: bytes, components: int, grey: bool = True) -> tuple[Pixels
         raise FileError(Status.DECODE_ERROR, f"a JPEG of {components} components")
     space = "GRAY" if grey and components == 3 else _COLORSPACES[components]
     reason, extraneous = "", False
+    data = _for_careful_reader(data)
     for _ in range(4):  # as it is; without each of the three harmless oddities
         try:
             pixels = simplejpeg.decode_jpeg(data, space)
@@ -152,6 +159,35 @@ def decode_jpeg(data: bytes, components: int, grey: bool = True) -> tuple[Pixels
             pixels = _grey_of_cmyk(pixels) if components == 4 else pixels
             return (pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), extraneous
     raise FileError(Status.DECODE_ERROR, f"its JPEG is damaged: {reason}")
+
+
+def _for_careful_reader(data: bytes) -> bytes:
+    """Declare restart markers where there are none, further apart than any scan is long.
+
+    No pixel changes, and libjpeg-turbo does not use its fast reader. A scan of more than 65,535 units
+    (4.2 megapixels, where a unit is one block of 8 x 8) is left to that one.
+    """
+    units, interval, first_scan = 1, 0, len(data)
+    blocks = most = 0
+    for marker, start, _ in _segments(data):
+        if marker in _FRAMES:
+            if marker not in _SEQUENTIAL:
+                return data
+            height, width, components = struct.unpack_from(">HHB", data, start + 5)
+            sampling = data[start + 11 : start + 10 + 3 * components : 3]
+            across = 8 * max((value >> 4 for value in sampling), default=1)
+            down = 8 * max((value & 15 for value in sampling), default=1)
+            blocks = -(-width // 8) * -(-height // 8)
+            units = -(-width // max(across, 1)) * -(-height // max(down, 1))
+        elif marker == _DRI and first_scan == len(data):
+            (interval,) = struct.unpack_from(">H", data, start + 4)
+        elif marker == _SOS:
+            first_scan = min(first_scan, start)
+            most = max(most, blocks if data[start + 4] == 1 else units)
+    if interval or most > _LONGEST_INTERVAL:
+        return data
+    declared = struct.pack(">BBHH", 0xFF, _DRI, 4, _LONGEST_INTERVAL)
+    return data[:first_scan] + declared + data[first_scan:]
 
 
 def _grey_of_cmyk(inks: Pixels) -> Pixels:

@@ -210,6 +210,32 @@ def test_a_jpeg_with_a_part_of_its_scan_lost(way: str, colour: bool) -> None:
         assert _error(damaged).status is Status.DECODE_ERROR
 
 
+def _scan(blocks: list[str], width: int, height: int) -> bytes:
+    """A grey JPEG of codes from the usual tables (T.81 Annex K), bits of one block after the other."""
+    head = Build.encode(".jpg", np.zeros((height, width), np.uint8))
+    head = head[: head.index(b"\xff\xda") + 10]
+    bits = "".join(blocks)
+    bits += "1" * (-len(bits) % 8)
+    scan = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    return head + scan + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("size", [(1024, 64), (2048, 2048)], ids=["strip", "65,536 blocks"])
+def test_invalid_codes_where_the_rest_is_in_order(size: tuple[int, int]) -> None:
+    """libjpeg-turbo's fast reader takes the code that no table has for the end of the block."""
+    flat, invalid = "001010", "00" + "1" * 17
+    blocks = [flat] * (size[0] * size[1] // 64)
+    good = decode(_scan(blocks, *size))
+    assert np.ptp(good.grey) == 0
+    blocks[10] = invalid
+    damaged = _scan(blocks, *size)
+    simplejpeg.decode_jpeg(damaged, "GRAY")  # as if nothing were wrong
+    if len(blocks) <= 65_535:
+        assert "bad Huffman code" in _error(damaged).message
+    else:  # no interval is long enough: docs/formats.md
+        np.testing.assert_array_equal(decode(damaged).grey, good.grey)
+
+
 def test_lost_and_swapped_restart_markers() -> None:
     good = _jpeg("restarts")
     second, third = good.index(b"\xff\xd1"), good.index(b"\xff\xd2")
