@@ -20,7 +20,7 @@ from tumorbatch.infer.shared_memory import Place
 from tumorbatch.machine import blamed
 from tumorbatch.preprocess.pixels import Frames, Processed
 from tumorbatch.preprocessing_config import Preprocessing
-from tumorbatch.status import FileError, Status
+from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
 from tumorbatch.workers import SECONDS, limited
 
 Row = dict[str, Any]
@@ -162,6 +162,10 @@ def _decode_file(
             if place is not None and shared_memory.write(place, processed.pixels):
                 pixels[0] = place
     except FileError as error:
+        if error.status in DECIDED_BY_CONTENT and not task.file.problem:
+            # Of one that was not read: empty, or too large. By these the next run knows it again.
+            found = {"file_size": task.file.size, "mtime": to_time(task.file.mtime_ns)}
+            common = found | common
         rows.append(common | {"status": error.status.value, "error": error.message})
         pixels.append(None)
     return Decoded(rows, pixels, time.monotonic() - started)

@@ -27,6 +27,7 @@ from tumorbatch.atomic import (
 )
 from tumorbatch.checks import check_seed
 from tumorbatch.errors import ConfigError, cannot_write
+from tumorbatch.files import is_litter
 from tumorbatch.labels import HEALTHY, TUMOR
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.phantom import phantom
@@ -188,7 +189,8 @@ def run(out: Path, config: SampleConfig) -> Report:
 
 
 def _run(out: Path, config: SampleConfig, start: float) -> Report:
-    visible = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    names = (path.name for path in out.iterdir())
+    visible = sorted(name for name in names if not name.startswith(".") and not is_litter(name))
     if visible and not config.overwrite:
         raise ConfigError(
             f"{out} is not empty (it holds {visible[0]!r}). Choose another folder, or give "

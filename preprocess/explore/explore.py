@@ -188,7 +188,8 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
     With other settings, `overwrite` is needed. What is not this stage's is never replaced.
     """
     try:
-        existing = sorted(path.name for path in out.iterdir()) if out.exists() else []
+        names = (path.name for path in out.iterdir()) if out.exists() else ()
+        existing = sorted(name for name in names if not is_litter(name))
     except OSError as error:
         raise cannot_write(out, error) from error
     if not existing:
@@ -199,7 +200,7 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
         old = {"formats": [*IMAGE_FORMATS], **result["settings"]}  # earlier versions do not say it
     except (OSError, ValueError):
         own, old = set(), {}
-    foreign = [name for name in existing if name not in own and not is_litter(name)]
+    foreign = [name for name in existing if name not in own]
     if foreign:
         raise ConfigError(
             f"{out} holds {printable(foreign[0])!r}, which is not from this command. Give a new or an "

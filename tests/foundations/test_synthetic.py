@@ -297,10 +297,12 @@ def test_refuses_an_output_that_holds_something(tmp_path: Path, name: str, blank
     assert content(tmp_path) == {name: b"mine"}
 
 
-def test_hidden_files_do_not_count(tmp_path: Path, blank: None) -> None:
-    (tmp_path / ".gitignore").write_bytes(b"*")
+def test_hidden_files_and_litter_do_not_count(tmp_path: Path, blank: None) -> None:
+    for name in (".gitignore", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"*")
     run(tmp_path, SampleConfig(images=24))
-    assert (tmp_path / ".gitignore").read_bytes() == b"*"
+    for name in (".gitignore", "Thumbs.db"):
+        assert (tmp_path / name).read_bytes() == b"*"
 
 
 def test_overwrite_replaces_the_class_folders_only(tmp_path: Path, blank: None) -> None:

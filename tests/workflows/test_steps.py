@@ -9,9 +9,10 @@ import pytest
 
 from tests.pictures import head
 from tumorbatch import workers
+from tumorbatch.errors import ConfigError
 from tumorbatch.preprocess.classes import SourceFile, find_sources
 from tumorbatch.preprocess.shard import Config
-from tumorbatch.workflows import steps
+from tumorbatch.workflows import checks, steps
 
 
 @pytest.fixture
@@ -50,3 +51,12 @@ def test_a_sample_is_timed_in_a_worker_process(
     monkeypatch.setattr(workers, "ordered_map", ordered_map)
     cost = steps.shards_cost(files, Config(workers=2, timeout=30.0))
     assert cost.seconds == pytest.approx((23 * 0.5 + 30) * 48 / 24 / 2)
+
+
+def test_litter_is_no_stranger_in_a_folder_of_results(tmp_path: Path) -> None:
+    for name in ("Thumbs.db", "._x", ".hidden", "compare.csv"):
+        (tmp_path / name).touch()
+    checks.refuse_foreign(tmp_path, {"compare.csv"})
+    (tmp_path / "thesis.doc").touch()
+    with pytest.raises(ConfigError, match=r"\(thesis\.doc\)"):
+        checks.refuse_foreign(tmp_path, {"compare.csv"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorbatch import bundle, shardset
 from tumorbatch.errors import ConfigError
-from tumorbatch.files import printable, read_regular
+from tumorbatch.files import is_litter, printable, read_regular
 from tumorbatch.json_reader import MAX_BYTES
 from tumorbatch.shardset import DATASET, Dataset
 
@@ -25,8 +25,8 @@ def columns(folder: Path, *names: str) -> list[list[Any]]:
 
 def refuse_foreign(out: Path, own: Collection[str]) -> None:
     """Raise `ConfigError` where a folder of results holds files that are none of `own`."""
-    strangers = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
-    strangers = [name for name in strangers if name not in own]
+    names = sorted(path.name for path in out.iterdir())
+    strangers = [name for name in names if not (name[0] == "." or is_litter(name) or name in own)]
     if strangers:
         raise ConfigError(
             f"{out} holds what is not from this command ({printable(', '.join(strangers[:5]))}). Give "

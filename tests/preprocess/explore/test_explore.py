@@ -488,6 +488,18 @@ def test_a_folder_of_somebody_else_is_never_replaced(source: Path, out: Path, ov
 
 
 @pytest.mark.usefixtures("quick")
+def test_litter_in_the_output_folder_is_nothing(source: Path, out: Path) -> None:
+    """Looked at with a file manager, an empty folder is not empty any more."""
+    out.mkdir(parents=True)
+    for name in ("Thumbs.db", ".DS_Store", "._x"):
+        (out / name).write_bytes(b"litter")
+    for path in source.glob("*/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="can be read"):  # the folder was accepted
+        run(source, out, Config(workers=1))
+
+
+@pytest.mark.usefixtures("quick")
 def test_what_cannot_be_done_is_a_sentence(source: Path, out: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not there"):
         run(tmp_path / "nowhere", out, Config())
