@@ -1,7 +1,7 @@
 """The first pass of `shard`: every file read once, decoded, hashed, and its record spooled.
 
 Where a finished set is to grow, a file whose bytes it knows is read and hashed, and no more: row and
-record are in the base.
+record are in the previous set.
 
 The parent appends the finished records to one spool file and, after an fsync, one line a chunk to a
 journal. A killed run keeps each row whose file is as it was, by name, class, size and time of change,
@@ -32,7 +32,7 @@ from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.pixels import describe, process
-from tumorbatch.preprocess.previous_set import Base
+from tumorbatch.preprocess.previous_set import PreviousSet
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
@@ -53,7 +53,7 @@ _LINE_SHAPE = {
     "places": [[INTEGER]],
     "states": [[INTEGER]],
 }
-_IN_BASE = -1  # offset of a record that is in the base, not in the spool
+_IN_PREVIOUS_SET = -1  # offset of a record that is in the previous set, not in the spool
 
 _State = tuple[str, str, int, int]  # path, class, bytes, time of change
 
@@ -63,7 +63,7 @@ class Task(NamedTuple):
 
     Attributes:
         source: The file.
-        known: sha256 that its bytes have if the base's row and record are still right, or None.
+        known: sha256 that its bytes have if the previous set's row and record are still right, or None.
     """
 
     source: SourceFile
@@ -75,13 +75,13 @@ class FileResult(NamedTuple):
 
     Attributes:
         row: Values for the journal, without path and class.
-        record: The framed TFRecord, or None when there are no pixels, or the base has them.
-        in_base: The file is as the base knows it.
+        record: The framed TFRecord, or None when there are no pixels, or the previous set has them.
+        in_previous_set: The file is as the previous set knows it.
     """
 
     row: dict[str, Any]
     record: bytes | None
-    in_base: bool = False
+    in_previous_set: bool = False
 
 
 def process_files(
@@ -105,7 +105,7 @@ def _process_file(
             data, content = read_source(source)
             row |= content
             if row["sha256"] == task.known:
-                return FileResult({"patient": patient(data, secret)}, None, in_base=True)
+                return FileResult({"patient": patient(data, secret)}, None, in_previous_set=True)
             processed = process(data, preprocessing, formats=formats)
             identity = patient(data, secret)
     except FileError as error:
@@ -200,17 +200,17 @@ class WorkArea:
         formats: Collection[str],
         workers: int,
         seconds: float,
-        base: Base | None,
+        previous_set: PreviousSet | None,
         advance: Callable[[int], None],
     ) -> tuple[pa.Table, "list[tuple[int, int]]", int]:
         """Process the files that are not in the journal yet.
 
         Returns:
             The rows (`ROW_SCHEMA` and `patient`, in the order of `files`); for each row the offset and
-            length of its record, for `record_reader` (length 0: no record, or in the base); and how
+            length of its record, for `record_reader` (length 0: no record, or in the previous set); how
             many files were taken over from an interrupted run.
         """
-        generation = None if base is None else base.dataset.manifest_sha256
+        generation = None if previous_set is None else previous_set.dataset.manifest_sha256
         batches, places, numbers = self._journalled(generation)
         order = [numbers.get(_state(source, classes), -1) for source in files]
         todo = [index for index, number in enumerate(order) if number < 0]
@@ -218,7 +218,10 @@ class WorkArea:
         if taken_over:
             advance(taken_over)
         tasks = (
-            Task(source, base.sha256(source.file.name, classes[source.label]) if base else None)
+            Task(
+                source,
+                previous_set.sha256(source.file.name, classes[source.label]) if previous_set else None,
+            )
             for source in (files[index] for index in todo)
         )
         finished = 0
@@ -232,7 +235,7 @@ class WorkArea:
                 for results in ordered_map(work, chunks, workers, _lost, seconds):
                     indices = todo[finished : finished + len(results)]
                     chunk_files = [files[index] for index in indices]
-                    rows = _rows(chunk_files, results, classes, base)
+                    rows = _rows(chunk_files, results, classes, previous_set)
                     new = [_spooled(spool, result) for result in results]
                     spool.flush()
                     os.fsync(spool.fileno())
@@ -262,7 +265,8 @@ class WorkArea:
         """Read the journal.
 
         Args:
-            generation: sha256 of the base's manifest; a row that was taken from another base is void.
+            generation: sha256 of the previous set's manifest; a row that was taken from another one is
+                void.
 
         Returns:
             The rows, the places of their records, and {a file's state: number of its row}.
@@ -273,7 +277,7 @@ class WorkArea:
         for line in self._finished_lines():
             batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
             for row, place, state in zip(line["rows"], line["places"], line["states"], strict=True):
-                usable = line["base"] == generation or not in_base(place)
+                usable = line["base"] == generation or not in_previous_set(place)
                 if usable and row["status"] in DECIDED_BY_CONTENT:
                     numbers[row["path"], row["class"], *state] = len(places)
                 places.append(tuple(place))
@@ -305,9 +309,9 @@ class WorkArea:
         if spooled:
             os.truncate(self._spool, end)
 
-    def record_reader(self, base: Base | None) -> "RecordReader":
+    def record_reader(self, previous_set: PreviousSet | None) -> "RecordReader":
         """Open the records in spool and previous set for random access."""
-        return RecordReader(self._spool, base)
+        return RecordReader(self._spool, previous_set)
 
     def remove(self) -> None:
         """Delete the work area; its content has been published."""
@@ -319,24 +323,26 @@ def _state(source: SourceFile, classes: Sequence[str]) -> "_State":
     return file.name, classes[source.label], file.size, file.mtime_ns
 
 
-def in_base(place: Sequence[int]) -> bool:
+def in_previous_set(place: Sequence[int]) -> bool:
     """Return whether a file is unchanged since the previous set."""
-    return place[0] == _IN_BASE
+    return place[0] == _IN_PREVIOUS_SET
 
 
 def _rows(
     files: Sequence[SourceFile],
     results: Sequence[FileResult],
     classes: Sequence[str],
-    base: Base | None,
+    previous_set: PreviousSet | None,
 ) -> list[dict[str, Any]]:
     rows = [
         {"path": source.file.name, "class": classes[source.label], **result.row}
         for source, result in zip(files, results, strict=True)
     ]
-    taken_over = [row for row, result in zip(rows, results, strict=True) if result.in_base]
-    if base is not None:
-        for row, before in zip(taken_over, base.rows([row["path"] for row in taken_over]), strict=True):
+    taken_over = [row for row, result in zip(rows, results, strict=True) if result.in_previous_set]
+    if previous_set is not None:
+        for row, before in zip(
+            taken_over, previous_set.rows([row["path"] for row in taken_over]), strict=True
+        ):
             row.update({name: before[name] for name in ROW_SCHEMA.names})
     return rows
 
@@ -354,19 +360,19 @@ def _with_signature(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spooled(spool: BinaryIO, result: FileResult) -> tuple[int, int]:
-    if result.in_base:
-        return _IN_BASE, 0
+    if result.in_previous_set:
+        return _IN_PREVIOUS_SET, 0
     at = spool.tell()
     spool.write(result.record or b"")
     return at, len(result.record or b"")
 
 
 class RecordReader:
-    """Reads framed records from the spool or the base, as a context manager."""
+    """Reads framed records from the spool or the previous set, as a context manager."""
 
-    def __init__(self, spool: Path, base: Base | None) -> None:
+    def __init__(self, spool: Path, previous_set: PreviousSet | None) -> None:
         self._path = spool
-        self._base = base
+        self._previous_set = previous_set
 
     def __enter__(self) -> "RecordReader":
         self._file = self._path.open("rb")
@@ -374,12 +380,16 @@ class RecordReader:
 
     def length(self, place: tuple[int, int], path: str) -> int:
         """Return the number of bytes of the framed record of the file `path`."""
-        return self._base.length(path) if in_base(place) and self._base is not None else place[1]
+        return (
+            self._previous_set.length(path)
+            if in_previous_set(place) and self._previous_set is not None
+            else place[1]
+        )
 
     def __call__(self, place: tuple[int, int], path: str) -> bytes:
         """Return the framed record of the file `path` at (offset, length)."""
-        if in_base(place) and self._base is not None:
-            return self._base.record(path)
+        if in_previous_set(place) and self._previous_set is not None:
+            return self._previous_set.record(path)
         data = os.pread(self._file.fileno(), place[1], place[0])
         if len(data) != place[1]:
             raise InputError(

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _SPLIT_COLUMNS = ("path", "sha256", "split")
 
 
-class Base:
+class PreviousSet:
     """A finished shard set, read.
 
     Args:
@@ -55,7 +55,7 @@ class Base:
         self._files = contextlib.ExitStack()
         self._open: dict[str, int] = {}
 
-    def __enter__(self) -> "Base":
+    def __enter__(self) -> "PreviousSet":
         return self
 
     def __exit__(self, *_: object) -> None:

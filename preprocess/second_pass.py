@@ -21,7 +21,7 @@ from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.first_pass import WorkArea
 from tumorbatch.preprocess.given_splits import assign_given
 from tumorbatch.preprocess.patients import Patients, digest
-from tumorbatch.preprocess.previous_set import Base, PreviousSplits
+from tumorbatch.preprocess.previous_set import PreviousSet, PreviousSplits
 from tumorbatch.preprocess.splits import Fractions, assign
 from tumorbatch.preprocess.verify_index import count_subclasses
 from tumorbatch.preprocessing_config import Preprocessing
@@ -42,7 +42,7 @@ class FirstPass(NamedTuple):
         places: Of the records, from `WorkArea.run`.
         files: What was found.
         patients: A table of patients, or an empty one.
-        base: The finished set that is brought up to date, or None.
+        previous_set: The finished set that is brought up to date, or None.
         previous: Which split each image was in, where there was a set whose splits are kept.
     """
 
@@ -50,7 +50,7 @@ class FirstPass(NamedTuple):
     places: Sequence[tuple[int, int]]
     files: Sequence[SourceFile]
     patients: Patients
-    base: Base | None
+    previous_set: PreviousSet | None
     previous: PreviousSplits | None
 
 
@@ -116,7 +116,7 @@ def assemble(
     settled = previous.splits_of(paths, sha256) if previous else None
     splits = _assign(first_pass, images, groups, rows_kept, settings, settled)
     places = [first_pass.places[images.row[index]] for index in rows_kept]
-    shards, members = _write_shards(work, first_pass.base, paths, places, splits, settings)
+    shards, members = _write_shards(work, first_pass.previous_set, paths, places, splits, settings)
     manifest = _manifest(rows, images.row, groups, duplicates.kind, conflict, members, rows_kept)
     subclasses = [file.subclass for file in first_pass.files]
     if any(subclasses):
@@ -184,7 +184,7 @@ def _conflicts(images: _Images) -> NDArray[np.bool_]:
 
 def _write_shards(
     work: WorkArea,
-    base: Base | None,
+    previous_set: PreviousSet | None,
     paths: Sequence[str],
     places: Sequence[tuple[int, int]],
     splits: NDArray[np.int64],
@@ -194,7 +194,7 @@ def _write_shards(
 
     Args:
         work: With the records.
-        base: The finished set that is brought up to date, or None.
+        previous_set: The finished set that is brought up to date, or None.
         paths: n names of images.
         places: n places of their records, from `WorkArea.run`.
         splits: int64 [n], index into `SPLITS`.
@@ -203,7 +203,7 @@ def _write_shards(
     Returns:
         The shards; {file name of a shard: indices of its images, in their order}.
     """
-    with work.record_reader(base) as read:
+    with work.record_reader(previous_set) as read:
 
         def record(index: int) -> bytes:
             return read(places[index], paths[index])
@@ -217,7 +217,7 @@ def _write_shards(
 def _updates(first_pass: FirstPass, same_splits: bool) -> int:
     """Return how often the set has changed so far, this time included."""
     earlier = 0 if first_pass.previous is None else first_pass.previous.updates
-    return earlier + (first_pass.base is not None or not same_splits)
+    return earlier + (first_pass.previous_set is not None or not same_splits)
 
 
 def _images(first_pass: FirstPass, patient_id: bool) -> _Images:

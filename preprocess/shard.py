@@ -34,10 +34,10 @@ from tumorbatch.leaks import UPGRADE
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.preprocess.classes import ClassFolders, SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
-from tumorbatch.preprocess.first_pass import WorkArea, in_base
+from tumorbatch.preprocess.first_pass import WorkArea, in_previous_set
 from tumorbatch.preprocess.given_splits import refuse_without_splits, split_folders
 from tumorbatch.preprocess.patients import Patients, digest, read_patients, refuse_unmatched
-from tumorbatch.preprocess.previous_set import Base, PreviousSplits
+from tumorbatch.preprocess.previous_set import PreviousSet, PreviousSplits
 from tumorbatch.preprocess.second_pass import FirstPass, assemble, software
 from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.preprocessing_config import Preprocessing
@@ -176,29 +176,29 @@ def run(source: Path, out: Path, config: Config) -> Report:
             _refuse_other_splits(out, settings)
         work = WorkArea(out / WORK, settings, _deciding(software()), config.overwrite)
         with contextlib.ExitStack() as stack:
-            base = stack.enter_context(Base(out)) if old is not None else None
+            previous_set = stack.enter_context(PreviousSet(out)) if old is not None else None
             with Progress("shard", "images", len(files)) as progress:
                 rows, places, taken_over = work.run(
                     files, CLASS_NAMES, config.preprocessing, config.formats, config.workers,
-                    config.timeout, base, progress.advance,
+                    config.timeout, previous_set, progress.advance,
                 )  # fmt: skip
-            changes = _changes(rows, places, base) if base is not None else {}
-            same_patients = base is None or base.dataset.patients == digest(patients)
+            changes = _changes(rows, places, previous_set) if previous_set is not None else {}
+            same_patients = previous_set is None or previous_set.dataset.patients == digest(patients)
             if old is not None and same_patients and changes.keys() == {"kept"}:
                 work.remove()
                 size = sum(shard.bytes for shard in old.shards)
                 elapsed = time.monotonic() - started
                 return Report(old, True, taken_over, {}, size, elapsed, litter=len(litter))
             try:
-                _refuse_other_software(base)
+                _refuse_other_software(previous_set)
                 statuses = Counter(rows["status"].to_pylist())
                 outcomes = zip(*(rows[name].to_pylist() for name in ("status", "error")), strict=True)
                 refuse_nothing_read(outcomes, source)
                 refuse_too_many_errors(statuses, config.max_error_rate, "Nothing was published.")
-                previous = None if base is None else base.splits()
+                previous = None if previous_set is None else previous_set.splits()
                 if config.overwrite and not config.new_splits:
                     previous = PreviousSplits.read(out)
-                first_pass = FirstPass(rows, places, files, table, base, previous)
+                first_pass = FirstPass(rows, places, files, table, previous_set, previous)
                 assembled = assemble(work, first_pass, settings, config.preprocessing)
             except (ConfigError, InputError):
                 work.remove()  # the same command would end here again, and must not be in another's way
@@ -312,10 +312,10 @@ def _deciding(versions: Mapping[str, str]) -> dict[str, str]:
     return {name: version for name, version in versions.items() if name in _DECIDE_PIXELS}
 
 
-def _refuse_other_software(base: Base | None) -> None:
+def _refuse_other_software(previous_set: PreviousSet | None) -> None:
     """Raise `ConfigError` where new records would come from other decoders than those there."""
     deciding = _deciding(software())
-    changes = [] if base is None else list(differences(base.dataset.versions, deciding))
+    changes = [] if previous_set is None else list(differences(previous_set.dataset.versions, deciding))
     if changes:
         versions = ", ".join(f"{name} {old}, now {new}" for name, old, new in changes)
         raise ConfigError(
@@ -325,14 +325,16 @@ def _refuse_other_software(base: Base | None) -> None:
         )
 
 
-def _changes(rows: pa.Table, places: Sequence[tuple[int, int]], base: Base) -> dict[str, int]:
+def _changes(
+    rows: pa.Table, places: Sequence[tuple[int, int]], previous_set: PreviousSet
+) -> dict[str, int]:
     """Count the files that are kept, new, changed and gone; leave out zeros."""
     changes: Counter[str] = Counter()
     columns = rows.select(["path", "class", "status", "sha256"]).to_pylist()
     for row, place in zip(columns, places, strict=True):
-        if row["path"] not in base.paths:
+        if row["path"] not in previous_set.paths:
             changes["new"] += 1
         else:
-            changes["kept" if in_base(place) or base.same_end(row) else "changed"] += 1
-    changes["gone"] = len(base.paths) - changes["kept"] - changes["changed"]
+            changes["kept" if in_previous_set(place) or previous_set.same_end(row) else "changed"] += 1
+    changes["gone"] = len(previous_set.paths) - changes["kept"] - changes["changed"]
     return {name: count for name, count in changes.items() if count}

@@ -39,7 +39,7 @@ from tumorbatch.preprocess import equalize_folder
 from tumorbatch.preprocess.explore import explore
 from tumorbatch.preprocess.first_pass import WorkArea
 from tumorbatch.preprocess.patients import read_patients
-from tumorbatch.preprocess.previous_set import Base, PreviousSplits
+from tumorbatch.preprocess.previous_set import PreviousSet, PreviousSplits
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import read_key
 from tumorbatch.train.checkpoint import Checkpoint
@@ -63,9 +63,9 @@ def _known() -> object:
 def _set() -> object:
     dataset = shardset.load(Path("tfrecords"))
     shardset.manifest(Path("tfrecords"), dataset, *MANIFEST_SCHEMA.names)
-    with Base(Path("tfrecords")) as base:
-        known = [path for path in sorted(base.paths) if base.sha256(path, "Healthy")]
-        return [base.record(row["path"]) for row in base.rows(known) if row["shard"]]
+    with PreviousSet(Path("tfrecords")) as previous_set:
+        known = [path for path in sorted(previous_set.paths) if previous_set.sha256(path, "Healthy")]
+        return [previous_set.record(row["path"]) for row in previous_set.rows(known) if row["shard"]]
 
 
 def _shard_area() -> object:
