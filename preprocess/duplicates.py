@@ -41,8 +41,8 @@ class Images:
     pictures: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, table: pa.Table) -> "Images":
-        """Return what rows with `COLUMNS` hold.
+    def from_manifest(cls, table: pa.Table) -> "Images":
+        """Return what rows of a manifest hold, with `COLUMNS`.
 
         Raises:
             ValueError: One of the values is missing.

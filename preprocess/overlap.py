@@ -34,7 +34,7 @@ def copies(judged: Path, trained_on: Path, splits: Sequence[str] = SPLITS) -> di
         ConfigError: A set is of the first version, which has no signatures.
     """
     ours, theirs = _rows(judged, SPLITS), _rows(trained_on, splits)
-    alike = matches(Images.of(ours).pictures, Images.of(theirs).pictures) >= 0
+    alike = matches(Images.from_manifest(ours).pictures, Images.from_manifest(theirs).pictures) >= 0
     kinds = {
         ALTERED: alike,
         TURNED: pc.is_in(ours["turned_hash"], theirs["turned_hash"]).to_numpy(),

@@ -229,7 +229,7 @@ def _images(first_pass: FirstPass, patient_id: bool) -> _Images:
         row=row,
         paths=paths,
         labels=np.array([first_pass.files[index].label for index in row.tolist()], np.int64),
-        copies=grouping.Images.of(good),
+        copies=grouping.Images.from_manifest(good),
         shapes=height << 32 | width,
         patients=[
             good["patient"].to_pylist() if patient_id else [None] * len(paths),

@@ -204,7 +204,7 @@ def _copies(manifest: pa.Table) -> dict[str, int] | None:
         return None
     images = manifest.filter(pc.is_valid(manifest["signature"]))
     try:
-        groups = join(Images.of(images)).group
+        groups = join(Images.from_manifest(images)).group
     except ValueError:  # an edited manifest, of which `verify` says more
         return None
     return dict(zip(images["path"].to_pylist(), groups.tolist(), strict=True))

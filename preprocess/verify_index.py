@@ -201,7 +201,7 @@ def count_subclasses(manifest: pa.Table) -> dict[str, dict[str, int]]:
 def _images(table: pa.Table) -> Images | None:
     """Return what copies are found by; None where a value is missing."""
     try:
-        return Images.of(table)
+        return Images.from_manifest(table)
     except ValueError:
         return None
 

@@ -131,7 +131,7 @@ def survey(
 def _survey(rows: pa.Table, histograms: NDArray[np.int64]) -> Survey:
     index = np.flatnonzero(pc.equal(rows["status"], Status.OK.value).to_numpy()).astype(np.int64)
     good = rows.take(pa.array(index))
-    duplicates = grouping.join(grouping.Images.of(good))
+    duplicates = grouping.join(grouping.Images.from_manifest(good))
     return Survey(
         rows=rows.drop_columns(["patient"]),
         index=index,

@@ -89,13 +89,13 @@ def test_images_are_taken_from_any_slice_of_a_table() -> None:
     )
     for start, stop in ((0, 5), (1, 4), (2, 2)):
         part = pa.concat_tables([table[start:stop], table[4:]])
-        images = Images.of(part)
+        images = Images.from_manifest(part)
         wanted = [*pictures[start:stop], pictures[4]]
         np.testing.assert_array_equal(images.pictures, thumbnails(wanted))
         assert images.sha256 == [*"abcde"[start:stop], "e"]
     missing = pa.table({**{name: table[name] for name in table.column_names}, "sha256": [None] * 5})
     with pytest.raises(ValueError, match="lacks a hash"):
-        Images.of(missing)
+        Images.from_manifest(missing)
 
 
 # --- numbers and conflicts --------------------------------------------------------------------------
