@@ -41,12 +41,12 @@ class Task(NamedTuple):
     Attributes:
         file: What is to be read.
         place: Where the image of its first frame may be put.
-        known: Rows of an earlier run, to be kept if the file's sha256 is still theirs.
+        earlier_rows: Rows of an earlier run, to be kept if the file's sha256 is still theirs.
     """
 
     file: FoundFile
     place: Place | None = None
-    known: tuple[Row, ...] = ()
+    earlier_rows: tuple[Row, ...] = ()
 
 
 class Decoded(NamedTuple):
@@ -132,10 +132,10 @@ def _decode_file(
             # Also of one that cannot be decoded: the table must be private then.
             "format": "dicom" if is_dicom(data) else None,
         }
-        if task.known and task.known[0]["sha256"] == common["sha256"]:
+        if task.earlier_rows and task.earlier_rows[0]["sha256"] == common["sha256"]:
             current = {name: common[name] for name in ("file_size", "mtime")}
-            known_rows = [{**row, **current} for row in task.known]
-            return Decoded(known_rows, [None] * len(known_rows), time.monotonic() - started)
+            kept_rows = [{**row, **current} for row in task.earlier_rows]
+            return Decoded(kept_rows, [None] * len(kept_rows), time.monotonic() - started)
         with blamed():
             file = Frames(data, preprocessing, formats=formats)
         if file.count > max_frames:

@@ -15,7 +15,7 @@ from typing import Any
 from tumorbatch import bundle, native
 from tumorbatch.atomic import remove_temporaries
 from tumorbatch.bundle import Bundle
-from tumorbatch.checks import ordered, refuse_too_many_errors
+from tumorbatch.checks import refuse_too_many_errors, sorted_formats
 from tumorbatch.errors import InputError, OutputError, TryAgainError
 from tumorbatch.files import printable
 from tumorbatch.infer.batching import FileToPredict, predict_files
@@ -73,7 +73,7 @@ def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) 
         key = _path_key(out) if config.path_mode == "hash" else None
         settings = {
             "preprocessing_fingerprint": loaded.preprocessing.fingerprint,
-            "formats": ",".join(ordered(config.formats)),
+            "formats": ",".join(sorted_formats(config.formats)),
             "path_mode": config.path_mode,
             "path_key": hashlib.sha256(key).hexdigest()[:12] if key else "",
         }

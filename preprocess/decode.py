@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import machine
-from tumorbatch.checks import IMAGE_FORMATS, ordered
+from tumorbatch.checks import IMAGE_FORMATS, sorted_formats
 from tumorbatch.files import is_dicom
 from tumorbatch.preprocess.exif import upright
 from tumorbatch.preprocess.headers import described, format_of, read_header
@@ -86,7 +86,7 @@ def open_image(
         raise FileError(Status.EMPTY, "the file has no bytes")
     name = "dicom" if is_dicom(data) else format_of(data)
     if name is not None and name not in formats:
-        allowed = ", ".join(ordered(formats))
+        allowed = ", ".join(sorted_formats(formats))
         raise FileError(Status.UNSUPPORTED, f"its format is {name}; --formats allows {allowed}")
     if name == "dicom":  # before the others: a DICOM file's preamble may be a TIFF header
         from tumorbatch.preprocess.dicom.decode import DicomFile  # pydicom only where it is needed

@@ -40,8 +40,8 @@ from tumorbatch.checks import (
     check_formats,
     check_workers,
     differences,
-    ordered,
     refuse_nothing_read,
+    sorted_formats,
 )
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, is_dicom, is_litter, printable, read_file
@@ -160,7 +160,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
     tasks = _tasks(source, target, files)
     settings = {
         "preprocessing": config.preprocessing.before_resizing(),
-        "formats": ordered(config.formats),
+        "formats": sorted_formats(config.formats),
     }
     make_folder(target)
     with output_lock(target, lock_inside(target)):

@@ -63,11 +63,11 @@ class Task(NamedTuple):
 
     Attributes:
         source: The file.
-        known: sha256 that its bytes have if the previous set's row and record are still right, or None.
+        expected_sha256: Of its bytes, if the previous set's row and record are still right, or None.
     """
 
     source: SourceFile
-    known: str | None = None
+    expected_sha256: str | None = None
 
 
 class FileResult(NamedTuple):
@@ -104,7 +104,7 @@ def _process_file(
         with blamed():
             data, content = read_source(source)
             row |= content
-            if row["sha256"] == task.known:
+            if row["sha256"] == task.expected_sha256:
                 return FileResult({"patient": patient(data, secret)}, None, in_previous_set=True)
             processed = process(data, preprocessing, formats=formats)
             identity = patient(data, secret)

@@ -22,9 +22,9 @@ from tumorbatch.checks import (
     check_workers,
     differences,
     format_changes,
-    ordered,
     refuse_nothing_read,
     refuse_too_many_errors,
+    sorted_formats,
 )
 from tumorbatch.dataset_shape import GIVEN, SPLIT_BY, SPLITS
 from tumorbatch.errors import ConfigError, InputError, not_finished
@@ -251,7 +251,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "preprocessing": preprocessing.select(preprocessing.channels[:1]).to_dict(),
         "variants": list(preprocessing.variants if len(preprocessing.channels) > 1 else ()),
         "split_by": config.split_by,
-        "formats": ordered(config.formats),
+        "formats": sorted_formats(config.formats),
         "patient_id": config.patient_id,
         "fractions": fractions,
         "seed": config.seed,

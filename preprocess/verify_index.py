@@ -38,16 +38,16 @@ class Problem:
 
     Attributes:
         file: The damaged, missing or surplus file.
-        what: What is wrong with it, a sentence that begins after the file's name.
+        fault: What is wrong with it, a sentence that begins after the file's name.
         advice: What to do, in sentences.
     """
 
     file: Path
-    what: str
+    fault: str
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.file} {self.what} {self.advice}"
+        return f"{self.file} {self.fault} {self.advice}"
 
 
 class Findings:

@@ -34,7 +34,7 @@ def check_formats(formats: Collection[str]) -> None:
         raise ConfigError(f"--formats takes {', '.join(IMAGE_FORMATS)}. Received: {received}.")
 
 
-def ordered(formats: Collection[str]) -> list[str]:
+def sorted_formats(formats: Collection[str]) -> list[str]:
     """Return image formats in the order of `IMAGE_FORMATS`, each once."""
     return [name for name in IMAGE_FORMATS if name in formats]
 

@@ -33,9 +33,9 @@ from tumorbatch.checks import (
     check_seed,
     check_workers,
     format_changes,
-    ordered,
     refuse_nameless,
     refuse_nothing_read,
+    sorted_formats,
 )
 from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.files import is_litter, printable
@@ -177,7 +177,7 @@ def _settings(source: Path, config: Config) -> dict[str, Any]:
     return {
         "source": printable(str(source)),
         "preprocessing": config.preprocessing.before_resizing(),
-        "formats": ordered(config.formats),
+        "formats": sorted_formats(config.formats),
         "seed": config.seed,
     }
 

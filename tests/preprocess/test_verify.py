@@ -117,7 +117,7 @@ def frame_ends(path: Path) -> list[int]:
 
 def told(report: Report, path: Path) -> str:
     """What was found about one file."""
-    return "\n".join(problem.what for problem in report.problems if problem.file == path)
+    return "\n".join(problem.fault for problem in report.problems if problem.file == path)
 
 
 def named(report: Report) -> set[str]:
@@ -255,7 +255,7 @@ def test_a_foreign_shard_is_named(folder: Path) -> None:
     shutil.copy(first_shard(folder), folder / "mine.tfrecord")
     report = run(folder)
     assert named(report) == {"train-00099-of-00100.tfrecord", "mine.tfrecord"}
-    assert all("does not belong to this shard set" in problem.what for problem in report.problems)
+    assert all("does not belong to this shard set" in problem.fault for problem in report.problems)
     assert all("Move it" in problem.advice for problem in report.problems)
 
 

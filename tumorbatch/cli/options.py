@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, ordered
+from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, sorted_formats
 from tumorbatch.cli.session import LOG_FORMATS, choose_format
 from tumorbatch.preprocessing_config import VARIANTS
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
@@ -66,7 +66,7 @@ def _parse_formats(_: click.Context, __: click.Parameter, value: str) -> tuple[s
     unknown = [name for name in names if name not in IMAGE_FORMATS]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(IMAGE_FORMATS)}.")
-    return tuple(ordered(names))
+    return tuple(sorted_formats(names))
 
 
 def _parse_variants(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
