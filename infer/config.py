@@ -123,7 +123,7 @@ class Report:
         statuses: {status: files}.
         labels: {class: rows with status ok}.
         rows: Of the table: one a frame.
-        kept: Files whose rows were taken from an earlier or interrupted run.
+        files_kept: Files whose rows were taken from an earlier or interrupted run.
         absent: Files that have rows, but were not among this run's files.
         young, others, future, litter: As in `Listing`.
         seconds: Wall time, with the start of TensorFlow.
@@ -137,7 +137,7 @@ class Report:
     statuses: dict[str, int]
     labels: dict[str, int]
     rows: int
-    kept: int
+    files_kept: int
     absent: int
     young: int
     others: int
@@ -161,4 +161,4 @@ class Report:
     @property
     def computed(self) -> int:
         """Return the number of files read in this run."""
-        return self.files - self.kept
+        return self.files - self.files_kept

@@ -259,7 +259,7 @@ class _Run:
             statuses=dict(counts.statuses),
             labels=dict(counts.labels),
             rows=counts.rows,
-            kept=self._kept,
+            files_kept=self._kept,
             absent=counts.absent,
             young=self._listing.young,
             others=self._listing.others,

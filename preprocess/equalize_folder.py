@@ -94,7 +94,7 @@ class Report:
     Attributes:
         files: {status: number of files}, and "found" for all of them.
         written: PNG files made in this run.
-        kept: PNG files that an earlier run had made.
+        files_kept: PNG files that an earlier run had made.
         strays: PNG files without a source; they are left alone.
         unchanged: True when everything was there already.
         bytes: Size of all PNG files that have a source.
@@ -104,7 +104,7 @@ class Report:
 
     files: dict[str, int]
     written: int
-    kept: int
+    files_kept: int
     strays: int
     unchanged: bool
     bytes: int
@@ -192,7 +192,7 @@ def run(source: Path, target: Path, config: Config) -> Report:
     return Report(
         files=counts,
         written=written,
-        kept=statuses[Status.OK] - written,
+        files_kept=statuses[Status.OK] - written,
         strays=len(strays),
         unchanged=before == result and not written,
         bytes=sum(row.bytes for row in results),

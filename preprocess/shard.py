@@ -134,7 +134,7 @@ class Report:
     pooled: Sequence[str] = ()
 
     @property
-    def found(self) -> int:
+    def files_found(self) -> int:
         """Return the number of files found, good and bad."""
         return self.dataset.files["found"]
 

@@ -105,7 +105,7 @@ class Report:
     litter: int = 0
 
     @property
-    def found(self) -> int:
+    def files_found(self) -> int:
         """Return the number of files found, good and bad."""
         return int(self.findings["files"]["found"])
 

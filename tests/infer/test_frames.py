@@ -109,7 +109,7 @@ def test_frames_are_kept_together_when_the_run_goes_on(
     before = list(iterate_rows(out))
     (folder / "b.png").write_bytes(Build.encode(".png", PAGES[3]))
     report = inference.run(folder, out, model, config)
-    assert (report.kept, report.rows) == (4, 12)
+    assert (report.files_kept, report.rows) == (4, 12)
     assert [row for row in iterate_rows(out) if row["path"] != "b.png"] == before
 
 

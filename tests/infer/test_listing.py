@@ -247,7 +247,7 @@ def test_hidden_paths(tree: Path, model: Path, tmp_path: Path, invoke: Any) -> N
     assert str(tree).encode() not in written
     # The same names in the next run: rows are found again.
     report = inference.run(tree, out, model, Config(workers=1, incremental=True, path_mode="hash"))
-    assert report.kept == sum(row["status"] == "ok" for row in rows.values())
+    assert report.files_kept == sum(row["status"] == "ok" for row in rows.values())
 
 
 def test_ten_thousand_files_in_one_folder_and_two_hundred_levels(

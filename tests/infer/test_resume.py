@@ -212,7 +212,7 @@ def test_a_time_limit_ends_in_time_and_the_same_command_goes_on(
             assert kept == attempts  # each got on by a file
         if attempts == 2:
             report = inference.run(images, out, model, Config(workers=1))
-            assert report.kept == 2
+            assert report.files_kept == 2
     assert _without_run(_rows(out)) == _without_run(whole)
 
 
@@ -240,7 +240,7 @@ def test_a_damaged_part_is_computed_again(
     (part,) = (tmp_path / ".out.parquet.partial").glob("*.parquet")
     part.write_bytes(part.read_bytes()[:-3])
     report = inference.run(images, out, model, Config(workers=1))
-    assert report.kept == 0
+    assert report.files_kept == 0
     assert "computed again" in caplog.text
     assert _without_run(_rows(out)) == _without_run(whole)
 
@@ -266,12 +266,12 @@ def _incremental(few: Path, model: Path, out: Path, **more: Any) -> "inference.R
 def test_incremental_computes_only_what_is_new(few: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     first = _incremental(few, model, out)
-    assert (first.files, first.kept, first.errors, first.unchanged) == (7, 0, 1, False)
+    assert (first.files, first.files_kept, first.errors, first.unchanged) == (7, 0, 1, False)
     before = _rows(out)
     names = sorted(before)
 
     again = _incremental(few, model, out)  # the error row is tried again, the others stay
-    assert (again.kept, again.errors) == (6, 1)
+    assert (again.files_kept, again.errors) == (6, 1)
     now = _rows(out)
     assert {name for name in names if now[name]["run_id"] != before[name]["run_id"]} == {"late.png"}
     assert _without_run(now) == _without_run(before)
@@ -282,7 +282,7 @@ def test_incremental_computes_only_what_is_new(few: Path, model: Path, tmp_path:
     changed = (few / names[3]).read_bytes()
     (few / names[3]).write_bytes((few / names[4]).read_bytes())
     third = _incremental(few, model, out)
-    assert (third.files, third.kept, third.absent, third.errors) == (6, 3, 1, 0)
+    assert (third.files, third.files_kept, third.absent, third.errors) == (6, 3, 1, 0)
     rows = _rows(out)
     assert set(rows) == set(names)
     assert flags(rows[names[2]]) >= {"absent"}
@@ -296,14 +296,14 @@ def test_incremental_computes_only_what_is_new(few: Path, model: Path, tmp_path:
     data = out.read_bytes()
     nothing = _incremental(few, model, out)
     assert nothing.unchanged
-    assert (nothing.files, nothing.kept, nothing.rows, nothing.absent) == (6, 6, 7, 1)
+    assert (nothing.files, nothing.files_kept, nothing.rows, nothing.absent) == (6, 6, 7, 1)
     assert out.read_bytes() == data
 
     (few / names[2]).write_bytes(changed)  # there again, another image
     assert "absent" not in flags(_rows_after(few, model, out)[names[2]])
     (few / names[2]).unlink()
     pruned = _incremental(few, model, out, prune=True)
-    assert (pruned.kept, pruned.absent, pruned.unchanged) == (6, 0, False)
+    assert (pruned.files_kept, pruned.absent, pruned.unchanged) == (6, 0, False)
     assert names[2] not in _rows(out)
     assert not list(tmp_path.glob(".*"))
 
@@ -325,7 +325,7 @@ def test_by_content(few: Path, model: Path, tmp_path: Path) -> None:
     data[len(data) // 2] ^= 0xFF
     (few / second).write_bytes(data)
     os.utime(few / second, ns=(info.st_atime_ns, info.st_mtime_ns))
-    assert _incremental(few, model, out).kept == 5  # by size and time, it is the other way round
+    assert _incremental(few, model, out).files_kept == 5  # by size and time, it is the other way round
     assert _rows(out)[second]["sha256"] == before[second]["sha256"]
 
     os.utime(few / first, (2, 2))
@@ -365,7 +365,7 @@ def test_young_files_are_left_for_the_next_run(few: Path, model: Path, tmp_path:
     assert sorted(_rows(out)) == names[1:]
     os.utime(few / names[0], (1, 1))
     report = _incremental(few, model, out, selection=old)
-    assert (report.files, report.young, report.kept) == (7, 0, 5)  # and the error row again
+    assert (report.files, report.young, report.files_kept) == (7, 0, 5)  # and the error row again
     assert sorted(_rows(out)) == names
 
 

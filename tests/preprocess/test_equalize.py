@@ -130,7 +130,7 @@ def test_the_tree_is_mirrored_as_grey_png(source: Path, target: Path, warned: Wa
         assert made.dtype == np.uint8
         assert np.array_equal(made, expected(source / name))
     assert report.files == {"found": 6, "ok": 4, "truncated": 1, "unsupported": 1}
-    assert (report.written, report.kept, report.strays, report.errors) == (4, 0, 0, 2)
+    assert (report.written, report.files_kept, report.strays, report.errors) == (4, 0, 0, 2)
     assert not report.unchanged
     assert report.bytes == sum(path.stat().st_size for path in target.rglob("*.png"))
     assert [text.partition(":")[0] for text in warned()] == ["notes.txt", "ward 1/cut.png"]
@@ -251,7 +251,7 @@ def test_a_killed_run_is_finished_by_the_same_command(
     assert not (target / "equalize.json").exists()
     (target / "0" / ".0.png.png.tmp-1-0123abcd").write_bytes(b"half")
     report = run(source, target, Config(workers=1))
-    assert (report.written, report.kept) == (60 - len(left), len(left))
+    assert (report.written, report.files_kept) == (60 - len(left), len(left))
     assert all(path.stat().st_ino == inode for path, inode in left.items())  # not made twice
     undisturbed = tmp_path / "undisturbed"
     monkeypatch.setattr(module, "ordered_map", serial)
@@ -266,7 +266,7 @@ def test_the_same_command_again_changes_nothing(source: Path, target: Path) -> N
     inodes = {path: path.stat().st_ino for path in target.rglob("*.png")}
     report = run(source, target, Config())
     assert report.unchanged
-    assert (report.written, report.kept) == (0, 4)
+    assert (report.written, report.files_kept) == (0, 4)
     assert content(target) == before
     assert {path: path.stat().st_ino for path in target.rglob("*.png")} == inodes
     assert report.bytes == sum(path.stat().st_size for path in target.rglob("*.png"))
@@ -280,7 +280,7 @@ def test_a_changed_source_is_made_anew(source: Path, target: Path) -> None:
     save(source / "new.png", noise(8, 30, 30))
     report = run(source, target, Config())
     assert not report.unchanged
-    assert (report.written, report.kept) == (2, 3)
+    assert (report.written, report.files_kept) == (2, 3)
     for name in ("a.jpg", "new.png", "a.tif"):
         assert np.array_equal(pixels(target / f"{name}.png"), expected(source / name))
 
@@ -307,7 +307,7 @@ def test_outputs_without_a_source_stay_until_overwrite(
     assert "ward 1/deep/é.PNG.png" in warned()[-1]
     assert (target / "ward 1" / "deep" / "é.PNG.png").exists()
     report = run(source, target, Config(overwrite=True))
-    assert (report.written, report.kept, report.strays) == (3, 0, 0)
+    assert (report.written, report.files_kept, report.strays) == (3, 0, 0)
     assert not (target / "ward 1" / "deep" / "é.PNG.png").exists()
 
 
@@ -328,7 +328,7 @@ def test_other_settings_are_refused_unless_overwrite(
 @pytest.mark.usefixtures("quick")
 def test_size_does_not_matter(source: Path, target: Path) -> None:
     run(source, target, Config())
-    assert run(source, target, Config(Preprocessing(size=64))).kept == 4
+    assert run(source, target, Config(Preprocessing(size=64))).files_kept == 4
 
 
 @pytest.mark.usefixtures("quick")
@@ -370,7 +370,9 @@ def test_no_output_of_other_settings_survives_a_kill(
     assert not (target / "equalize.json").exists()
     with pytest.raises(ConfigError, match="made differently"):
         run(source, target, Config())
-    assert run(source, target, Config(OTHER, overwrite=True)).kept == 2  # the same command continues
+    assert (
+        run(source, target, Config(OTHER, overwrite=True)).files_kept == 2
+    )  # the same command continues
     run(source, tmp_path / "direct", Config(OTHER))
     assert content(target) == content(tmp_path / "direct")
 

@@ -303,7 +303,7 @@ def test_bytes_depend_on_input_and_config_alone(
     for workers in (1, 3):
         out = tmp_path / f"by {workers}"
         report = run(tmp_path / "elsewhere", out, small_config(shard_bytes=20_000, workers=workers))
-        assert (report.found, report.errors, report.taken_over) == (161, 0, 0)
+        assert (report.files_found, report.errors, report.taken_over) == (161, 0, 0)
         assert content_of(out) == content_of(finished)
 
 
@@ -503,7 +503,7 @@ def test_the_error_rate_is_a_bound_that_may_be_met(small: Path, tmp_path: Path) 
     with pytest.raises(TooManyErrorsError):
         run(small, tmp_path / "out", small_config(max_error_rate=0.166))
     report = run(small, tmp_path / "out", small_config(max_error_rate=5 / 30))
-    assert (report.found, report.errors, report.taken_over) == (30, 5, 30)
+    assert (report.files_found, report.errors, report.taken_over) == (30, 5, 30)
 
 
 @pytest.mark.usefixtures("in_process")

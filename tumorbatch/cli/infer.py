@@ -178,7 +178,7 @@ def infer(
                 check_source(folder)
             chosen = bundle.find(model) if model else bundle.best()
             report = inference.run(folders, Path(out), chosen, config)
-            metrics.model_id, metrics.kept = report.model_id, report.kept
+            metrics.model_id, metrics.kept = report.model_id, report.files_kept
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second
             metrics.code = ExitCode.SOME_ERRORS if report.errors else ExitCode.OK

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess.explore import explore as explore_stage
 
 
+# Attributes that a receipt in JSON calls otherwise: programs read these names.
+RECEIPT_NAMES = {"files_kept": "kept"}
+
+
 def receipt_json(report: Any, out: Path, left_out: Collection[str] = (), **more: object) -> str:
     """Return the receipt of a run as one line of JSON.
 
@@ -29,7 +33,8 @@ def receipt_json(report: Any, out: Path, left_out: Collection[str] = (), **more:
         more: Further values; they replace attributes of the same name.
     """
     names = [field.name for field in dataclasses.fields(report) if field.name not in left_out]
-    values = {"out": shown_path(out), **{name: getattr(report, name) for name in names}, **more}
+    shown = {RECEIPT_NAMES.get(name, name): getattr(report, name) for name in names}
+    values = {"out": shown_path(out), **shown, **more}
     if "seconds" in values:
         values["seconds"] = round(values["seconds"], 3)
     return json.dumps(values, ensure_ascii=False)
@@ -91,7 +96,7 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     if report.unchanged:
         return f"{shown_path(out)} is up to date: nothing to do."
     lines = [
-        f"Found {report.found:,} files, wrote {dataset.files[Status.OK]:,}; "
+        f"Found {report.files_found:,} files, wrote {dataset.files[Status.OK]:,}; "
         f"rejected: {rejected_files(dataset.files)}.",
         *no_image_line(dataset.files),
         *litter_line(report.litter),
@@ -121,7 +126,7 @@ def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
     if report.taken_over:
         lines.append(f"{report.taken_over:,} files were already decoded by an interrupted run.")
     lines.append(
-        f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} images/s, "
+        f"{report.seconds:.1f} s, {report.files_found / report.seconds:,.0f} images/s, "
         f"{report.bytes / 1e6:,.1f} MB in {len(dataset.shards)} shards in {shown_path(out)}. "
         f"Equalised and resized {native.choose().reason}."
     )
@@ -215,7 +220,7 @@ def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
     return "\n".join(
         [
             f"Found {report.files['found']:,} files, wrote {report.written:,} PNG files, kept "
-            f"{report.kept:,}; rejected: {rejected_files(report.files)}.",
+            f"{report.files_kept:,}; rejected: {rejected_files(report.files)}.",
             *litter_line(report.litter),
             f"{report.seconds:.1f} s, {report.files['found'] / report.seconds:,.0f} images/s, "
             f"{report.bytes / 1e6:,.1f} MB in {shown_path(out)}.",
@@ -229,13 +234,14 @@ def explore_report(report: "explore_stage.Report", out: Path) -> str:
     classes = ", ".join(f"{count:,} {name}" for name, count in findings["classes"].items())
     copies = findings["duplicates"]["images_with_a_copy"]
     lines = [
-        f"Found {report.found:,} files: {classes}; rejected: {rejected_files(findings['files'])}.",
+        f"Found {report.files_found:,} files: {classes}; "
+        f"rejected: {rejected_files(findings['files'])}.",
         *litter_line(report.litter),
         f"{copies:,} images have an identical or nearly identical copy in the set; "
         f"{findings['images']['sizes']:,} sizes.",
     ]
     lines += _metadata(findings["metadata"])
-    lines.append(f"{report.seconds:.1f} s, {report.found / report.seconds:,.0f} files/s.")
+    lines.append(f"{report.seconds:.1f} s, {report.files_found / report.seconds:,.0f} files/s.")
     lines.append(
         f"Open {shown_path(out / 'explore.html')}; every number is in explore.json next to it."
     )

@@ -5,7 +5,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tumorbatch.cli.summaries import litter_line, no_image_line, rejected_files, shown_path
+from tumorbatch.cli.summaries import (
+    RECEIPT_NAMES,
+    litter_line,
+    no_image_line,
+    rejected_files,
+    shown_path,
+)
 from tumorbatch.files import counted
 from tumorbatch.status import Status
 
@@ -38,8 +44,8 @@ def infer_report(report: "InferReport", out: Path) -> str:
 
 def _not_computed(report: "InferReport") -> list[str]:
     lines = []
-    if report.kept:
-        lines.append(f"Kept the rows of {counted(report.kept, 'unchanged file')}.")
+    if report.files_kept:
+        lines.append(f"Kept the rows of {counted(report.files_kept, 'unchanged file')}.")
     if report.absent:
         lines.append(f"Kept the rows of {counted(report.absent, 'file')} that no longer exist.")
     if report.young:
@@ -75,7 +81,7 @@ def _speed(report: "InferReport") -> list[str]:
 
 def infer_json(report: "InferReport", out: Path) -> str:
     """Return the receipt of `infer` as one line of JSON."""
-    value = dataclasses.asdict(report)
+    value = {RECEIPT_NAMES.get(name, name): one for name, one in dataclasses.asdict(report).items()}
     value["timings"] = {name: round(seconds, 3) for name, seconds in value["timings"].items()}
     value["seconds"] = round(report.seconds, 3)
     more = {"out": shown_path(out), "errors": report.errors, "bound": report.timings.bound()}

@@ -82,7 +82,7 @@ def explored(sample: Path, shard_set: Path, tmp_path_factory: pytest.TempPathFac
     """The sample, explored by the command's defaults. Do not change it."""
     out = tmp_path_factory.mktemp("explored") / "results" / "explore"
     report = run(sample, out, Config(tfrecords=shard_set, workers=2))
-    assert (report.found, report.errors) == (101, 5)
+    assert (report.files_found, report.errors) == (101, 5)
     return out
 
 
