@@ -118,7 +118,7 @@ def _graphics() -> Iterator[Finding]:
 
 
 def _fast_ways() -> Iterator[Finding]:
-    from tumorbatch.selftest import compare
+    from tumorbatch.selftest import deviation
 
     tf = load_tensorflow()
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -126,7 +126,7 @@ def _fast_ways() -> Iterator[Finding]:
         ("XLA", "float32", True), ("mixed precision", "mixed_float16", False),
         ("both", "mixed_float16", True),
     ):  # fmt: skip
-        problem = compare(precision, xla)
+        problem = deviation(precision, xla)
         text = "a training step agrees with float32" if problem is None else f"a step {problem}"
         if not on_gpu:
             text += "; not used on a CPU"

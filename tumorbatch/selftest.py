@@ -23,7 +23,7 @@ def checked(runtime: Runtime) -> Runtime:
     """Return the runtime; if the self-test fails, one with float32 and no XLA, with a warning."""
     if runtime.precision == "float32" and not runtime.xla:
         return runtime
-    problem = compare(runtime.precision, runtime.xla)
+    problem = deviation(runtime.precision, runtime.xla)
     if problem is None:
         log.info("self-test: %s, XLA %s, gives float32's step", runtime.precision, _switch(runtime.xla))
         return runtime
@@ -36,7 +36,7 @@ def checked(runtime: Runtime) -> Runtime:
     return replace(runtime, precision="float32", xla=False, reason=reason)
 
 
-def compare(precision: str, xla: bool) -> str | None:
+def deviation(precision: str, xla: bool) -> str | None:
     """Run one step of a small network twice, in this way and in float32 without XLA.
 
     Returns:

@@ -14,7 +14,7 @@ from tumorbatch.runtime import versions
 from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.workflows import checks
 from tumorbatch.workflows import steps as chain
-from tumorbatch.workflows.steps import Consent, Parts, ShardsPart, TrainingPart
+from tumorbatch.workflows.steps import Consent, ShardsStep, Steps, TrainingStep
 
 if TYPE_CHECKING:
     from tumorbatch.evaluation.answers import Answers
@@ -48,12 +48,12 @@ class Config:
     training: "TrainConfig"
     seeds: int
 
-    def parts(self, source: Path, out: Path) -> Parts:
+    def steps(self, source: Path, out: Path) -> Steps:
         """Return both shard sets and all trainings, seed by seed."""
         plain = replace(self.shards.preprocessing, clahe=False)
         configs = {FIRST: self.shards, SECOND: replace(self.shards, preprocessing=plain)}
         shards = {
-            arm: ShardsPart(source, out / f"tfrecords-{_ARMS[arm]}", config_of_arm)
+            arm: ShardsStep(source, out / f"tfrecords-{_ARMS[arm]}", config_of_arm)
             for arm, config_of_arm in configs.items()
         }
         trainings = []
@@ -61,10 +61,10 @@ class Config:
             seed = self.training.schedule.seed + number
             config = replace(self.training, schedule=replace(self.training.schedule, seed=seed))
             trainings += [
-                TrainingPart(shards[arm].out, out / MODELS / f"{_ARMS[arm]}-seed{seed}", config)
+                TrainingStep(shards[arm].out, out / MODELS / f"{_ARMS[arm]}-seed{seed}", config)
                 for arm in _ARMS
             ]
-        return Parts(list(shards.values()), trainings)
+        return Steps(list(shards.values()), trainings)
 
 
 def run(source: Path, out: Path, config: Config, consent: Consent) -> "ArmsCompared":
@@ -89,37 +89,37 @@ def run(source: Path, out: Path, config: Config, consent: Consent) -> "ArmsCompa
     make_folder(out)
     with output_lock(out, lock_inside(out)):
         names = {RESULT, FIGURE, PAGE}
-        parts = config.parts(source, out)
-        checks.refuse_foreign(out, {*names, MODELS, *(part.out.name for part in parts.shards)})
+        steps = config.steps(source, out)
+        checks.refuse_foreign(out, {*names, MODELS, *(step.out.name for step in steps.shards)})
         remove_temporaries(out, *names)
-        if parts.missing:
-            consent(parts.missing, _cost(parts, files, config))
-        first, second = (chain.make_shards(part) for part in parts.shards)
+        if steps.missing:
+            consent(steps.missing, _cost(steps, files, config))
+        first, second = (chain.make_shards(step) for step in steps.shards)
         # Groups and splits come from the pixels before equalisation; should that ever change, the arms
         # would be judged on other images.
-        checks.refuse_other_images(parts.shards[0].out, parts.shards[1].out, same_split=True)
+        checks.refuse_other_images(steps.shards[0].out, steps.shards[1].out, same_split=True)
         make_folder(out / MODELS)
-        models = [chain.make_training(part).model_id for part in parts.trainings]
-        seeds = [part.config.schedule.seed for part in parts.trainings[:: len(_ARMS)]]
-        compared = analysis.compare_arms(seeds, *_answer(parts), replicates=REPLICATES)
-        value = _result(compared, config, (first, second), parts, models)
+        models = [chain.make_training(step).model_id for step in steps.trainings]
+        seeds = [step.config.schedule.seed for step in steps.trainings[:: len(_ARMS)]]
+        compared = analysis.compare_arms(seeds, *_answer(steps), replicates=REPLICATES)
+        value = _result(compared, config, (first, second), steps, models)
         _publish(out, compared, value, dataset_protocol(first), config)
     return compared
 
 
-def _cost(parts: Parts, files: Sequence[Any], config: Config) -> Any:
+def _cost(steps: Steps, files: Sequence[Any], config: Config) -> Any:
     from tumorbatch.workflows import cost as costs
 
     shards = config.shards
     total = costs.Cost()
-    for part in parts.shards:
-        if part.missing:
-            total += chain.shards_cost(files, part.config)
-    missing = [part for part in parts.trainings if part.missing]
+    for step in steps.shards:
+        if step.missing:
+            total += chain.shards_cost(files, step.config)
+    missing = [step for step in steps.trainings if step.missing]
     if missing:
         size = shards.preprocessing.size
         images = round(len(files) * (shards.fractions.train + shards.fractions.validation))
-        finished = [part for part in parts.trainings if not part.missing]
+        finished = [step for step in steps.trainings if not step.missing]
         speed = chain.speed(finished, config.training, size)
         log.info("%s: %.0f images/s, %s", config.training.architecture,
                  speed.images_per_second, speed.source)  # fmt: skip
@@ -128,13 +128,13 @@ def _cost(parts: Parts, files: Sequence[Any], config: Config) -> Any:
     return total
 
 
-def _answer(parts: Parts) -> "tuple[list[Answers], list[Answers]]":
+def _answer(steps: Steps) -> "tuple[list[Answers], list[Answers]]":
     """Return the answers of each arm's trainings, and the test split; same image order."""
     from tumorbatch.evaluation.experiment import answer
 
     arms: list[list[Answers]] = [[] for _ in _ARMS]
-    for number, part in enumerate(parts.trainings):
-        arms[number % len(_ARMS)].append(answer(part.out, part.tfrecords, part.config.device))
+    for number, step in enumerate(steps.trainings):
+        arms[number % len(_ARMS)].append(answer(step.out, step.tfrecords, step.config.device))
         chain.forget()
     return arms[0], arms[1]
 
@@ -143,7 +143,7 @@ def _result(
     compared: "ArmsCompared",
     config: Config,
     datasets: tuple[Dataset, Dataset],
-    parts: Parts,
+    steps: Steps,
     models: Sequence[str],
 ) -> dict[str, Any]:
     """Return the content of result.json."""
@@ -155,7 +155,7 @@ def _result(
         "experiment": "clahe",
         "arms": list(_ARMS),
         "preprocessing": [dataset.preprocessing.to_dict() for dataset in datasets],
-        "dataset_sha256": [shardset.file_sha256(part.out / DATASET) for part in parts.shards],
+        "dataset_sha256": [shardset.file_sha256(step.out / DATASET) for step in steps.shards],
         "split_by": datasets[0].split_by,
         "leaky": datasets[0].leaky,
         "split_seed": datasets[0].seed,
@@ -165,7 +165,7 @@ def _result(
         "weights": _describe_start(training.start),
         "schedule": asdict(training.schedule),
         "augmentation": asdict(training.augmentation) if training.augmentation else None,
-        "seeds": [part.config.schedule.seed for part in parts.trainings[:: len(_ARMS)]],
+        "seeds": [step.config.schedule.seed for step in steps.trainings[:: len(_ARMS)]],
         "models": list(models),
         "replicates": REPLICATES,
         "figures": {measure.name: measure.to_dict() for measure in compared.per_image},

@@ -20,7 +20,7 @@ from tumorbatch.report import style
 from tumorbatch.shardset import DATASET, Dataset
 from tumorbatch.workflows import checks
 from tumorbatch.workflows import steps as chain
-from tumorbatch.workflows.steps import Consent, Parts, ShardsPart, TrainingPart
+from tumorbatch.workflows.steps import Consent, ShardsStep, Steps, TrainingStep
 
 if TYPE_CHECKING:
     from tumorbatch.evaluation.answers import Answers
@@ -141,7 +141,7 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
     own = checks.load_own(tfrecords, description, model)
     _refuse_given(own, tfrecords)
     shards = {
-        split_by: ShardsPart(
+        split_by: ShardsStep(
             config.source,
             _sibling(tfrecords, split_by),
             chain.shard_config(
@@ -153,36 +153,36 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
         for split_by in SPLIT_BY
         if split_by != own.split_by
     }  # fmt: skip
-    for part in shards.values():
-        if not part.missing:
-            _refuse_other(part, own, tfrecords)
+    for step in shards.values():
+        if not step.missing:
+            _refuse_other(step, own, tfrecords)
     ours = {split_by: out / f"{model.resolve().name}-{split_by}" for split_by in shards}
     places = {
-        split_by: _reused(description, part, config) or ours[split_by]
-        for split_by, part in shards.items()
+        split_by: _reused(description, step, config) or ours[split_by]
+        for split_by, step in shards.items()
     }
     any_missing = any(not (place / bundle.MODEL).is_file() for place in places.values())
     training = _training(description, model, config, any_missing)
     trainings = {
-        split_by: TrainingPart(part.out, places[split_by], training)
-        for split_by, part in shards.items()
+        split_by: TrainingStep(step.out, places[split_by], training)
+        for split_by, step in shards.items()
     }
-    parts = Parts(list(shards.values()), list(trainings.values()))
-    missing_sets = [part for part in parts.shards if part.missing]
+    steps = Steps(list(shards.values()), list(trainings.values()))
+    missing_sets = [step for step in steps.shards if step.missing]
     files = find_sources(config.source, missing_sets[0].config.classes) if missing_sets else []
     if missing_sets:
         checks.refuse_changed_source(tfrecords, config.source, files)
-    if parts.missing:
-        consent(parts.missing, _cost(parts, files, description, own))
-    for part in shards.values():
-        if part.missing:
-            new = not os.path.lexists(part.out)
-            chain.make_shards(part)
+    if steps.missing:
+        consent(steps.missing, _cost(steps, files, description, own))
+    for step in shards.values():
+        if step.missing:
+            new = not os.path.lexists(step.out)
+            chain.make_shards(step)
             try:
-                _refuse_other(part, own, tfrecords)
+                _refuse_other(step, own, tfrecords)
             except ConfigError:
                 if new:  # made here and now: it would only be in the way of the next try
-                    shutil.rmtree(part.out)
+                    shutil.rmtree(step.out)
                 raise
     for split_by, training_part in trainings.items():
         if training_part.missing:
@@ -190,7 +190,7 @@ def _built(model: Path, tfrecords: Path, out: Path, config: Config, consent: Con
         else:
             _refuse_other_training(description, training_part, shards[split_by])
     models = {
-        split_by: Trained(split_by, part.tfrecords, part.out) for split_by, part in trainings.items()
+        split_by: Trained(split_by, step.tfrecords, step.out) for split_by, step in trainings.items()
     }
     models[own.split_by] = Trained(own.split_by, tfrecords, model)
     return [models[split_by] for split_by in SPLIT_BY]
@@ -221,17 +221,17 @@ def _sibling(tfrecords: Path, split_by: str) -> Path:
     return named.with_name(f"{named.name}-{split_by}")
 
 
-def _refuse_other(part: ShardsPart, own: Dataset, tfrecords: Path) -> None:
+def _refuse_other(step: ShardsStep, own: Dataset, tfrecords: Path) -> None:
     """Raise `ConfigError` unless a shard set differs from the model's in its split alone."""
-    expected = {**own.config, "split_by": part.config.split_by}
+    expected = {**own.config, "split_by": step.config.split_by}
     del expected["shard_bytes"]
-    changes = format_changes(shardset.load(part.out).config, expected)
+    changes = format_changes(shardset.load(step.out).config, expected)
     if changes:
         raise ConfigError(
-            f"{part.out} holds a shard set that does not fit {tfrecords} ({changes}). Move "
+            f"{step.out} holds a shard set that does not fit {tfrecords} ({changes}). Move "
             "it away, and it is made again."
         )
-    checks.refuse_other_images(tfrecords, part.out, same_split=False)
+    checks.refuse_other_images(tfrecords, step.out, same_split=False)
 
 
 def _training(description: Bundle, model: Path, config: Config, trains: bool) -> "TrainConfig":
@@ -281,17 +281,17 @@ def _start(description: Bundle, model: Path, weights: str | None, trains: bool) 
     return weights
 
 
-def _expected_training(description: Bundle, part: ShardsPart) -> dict[str, Any]:
+def _expected_training(description: Bundle, step: ShardsStep) -> dict[str, Any]:
     """Return what determines the training under another protocol."""
     return _deciding(description.training) | {
-        "dataset_sha256": shardset.file_sha256(part.out / DATASET),
-        "split_by": part.config.split_by,
+        "dataset_sha256": shardset.file_sha256(step.out / DATASET),
+        "split_by": step.config.split_by,
     }
 
 
-def _reused(description: Bundle, part: ShardsPart, config: Config) -> Path | None:
+def _reused(description: Bundle, step: ShardsStep, config: Config) -> Path | None:
     """Return the bundle in `config.reuse` that is exactly the missing training, or None."""
-    if part.missing:
+    if step.missing:
         return None
     for folder in config.reuse:
         for path in sorted(folder.glob(f"[!.]*/{bundle.MODEL}")):
@@ -299,13 +299,13 @@ def _reused(description: Bundle, part: ShardsPart, config: Config) -> Path | Non
                 training = bundle.load(path.parent).training
             except (ConfigError, InputError):
                 continue
-            if _deciding(training) == _expected_training(description, part):
-                log.info("%s is taken for the protocol %s", path.parent, part.config.split_by)
+            if _deciding(training) == _expected_training(description, step):
+                log.info("%s is taken for the protocol %s", path.parent, step.config.split_by)
                 return path.parent
     return None
 
 
-def _refuse_other_training(description: Bundle, training: TrainingPart, shards: ShardsPart) -> None:
+def _refuse_other_training(description: Bundle, training: TrainingStep, shards: ShardsStep) -> None:
     """Raise `ConfigError` unless a bundle that is there is the model's training on another split."""
     existing = bundle.load(training.out)
     changes = format_changes(_deciding(existing.training), _expected_training(description, shards))
@@ -324,15 +324,15 @@ def _deciding(training: Mapping[str, Any]) -> dict[str, Any]:
     return {name: training.get(name) for name in names}
 
 
-def _cost(parts: Parts, files: "Sequence[SourceFile]", description: Bundle, own: Dataset) -> Any:
+def _cost(steps: Steps, files: "Sequence[SourceFile]", description: Bundle, own: Dataset) -> Any:
     """Return the cost of everything that is missing."""
     from tumorbatch.workflows import cost as costs
 
     total = costs.Cost()
-    for shards in parts.shards:
+    for shards in steps.shards:
         if shards.missing:
             total += chain.shards_cost(files, shards.config)
-    missing = [part for part in parts.trainings if part.missing]
+    missing = [step for step in steps.trainings if step.missing]
     if missing:
         size = own.preprocessing.size
         speed = costs.recorded(description.training) or chain.speed([], missing[0].config, size)
@@ -340,6 +340,6 @@ def _cost(parts: Parts, files: "Sequence[SourceFile]", description: Bundle, own:
             "%s: %.0f images/s, %s", description.architecture, speed.images_per_second, speed.source
         )
         images = own.records("train") + own.records("validation")
-        for part in missing:
-            total += chain.training_cost(part, images, size, speed)
+        for step in missing:
+            total += chain.training_cost(step, images, size, speed)
     return total

@@ -1,6 +1,6 @@
 """Run several stages one after another: shard sets and trainings, with their cost.
 
-Each stage's `run` makes one part. It does nothing if the same part exists already, and continues after
+Each stage's `run` does one step. It does nothing if the result exists already, and continues after
 an interruption; so the whole does the same.
 """
 
@@ -40,7 +40,7 @@ _RECORD = 300  # bytes of a record in addition to its pixels, about
 
 
 @dataclass(frozen=True, slots=True)
-class ShardsPart:
+class ShardsStep:
     """A shard set that is wanted.
 
     Attributes:
@@ -60,7 +60,7 @@ class ShardsPart:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingPart:
+class TrainingStep:
     """A training that is wanted.
 
     Attributes:
@@ -80,21 +80,21 @@ class TrainingPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Steps:
     """All that is wanted, in the order in which it is made."""
 
-    shards: Sequence[ShardsPart] = field(default_factory=list)
-    trainings: Sequence[TrainingPart] = field(default_factory=list)
+    shards: Sequence[ShardsStep] = field(default_factory=list)
+    trainings: Sequence[TrainingStep] = field(default_factory=list)
 
     @property
     def missing(self) -> str:
         """Describe what is missing: `2 shard sets and 4 trainings`, or "" if nothing is."""
         counts = {
-            "shard set": sum(part.missing for part in self.shards),
-            "training": sum(part.missing for part in self.trainings),
+            "shard set": sum(step.missing for step in self.shards),
+            "training": sum(step.missing for step in self.trainings),
         }
-        parts = [counted(count, name) for name, count in counts.items() if count]
-        return " and ".join(parts)
+        missing = [counted(count, name) for name, count in counts.items() if count]
+        return " and ".join(missing)
 
 
 def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig":
@@ -103,7 +103,7 @@ def shard_config(dataset: Dataset, folder: Path, **changes: Any) -> "ShardConfig
     Args:
         dataset: Its description.
         folder: Where it is; its manifest knows which folder of the source holds which class.
-        changes: Attributes of `preprocess.stage.Config`.
+        changes: Attributes of `preprocess.shard.Config`.
 
     Raises:
         InputError: The manifest is missing or damaged.
@@ -176,7 +176,7 @@ def seconds_of(files: "Sequence[SourceFile]", config: "ShardConfig") -> list[flo
     return times
 
 
-def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) -> "Speed":
+def speed(finished: Sequence[TrainingStep], config: "TrainConfig", size: int) -> "Speed":
     """Return the speed of a training: recorded in a finished one, or measured in a few steps.
 
     Args:
@@ -187,19 +187,19 @@ def speed(finished: Sequence[TrainingPart], config: "TrainConfig", size: int) ->
     from tumorbatch.runtime import load_tensorflow
     from tumorbatch.workflows import cost
 
-    for part in finished:
-        recorded = cost.recorded(bundle.load(part.out).training)
+    for step in finished:
+        recorded = cost.recorded(bundle.load(step.out).training)
         if recorded is not None:
             return recorded
     load_tensorflow(config.threads, config.onednn)
     return cost.probed(config, size)
 
 
-def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") -> "Cost":
+def training_cost(step: TrainingStep, images: int, size: int, speed: "Speed") -> "Cost":
     """Estimate the time and disk space of one training.
 
     Args:
-        part: The training.
+        step: The training.
         images: Of training and validation split together.
         size: Side of the images, pixels.
         speed: Measured.
@@ -207,8 +207,8 @@ def training_cost(part: TrainingPart, images: int, size: int, speed: "Speed") ->
     from tumorbatch.runtime import load_tensorflow
     from tumorbatch.workflows import cost
 
-    load_tensorflow(part.config.threads, part.config.onednn)
-    return cost.training(speed, part.config, images, _parameters(part.config.architecture, size))
+    load_tensorflow(step.config.threads, step.config.onednn)
+    return cost.training(speed, step.config, images, _parameters(step.config.architecture, size))
 
 
 @functools.lru_cache
@@ -227,7 +227,7 @@ def forget() -> None:
         keras.backend.clear_session()
 
 
-def make_shards(part: ShardsPart) -> Dataset:
+def make_shards(step: ShardsStep) -> Dataset:
     """Return the shard set; make it or bring it up to date first.
 
     Raises:
@@ -235,12 +235,12 @@ def make_shards(part: ShardsPart) -> Dataset:
     """
     from tumorbatch.preprocess import shard
 
-    if part.missing:
-        log.info("making the shard set %s", part.out)
-    return shard.run(part.source, part.out, part.config).dataset
+    if step.missing:
+        log.info("making the shard set %s", step.out)
+    return shard.run(step.source, step.out, step.config).dataset
 
 
-def make_training(part: TrainingPart) -> bundle.Bundle:
+def make_training(step: TrainingStep) -> bundle.Bundle:
     """Return the trained bundle; train it first if it is missing.
 
     Raises:
@@ -248,9 +248,9 @@ def make_training(part: TrainingPart) -> bundle.Bundle:
     """
     from tumorbatch.train import training
 
-    if part.missing:
-        log.info("training %s on %s", part.out, part.tfrecords)
-    trained = training.run(part.tfrecords, part.out, part.config).bundle
+    if step.missing:
+        log.info("training %s on %s", step.out, step.tfrecords)
+    trained = training.run(step.tfrecords, step.out, step.config).bundle
     forget()
     return trained
 
