@@ -11,7 +11,7 @@ from tumorbatch.copies import ALTERED, TURNED
 from tumorbatch.copies import thumbnails as thumbnails_of
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.classes import SourceFile
-from tumorbatch.preprocess.explore.survey import STAGES, Survey, thumbnails
+from tumorbatch.preprocess.explore.survey import VERSIONS, Survey, thumbnails
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.report import charts, style
 
@@ -161,11 +161,11 @@ def _example_pairs(survey: Survey) -> NDArray[np.int64]:
 
 
 def _grid(pictures: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Any:
-    images = [two[STAGES.index("before")] for _, two in pictures]
+    images = [two[VERSIONS.index("before")] for _, two in pictures]
     return charts.image_grid(images, [path.rsplit("/", 1)[-1] for path, _ in pictures], title=title)
 
 
 def _before_and_after(pairs: Sequence[tuple[str, NDArray[np.uint8]]]) -> Any:
-    images = [two[at] for at in range(len(STAGES)) for _, two in pairs]
-    titles = [f"{name}, {stage}" for stage in STAGES for name, _ in pairs]
+    images = [two[at] for at in range(len(VERSIONS)) for _, two in pairs]
+    titles = [f"{name}, {version}" for version in VERSIONS for name, _ in pairs]
     return charts.image_grid(images, titles, len(pairs), "Above: before CLAHE. Below: after CLAHE.")

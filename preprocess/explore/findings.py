@@ -22,7 +22,7 @@ from tumorbatch.preprocess.explore.statistics import (
     histogram_statistics,
     value_statistics,
 )
-from tumorbatch.preprocess.explore.survey import STAGES, Survey
+from tumorbatch.preprocess.explore.survey import VERSIONS, Survey
 from tumorbatch.status import Status
 
 _TOP_SIZES = 12
@@ -75,14 +75,14 @@ def findings(
         "splits": None if splits is None else _splits(survey, splits),
         "images": _images(survey),
         "grey_values": {
-            stage: {
+            version: {
                 name: histogram_statistics(survey.histograms[label, at])
                 for label, name in enumerate(CLASS_NAMES)
             }
-            for at, stage in enumerate(STAGES)
+            for at, version in enumerate(VERSIONS)
         },
         "image_means": {
-            stage: _image_means(survey, survey.means[at], seed) for at, stage in enumerate(STAGES)
+            version: _image_means(survey, survey.means[at], seed) for at, version in enumerate(VERSIONS)
         },
         "duplicates": _duplicates(survey),
         "metadata": metadata_baseline(
@@ -92,10 +92,10 @@ def findings(
             survey.labels, survey.groups, seed, workers,
         ),
         "histograms": {
-            stage: {
+            version: {
                 name: survey.histograms[label, at].tolist() for label, name in enumerate(CLASS_NAMES)
             }
-            for at, stage in enumerate(STAGES)
+            for at, version in enumerate(VERSIONS)
         },
     }  # fmt: skip
 

@@ -7,8 +7,8 @@ from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.explore import figures as pictures
 from tumorbatch.preprocess.explore.metadata import interval_to_tell
 from tumorbatch.preprocess.explore.page_statistics import (
-    STAGE_NAMES,
     STATISTICS,
+    VERSION_NAMES,
     metadata,
     percent,
     percent_range,
@@ -16,7 +16,7 @@ from tumorbatch.preprocess.explore.page_statistics import (
     statistics_columns,
     tests,
 )
-from tumorbatch.preprocess.explore.survey import STAGES
+from tumorbatch.preprocess.explore.survey import VERSIONS
 from tumorbatch.report.html import Cell, Code, Column, Page, Text
 from tumorbatch.status import Status
 
@@ -199,9 +199,9 @@ def _grey_values(document: Page, results: Mapping[str, Any], png: Mapping[str, b
     document.table(
         ["class", "when", Column("pixels", True), *statistics_columns("grey level")],
         [
-            [name, STAGE_NAMES[stage], values["pixels"], *statistics(values)]
-            for stage in STAGES
-            for name, values in results["grey_values"][stage].items()
+            [name, VERSION_NAMES[version], values["pixels"], *statistics(values)]
+            for version in VERSIONS
+            for name, values in results["grey_values"][version].items()
         ],
         "Exact, from the histograms; grey levels 0 (black) to 255 (white). The standard deviation is "
         "that of the population (divided by n).",

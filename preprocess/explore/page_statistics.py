@@ -7,10 +7,10 @@ from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocess.explore import figures as pictures
 from tumorbatch.preprocess.explore.metadata import interval_to_tell
 from tumorbatch.preprocess.explore.statistics import ALPHA, RESAMPLES, SHAPIRO_MOST
-from tumorbatch.preprocess.explore.survey import STAGES
+from tumorbatch.preprocess.explore.survey import VERSIONS
 from tumorbatch.report.html import MISSING, Cell, Code, Column, Page, Strong
 
-STAGE_NAMES = {"before": "before CLAHE", "after": "after CLAHE"}
+VERSION_NAMES = {"before": "before CLAHE", "after": "after CLAHE"}
 STATISTICS = ("mean", "median", "standard_deviation", "minimum", "maximum")
 _TESTS = {"welch_t": "Welch's t", "mann_whitney_u": "Mann-Whitney U"}
 _EFFECTS = {"cohens_d": "Cohen's d", "rank_biserial": "rank-biserial correlation"}
@@ -77,8 +77,8 @@ def tests(document: Page, results: Mapping[str, Any], png: Mapping[str, bytes]) 
     document.table(
         ["class", "when", Column("images", True), *statistics_columns("grey level")],
         [
-            [name, STAGE_NAMES[stage], means[stage][name]["n"], *statistics(means[stage][name])]
-            for stage in STAGES
+            [name, VERSION_NAMES[version], means[version][name]["n"], *statistics(means[version][name])]
+            for version in VERSIONS
             for name in CLASS_NAMES
         ],
         "Mean grey value of each image. The standard deviation is that of a sample (n - 1).",
@@ -118,12 +118,12 @@ def _test_rows(means: Mapping[str, Any]) -> tuple[list[list[Cell]], set[str], se
     """Return the rows of the tests, the reasons of those that were left out, and the effects' names."""
     rows: list[list[Cell]] = []
     reasons, effects_shown = set(), set()
-    for stage in STAGES:
+    for version in VERSIONS:
         for key, unit in (("all_images", "all images"), ("one_value_a_group", "one value a group")):
-            test = means[stage][key]
+            test = means[version][key]
             normality = [test["shapiro_wilk"][name.lower()] for name in CLASS_NAMES]
             counts = " + ".join(f"{one['n']:,}" for one in normality)
-            row: list[Cell] = [STAGE_NAMES[stage], unit, counts]
+            row: list[Cell] = [VERSION_NAMES[version], unit, counts]
             normal = (one["p_value"] for one in normality)
             row.append(" and ".join(MISSING if p is None else p_value(p) for p in normal))
             if test["test"] is None:
@@ -146,10 +146,10 @@ def _test_rows(means: Mapping[str, Any]) -> tuple[list[list[Cell]], set[str], se
 def _opposite_effects(document: Page, means: Mapping[str, Any]) -> None:
     """Note where the effects with and without copies have opposite signs."""
     opposite = []
-    for stage in STAGES:
-        effects = [one["effect"]["value"] for one in means[stage].values() if one.get("test")]
+    for version in VERSIONS:
+        effects = [one["effect"]["value"] for one in means[version].values() if one.get("test")]
         if len(effects) == 2 and effects[0] * effects[1] < 0:
-            opposite.append(STAGE_NAMES[stage])
+            opposite.append(VERSION_NAMES[version])
     if opposite:
         where = f"both {' and '.join(opposite)}" if len(opposite) > 1 else opposite[0]
         document.note(

@@ -32,7 +32,7 @@ from tumorbatch.status import FileError, Status
 from tumorbatch.workers import limited, ordered_map
 
 LEVELS = 256  # grey values of a uint8 image
-STAGES = ("before", "after")  # CLAHE; index = axis `stage` of the histograms
+VERSIONS = ("before", "after")  # of an image, by CLAHE; index = axis `version` of the histograms
 _EXACT = 1 << 24  # pixels up to which OpenCV's float32 counts are exact
 _VALUES = np.arange(LEVELS, dtype=np.int64)
 
@@ -52,7 +52,7 @@ _ROWS = SCHEMA.append(pa.field("patient", pa.string()))
 
 
 class _Outcome(NamedTuple):
-    """What a worker sends back for one file; histograms: int64 [stage, level], None for bad files."""
+    """What a worker sends back for one file; histograms: int64 [version, level], None for bad files."""
 
     row: dict[str, Any]
     histograms: NDArray[np.int64] | None
@@ -66,8 +66,8 @@ class Survey:
         rows: `SCHEMA`, one row a file, good or bad, in the order of the files.
         index: int64 [n], the row of each readable image.
         labels: int64 [n], index into `CLASS_NAMES`.
-        means: float64 [stage, n], mean grey value of each image before and after CLAHE, 0 to 255.
-        histograms: int64 [class, stage, level], pixels of each grey value, over all images.
+        means: float64 [version, n], mean grey value of each image before and after CLAHE, 0 to 255.
+        histograms: int64 [class, version, level], pixels of each grey value, over all images.
         duplicates: int64 [n], group of images that are copies of each other.
         kinds: n of `copies.KINDS`: how an image is a copy of another; None: of none.
         groups: int64 [n], the same with all DICOM files of one patient in one group.
@@ -117,7 +117,7 @@ def survey(
         formats=formats,
     )
     chunks = (files[at : at + CHUNK] for at in range(0, len(files), CHUNK))
-    histograms = np.zeros((len(CLASS_NAMES), len(STAGES), LEVELS), np.int64)
+    histograms = np.zeros((len(CLASS_NAMES), len(VERSIONS), LEVELS), np.int64)
     batches = []
     for decoded in ordered_map(work, chunks, workers, _lost, seconds):
         for one in decoded:
@@ -136,7 +136,7 @@ def _survey(rows: pa.Table, histograms: NDArray[np.int64]) -> Survey:
         rows=rows.drop_columns(["patient"]),
         index=index,
         labels=good["label"].to_numpy().astype(np.int64),
-        means=np.stack([good[f"mean_{stage}"].to_numpy() for stage in STAGES]),
+        means=np.stack([good[f"mean_{version}"].to_numpy() for version in VERSIONS]),
         histograms=histograms,
         duplicates=duplicates.group,
         kinds=duplicates.kind,
@@ -217,7 +217,7 @@ def thumbnails(
         formats: Of `IMAGE_FORMATS`: the decoders that may run.
 
     Returns:
-        For each file uint8 [stage, height, width], or None if it cannot be read (any more).
+        For each file uint8 [version, height, width], or None if it cannot be read (any more).
     """
     work = functools.partial(
         make_thumbnails, preprocessing=preprocessing, side=side, seconds=seconds, formats=formats

@@ -102,7 +102,7 @@ def image_sizes(
 
 @style.style()
 def pixel_intensity(histograms: Mapping[str, NDArray[np.int64]]) -> Any:
-    """Draw the share of pixels of each class with each grey value, one panel per stage.
+    """Draw the share of pixels of each class with each grey value, one panel for each title.
 
     Args:
         histograms: {panel's title: int64 [class, 256], pixels}.
@@ -127,7 +127,7 @@ def pixel_intensity(histograms: Mapping[str, NDArray[np.int64]]) -> Any:
 
 @style.style()
 def image_means(means: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int64]) -> Any:
-    """Draw the distribution of the images' mean grey values, one panel per stage.
+    """Draw the distribution of the images' mean grey values, one panel for each title.
 
     Args:
         means: {panel's title: float64 [n], 0 to 255}.

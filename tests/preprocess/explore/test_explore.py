@@ -149,10 +149,10 @@ def test_grey_values_are_those_of_every_pixel(found: dict[str, Any], sample: Pat
                 continue
             before.append(grey)
             after.append(equalize(grey, Preprocessing()))
-        for stage, images in (("before", before), ("after", after)):
+        for version, images in (("before", before), ("after", after)):
             pixels = np.concatenate([image.ravel() for image in images])
-            assert found["histograms"][stage][name] == np.bincount(pixels, minlength=256).tolist()
-            assert found["grey_values"][stage][name] == pytest.approx(
+            assert found["histograms"][version][name] == np.bincount(pixels, minlength=256).tolist()
+            assert found["grey_values"][version][name] == pytest.approx(
                 {
                     "pixels": pixels.size,
                     "mean": pixels.mean(dtype=np.float64),
@@ -163,14 +163,16 @@ def test_grey_values_are_those_of_every_pixel(found: dict[str, Any], sample: Pat
                 }
             )
             means = [image.mean(dtype=np.float64) for image in images]
-            of = found["image_means"][stage][name]
+            of = found["image_means"][version][name]
             assert (of["n"], of["mean"]) == (len(means), pytest.approx(np.mean(means)))
             assert of["median"] == pytest.approx(np.median(means))
 
 
 def test_tests_name_their_numbers(found: dict[str, Any]) -> None:
-    for stage in ("before", "after"):
-        every, once = (found["image_means"][stage][key] for key in ("all_images", "one_value_a_group"))
+    for version in ("before", "after"):
+        every, once = (
+            found["image_means"][version][key] for key in ("all_images", "one_value_a_group")
+        )
         assert every["shapiro_wilk"]["healthy"]["n"] == found["classes"]["Healthy"]
         groups = sum(once["shapiro_wilk"][name]["n"] for name in ("healthy", "tumor"))
         assert groups == found["duplicates"]["groups"] < found["files"]["ok"]
