@@ -164,7 +164,7 @@ def _decode_file(
     except FileError as error:
         if error.status in DECIDED_BY_CONTENT and not task.file.problem:
             # Of one that was not read: empty, or too large. By these the next run knows it again.
-            found = {"file_size": task.file.size, "mtime": to_time(task.file.mtime_ns)}
+            found: Row = {"file_size": task.file.size, "mtime": to_time(task.file.mtime_ns)}
             common = found | common
         rows.append(common | {"status": error.status.value, "error": error.message})
         pixels.append(None)

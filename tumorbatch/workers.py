@@ -153,11 +153,14 @@ def _starting() -> Iterator[None]:
     """
     try:
         # A process that cannot even start prints a traceback before `_start_worker` could hold it back.
-        with contextlib.ExitStack() as around:
-            for context in (_signals_wait, safe_import_path, _one_thread, _existing_folder):
-                around.enter_context(context())
-            with standard_error.silenced():
-                yield
+        with (
+            _signals_wait(),
+            safe_import_path(),
+            _one_thread(),
+            _existing_folder(),
+            standard_error.silenced(),
+        ):
+            yield
     except (OSError, MemoryError, RuntimeError) as error:
         reason = machine.start_problem(error)
         if isinstance(error, BrokenProcessPool) or not reason:
