@@ -1,5 +1,6 @@
 """Tiny data that the tests build, once a session, and the command line through its real entry point."""
 
+import gc
 import logging
 import os
 import signal
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+def pytest_collection_finish() -> None:
+    """Hide what is loaded from the garbage collector: TensorFlow is a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set of 96 readable images and a few broken files. Do not change it."""
@@ -61,11 +68,14 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shard_set(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shard set of `sample`, 32 x 32 pixels, several train shards. Do not change it."""
+    from tests.in_process import leave_out_workers
     from tumorbatch.preprocess.shard import Config, run
     from tumorbatch.preprocessing_config import Preprocessing
 
     folder = tmp_path_factory.mktemp("shards") / "tfrecords"
-    run(sample, folder, Config(Preprocessing(size=SIZE), shard_bytes=20_000, workers=2))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_workers(patch)
+        run(sample, folder, Config(Preprocessing(size=SIZE), shard_bytes=20_000))
     return folder
 
 
@@ -81,6 +91,20 @@ def model(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "cnn1"
     run(shard_set, folder, Config("cnn1", Schedule(epochs=2, batch_size=8)))
     return folder
+
+
+@pytest.fixture
+def real_workers() -> None:
+    """For tests of worker processes in a module that leaves them out with `in_process`."""
+
+
+@pytest.fixture
+def in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker processes and no waiting for the disk, for tests that are about something else."""
+    from tests.in_process import leave_out_workers
+
+    if "real_workers" not in request.fixturenames:
+        leave_out_workers(monkeypatch)
 
 
 @pytest.fixture(scope="session")

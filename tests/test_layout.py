@@ -1,6 +1,7 @@
 """Folders at the top, one import name: what is installed, what imports what, how it runs."""
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -215,16 +216,30 @@ def test_the_traps_work(checkout: Path, traps: Path) -> None:
     (traps / "caught").unlink()
 
 
+# One process shows them all: what one of them loads stays loaded.
+HELP = """
+import json, sys
+from tumorbatch.cli.main import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main([*command, "--help"], prog_name="tumorbatch")
+    except SystemExit as end:
+        assert not end.code, command
+"""
+
+
 def test_no_help_loads_tensorflow(checkout: Path, traps: Path) -> None:
     from tumorbatch.cli.experiment import experiment
     from tumorbatch.cli.main import main
 
     assert {"shard", "train", "infer"} <= main.commands.keys()
     subcommands = [["experiment", name] for name in experiment.commands]
-    for command in [[], *([name] for name in main.commands), *subcommands]:
-        shown = _python("-m", "tumorbatch", *command, "--help", path=[traps, checkout], cwd=checkout)
-        assert (shown.returncode, shown.stderr) == (0, "")
-        assert shown.stdout.startswith(" ".join(["Usage: python -m tumorbatch", *command]))
+    commands = [[], *([name] for name in main.commands), *subcommands]
+    shown = _python("-c", HELP, json.dumps(commands), path=[traps, checkout], cwd=checkout)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    usages = [line for line in shown.stdout.splitlines() if line.startswith("Usage: ")]
+    for command, usage in zip(commands, usages, strict=True):
+        assert usage.startswith(" ".join(["Usage: tumorbatch", *command]))
     assert _caught(traps) == ""
 
 

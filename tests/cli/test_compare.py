@@ -16,6 +16,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from tests.bundles import rewrite
+from tests.in_process import leave_out_workers
 from tests.pages import make_quick
 from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
@@ -27,6 +28,7 @@ from tumorbatch.statistics.intervals import Estimate
 def quick(model: Path) -> Iterator[None]:  # which is trained before
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
+        leave_out_workers(patch)
         leave_out_training(patch, epochs=2)  # as tests/conftest.py trains `model`
         yield
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.in_process import leave_out_workers
 from tests.pages import make_quick
 from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
@@ -25,6 +26,7 @@ NAMES = ["clahe-seed3", "clahe-seed4", "plain-seed3", "plain-seed4"]
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
+        leave_out_workers(patch)
         leave_out_training(patch)
         yield
 

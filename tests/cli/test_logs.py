@@ -20,6 +20,8 @@ from tumorbatch.cli.main import main
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocess import equalize_folder
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 LEAVES = {
     name: one
     for name, one in (main.commands | experiment.commands).items()

@@ -16,6 +16,7 @@ from sklearn import metrics as sklearn_metrics
 
 from tests.answers import answers
 from tests.bundles import rewrite
+from tests.in_process import leave_out_workers
 from tests.pages import make_quick
 from tumorbatch import atomic, bundle, shardset
 from tumorbatch.errors import ExitCode
@@ -67,6 +68,7 @@ def evaluated(
 @pytest.fixture
 def copy(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_quick(monkeypatch)  # `evaluated` has rendered all
+    leave_out_workers(monkeypatch)
     return Path(shutil.copytree(model, tmp_path / "models" / "cnn1"))
 
 

@@ -11,7 +11,10 @@ from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.predictions import SCHEMA, iterate_rows
 
+pytestmark = pytest.mark.usefixtures("in_process")
 
+
+@pytest.mark.usefixtures("real_workers")
 def test_a_folder_gives_the_rows_of_the_command(sample: Path, model: Path, tmp_path: Path) -> None:
     table = tumorbatch.infer.predict(sample, model, Config(workers=1))
     inference.run(sample, tmp_path / "out.parquet", model, Config(workers=2))

@@ -21,6 +21,8 @@ from tumorbatch.infer.shared_memory import Ring
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.status import FileError, Status
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 PAGES = [Build.smooth(40 + 4 * index, 48, index) for index in range(4)]
 FRAMES = np.stack([Build.smooth(40, 48, 10 + index) for index in range(5)])
 
@@ -56,6 +58,7 @@ def test_each_page_and_frame_is_decoded_as_if_it_stood_alone(model: Path) -> Non
         assert caught.value.status == Status.DECODE_ERROR
 
 
+@pytest.mark.usefixtures("real_workers")
 def test_a_row_for_each(folder: Path, model: Path, tmp_path: Path, invoke: Any) -> None:
     out = tmp_path / "out.parquet"
     code, output = invoke("infer", folder, out, "--model", model, "--workers", 2)
@@ -113,6 +116,7 @@ def test_frames_are_kept_together_when_the_run_goes_on(
     assert [row for row in iterate_rows(out) if row["path"] != "b.png"] == before
 
 
+@pytest.mark.usefixtures("real_workers")
 def test_pixels_through_shared_memory_are_those_through_a_pipe(folder: Path, model: Path) -> None:
     preprocessing = bundle.load(model).preprocessing
     files = find_files(folder)
@@ -131,6 +135,7 @@ def test_pixels_through_shared_memory_are_those_through_a_pipe(folder: Path, mod
                 assert (frame == other).all()
 
 
+@pytest.mark.usefixtures("real_workers")
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no shared memory in a folder")
 def test_memory_that_a_killed_job_left_is_freed_and_memory_in_use_is_not() -> None:
     left = Path("/dev/shm/tumorbatch-left-by-a-test")

@@ -31,6 +31,8 @@ from tumorbatch.preprocess.pixels import process
 from tumorbatch.status import FileError, Status
 from tumorbatch.tfrecord import ImageRecord
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 ROOT = Path(__file__).resolve().parents[2]
 Process = subprocess.Popen[str]
 Rows = dict[str, dict[str, Any]]
@@ -425,6 +427,7 @@ def _logits(invoke: Any, folder: Path, out: Path, *options: object) -> dict[str,
     return {name: row["logit"] for name, row in _rows(out).items()}
 
 
+@pytest.mark.usefixtures("real_workers")
 def test_predictions_do_not_depend_on_neighbours_subsets_or_batches(
     good: Path, tmp_path: Path, whole: Rows, working: Path, invoke: Any
 ) -> None:
@@ -664,6 +667,7 @@ def test_accuracy_on_the_test_split_is_that_of_the_bundle(
     assert sum(right) / len(right) == metrics["figures"]["accuracy"]["value"]
 
 
+@pytest.mark.usefixtures("real_workers")
 def test_decoders_print_nothing(
     hostile: Path, model: Path, tmp_path: Path, invoke: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

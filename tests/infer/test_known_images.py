@@ -7,11 +7,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from tests.bundles import rewrite
 from tumorbatch import bundle
 from tumorbatch.errors import ExitCode
 from tumorbatch.known_images import FLAGS
+
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def _flags(table: Path) -> dict[str, set[str]]:

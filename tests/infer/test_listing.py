@@ -19,6 +19,8 @@ from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Selection, hashed, list_files
 from tumorbatch.infer.predictions import iterate_rows
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 PNG = Build.encode(".png", Build.smooth(40, 48))
 TREE = {
     "a.png": PNG,

@@ -20,6 +20,8 @@ from tumorbatch.infer.predictions import PredictionsWriter, iterate_rows
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SIZE = 32
 Score = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tumorbatch.cli.prometheus import Metrics, render
 from tumorbatch.errors import ExitCode
 from tumorbatch.infer.predictions import read_metadata
+
+pytestmark = pytest.mark.usefixtures("in_process")
 
 # ----------------------------------------------------------------------------- results and logs
 

@@ -23,6 +23,8 @@ from tumorbatch.infer.predictions import iterate_rows, read_metadata
 from tumorbatch.infer.table import flags
 from tumorbatch.infer.work_area import aligned, by_file
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 Rows = dict[str, dict[str, Any]]
 Process = subprocess.Popen[str]
 

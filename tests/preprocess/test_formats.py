@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.conftest import Invoke
     from tests.preprocess.conftest import Build
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 HOW = Preprocessing(size=SIZE)
 NOT_TIFF = tuple(name for name in IMAGE_FORMATS if name != "tiff")
 REASON = "its format is tiff; --formats allows jpeg, png, bmp, webp, dicom, nifti"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
     from tests.preprocess.conftest import Build
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 NAMES = ["Healthy/1.png", "Healthy/2, 3.png", "Tumor/ü.png"]
 
 

@@ -32,13 +32,6 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No worker processes and no waiting for the disk."""
-    monkeypatch.setattr(first_pass, "ordered_map", lambda function, chunks, *_: map(function, chunks))
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The sizes of what is decoded from here on."""
     seen: list[str] = []

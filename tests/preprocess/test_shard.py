@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +74,6 @@ def small(build: "type[Build]", tmp_path: Path) -> Path:
     for name, data in image_files(build, 12).items():
         write_file(tmp_path / "raw" / name, data)
     return tmp_path / "raw"
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No worker processes and no waiting for the disk, for tests that are about something else."""
-
-    def in_order(function: Callable[..., Any], chunks: Any, *_: Any) -> Iterator[Any]:
-        return map(function, chunks)
-
-    monkeypatch.setattr("tumorbatch.preprocess.first_pass.ordered_map", in_order)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 # --- what is written --------------------------------------------------------------------------------
@@ -735,7 +724,7 @@ FAULTS = (
 @pytest.mark.parametrize(
     ("mode", "kind", "every"),
     [
-        *((*fault, 3 if fault[0] == "kill" else 2) for fault in FAULTS),
+        *((*fault, 5 if fault[0] == "kill" else 3) for fault in FAULTS),
         *(pytest.param(*fault, 1, marks=pytest.mark.slow) for fault in FAULTS),
     ],
 )
@@ -914,7 +903,7 @@ def test_a_file_that_kills_its_decoder_costs_one_row(
 ) -> None:
     expected = {
         "KILLER": ("decoder_crash", "crashed (SIGSEGV)"),
-        "SLEEPER": ("timeout", "not decoded within 5 s"),
+        "SLEEPER": ("timeout", "not decoded within 2 s"),
     }
     digests = {}
     for word in expected:
@@ -931,7 +920,7 @@ def test_a_file_that_kills_its_decoder_costs_one_row(
     for code, line in (
         (ExitCode.SOME_ERRORS, "1 decoder_crash, 1 timeout"), (ExitCode.OK, "nothing to do")
     ):  # fmt: skip
-        process = _start(small, out, "--timeout", "5", path=path)
+        process = _start(small, out, "--timeout", "2", path=path)
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == code, stderr
         assert line in stdout

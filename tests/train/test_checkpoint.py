@@ -49,12 +49,20 @@ def _fit(checkpoint: Checkpoint | None) -> tuple[Fitted, list[Any]]:
     return fitted, network.get_weights()
 
 
+@pytest.fixture(scope="module")
+def whole() -> tuple[Fitted, list[Any]]:
+    """An undisturbed training, and its weights."""
+    return _fit(None)
+
+
 @pytest.mark.parametrize(
     "stops",  # ten steps an epoch, the last one's save is its end's
     [(1, 10, 23), pytest.param((4, 9, 11, 48), marks=pytest.mark.slow)],
 )
-def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path: Path, stops: tuple[int, ...]) -> None:
-    whole, weights = _fit(None)
+def test_stopped_anywhere_it_ends_with_the_same_bits(
+    tmp_path: Path, stops: tuple[int, ...], whole: tuple[Fitted, list[Any]]
+) -> None:
+    undisturbed, weights = whole
     for saves in stops:
         checkpoint = Stopping(tmp_path / f"{saves}.checkpoint", PLAN, EACH_STEP)
         checkpoint.left = saves
@@ -63,17 +71,17 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path: Path, stops: tupl
         again, resumed = _fit(Checkpoint(checkpoint.path, PLAN, EACH_STEP))
         for one, other in zip(weights, resumed, strict=True):
             np.testing.assert_array_equal(one, other)
-        assert again.best_epoch == whole.best_epoch
-        for name, values in whole.history.items():
+        assert again.best_epoch == undisturbed.best_epoch
+        for name, values in undisturbed.history.items():
             exact = name.startswith("val_")
             np.testing.assert_allclose(again.history[name], values, rtol=0 if exact else 1e-5)
 
 
-def test_stopped_again_and_again(tmp_path: Path) -> None:
-    _, weights = _fit(None)
+def test_stopped_again_and_again(tmp_path: Path, whole: tuple[Fitted, list[Any]]) -> None:
+    _, weights = whole
     for _ in range(100):
         checkpoint = Stopping(tmp_path / "checkpoint", PLAN, EACH_STEP)
-        checkpoint.left = 9
+        checkpoint.left = 17
         try:
             _, resumed = _fit(checkpoint)
         except StopError:
@@ -148,9 +156,24 @@ TRAIN = (
 )  # fmt: skip
 
 
-def _start(shard_set: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+# One process for several trainings: TensorFlow takes longer to start than they take.
+COMMAND = """
+import json, sys
+from tumorbatch.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def _start(shard_set: Path, *outs: Path) -> "subprocess.Popen[str]":
+    """Start a process that trains into each of some folders."""
+    commands = [["train", str(shard_set), "--out", str(out), *TRAIN] for out in outs]
     return subprocess.Popen(
-        [sys.executable, "-m", "tumorbatch", "train", str(shard_set), "--out", str(out), *TRAIN, *more],
+        [sys.executable, "-c", COMMAND, json.dumps(commands)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -169,9 +192,6 @@ def _wait(process: "subprocess.Popen[str]", moment: Callable[[], bool]) -> None:
 
 def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path, invoke: Any) -> None:
     undisturbed = tmp_path / "undisturbed" / "cnn1"
-    process = _start(shard_set, undisturbed)
-    _, stderr = process.communicate(timeout=600)
-    assert process.returncode == ExitCode.OK, stderr
     out = tmp_path / "killed" / "cnn1"
     checkpoint = out.with_name(".cnn1.checkpoint")
     rng = random.Random(0)
@@ -191,7 +211,7 @@ def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path, invoke
         assert not out.exists()
     code, output = invoke("train", shard_set, "--out", out, *TRAIN, "--seed", 1)
     assert (code, "seed: 0 then, 1 now" in output) == (ExitCode.USAGE, True), output
-    process = _start(shard_set, out)
+    process = _start(shard_set, out, undisturbed)
     _, stderr = process.communicate(timeout=600)
     assert process.returncode == ExitCode.OK, stderr
     assert "continuing an interrupted training after epoch" in stderr

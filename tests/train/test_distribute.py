@@ -24,11 +24,10 @@ import contextlib, json
 import keras
 import numpy as np
 from tumorbatch.train.distribute import LossScale, strategy
+result = {}
 """
 
-TRAIN = (
-    BOTH
-    + """
+TRAIN = """
 from tumorbatch import architectures
 from tumorbatch.train.checkpoint import Checkpoint
 from tumorbatch.train.config import Augmentation, Schedule
@@ -70,28 +69,55 @@ path = Path(sys.argv[2])
 keras.config.set_dtype_policy("float32")
 trained(two, checkpoint=Checkpoint(path, {}), stop=3)
 _, resumed = trained(two, checkpoint=Checkpoint(path, {}))
-print(json.dumps({
+result["train"] = {
     "most": float(np.quantile(apart(one, both), 0.999)), "far": far(one, both),
     "half": far(both, half), "resumed": far(both, resumed),
     "one": one_history["loss"], "two": two_history["loss"],
     "moved": far(both, [np.zeros(np.shape(value)) for value in both]),
-}))
+}
 """
-)
 
 
-def _run(source: str, *arguments: object) -> dict[str, object]:
+OVERFLOW = """
+def gradients(first, second):
+    return two.experimental_distribute_values_from_function(
+        lambda context: tf.fill([3], [first, second][context.replica_id_in_sync_group]))
+def overflow(kind):
+    with two.scope():
+        variable = keras.Variable(np.ones(3, np.float32))
+        optimizer = kind(keras.optimizers.SGD(0.5), initial_scale=4.0)
+        optimizer.build([variable])
+    @tf.function
+    def step(gradients):
+        two.run(lambda gradient: optimizer.apply([gradient], [variable]), args=(gradients,))
+    step(gradients(4.0, 8.0))
+    good = variable.numpy().tolist()
+    step(gradients(4.0, float("inf")))
+    return {
+        "good": good, "after": [str(value) for value in variable.numpy()],
+        "scale": float(optimizer.dynamic_scale.numpy()),
+    }
+result["ours"] = overflow(LossScale)
+result["keras"] = overflow(keras.optimizers.LossScaleOptimizer)
+print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """What one process has found with two devices: TensorFlow takes longer to start than the rest."""
+    checkpoint = tmp_path_factory.mktemp("distribute") / "checkpoint"
     done = subprocess.run(
-        [sys.executable, "-c", source, str(ROOT), *map(str, arguments)],
+        [sys.executable, "-c", BOTH + TRAIN + OVERFLOW, str(ROOT), str(checkpoint)],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    values: dict[str, dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
+    return values
 
 
-def test_two_devices_train_like_one(tmp_path: Path) -> None:
-    found = _run(TRAIN, tmp_path / "checkpoint")
+def test_two_devices_train_like_one(results: dict[str, dict[str, object]]) -> None:
+    found = results["train"]
     assert found["two"] == pytest.approx(found["one"], rel=1e-4)
     # Adam divides a gradient near 0 by its own size: of a few weights rounding decides the direction.
     # A step that is twice too large, or a weight decay, would show in all of them.
@@ -101,42 +127,18 @@ def test_two_devices_train_like_one(tmp_path: Path) -> None:
     assert float(str(found["resumed"])) < 1e-6
 
 
-OVERFLOW = (
-    BOTH
-    + """
-two = strategy(["CPU:0", "CPU:1"])
-kind = {"ours": LossScale, "keras": keras.optimizers.LossScaleOptimizer}[sys.argv[2]]
-with two.scope():
-    variable = keras.Variable(np.ones(3, np.float32))
-    optimizer = kind(keras.optimizers.SGD(0.5), initial_scale=4.0)
-    optimizer.build([variable])
-@tf.function
-def step(gradients):
-    two.run(lambda gradient: optimizer.apply([gradient], [variable]), args=(gradients,))
-def gradients(first, second):
-    return two.experimental_distribute_values_from_function(
-        lambda context: tf.fill([3], [first, second][context.replica_id_in_sync_group]))
-step(gradients(4.0, 8.0))
-good = variable.numpy().tolist()
-step(gradients(4.0, float("inf")))
-print(json.dumps({
-    "good": good, "after": [str(value) for value in variable.numpy()],
-    "scale": float(optimizer.dynamic_scale.numpy()),
-}))
-"""
-)
-
-
-def test_an_overflow_on_one_replica_is_skipped_and_halves_the_scale() -> None:
-    found = _run(OVERFLOW, "ours")
+def test_an_overflow_on_one_replica_is_skipped_and_halves_the_scale(
+    results: dict[str, dict[str, object]],
+) -> None:
+    found = results["ours"]
     assert found["good"] == [1 - 0.5 * (4 + 8) / 4] * 3  # the sum of both, unscaled
     assert [float(value) for value in found["after"]] == found["good"]  # type: ignore[attr-defined]
     assert found["scale"] == 2.0
 
 
-def test_keras_own_scale_lets_it_through() -> None:
+def test_keras_own_scale_lets_it_through(results: dict[str, dict[str, object]]) -> None:
     """Why there is one of our own; once this fails, Keras has mended it, and ours can go."""
-    found = _run(OVERFLOW, "keras")
+    found = results["keras"]
     assert found["after"] != [str(value) for value in found["good"]]  # type: ignore[attr-defined]
 
 

@@ -29,6 +29,8 @@ from tumorbatch.status import FileError, Status, count_errors
 if TYPE_CHECKING:
     from tests.preprocess.conftest import Build
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 NAME, PATIENT = "DOE^JANE", "MRN-0815"
 
 

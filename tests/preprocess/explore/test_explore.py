@@ -30,7 +30,7 @@ from tumorbatch.preprocess.explore import survey as module
 from tumorbatch.preprocess.explore.explore import Config, run
 from tumorbatch.preprocess.pixels import equalize
 from tumorbatch.preprocessing_config import Preprocessing
-from tumorbatch.report import style
+from tumorbatch.report import charts, style
 from tumorbatch.status import FileError, Status
 from tumorbatch.workers import ordered_map
 
@@ -64,9 +64,11 @@ def serial(
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No worker processes, no PNG files, few trees and resamples: others test what takes time."""
+    """No worker processes, no figures, few trees and resamples: `explored` has what takes time."""
     monkeypatch.setattr(module, "ordered_map", serial)
     monkeypatch.setattr(style, "png", lambda _: b"not drawn")
+    for name in ("class_counts", "image_sizes", "image_grid", "pixel_intensity", "image_means"):
+        monkeypatch.setattr(charts, name, lambda *_, **__: None)
     monkeypatch.setattr(metadata, "TREES", 5)
     monkeypatch.setattr(statistics, "RESAMPLES", 50)
 
@@ -412,11 +414,11 @@ def test_images_of_dicom_files_are_for_the_owner_alone(source: Path, out: Path) 
 
 @pytest.mark.usefixtures("in_workers")
 def test_any_number_of_workers_gives_the_same_bytes(
-    sample: Path, shard_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(sample, tmp_path / "one", Config(tfrecords=shard_set, workers=1))
-    monkeypatch.setattr(module, "CHUNK", 5)
-    run(sample, tmp_path / "three", Config(tfrecords=shard_set, workers=3))
+    run(source, tmp_path / "one", Config(workers=1))
+    monkeypatch.setattr(module, "CHUNK", 2)
+    run(source, tmp_path / "three", Config(workers=3))
     assert content_of(tmp_path / "three") == content_of(tmp_path / "one")
 
 
