@@ -200,7 +200,7 @@ class WorkArea:
         formats: Collection[str],
         workers: int,
         seconds: float,
-        previous_set: PreviousSet | None,
+        previous: PreviousSet | None,
         advance: Callable[[int], None],
     ) -> tuple[pa.Table, "list[tuple[int, int]]", int]:
         """Process the files that are not in the journal yet.
@@ -210,7 +210,7 @@ class WorkArea:
             length of its record, for `record_reader` (length 0: no record, or in the previous set); how
             many files were taken over from an interrupted run.
         """
-        generation = None if previous_set is None else previous_set.dataset.manifest_sha256
+        generation = None if previous is None else previous.dataset.manifest_sha256
         batches, places, numbers = self._journalled(generation)
         order = [numbers.get(_state(source, classes), -1) for source in files]
         todo = [index for index, number in enumerate(order) if number < 0]
@@ -218,10 +218,7 @@ class WorkArea:
         if taken_over:
             advance(taken_over)
         tasks = (
-            Task(
-                source,
-                previous_set.sha256(source.file.name, classes[source.label]) if previous_set else None,
-            )
+            Task(source, previous.sha256(source.file.name, classes[source.label]) if previous else None)
             for source in (files[index] for index in todo)
         )
         finished = 0
@@ -235,7 +232,7 @@ class WorkArea:
                 for results in ordered_map(work, chunks, workers, _lost, seconds):
                     indices = todo[finished : finished + len(results)]
                     chunk_files = [files[index] for index in indices]
-                    rows = _rows(chunk_files, results, classes, previous_set)
+                    rows = _rows(chunk_files, results, classes, previous)
                     new = [_spooled(spool, result) for result in results]
                     spool.flush()
                     os.fsync(spool.fileno())
@@ -265,8 +262,7 @@ class WorkArea:
         """Read the journal.
 
         Args:
-            generation: sha256 of the previous set's manifest; a row that was taken from another one is
-                void.
+            generation: sha256 of the previous set's manifest; a row taken from another set is void.
 
         Returns:
             The rows, the places of their records, and {a file's state: number of its row}.
@@ -309,9 +305,9 @@ class WorkArea:
         if spooled:
             os.truncate(self._spool, end)
 
-    def record_reader(self, previous_set: PreviousSet | None) -> "RecordReader":
+    def record_reader(self, previous: PreviousSet | None) -> "RecordReader":
         """Open the records in spool and previous set for random access."""
-        return RecordReader(self._spool, previous_set)
+        return RecordReader(self._spool, previous)
 
     def remove(self) -> None:
         """Delete the work area; its content has been published."""
@@ -332,18 +328,16 @@ def _rows(
     files: Sequence[SourceFile],
     results: Sequence[FileResult],
     classes: Sequence[str],
-    previous_set: PreviousSet | None,
+    previous: PreviousSet | None,
 ) -> list[dict[str, Any]]:
     rows = [
         {"path": source.file.name, "class": classes[source.label], **result.row}
         for source, result in zip(files, results, strict=True)
     ]
     taken_over = [row for row, result in zip(rows, results, strict=True) if result.in_previous_set]
-    if previous_set is not None:
-        for row, before in zip(
-            taken_over, previous_set.rows([row["path"] for row in taken_over]), strict=True
-        ):
-            row.update({name: before[name] for name in ROW_SCHEMA.names})
+    old_rows = [] if previous is None else previous.rows([row["path"] for row in taken_over])
+    for row, before in zip(taken_over, old_rows, strict=True):
+        row.update({name: before[name] for name in ROW_SCHEMA.names})
     return rows
 
 
@@ -370,9 +364,9 @@ def _spooled(spool: BinaryIO, result: FileResult) -> tuple[int, int]:
 class RecordReader:
     """Reads framed records from the spool or the previous set, as a context manager."""
 
-    def __init__(self, spool: Path, previous_set: PreviousSet | None) -> None:
+    def __init__(self, spool: Path, previous: PreviousSet | None) -> None:
         self._path = spool
-        self._previous_set = previous_set
+        self._previous = previous
 
     def __enter__(self) -> "RecordReader":
         self._file = self._path.open("rb")
@@ -380,16 +374,13 @@ class RecordReader:
 
     def length(self, place: tuple[int, int], path: str) -> int:
         """Return the number of bytes of the framed record of the file `path`."""
-        return (
-            self._previous_set.length(path)
-            if in_previous_set(place) and self._previous_set is not None
-            else place[1]
-        )
+        previous = self._previous if in_previous_set(place) else None
+        return place[1] if previous is None else previous.length(path)
 
     def __call__(self, place: tuple[int, int], path: str) -> bytes:
         """Return the framed record of the file `path` at (offset, length)."""
-        if in_previous_set(place) and self._previous_set is not None:
-            return self._previous_set.record(path)
+        if in_previous_set(place) and self._previous is not None:
+            return self._previous.record(path)
         data = os.pread(self._file.fileno(), place[1], place[0])
         if len(data) != place[1]:
             raise InputError(
