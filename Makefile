@@ -7,7 +7,7 @@ DEMO_IMAGES ?= 320
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs check dist clean
+.PHONY: help install demo test test-all test-cluster test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs check dist clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -55,6 +55,12 @@ test-elsewhere: install ## the test suite as on other processors, and with both 
 
 test-faults: install ## each file-system call of each command fails or is the last: some hours
 	$(BIN)/python -m pytest -m slow -s tests/faults
+
+# kubernetes-validate has the schemas that Kubernetes publishes; it is needed here only.
+test-cluster: install ## parts of a job on a real Slurm of two nodes, which apt-get installs (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt kubernetes-validate==1.37.0
+	$(BIN)/python -m pytest -m cluster tests/cluster $(if $(SHORT),-k publishes)
+	$(BIN)/python -m pytest tests/cli/test_cluster.py
 
 test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows
 	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'

@@ -28,7 +28,7 @@ FileToPredict = tuple[FoundFile, tuple[Row, ...]]
 
 
 def predict_files(
-    files: Iterable[FileToPredict],
+    files: Iterable[FileToPredict | None],
     loaded: Bundle,
     score: Scorer,
     batch_size: int,
@@ -44,10 +44,11 @@ def predict_files(
     Memory does not grow with the number of files: at most three chunks a worker are under way.
 
     Args:
-        files: Each with the rows to keep if its content is still theirs, mostly none.
+        files: Each with the rows to keep if its content is still theirs, mostly none. None: a batch
+            ends here, and [] is yielded when the files before it are finished.
         loaded: Gives preprocessing, threshold, temperature and the shapes seen in training.
         score: uint8 [n, *preprocessing.shape] -> logits.
-        batch_size: Images a forward pass; the last one of all may have fewer.
+        batch_size: Images a forward pass; the last one before a border or the end may have fewer.
         workers: Decoding processes.
         seconds: Limit for one file.
         max_frames: A file of more pages or frames gets one row, `too_large`.
@@ -67,7 +68,9 @@ def predict_files(
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:
         ring = stack.enter_context(Ring((_CHUNKS * workers + 1) * _CHUNK, loaded.preprocessing.shape))
-        results = ordered_map(decode, _chunks(files, ring), workers, lost, seconds)
+        borders: collections.deque[int] = collections.deque()  # files before each, from the first on
+        results = ordered_map(decode, _chunks(files, ring, borders), workers, lost, seconds)
+        position = 0
         stack.enter_context(contextlib.closing(results))
         while True:
             started = time.monotonic()
@@ -76,17 +79,28 @@ def predict_files(
             if decoded is None:
                 break
             for entry in decoded:
+                yield from batches.end_at(position, borders)
                 timings.decoding += entry.seconds
                 batches.add(entry, ring)
+                position += 1
+            yield from batches.end_at(position, borders)
             yield from batches.finished()
         batches.score()
         yield from batches.finished()
+        yield from batches.end_at(position, borders)
 
 
-def _chunks(files: Iterable[FileToPredict], ring: Ring) -> Iterator[list[Task]]:
+def _chunks(
+    files: Iterable[FileToPredict | None], ring: Ring, borders: collections.deque[int]
+) -> Iterator[list[Task]]:
     tasks: list[Task] = []
-    total = first = 0
-    for file, rows in files:
+    total = first = position = 0
+    for item in files:
+        if item is None:
+            borders.append(position)
+            continue
+        position += 1
+        file, rows = item
         tasks.append(Task(file, ring.place(first + len(tasks)), rows))
         total += file.size
         if len(tasks) == _CHUNK or total >= _CHUNK_BYTES:
@@ -144,6 +158,14 @@ class _Batches:
             row["logit"], row["prob_tumor"] = float(logit), float(prob)
             row["label"] = loaded.classes[int(prob >= np.float32(loaded.threshold))]
         self._owners.clear()
+
+    def end_at(self, position: int, borders: collections.deque[int]) -> Iterator[list[Row]]:
+        """Finish all files that wait, and yield them and [], for each border at this position."""
+        while borders and borders[0] == position:
+            borders.popleft()
+            self.score()
+            yield from self.finished()
+            yield []
 
     def finished(self) -> Iterator[list[Row]]:
         """Yield the files at the front whose rows are all finished."""

@@ -13,6 +13,7 @@ from tumorbatch.checks import (
 )
 from tumorbatch.errors import ConfigError
 from tumorbatch.infer.listing import Selection
+from tumorbatch.parts import Part
 from tumorbatch.runtime import available_cores
 from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
@@ -45,6 +46,7 @@ class Config:
         max_runtime: Seconds, after which the run saves its state and ends; None: no limit.
         format: "parquet", "dataset" (a folder of Parquet files), "csv", "jsonl"; "auto": by name.
         path_mode: "relative", or "hash": an HMAC of it.
+        part: Compute this part only, and publish nothing; None: the whole.
     """
 
     workers: int = field(default_factory=available_cores)
@@ -65,6 +67,7 @@ class Config:
     max_runtime: float | None = None
     format: str = "auto"
     path_mode: str = "relative"
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
@@ -130,6 +133,8 @@ class Report:
         timings: Where it went.
         bytes: Of the table; 0 where the file system does not tell.
         unchanged: There was nothing new: the table was left as it is.
+        part: Of a run with --part, "3/64": files and rows are those of the part; else "".
+        chunks: Of that part; `chunks_kept`: those that an earlier task had computed.
     """
 
     model_id: str
@@ -147,6 +152,9 @@ class Report:
     unchanged: bool = False
     future: int = 0
     litter: int = 0
+    part: str = ""
+    chunks: int = 0
+    chunks_kept: int = 0
 
     @property
     def errors(self) -> int:

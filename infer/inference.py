@@ -3,44 +3,47 @@
 import contextlib
 import dataclasses
 import datetime
-import hashlib
-import logging
-import os
+import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tumorbatch import bundle, native
 from tumorbatch.atomic import remove_temporaries
-from tumorbatch.bundle import Bundle
-from tumorbatch.checks import refuse_too_many_errors, sorted_formats
+from tumorbatch.checks import refuse_too_many_errors
 from tumorbatch.errors import InputError, OutputError, TryAgainError
-from tumorbatch.files import printable
+from tumorbatch.file_list import Manifest
 from tumorbatch.infer.batching import FileToPredict, predict_files
 from tumorbatch.infer.config import Config, Report, Timings
-from tumorbatch.infer.listing import Listing, list_files
+from tumorbatch.infer.listing import Listing
 from tumorbatch.infer.network import Network
+from tumorbatch.infer.part import run_part
+from tumorbatch.infer.plan import Job
 from tumorbatch.infer.predictions import iterate_rows, sidecar_path
 from tumorbatch.infer.table import ABSENT, Counts, flags, write_table
-from tumorbatch.infer.target import Target
-from tumorbatch.infer.work_area import Entry, FileRows, WorkArea, aligned, by_file, matches
+from tumorbatch.infer.work_area import (
+    Entry,
+    FileRows,
+    WorkArea,
+    aligned,
+    by_file,
+    kept_rows,
+    to_predict,
+)
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.lock import lock_beside, output_lock
-from tumorbatch.preprocessing_config import DECODE_VERSION
+from tumorbatch.parts import chunk_size, read_frozen, refuse_running
 from tumorbatch.progress import Progress
-from tumorbatch.runtime import processor, versions
-from tumorbatch.secret_key import create_key, read_key
-from tumorbatch.status import NO_ERRORS, Status
-
-log = logging.getLogger(__name__)
+from tumorbatch.runtime import processor
+from tumorbatch.status import Status
 
 
 def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) -> Report:
-    """Predict every image file below a folder and write the table to `out`.
+    """Predict every image file below a folder and write the table to `out`; or compute one part of it.
 
-    An interrupted run left its finished rows next to `out`, and this one continues from there.
+    An interrupted run left its finished rows next to `out`, and this one continues from there; so it
+    does with what the tasks of a job (`config.part`) have left.
 
     Args:
         sources: The folder, or a file, or several of both, see `listing.find_in`.
@@ -54,81 +57,58 @@ def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) 
             for.
         OutputError: `out` cannot be written.
         TooManyErrorsError: See `Config.max_error_rate`; what was there before is untouched.
-        TryAgainError: Another process is writing `out`; or `Config.max_runtime` is over.
+        TryAgainError: Another process is writing `out`, or computes a part of it; or
+            `Config.max_runtime` is over.
     """
     started = time.monotonic()
-    target = Target.choose(out, config.format)
+    job = Job.prepare(sources, out, model, config)
+    if config.part is not None:
+        return run_part(job, config.part, started)
+    target, loaded = job.target, job.loaded
     out = target.path
-    loaded = bundle.load(model)
-    if loaded.preprocessing.decode_version != DECODE_VERSION:
-        log.warning(
-            "this model was trained on images that an earlier version decoded: colour PNGs with a gAMA "
-            "chunk and some DICOM files look otherwise now; shard and train again where you have such"
-        )
-    target.refuse_missing_folder()
     with output_lock(out, lock_beside(out)):
+        refuse_running(out, job.area)
         remove_temporaries(out.parent, out.name, sidecar_path(out).name, f".{out.name}.key")
         target.recover()
         before = None if config.overwrite else target.refuse_foreign(loaded.model_id)
-        key = _path_key(out) if config.path_mode == "hash" else None
-        settings = {
-            "preprocessing_fingerprint": loaded.preprocessing.fingerprint,
-            "formats": ",".join(sorted_formats(config.formats)),
-            "path_mode": config.path_mode,
-            "path_key": hashlib.sha256(key).hexdigest()[:12] if key else "",
-        }
+        key = job.key()
+        settings = job.settings(key)
         if config.incremental and before is not None:
             target.refuse_no_base(before, settings)
-        own = frozenset(map(os.path.realpath, target.outputs()))
-        listing = list_files(sources, config.selection, own, key)
-        log.info("model %s from %s", loaded.model_id, printable(str(model)))
-        log.info("images are equalised and resized %s", native.choose().reason)
-        if listing.young:
-            log.info("%d files younger than --min-age are left for the next run", listing.young)
-        if listing.future:
-            log.info(
-                "%d files have a time of change in the future; --min-age passes them", listing.future
-            )
-        folders = _real_names(sources)
-        plan = {"model_id": loaded.model_id, **settings, "folder": " ".join(folders)}
-        area = WorkArea(out.with_name(f".{out.name}.partial"), plan, config.overwrite)
-        task = _Run(target, loaded, config, listing, area, config.incremental and before is not None)
+        listing = None if read_frozen(job.area) else job.find_files(key)  # before anything is deleted
+        area = WorkArea(job.area, job.plan(settings), config.overwrite, job.choices())
+        if area.frozen is not None:
+            with Manifest(area.folder, job.sources, area.frozen.values["manifest_sha256"]) as manifest:
+                files = [file for number in manifest.chunks for file in manifest.chunk(number)]
+                listing = Listing(files, **area.frozen.values["left_out"])
+        if listing is None:  # --overwrite has ended another job
+            listing = job.find_files(key)
+        job.announce()
+        task = _Run(job, listing, area, config.incremental and before is not None)
         network = Network(model, loaded, config)
         task.predict(network, started)
         if task.nothing_new() and before is not None:
             area.remove()
             return task.report(_counts_of(before, len(listing.files)), started, unchanged=True)
         # Paths that are hidden are not named here either.
-        where = {} if config.path_mode == "hash" else {"sources": folders}
-        counts = task.publish({**_static(loaded, model), **settings, **where}, network)
+        where = {} if config.path_mode == "hash" else {"sources": job.real_names()}
+        counts = task.publish({**job.static(), **settings, **where}, network)
         area.remove()
     return task.report(counts, started)
-
-
-def _real_names(sources: Path | Sequence[Path]) -> list[str]:
-    several = [sources] if isinstance(sources, Path) else sources
-    return [printable(os.path.realpath(source)) for source in several]
 
 
 class _Run:
     """What one attempt does, from the list of files to the table."""
 
-    def __init__(
-        self,
-        target: Target,
-        loaded: Bundle,
-        config: Config,
-        listing: Listing,
-        area: WorkArea,
-        incremental: bool,
-    ) -> None:
-        self._target = target
-        self._loaded = loaded
-        self._config = config
+    def __init__(self, job: Job, listing: Listing, area: WorkArea, incremental: bool) -> None:
+        self._job = job
+        self._target = job.target
+        self._loaded = job.loaded
+        self._config = job.config
         self._listing = listing
         self._area = area
         self._incremental = incremental
-        self._run_id = uuid.uuid4().hex
+        self._run_id = area.frozen.run_id if area.frozen else uuid.uuid4().hex
         self._began = datetime.datetime.now(datetime.UTC)
         self._timings = Timings()
         self._kept = 0
@@ -140,14 +120,7 @@ class _Run:
         return [*self._area.earlier(), *base]
 
     def _kept_rows(self, entry: Entry) -> FileRows:
-        """Return the rows that are still valid for a file by size and time; []: read it again."""
-        if entry.file is None or self._config.content:
-            return []
-        attempts = len(entry.rows) - self._incremental
-        for number, rows in enumerate(entry.rows):
-            if matches(entry.file, rows, also_errors=number < attempts):
-                return rows
-        return []
+        return kept_rows(entry, self._incremental, self._config.content)
 
     def predict(self, network: Network, started: float) -> None:
         """Compute the rows that nothing else gives, and keep them in the work area."""
@@ -164,7 +137,7 @@ class _Run:
             finished = 0
             try:
                 with contextlib.closing(results):
-                    for rows in results:
+                    for rows in filter(None, results):
                         area.add([{**identity, **row} for row in rows])
                         progress.advance()
                         finished += 1
@@ -179,21 +152,25 @@ class _Run:
         self._timings.model -= network.loading
         self._timings.processing = time.monotonic() - began
 
-    def _files_to_predict(self, progress: Progress) -> Iterator[FileToPredict]:
+    def _files_to_predict(self, progress: Progress) -> Iterator[FileToPredict | None]:
+        """Yield the files to read; batches end where chunks do, as when the table is made of parts."""
+        frozen, files = self._area.frozen, len(self._listing.files)
+        size = int(frozen.values["chunk_files"]) if frozen else chunk_size(files)
+        position = 0
         for entry in aligned(self._listing.files, self._earlier()):
             marked_absent = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)
             if entry.file is None:
                 self._changes += self._config.prune or not marked_absent
-            elif self._kept_rows(entry):
+                continue
+            if self._kept_rows(entry):
                 self._kept += 1
                 self._changes += marked_absent
                 progress.advance()
             else:
-                earlier_rows = (
-                    next((rows for rows in entry.rows if rows), []) if self._config.content else []
-                )
-                good = all(row["status"] in NO_ERRORS for row in earlier_rows)
-                yield entry.file, tuple(earlier_rows if good else [])
+                yield to_predict(entry.file, entry, self._config.content)
+            position += 1
+            if position % size == 0:
+                yield None
 
     def nothing_new(self) -> bool:
         """Return whether the last table is still complete and current."""
@@ -233,13 +210,25 @@ class _Run:
                     "labels": dict(counts.labels),
                     "started": self._began.isoformat(timespec="seconds"),
                     "finished": finished.isoformat(timespec="seconds"),
-                    "runtime": network.reason,
-                    "processor": processor()[0],  # its kind decides the last bits
                     "batch_size": self._config.batch_size,
-                    "place_in_batch_matters": network.place_matters,
+                    **self._machines(network),
                 }
             )
         return counts
+
+    def _machines(self, network: Network) -> dict[str, Any]:
+        """Return on what the rows were computed: here, and by the tasks of the job."""
+        used = self._area.machines()
+        if network.runtime is not None or not used["runtime"]:
+            used["runtime"].add(network.reason)
+            used["processor"].add(processor()[0])  # its kind decides the last bits
+            used["place_in_batch_matters"].add(json.dumps(network.place_matters))
+        places = used["place_in_batch_matters"]
+        return {
+            "runtime": "; ".join(sorted(used["runtime"])),
+            "processor": "; ".join(sorted(used["processor"])),
+            "place_in_batch_matters": True if "true" in places else json.loads(min(places)),
+        }
 
     def _chosen(self) -> Iterator[tuple[Entry, FileRows]]:
         base = int(self._incremental)
@@ -279,25 +268,6 @@ def _out_of_time(finished: int, files: int) -> TryAgainError:
     )
 
 
-def _static(loaded: Bundle, model: Path) -> dict[str, Any]:
-    """Return what determines the predictions."""
-    return {
-        "model_id": loaded.model_id,
-        "model": printable(model.name),
-        "architecture": loaded.architecture,
-        "weights_sha256": loaded.weights_sha256,
-        "preprocessing": loaded.preprocessing.to_dict(),
-        "classes": list(loaded.classes),
-        "threshold": loaded.threshold,
-        "temperature": loaded.temperature,
-        "trained_on_leaky_split": bool(loaded.training.get("leaky")),
-        "training_shapes_known": "shapes" in loaded.training,
-        "versions": versions(
-            "tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg"
-        ),
-    }
-
-
 def _counts_of(metadata: Mapping[str, str], files: int) -> Counts:
     """Return the counts of a table that stays as it is: every row in it is `ok`."""
     try:
@@ -311,11 +281,3 @@ def _counts_of(metadata: Mapping[str, str], files: int) -> Counts:
     counts.statuses.update({Status.OK.value: files - no_images, Status.NOT_AN_IMAGE.value: no_images})
     counts.labels.update(labels)
     return counts
-
-
-def _path_key(out: Path) -> bytes:
-    """Return the secret that hides the paths of this table, the same in every run."""
-    path = out.with_name(f".{out.name}.key")
-    if not path.exists():
-        create_key(path)
-    return read_key(path)

@@ -4,7 +4,8 @@
     .out.parquet.partial/00001-00003.parquet  fourth part of the first attempt
 
 The rows of one attempt are sorted by path over its parts. A killed run continues in a new attempt,
-which leaves out the files that have rows in an earlier one.
+which leaves out the files that have rows in an earlier one. The tasks of a job that is computed in
+parts (`tumorbatch.parts`) have their plan and their chunks there too.
 """
 
 import datetime
@@ -15,6 +16,7 @@ import operator
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tumorbatch.atomic import (
@@ -28,9 +30,12 @@ from tumorbatch.atomic import (
 from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import InputError
 from tumorbatch.files import FoundFile
+from tumorbatch.infer.batching import FileToPredict
+from tumorbatch.infer.chunks import sound_chunks
 from tumorbatch.infer.decoding import Row, to_time
 from tumorbatch.infer.predictions import PredictionsWriter, iterate_file
 from tumorbatch.json_reader import read_object
+from tumorbatch.parts import read_frozen
 from tumorbatch.signals import deferred
 from tumorbatch.status import DECIDED_BY_CONTENT, NO_ERRORS
 
@@ -44,32 +49,47 @@ FileRows = list[Row]
 
 
 class WorkArea:
-    """The folder of an unfinished run.
+    """The folder of an unfinished run. Hold the output's lock, and no part is being computed.
 
     Args:
         folder: Made when it is not there.
         plan: What the run is about, as JSON values; it decides whether a killed run may continue.
         overwrite: Start anew where the folder belongs to a run with another plan.
+        choices: What, besides, decides the chunks that tasks have left.
+
+    Attributes:
+        frozen: The plan of the tasks that have worked here, or None.
 
     Raises:
         ConfigError: The folder belongs to a run with another plan, and `overwrite` is not set.
         OutputError: It cannot be written.
     """
 
-    def __init__(self, folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        plan: Mapping[str, Any],
+        overwrite: bool,
+        choices: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
-        try:
-            old = read_object(folder / _PLAN) if holds_only_files(folder) else None
-        except (OSError, ValueError):
-            old = None
-        if old != plan:
+        old = _old_plan(folder)
+        self.frozen = None if old is None else read_frozen(folder)
+        if self.frozen is not None:
+            wanted: Mapping[str, Any] = {**plan, **choices}
+            same = all(self.frozen.values.get(name) == value for name, value in wanted.items())
+        else:
+            wanted, same = plan, old == plan
+        if not same:
             if old is not None and not overwrite:
-                refuse_other_plan(folder.name, old, plan)
+                refuse_other_plan(folder.name, old, wanted)
             self.remove()
             new_folder(folder)
             folder.chmod(0o700)  # the rows may be those of DICOM files
             write_json(folder / _PLAN, dict(plan), PRIVATE)
+            self.frozen = None
         remove_temporaries(folder)
+        self._chunks = [] if self.frozen is None else sound_chunks(folder, self.frozen)
         self._earlier = self._sound_parts()
         self._attempt = max((int(name) for name in self._earlier), default=0) + 1
         self._written: list[Path] = []
@@ -78,7 +98,7 @@ class WorkArea:
 
     def _sound_parts(self) -> dict[str, list[Path]]:
         attempts: dict[str, list[Path]] = {}
-        for path in sorted(self.folder.glob("*-*.parquet")):
+        for path in attempt_files(self.folder):
             try:
                 for _ in iterate_file(path):
                     pass
@@ -90,16 +110,22 @@ class WorkArea:
         return attempts
 
     def earlier(self) -> list[Iterator[FileRows]]:
-        """Return the rows of each earlier attempt, newest first."""
-        return [by_file(_rows(paths)) for _, paths in sorted(self._earlier.items(), reverse=True)]
+        """Return the rows of each earlier attempt, newest first, and those of the tasks."""
+        attempts = earlier_attempts(self._earlier)
+        return [*attempts, by_file(_rows([chunk.path for chunk in self._chunks]))]
 
     def current(self) -> Iterator[FileRows]:
         """Return the rows of this attempt."""
         return by_file(_rows(self._written))
 
     def has_earlier(self) -> bool:
-        """Return whether an interrupted attempt has left rows."""
-        return bool(self._earlier)
+        """Return whether an interrupted attempt, or a task, has left rows."""
+        return bool(self._earlier) or any(chunk.rows for chunk in self._chunks)
+
+    def machines(self) -> dict[str, set[str]]:
+        """Return on what the tasks have computed their chunks: {name in the table's footer: values}."""
+        names = ("runtime", "processor", "place_in_batch_matters")
+        return {name: {chunk.texts[name] for chunk in self._chunks if chunk.rows} for name in names}
 
     def add(self, rows: FileRows) -> None:
         """Keep a file's rows; from time to time they are written."""
@@ -122,6 +148,56 @@ class WorkArea:
     def remove(self) -> None:
         """Delete the work area; its content has been published."""
         discard_folder(self.folder, first=_PLAN)
+
+
+def _old_plan(folder: Path) -> Mapping[str, Any] | None:
+    """Return the plan of the run, or of the tasks, that worked in `folder` before; None: nobody did."""
+    if folder.is_symlink() or not folder.is_dir():
+        return None
+    remove_temporaries(folder)  # a task that was killed may have left two names of one file
+    if not holds_only_files(folder):
+        return None
+    frozen = read_frozen(folder)
+    if frozen is not None:
+        return frozen.values
+    try:
+        return read_object(folder / _PLAN)
+    except (OSError, ValueError):
+        return None
+
+
+def attempt_files(folder: Path) -> list[Path]:
+    """Return the files of interrupted attempts, in the order in which they were written."""
+    return sorted(folder.glob("[0-9]*-*.parquet"))
+
+
+def earlier_attempts(attempts: Mapping[str, Sequence[Path]]) -> list[Iterator[FileRows]]:
+    """Return the rows of each attempt, newest first."""
+    return [by_file(_rows(paths)) for _, paths in sorted(attempts.items(), reverse=True)]
+
+
+def kept_rows(entry: "Entry", base: bool, content: bool) -> FileRows:
+    """Return the rows that are still valid for a file by size and time; []: read it again.
+
+    Args:
+        entry: What is known of it.
+        base: Whether the last stream is the table that --incremental keeps.
+        content: Whether only the content decides.
+    """
+    if entry.file is None or content:
+        return []
+    attempts = len(entry.rows) - base
+    for number, rows in enumerate(entry.rows):
+        if matches(entry.file, rows, also_errors=number < attempts):
+            return rows
+    return []
+
+
+def to_predict(file: FoundFile, entry: "Entry", content: bool) -> FileToPredict:
+    """Return a file to read, with the rows that stay valid if its content is what it was."""
+    earlier = next((rows for rows in entry.rows if rows), []) if content else []
+    good = all(row["status"] in NO_ERRORS for row in earlier)
+    return file, tuple(earlier if good else [])
 
 
 def _rows(paths: Sequence[Path]) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """Which folder holds which class, and which split where the source has folders for splits."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -63,6 +64,15 @@ class SourceFile:
     label: int
     subclass: str | None = None
     split: str | None = None
+
+    def note(self) -> str:
+        """Return what the list of a job's files keeps besides the file."""
+        return json.dumps([self.label, self.subclass, self.split])
+
+    @classmethod
+    def noted(cls, file: FoundFile, note: str) -> "SourceFile":
+        """Return the file with what `note` gave."""
+        return cls(file, *json.loads(note))
 
 
 class _Part(NamedTuple):

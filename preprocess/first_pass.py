@@ -23,16 +23,25 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tumorbatch.atomic import discard_folder, holds_only_files, new_folder, write_json
+from tumorbatch.atomic import (
+    discard_folder,
+    holds_only_files,
+    new_folder,
+    remove_temporaries,
+    write_json,
+)
 from tumorbatch.checks import IMAGE_FORMATS, refuse_other_plan
-from tumorbatch.errors import InputError, cannot_write
+from tumorbatch.errors import cannot_write
 from tumorbatch.files import is_dicom, read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
 from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
+from tumorbatch.parts import Frozen, read_frozen
+from tumorbatch.preprocess.chunks import JOURNAL_SCHEMA, Chunks
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.pixels import describe, process
 from tumorbatch.preprocess.previous_set import PreviousSet
+from tumorbatch.preprocess.records import IN_PREVIOUS_SET, RecordReader, in_previous_set
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
@@ -40,20 +49,16 @@ from tumorbatch.tfrecord import ImageRecord, frame
 from tumorbatch.workers import limited, ordered_map
 
 _PLAN = "plan.json"
-_KEY = "patients.key"
+KEY = "patients.key"
 _FORMAT = 2  # of the journal; an older one is not taken up
 CHUNK = 64  # files a task: 0.15 s of work, 1.5 MB of records
 
-# The keyed hash of a DICOM file's patient joins files into groups. It leaves the work area only as the
-# number of a group.
-_JOURNAL_SCHEMA = ROW_SCHEMA.append(pa.field("patient", pa.string()))
 _LINE_SHAPE = {
     "base": (TEXT, NULL),
     "rows": [{"path": TEXT, "class": TEXT, "status": TEXT}],
     "places": [[INTEGER]],
     "states": [[INTEGER]],
 }
-_IN_PREVIOUS_SET = -1  # offset of a record that is in the previous set, not in the spool
 
 _State = tuple[str, str, int, int]  # path, class, bytes, time of change
 
@@ -150,7 +155,8 @@ def patient(data: bytes, secret: bytes) -> str | None:
     return None
 
 
-def _lost(task: Task, error: FileError) -> FileResult:
+def lost_file(task: Task, error: FileError) -> FileResult:
+    """Return the result of a file that ended its worker, or took too long."""
     row = {"status": error.status.value, "error": error.message}
     with contextlib.suppress(FileError, OSError):  # a later run must know the file again
         row |= read_source(task.source)[1]
@@ -166,6 +172,9 @@ class WorkArea:
         software: Versions of what decides the pixels; work of other versions is done again.
         overwrite: Take up a run only if it was to overwrite, too, with the same settings.
 
+    Attributes:
+        frozen: The plan of the tasks that have worked here, or None.
+
     Raises:
         ConfigError: The folder belongs to a run with other settings, and `overwrite` is not set.
     """
@@ -174,22 +183,25 @@ class WorkArea:
         self, folder: Path, settings: Mapping[str, Any], software: Mapping[str, str], overwrite: bool
     ) -> None:
         self.folder = folder
+        self.frozen: Frozen | None = None
         self._spool = folder / "records"
         self._journal = folder / "journal.jsonl"
+        if folder.is_dir() and not folder.is_symlink():
+            remove_temporaries(folder)  # a task that was killed may have left two names of one file
         made_by = {"journal": _FORMAT, "software": dict(software)}
         plan = {**made_by, "overwrite": overwrite, **settings}
-        ours = holds_only_files(folder) and (folder / _KEY).exists()
+        ours = holds_only_files(folder) and (folder / KEY).exists()
         old = _read_plan(folder) if ours else None
         if old is not None and all(old.get(name) == made_by[name] for name in made_by):
             if not overwrite:
                 refuse_other_plan(folder.parent, {name: old.get(name) for name in settings}, settings)
-                return
-            if old == plan:
+            if not overwrite or old == plan:
+                self.frozen = read_frozen(folder)
                 return
         self.remove()  # without a plan, it is what a run left that was killed at its start
         new_folder(folder)
         folder.chmod(0o700)  # the rows and records may be those of DICOM files
-        create_key(folder / _KEY)
+        create_key(folder / KEY)
         write_json(folder / _PLAN, plan)
 
     def run(
@@ -212,28 +224,27 @@ class WorkArea:
         """
         generation = None if previous is None else previous.dataset.manifest_sha256
         batches, places, numbers = self._journalled(generation)
+        self._chunks = Chunks(self.folder, self.frozen)
+        self._take_chunks(generation, batches, places, numbers)
         order = [numbers.get(_state(source, classes), -1) for source in files]
         todo = [index for index, number in enumerate(order) if number < 0]
         taken_over = len(files) - len(todo)
         if taken_over:
             advance(taken_over)
-        tasks = (
-            Task(source, previous.sha256(source.file.name, classes[source.label]) if previous else None)
-            for source in (files[index] for index in todo)
-        )
+        tasks = (task_of(files[index], classes, previous) for index in todo)
         finished = 0
         chunks = iter(lambda: list(itertools.islice(tasks, CHUNK)), [])
-        secret = read_key(self.folder / _KEY)
+        secret = read_key(self.folder / KEY)
         work = functools.partial(
             process_files, preprocessing=preprocessing, secret=secret, seconds=seconds, formats=formats
         )
         try:
             with self._spool.open("ab") as spool, self._journal.open("ab") as journal:
-                for results in ordered_map(work, chunks, workers, _lost, seconds):
+                for results in ordered_map(work, chunks, workers, lost_file, seconds):
                     indices = todo[finished : finished + len(results)]
                     chunk_files = [files[index] for index in indices]
-                    rows = _rows(chunk_files, results, classes, previous)
-                    new = [_spooled(spool, result) for result in results]
+                    rows = journal_rows(chunk_files, results, classes, previous)
+                    new = [spool_record(spool, result) for result in results]
                     spool.flush()
                     os.fsync(spool.fileno())
                     entry = {
@@ -245,7 +256,7 @@ class WorkArea:
                     journal.write(_journal_line(entry))
                     journal.flush()
                     os.fsync(journal.fileno())
-                    batches.append(pa.RecordBatch.from_pylist(rows, _JOURNAL_SCHEMA))
+                    batches.append(pa.RecordBatch.from_pylist(rows, JOURNAL_SCHEMA))
                     for number, index in enumerate(indices, len(places)):
                         order[index] = number
                     places += new
@@ -253,7 +264,7 @@ class WorkArea:
                     advance(len(results))
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        table = pa.Table.from_batches(batches, _JOURNAL_SCHEMA).take(pa.array(order, pa.int64()))
+        table = pa.Table.from_batches(batches, JOURNAL_SCHEMA).take(pa.array(order, pa.int64()))
         return table, [places[number] for number in order], taken_over
 
     def _journalled(
@@ -271,13 +282,31 @@ class WorkArea:
         places: list[tuple[int, int]] = []
         numbers: dict[_State, int] = {}
         for line in self._finished_lines():
-            batches.append(pa.RecordBatch.from_pylist(line["rows"], _JOURNAL_SCHEMA))
+            batches.append(pa.RecordBatch.from_pylist(line["rows"], JOURNAL_SCHEMA))
             for row, place, state in zip(line["rows"], line["places"], line["states"], strict=True):
                 usable = line["base"] == generation or not in_previous_set(place)
                 if usable and row["status"] in DECIDED_BY_CONTENT:
                     numbers[row["path"], row["class"], *state] = len(places)
                 places.append(tuple(place))
         return batches, places, numbers
+
+    def _take_chunks(
+        self,
+        generation: str | None,
+        batches: list[pa.RecordBatch],
+        places: "list[tuple[int, int]]",
+        numbers: "dict[_State, int]",
+    ) -> None:
+        """Append what the tasks of a job have left to what `_journalled` gave."""
+        for chunk in self._chunks.rows:
+            batches.append(chunk.rows)
+            columns = (chunk.rows[name].to_pylist() for name in ("path", "class", "status"))
+            rows = zip(*columns, chunk.states, chunk.places, strict=True)
+            for number, (path, name, status, state, place) in enumerate(rows, len(places)):
+                usable = chunk.generation == generation or not in_previous_set(place)
+                if usable and status in DECIDED_BY_CONTENT:
+                    numbers[path, name, *state] = number
+            places += chunk.places
 
     def _finished_lines(self) -> Iterator[dict[str, Any]]:
         """Return the journal's whole lines; cut off journal and spool after them."""
@@ -293,7 +322,7 @@ class WorkArea:
                     if len({len(entry[name]) for name in ("rows", "places", "states")}) > 1:
                         break
                     entry["rows"] = [_with_signature(row) for row in entry["rows"]]
-                    pa.RecordBatch.from_pylist(entry["rows"], _JOURNAL_SCHEMA)
+                    pa.RecordBatch.from_pylist(entry["rows"], JOURNAL_SCHEMA)
                     new_end = max([end, *(at + length for at, length in entry["places"])])
                 except (ValueError, pa.ArrowException):  # cut by a kill, or by whatever damaged it
                     break
@@ -307,11 +336,16 @@ class WorkArea:
 
     def record_reader(self, previous: PreviousSet | None) -> "RecordReader":
         """Open the records in spool and previous set for random access."""
-        return RecordReader(self._spool, previous)
+        return RecordReader(self._spool, previous, self._chunks)
 
     def remove(self) -> None:
         """Delete the work area; its content has been published."""
         discard_folder(self.folder, first=_PLAN)
+
+
+def task_of(source: SourceFile, classes: Sequence[str], previous: PreviousSet | None) -> Task:
+    """Return the task for a file, with what the previous set knows of it."""
+    return Task(source, previous.sha256(source.file.name, classes[source.label]) if previous else None)
 
 
 def _state(source: SourceFile, classes: Sequence[str]) -> "_State":
@@ -319,17 +353,13 @@ def _state(source: SourceFile, classes: Sequence[str]) -> "_State":
     return file.name, classes[source.label], file.size, file.mtime_ns
 
 
-def in_previous_set(place: Sequence[int]) -> bool:
-    """Return whether a file is unchanged since the previous set."""
-    return place[0] == _IN_PREVIOUS_SET
-
-
-def _rows(
+def journal_rows(
     files: Sequence[SourceFile],
     results: Sequence[FileResult],
     classes: Sequence[str],
     previous: PreviousSet | None,
 ) -> list[dict[str, Any]]:
+    """Return the rows of some files: what was found, or what the previous set has."""
     rows = [
         {"path": source.file.name, "class": classes[source.label], **result.row}
         for source, result in zip(files, results, strict=True)
@@ -353,43 +383,13 @@ def _with_signature(row: dict[str, Any]) -> dict[str, Any]:
     return row if text is None else row | {"signature": base64.b64decode(text)}
 
 
-def _spooled(spool: BinaryIO, result: FileResult) -> tuple[int, int]:
+def spool_record(spool: BinaryIO, result: FileResult) -> tuple[int, int]:
+    """Append a file's record, and return its place."""
     if result.in_previous_set:
-        return _IN_PREVIOUS_SET, 0
+        return IN_PREVIOUS_SET, 0
     at = spool.tell()
     spool.write(result.record or b"")
     return at, len(result.record or b"")
-
-
-class RecordReader:
-    """Reads framed records from the spool or the previous set, as a context manager."""
-
-    def __init__(self, spool: Path, previous: PreviousSet | None) -> None:
-        self._path = spool
-        self._previous = previous
-
-    def __enter__(self) -> "RecordReader":
-        self._file = self._path.open("rb")
-        return self
-
-    def length(self, place: tuple[int, int], path: str) -> int:
-        """Return the number of bytes of the framed record of the file `path`."""
-        previous = self._previous if in_previous_set(place) else None
-        return place[1] if previous is None else previous.length(path)
-
-    def __call__(self, place: tuple[int, int], path: str) -> bytes:
-        """Return the framed record of the file `path` at (offset, length)."""
-        if in_previous_set(place) and self._previous is not None:
-            return self._previous.record(path)
-        data = os.pread(self._file.fileno(), place[1], place[0])
-        if len(data) != place[1]:
-            raise InputError(
-                f"{self._path} was changed during the run. Run the same command with --overwrite."
-            )
-        return data
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Stage 1: a folder of images to a shard set."""
 
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,21 +24,25 @@ from tumorbatch.checks import (
     differences,
     format_changes,
     refuse_nothing_read,
+    refuse_other_plan,
     refuse_too_many_errors,
     sorted_formats,
 )
 from tumorbatch.dataset_shape import GIVEN, SPLIT_BY, SPLITS
 from tumorbatch.errors import ConfigError, InputError, not_finished
-from tumorbatch.files import may_name_patient, starts_as_dicom
+from tumorbatch.file_list import Manifest
+from tumorbatch.files import may_name_patient, printable, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.leaks import UPGRADE
 from tumorbatch.lock import lock_inside, output_lock
+from tumorbatch.parts import read_frozen, refuse_running
 from tumorbatch.preprocess.classes import ClassFolders, SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
-from tumorbatch.preprocess.first_pass import WorkArea, in_previous_set
+from tumorbatch.preprocess.first_pass import WorkArea
 from tumorbatch.preprocess.given_splits import refuse_without_splits, split_folders
 from tumorbatch.preprocess.patients import Patients, digest, read_patients, refuse_unmatched
 from tumorbatch.preprocess.previous_set import PreviousSet, PreviousSplits
+from tumorbatch.preprocess.records import in_previous_set
 from tumorbatch.preprocess.second_pass import FirstPass, assemble, software
 from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.preprocessing_config import Preprocessing
@@ -159,22 +164,22 @@ def run(source: Path, out: Path, config: Config) -> Report:
         TryAgainError: Another process is writing `out`.
     """
     started = time.monotonic()
-    litter: list[str] = []
-    files = find_sources(source, config.classes, litter)
+    files, litter = _source_files(source, out, config)
     refuse_inside(out, source, files, config.classes)
     refuse_without_splits(source, files, config.split_by)
     table = _patients(files, config)
     patients = table.by_path
     make_folder(out)
     with output_lock(out, lock_inside(out)), writing(out):
-        settings = _settings(config)
+        refuse_running(out, out / WORK)
+        settings = settings_of(config)
         _finish_commit(out)
-        old = None if config.overwrite else _finished(out)
+        old = None if config.overwrite else finished_set(out)
         if old is not None:
-            _refuse_other(out, old, settings)
+            refuse_other(out, old, settings)
         elif config.overwrite and not config.new_splits:
-            _refuse_other_splits(out, settings)
-        work = WorkArea(out / WORK, settings, _deciding(software()), config.overwrite)
+            refuse_other_splits(out, settings)
+        work = WorkArea(out / WORK, settings, pixel_software(), config.overwrite)
         with contextlib.ExitStack() as stack:
             previous_set = stack.enter_context(PreviousSet(out)) if old is not None else None
             with Progress("shard", "images", len(files)) as progress:
@@ -188,7 +193,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
                 work.remove()
                 size = sum(shard.bytes for shard in old.shards)
                 elapsed = time.monotonic() - started
-                return Report(old, True, taken_over, {}, size, elapsed, litter=len(litter))
+                return Report(old, True, taken_over, {}, size, elapsed, litter=litter)
             try:
                 _refuse_other_software(previous_set)
                 statuses = Counter(rows["status"].to_pylist())
@@ -215,9 +220,38 @@ def run(source: Path, out: Path, config: Config) -> Report:
         seconds=time.monotonic() - started,
         largest=assembled.largest,
         near_conflicts=assembled.near_conflicts,
-        litter=len(litter),
+        litter=litter,
         pooled=() if config.split_by == GIVEN else split_folders(files),
     )
+
+
+def _source_files(source: Path, out: Path, config: Config) -> tuple[list[SourceFile], int]:
+    """Return the files, and how many entries are litter; as the tasks of a job have listed them."""
+    frozen = read_frozen(out / WORK)
+    if frozen is not None:
+        plan = job_plan(source, config)
+        if all(frozen.values.get(name) == value for name, value in plan.items()):
+            with Manifest(out / WORK, [source], frozen.values["manifest_sha256"]) as manifest:
+                pairs = (pair for number in manifest.chunks for pair in manifest.noted(number))
+                return [SourceFile.noted(*pair) for pair in pairs], frozen.values["litter"]
+        if not config.overwrite:
+            refuse_other_plan(out, frozen.values, plan)
+    litter: list[str] = []
+    return find_sources(source, config.classes, litter), len(litter)
+
+
+def job_plan(source: Path, config: Config) -> dict[str, Any]:
+    """Return what the tasks of a job must have in common."""
+    return {
+        "source": printable(os.path.realpath(source)),
+        "classes": {
+            name: [folders] if isinstance(folders, str) else list(folders)
+            for name, folders in config.classes.items()
+        },
+        "overwrite": config.overwrite,
+        "settings": settings_of(config),
+        "software": pixel_software(),
+    }
 
 
 def _is_private(rows: pa.Table, files: Sequence[SourceFile]) -> bool:
@@ -244,7 +278,8 @@ def _patients(files: Sequence[SourceFile], config: Config) -> Patients:
     return patients
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return the settings that decide a set, as dataset.json has them."""
     preprocessing = config.preprocessing
     fractions = dict(zip(SPLITS, config.fractions.values(), strict=True))
     return {
@@ -264,7 +299,7 @@ def _finish_commit(out: Path) -> None:
     if (out / WORK).exists() and (out / DATASET).exists():
         with contextlib.suppress(
             ConfigError, InputError
-        ):  # `_finished` reports it, or it is overwritten
+        ):  # `finished_set` reports it, or it is overwritten
             dataset = shardset.read(out / DATASET)
             try:
                 tidy(out, dataset)
@@ -272,17 +307,18 @@ def _finish_commit(out: Path) -> None:
                 raise not_finished(out / DATASET, error) from error
 
 
-def _finished(out: Path) -> Dataset | None:
+def finished_set(out: Path) -> Dataset | None:
+    """Return the dataset.json of a finished set in `out`, or None."""
     path = out / DATASET
     if path.exists():
         return shardset.read(path)
     return None
 
 
-def _refuse_other_splits(out: Path, settings: Mapping[str, Any]) -> None:
+def refuse_other_splits(out: Path, settings: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where the set in `out` is to be overwritten by one with other splits."""
     try:
-        old = _finished(out)
+        old = finished_set(out)
     except (ConfigError, InputError):
         return
     settled = {} if old is None else {name: old.config[name] for name in _DECIDE_SPLITS}
@@ -295,7 +331,7 @@ def _refuse_other_splits(out: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
+def refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
     """Raise `ConfigError` unless the finished set in `out` was made with these settings."""
     if not old.has_signatures:
         raise ConfigError(f"{out} holds a shard set already. {UPGRADE}")
@@ -308,13 +344,14 @@ def _refuse_other(out: Path, old: Dataset, settings: Mapping[str, Any]) -> None:
     shardset.load(out)
 
 
-def _deciding(versions: Mapping[str, str]) -> dict[str, str]:
-    return {name: version for name, version in versions.items() if name in _DECIDE_PIXELS}
+def pixel_software() -> dict[str, str]:
+    """Return the versions of the software that decides the pixels of a record."""
+    return {name: version for name, version in software().items() if name in _DECIDE_PIXELS}
 
 
 def _refuse_other_software(previous_set: PreviousSet | None) -> None:
     """Raise `ConfigError` where new records would come from other decoders than those there."""
-    deciding = _deciding(software())
+    deciding = pixel_software()
     changes = [] if previous_set is None else list(differences(previous_set.dataset.versions, deciding))
     if changes:
         versions = ", ".join(f"{name} {old}, now {new}" for name, old, new in changes)

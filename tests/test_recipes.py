@@ -1,4 +1,4 @@
-"""The recipes of docs/operations.md: parsed, and checked by the real tools where they are installed."""
+"""The recipes of docs/operations.md and docs/cluster.md: parsed, and checked by the real tools."""
 
 import configparser
 import itertools
@@ -20,6 +20,7 @@ from tumorbatch.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = (ROOT / "docs" / "operations.md").read_text()
+CLUSTER = (ROOT / "docs" / "cluster.md").read_text()
 _COMMAND = "/srv/tumorbatch/.venv/bin/tumorbatch"
 
 
@@ -34,8 +35,8 @@ def _run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL)
+def _blocks(language: str, text: str = DOCS) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert found
     return found
 
@@ -43,6 +44,7 @@ def _blocks(language: str) -> list[str]:
 def _commands() -> list[list[str]]:
     """Return the arguments of every `tumorbatch` in the examples."""
     blocks = [block for kind in ("crontab", "ini", "bash") for block in _blocks(kind)]
+    blocks += _blocks("bash", CLUSTER)
     found = []
     for line in itertools.chain.from_iterable(block.splitlines() for block in blocks):
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
@@ -59,16 +61,16 @@ def _commands() -> list[list[str]]:
 
 def test_every_command_of_the_examples_is_one() -> None:
     commands = _commands()
-    assert len(commands) >= 7
+    assert len(commands) >= 11
     for arguments in commands:
         command = main.commands[arguments[0]]
-        with click.Context(main) as parent:
+        with click.Context(main, **main.context_settings) as parent:
             context = command.make_context(arguments[0], arguments[1:], parent=parent)
         assert context.params
 
 
 def test_the_shell_examples_are_bash() -> None:
-    for block in _blocks("bash"):
+    for block in _blocks("bash") + _blocks("bash", CLUSTER):
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
 
 

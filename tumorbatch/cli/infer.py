@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import check_source
 from tumorbatch.infer.config import FORMATS, PATH_MODES
+
+if TYPE_CHECKING:
+    from tumorbatch.parts import Part
 
 
 @click.command()
@@ -66,6 +70,7 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
     show_default=True,
     help="`hash` hides paths: HMAC-SHA256 with a key that is kept next to OUT.",
 )
+@options.part
 @click.option(
     "--metrics-file", type=options.PATH, help="Write metrics for Prometheus to this file (.prom)."
 )
@@ -105,6 +110,7 @@ def infer(
     max_runtime: float | None,
     format: str,
     path_mode: str,
+    part: "Part | None",
     workers: int | None,
     batch_size: int,
     device: str,
@@ -132,6 +138,10 @@ def infer(
 
     After a crash or an interruption the same command continues and gives the same table.
 
+    On a cluster each task of an array computes one part: the same command with --part, which publishes
+    nothing. The command without --part then takes what the tasks have computed, computes what is
+    missing, and writes OUT. See docs/cluster.md, `tumorbatch slurm` and `tumorbatch status`.
+
     \b
     Examples:
       tumorbatch infer scans/ out.parquet
@@ -140,6 +150,7 @@ def infer(
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
       tumorbatch infer ward-a/ ward-b/ late/scan.dcm out.parquet
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
+      tumorbatch infer /scratch/scans out.parquet --part 3/64
     """
     when_interrupted = "The work so far is kept; the same command continues it."
     with session(quiet, when_interrupted):
@@ -172,6 +183,7 @@ def infer(
                 max_runtime=max_runtime,
                 format=format,
                 path_mode=path_mode,
+                part=part,
                 **only_given(workers=workers),
             )
             for folder in folders:  # before the model: these are the names that are typed each time
@@ -182,10 +194,10 @@ def infer(
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second
             metrics.code = ExitCode.SOME_ERRORS if report.errors else ExitCode.OK
-        from tumorbatch.cli.table_summaries import infer_json, infer_report
+        from tumorbatch.cli.table_summaries import infer_json, infer_report, part_report
 
         if as_json:
             say(infer_json(report, Path(out)))
         elif not quiet:
-            say(infer_report(report, Path(out)))
+            say((part_report if part else infer_report)(report, Path(out)))
     sys.exit(metrics.code)

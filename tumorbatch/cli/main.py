@@ -12,6 +12,7 @@ import click
 
 from tumorbatch import __version__
 from tumorbatch.cli import session, streams
+from tumorbatch.cli.cluster import k8s, slurm
 from tumorbatch.cli.compare import compare
 from tumorbatch.cli.doctor import doctor
 from tumorbatch.cli.equalize import equalize
@@ -23,6 +24,7 @@ from tumorbatch.cli.infer import infer
 from tumorbatch.cli.sample import sample
 from tumorbatch.cli.shard import shard
 from tumorbatch.cli.show import show
+from tumorbatch.cli.status import status
 from tumorbatch.cli.train import train
 from tumorbatch.cli.verify import verify
 from tumorbatch.errors import ExitCode
@@ -103,7 +105,7 @@ def main() -> None:
 
 
 for command in (
-    sample, explore, shard, verify, equalize, train, evaluate, compare, experiment, infer, show, export,
-    doctor,
+    sample, explore, shard, verify, equalize, train, evaluate, compare, experiment, infer, slurm, k8s,
+    status, show, export, doctor,
 ):  # fmt: skip
     main.add_command(command)

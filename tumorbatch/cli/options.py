@@ -8,8 +8,11 @@ import click
 
 from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, sorted_formats
 from tumorbatch.cli.session import LOG_FORMATS, choose_format
+from tumorbatch.errors import ConfigError
+from tumorbatch.parts import Part
 from tumorbatch.preprocessing_config import VARIANTS
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
+from tumorbatch.scheduler import parse_part
 
 PATH = click.Path(path_type=Path)
 PIXELS = "TUMORBATCH_PIXELS"  # `tumorbatch.native` reads it
@@ -79,6 +82,15 @@ def _parse_variants(_: click.Context, __: click.Parameter, value: str | None) ->
     if len(set(names)) < len(names):
         raise click.BadParameter(f"{value!r} names a variant twice.")
     return names
+
+
+def _parse_part(_: click.Context, __: click.Parameter, value: str | None) -> Part | None:
+    if value is None:
+        return None
+    try:
+        return parse_part(value)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _choose_log_format(_: click.Context, __: click.Parameter, value: str) -> None:
@@ -160,6 +172,14 @@ learning_rate = click.option(
 )
 batch_size = click.option(
     "--batch-size", type=int, default=32, show_default=True, help="Images per batch."
+)
+part = click.option(
+    "--part",
+    metavar="I/N",
+    callback=_parse_part,
+    help="Compute part I of N only and publish nothing; the command without --part finishes. `auto`: "
+    "as the scheduler of the array says (Slurm, LSF, Grid Engine, AWS Batch); `auto/N`: for PBS and "
+    "Kubernetes, which do not say how many tasks there are.",
 )
 workers = click.option(
     "--workers",

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -12,6 +13,10 @@ from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.dataset_shape import GIVEN, SPLIT_BY
 from tumorbatch.errors import ExitCode
+
+if TYPE_CHECKING:
+    from tumorbatch.parts import Part
+    from tumorbatch.preprocess.shard import Config
 
 
 def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
@@ -86,6 +91,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     is_flag=True,
     help="With --overwrite: assign the splits again. Held-out images may then be trained on.",
 )
+@options.part
 @options.workers
 @options.pixels
 @options.timeout
@@ -116,6 +122,7 @@ def shard(
     patient_id: bool,
     fractions: tuple[float, float, float],
     shard_mb: float,
+    part: "Part | None",
     workers: int | None,
     timeout: float,
     formats: tuple[str, ...],
@@ -144,6 +151,9 @@ def shard(
     to the first of train, validation, test. --overwrite also leaves each image in its split; only
     --new-splits assigns them anew.
 
+    On a cluster the tasks of an array read the images: the same command with --part, which publishes
+    nothing. The command without --part then reads what is missing, and writes OUT. See docs/cluster.md.
+
     \b
     Examples:
       tumorbatch shard
@@ -153,6 +163,7 @@ def shard(
       tumorbatch shard mri/ --class Tumor=glioma --class Tumor=meningioma --class Healthy=controls
       tumorbatch shard kaggle/ tfrecords/ --splits given
       tumorbatch shard --split-by file data/raw tfrecords-leaky
+      tumorbatch shard /data /scratch/tfrecords --part 3/64
     """
     if variants and clahe is not None:
         raise click.UsageError("Give --variants or --clahe/--no-clahe, not both.")
@@ -190,6 +201,8 @@ def shard(
             formats=formats,
             **only_given(workers=workers),
         )
+        if part:
+            _compute_part(src, out, config, part, as_json, quiet)
         report = stage.run(src, out, config)
         from tumorbatch.cli.summaries import shard_json, shard_report
 
@@ -198,3 +211,19 @@ def shard(
         elif not quiet:
             say(shard_report(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)
+
+
+def _compute_part(
+    src: Path, out: Path, config: "Config", part: "Part", as_json: bool, quiet: bool
+) -> NoReturn:
+    """Compute one part, print its receipt, and exit."""
+    from tumorbatch.cli.summaries import receipt_json
+    from tumorbatch.cli.table_summaries import part_report
+    from tumorbatch.preprocess.part import run_part
+
+    report = run_part(src, out, config, part)
+    if as_json:
+        say(receipt_json(report, out, files=report.files, errors=report.errors))
+    elif not quiet:
+        say(part_report(report, out))
+    sys.exit(ExitCode.SOME_ERRORS if report.errors else ExitCode.OK)

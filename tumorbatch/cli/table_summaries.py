@@ -18,6 +18,7 @@ from tumorbatch.status import Status
 if TYPE_CHECKING:
     from tumorbatch.infer.config import Report as InferReport
     from tumorbatch.infer.verify import Report as TableReport
+    from tumorbatch.preprocess.part import Report as ShardPart
 
 
 def infer_report(report: "InferReport", out: Path) -> str:
@@ -39,6 +40,24 @@ def infer_report(report: "InferReport", out: Path) -> str:
         f"{shown_path(out)}: {report.rows:,} rows, {report.bytes:,} bytes, model {report.model_id}."
     )
     lines.append(f"Next: tumorbatch show {shown_path(out)}")
+    return "\n".join(lines)
+
+
+def part_report(report: "InferReport | ShardPart", out: Path) -> str:
+    """Summarise one part: its chunks, files, errors and speed, and what comes next."""
+    lines = [
+        f"Part {report.part}: {counted(report.chunks, 'chunk')}, {counted(report.files, 'file')}; "
+        f"errors: {rejected_files(report.statuses)}."
+    ]
+    if report.chunks_kept:
+        lines.append(f"Kept {counted(report.chunks_kept, 'chunk')} of an earlier task.")
+    if hasattr(report, "timings"):
+        lines += _speed(report)
+    lines.append(
+        f"Nothing is published yet: the command without --part writes {shown_path(out)} when all parts "
+        "are done."
+    )
+    lines.append(f"Next: tumorbatch status {shown_path(out)}")
     return "\n".join(lines)
 
 

@@ -34,14 +34,14 @@ pytestmark = pytest.mark.usefixtures("in_process")
 NAME, PATIENT = "DOE^JANE", "MRN-0815"
 
 
-def _slice(seed: int, kind: str = MRImageStorage) -> bytes:
+def dicom_slice(seed: int, kind: str = MRImageStorage, patient: str = PATIENT) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 4096, (64, 48)).astype("<u2")
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = kind
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{seed + 1}"
-    dataset.PatientName, dataset.PatientID, dataset.Modality = NAME, PATIENT, "MR"
+    dataset.PatientName, dataset.PatientID, dataset.Modality = NAME, patient, "MR"
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
@@ -58,8 +58,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(24):
         path = folder / ("Healthy", "Tumor")[number % 2] / f"slice{number}"  # no extension
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_slice(number))
-    (folder / "Tumor" / "cut.dcm").write_bytes(_slice(99)[:-1000])
+        path.write_bytes(dicom_slice(number))
+    (folder / "Tumor" / "cut.dcm").write_bytes(dicom_slice(99)[:-1000])
     return folder
 
 
@@ -142,7 +142,7 @@ def test_objects_without_an_image_are_no_errors(source: Path, tmp_path: Path) ->
     shutil.copytree(source, tmp_path / "raw")
     (tmp_path / "raw" / "Tumor" / "cut.dcm").unlink()
     for number, kind in enumerate((BasicTextSRStorage, SegmentationStorage)):
-        (tmp_path / "raw" / "Healthy" / f"{number}").write_bytes(_slice(500 + number, kind))
+        (tmp_path / "raw" / "Healthy" / f"{number}").write_bytes(dicom_slice(500 + number, kind))
     config = Config(Preprocessing(size=32), workers=1, max_error_rate=0, patient_id=False)
     report = run(tmp_path / "raw", tmp_path / "out", config)
     assert report.dataset.files == {"found": 26, "ok": 24, "not_an_image": 2}

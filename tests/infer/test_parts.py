@@ -1,0 +1,371 @@
+"""A table that several tasks compute equals that of one machine."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.infer.stub import use_stub, write_bundle, write_images
+from tumorbatch import lock, parts
+from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
+from tumorbatch.infer import inference
+from tumorbatch.infer.config import Config
+from tumorbatch.infer.listing import Selection
+from tumorbatch.infer.predictions import iterate_rows, read_metadata
+from tumorbatch.lock import lock_beside, output_lock
+from tumorbatch.parts import Part, find_chunks, read_frozen
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = 24
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some images, two of them alike, and a broken file."""
+    folder = tmp_path_factory.mktemp("parts") / "images"
+    write_images(folder, FILES - 2)
+    shutil.copy(folder / "0003.png", folder / "0099.png")
+    (folder / "0007a.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "model")
+
+
+@pytest.fixture(autouse=True)
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Chunks of five files, and the sizes of the batches."""
+    monkeypatch.setenv(parts.ENVIRONMENT, "5")
+    return use_stub(monkeypatch)
+
+
+def _area(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
+def _config(part: tuple[int, int] | None = None, **more: Any) -> Config:
+    return Config(workers=1, batch_size=4, part=Part(*part) if part else None, **more)
+
+
+def _values(out: Path) -> list[dict[str, Any]]:
+    return [{**row, "run_id": ""} for row in iterate_rows(out)]
+
+
+@pytest.fixture
+def expected(images: Path, model: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """The table of one machine."""
+    (tmp_path / "one").mkdir()
+    inference.run(images, tmp_path / "one" / "out.parquet", model, _config())
+    return _values(tmp_path / "one" / "out.parquet")
+
+
+def test_parts_and_the_finisher_give_the_table_of_one_machine(
+    images: Path, model: Path, tmp_path: Path, expected: Any, batches: list[int]
+) -> None:
+    out = tmp_path / "out.parquet"
+    alone, batches[:] = list(batches), []
+    reports = [inference.run(images, out, model, _config((number, 3))) for number in (2, 1, 3)]
+    assert [report.chunks for report in reports] == [2, 1, 2]  # of 24 files, five a chunk
+    assert sum(report.files for report in reports) == FILES
+    assert sorted(report.errors for report in reports) == [0, 0, 1]
+    assert not out.exists()
+    assert sorted(find_chunks(_area(out))) == [0, 1, 2, 3, 4]
+    assert _area(out).stat().st_mode & 0o777 == 0o700
+
+    report = inference.run(images, out, model, _config())
+    assert (report.files, report.files_kept) == (FILES, FILES)
+    assert _values(out) == expected
+    assert sorted(batches) == sorted(alone)  # batches end where chunks do, in both cases
+    assert {row["run_id"] for row in iterate_rows(out)} == {read_metadata(out)["run_id"]}
+    one, ours = (read_metadata(path) for path in (tmp_path / "one" / out.name, out))
+    for name in ("files", "rows", "statuses", "labels", "duplicate_files", "processor"):
+        assert one[name] == ours[name], name
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "model", "one", "out.parquet", "out.parquet.json",
+    ]  # fmt: skip
+
+
+def test_the_finisher_computes_what_is_missing_with_another_number_of_parts(
+    images: Path, model: Path, tmp_path: Path, expected: Any
+) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 2)))  # chunks 0 and 1
+    report = inference.run(images, out, model, _config((1, 1)))
+    assert (report.chunks, report.chunks_kept, report.files) == (5, 2, FILES)
+    for path in find_chunks(_area(out))[3]:
+        path.write_bytes(path.read_bytes()[:-9])  # a disk that was full
+    for path in find_chunks(_area(out))[4]:
+        path.unlink()
+    report = inference.run(images, out, model, _config())
+    assert report.files_kept == 15
+    assert _values(out) == expected
+
+
+def test_a_folder_that_grows_between_two_tasks_is_listed_once(
+    images: Path, model: Path, tmp_path: Path, expected: Any
+) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out.parquet"
+    shutil.copytree(images, folder)
+    inference.run(folder, out, model, _config((2, 2)))
+    write_images(folder, 3, first=500)
+    shutil.copy(folder / "0000.png", folder / "0000a.png")  # would move every border
+    inference.run(folder, out, model, _config((1, 2)))
+    inference.run(folder, out, model, _config())
+    assert [row | {"mtime": 0} for row in _values(out)] == [row | {"mtime": 0} for row in expected]
+    # The next run with --incremental takes what has come.
+    report = inference.run(folder, out, model, _config(incremental=True))
+    assert (report.files, report.files_kept) == (FILES + 4, FILES - 1)
+
+
+def test_parts_of_an_incremental_run_compute_only_what_is_new(
+    images: Path, model: Path, tmp_path: Path, batches: list[int]
+) -> None:
+    folder, out = tmp_path / "images", tmp_path / "table"
+    shutil.copytree(images, folder)
+    inference.run(folder, out, model, _config(format="dataset"))
+    write_images(folder, 3, first=500)
+    one = tmp_path / "one"
+    shutil.copytree(out, one)
+    inference.run(folder, one, model, _config(incremental=True))
+    batches.clear()
+    for number in (1, 2, 3):
+        inference.run(folder, out, model, _config((number, 3), incremental=True))
+    assert sum(batches) == 3
+    with pytest.raises(ConfigError, match="incremental: True then, False now"):
+        inference.run(folder, out, model, _config())
+    inference.run(folder, out, model, _config(incremental=True))
+    assert _values(out) == _values(one)
+    assert not _area(out).exists()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_other_formats_and_hidden_paths(images: Path, model: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    for number in (1, 2):
+        inference.run(images, out, model, _config((number, 2), path_mode="hash"))
+    key = (tmp_path / f".{name}.key").read_bytes()
+    inference.run(images, out, model, _config(path_mode="hash"))
+    assert (tmp_path / f".{name}.key").read_bytes() == key
+    assert len(out.read_text().splitlines()) == FILES + (name == "out.csv")
+    assert ".png" not in out.read_text()
+
+
+def test_a_task_continues_an_interrupted_run_of_one_machine(
+    images: Path, model: Path, tmp_path: Path, expected: Any, batches: list[int]
+) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(TryAgainError):
+        inference.run(images, out, model, _config(max_runtime=1e-9))
+    batches.clear()
+    for number in (1, 2):
+        inference.run(images, out, model, _config((number, 2)))
+    inference.run(images, out, model, _config())
+    assert sum(batches) < FILES - 1  # not what that run had computed
+    assert _values(out) == expected
+
+
+def test_another_job_is_refused_and_overwrite_starts_anew(
+    images: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 2)))
+    first = read_frozen(_area(out))
+    other = {"selection": Selection(exclude=("0000*",))}
+    for part in ((2, 2), None):
+        with pytest.raises(ConfigError, match="exclude"):
+            inference.run(images, out, model, _config(part, **other))
+    inference.run(images, out, model, _config((2, 2), overwrite=True, **other))
+    inference.run(images, out, model, _config((1, 2), overwrite=True, **other))  # joins, keeps
+    again = read_frozen(_area(out))
+    assert first is not None
+    assert again is not None
+    assert first.run_id != again.run_id
+    assert sorted(find_chunks(_area(out))) == [0, 1, 2, 3, 4]
+    assert inference.run(images, out, model, _config(**other)).files == FILES - 1
+
+
+def test_who_is_at_work_is_not_disturbed(images: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 3)))
+    with output_lock(out, _area(out) / Part(2, 3).name("lock")):
+        with pytest.raises(TryAgainError, match=f"part 2/3 of .* process {os.getpid()} "):
+            inference.run(images, out, model, _config((2, 3)))
+        with pytest.raises(TryAgainError, match=rf"part 2/3 is running [(]process {os.getpid()} on"):
+            inference.run(images, out, model, _config())
+        inference.run(images, out, model, _config((3, 3)))  # another part may run
+    with (
+        output_lock(out, lock_beside(out)),
+        pytest.raises(TryAgainError, match="no part of it can be computed meanwhile"),
+    ):
+        inference.run(images, out, model, _config((2, 3)))
+    (_area(out) / Part(2, 3).name("lock")).write_text("{}")  # of a task that was killed
+    assert inference.run(images, out, model, _config()).files_kept > 0
+
+
+def test_without_the_kernels_locks_a_dead_task_is_waited_for(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 2)))
+    file = _area(out) / Part(2, 2).name("lock")
+    file.write_text(json.dumps({"pid": 1, "host": "elsewhere", "since": "yesterday"}))
+    monkeypatch.setattr(lock, "_network", lambda path: path == file)
+    monkeypatch.setattr(parts, "_POLL", 0.01)
+    beats = iter(range(100))
+    real = lock.find_holder
+
+    def beating(path: Path) -> Any:
+        holder = real(path)
+        return holder and holder._replace(beat=float(next(beats)))
+
+    monkeypatch.setattr(parts, "find_holder", beating)
+    with pytest.raises(TryAgainError, match=r"part 2/2 is running [(]process 1 on elsewhere"):
+        inference.run(images, out, model, _config())
+    monkeypatch.setattr(parts, "find_holder", real)
+    monkeypatch.setattr(lock, "_STALE", 0.3)  # no further beat
+    started = time.monotonic()
+    os.utime(file)
+    inference.run(images, out, model, _config())
+    assert time.monotonic() - started > 0.2
+
+
+def test_a_machine_that_does_not_see_the_files_is_named(
+    images: Path, model: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out.parquet"
+    shutil.copytree(images, folder)
+    inference.run(folder, out, model, _config((1, 2)))
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match=f"0009.png.* can be seen on {os.uname().nodename}"):
+        inference.run(folder, out, model, _config((2, 2)))
+
+
+def test_a_damaged_list_or_plan(images: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 2)))
+    (manifest,) = _area(out).glob("manifest-*")
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    for part in ((2, 2), None):
+        with pytest.raises(InputError, match=r"list of files .* is damaged"):
+            inference.run(images, out, model, _config(part))
+    (_area(out) / parts.PLAN).write_text("{")
+    inference.run(images, out, model, _config((2, 2)))  # nothing of it can be used
+    assert sorted(find_chunks(_area(out))) == [2, 3, 4]
+
+
+def test_what_a_task_prints_and_its_exit_code(
+    images: Path, model: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    command = ("infer", images, out, "--model", model, "--workers", 1)
+    code, output = invoke(*command, "--part", "1/2")
+    assert code == ExitCode.SOME_ERRORS
+    assert "Part 1/2: 2 chunks, 10 files; errors: 1 not_an_image" not in output
+    assert "Part 1/2: 2 chunks, 10 files; errors: 1" in output
+    assert "the command without --part writes" in output
+    assert invoke(*command, "--part", "1/2", "--quiet") == (ExitCode.SOME_ERRORS, "")  # at once
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "2")
+    assert invoke(*command, "--part", "auto", "--quiet") == (ExitCode.OK, "")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_MAX")
+    code, output = invoke(*command, "--part", "auto")
+    assert (code, "but not of how many" in output) == (ExitCode.USAGE, True)
+    result = json.loads(invoke(*command, "--part", "4/9", "--json", "--quiet")[1])
+    assert (result["part"], result["chunks"], result["chunks_kept"]) == ("4/9", 1, 1)
+    assert invoke(*command, "--quiet")[0] == ExitCode.SOME_ERRORS
+
+
+def _rows_of(out: Path) -> list[dict[str, Any]]:
+    return _values(out)
+
+
+def test_tasks_as_processes_killed_at_any_moment(
+    quick: Any, images: Path, model: Path, tmp_path: Path, expected: Any
+) -> None:
+    """Four tasks at once, two of them for one part; one is killed; the finisher does its part."""
+    out = tmp_path / "out.parquet"
+    command = ("infer", images, out, "--model", model, "--workers", 1, "--batch-size", 4, "--quiet")
+    tasks = {
+        name: quick(*command, "--part", part, pause=0.3)
+        for name, part in (("a", "1/3"), ("b", "2/3"), ("c", "3/3"), ("again", "3/3"))
+    }
+    deadline = time.monotonic() + 100
+    while not any(number >= 3 for number in find_chunks(_area(out))):  # part 3 has chunks 3 and 4
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for name in ("c", "again"):
+        tasks[name].kill()
+    codes = {name: task.wait(100) for name, task in tasks.items()}
+    assert codes["a"] == 0
+    assert codes["b"] in (0, ExitCode.SOME_ERRORS)
+    assert {codes["c"], codes["again"]} in ({-signal.SIGKILL}, {-signal.SIGKILL, ExitCode.TRY_AGAIN})
+    finisher = quick(*command)
+    assert (finisher.wait(100), finisher.communicate()) == (ExitCode.SOME_ERRORS, ("", ""))
+    assert _rows_of(out) == expected
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_signal_ends_a_task_and_costs_one_chunk(
+    quick: Any, images: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    command = ("infer", images, out, "--model", model, "--workers", 1, "--batch-size", 4, "--quiet")
+    task = quick(*command, "--part", "1/1", pause=0.3)
+    deadline = time.monotonic() + 100
+    while len(find_chunks(_area(out))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    task.send_signal(signal.SIGUSR2)  # Slurm's, two minutes before the time is over
+    _, stderr = task.communicate(timeout=100)
+    assert task.returncode == ExitCode.TRY_AGAIN
+    assert stderr.startswith("Interrupted (SIGUSR2).")
+    left = {path.name for path in _area(out).iterdir()}
+    assert len(find_chunks(_area(out))) in (2, 3)
+    assert not [name for name in left if name.startswith(".") or name.endswith(".lock")]
+
+
+# ------------------------------------------------------------------------------------ status
+
+
+def test_status_tells_how_far_the_parts_are(
+    images: Path, model: Path, tmp_path: Path, invoke: Any
+) -> None:
+    out = tmp_path / "out.parquet"
+    code, output = invoke("status", out)
+    assert (code, "no part of it was computed" in output) == (ExitCode.NO_INPUT, True)
+    inference.run(images, out, model, _config((1, 2)))
+    inference.run(images, out, model, _config((2, 4)))  # the newest division: chunks 1; 3 and 4 missing
+    (_area(out) / Part(3, 4).name("json")).write_text(
+        json.dumps({"since": "2026-11-27T10:00:00+00:00", "host": "n7", "pid": 12})
+    )
+    with output_lock(out, _area(out) / Part(2, 4).name("lock")):
+        code, output = invoke("status", out)
+        value = json.loads(invoke("status", out, "--json")[1])
+    assert code == 0
+    assert "4 parts: 1 done, 1 running, 1 stopped, 1 never started; 2 of 5 chunks computed" in output
+    assert "part 2/4 running: 1 of 1 chunk, on " in output
+    assert "part 3/4 stopped: 0 of 1 chunk, on n7 since 2026-11-27T10:00:00" in output
+    assert "never started: 4" in output
+    assert "without --part when they have ended" in output
+    assert (value["state"], value["files"], value["chunks"], value["finished"]) == (
+        "unfinished", FILES, 5, 2,
+    )  # fmt: skip
+    assert value["counts"] == {"done": 1, "running": 1, "stopped": 1, "never started": 1}
+    assert [part["state"] for part in value["parts"]] == list(value["counts"])
+    before = sorted(path.name for path in _area(out).iterdir())
+    inference.run(images, out, model, _config((1, 1)))
+    assert {path.name for path in _area(out).iterdir()} > set(before)  # nothing was disturbed
+    with output_lock(out, lock_beside(out)):
+        assert "is being written (process" in invoke("status", out)[1]
+    inference.run(images, out, model, _config())
+    assert "is there, and no part" in invoke("status", out)[1]
+    assert json.loads(invoke("status", out, "--json")[1])["state"] == "published"

@@ -1,0 +1,162 @@
+"""The list of files that all tasks of a job share (`tumorbatch.parts`): written once, in chunks.
+
+One row group of the Parquet file is one chunk, so that a task reads its own part only.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tumorbatch.atomic import PRIVATE, atomic_path
+from tumorbatch.errors import InputError, reason
+from tumorbatch.files import FoundFile, check_source, open_regular, printable
+from tumorbatch.shardset import file_sha256
+from tumorbatch.status import Status
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.int32(), nullable=False),  # the folder, or the file itself
+        pa.field("path", pa.binary(), nullable=False),  # below it, as the file system names it
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("problem", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("note", pa.string()),  # what else the stage knows of it
+        pa.field("chunk", pa.int32(), nullable=False),
+    ]
+)
+
+
+def manifest_path(area: Path, sha256: str) -> Path:
+    """Return where the list with this sha256 lies."""
+    return area / f"manifest-{sha256[:16]}.parquet"
+
+
+def write_manifest(
+    area: Path,
+    sources: Sequence[Path],
+    files: Sequence[FoundFile],
+    chunk_files: int,
+    notes: Sequence[str] | None = None,
+) -> str:
+    """Write the list of files, and return its sha256.
+
+    Args:
+        area: The work area.
+        sources: Folders that hold the files, or files.
+        files: Sorted by name.
+        chunk_files: Files a chunk; the last one may have fewer.
+        notes: What else is known of each file.
+    """
+    roots = [os.path.join(os.fspath(source), "") for source in sources]
+    waiting = area / f".manifest-{os.getpid()}.parquet"
+    with (
+        atomic_path(waiting, PRIVATE) as temporary,
+        temporary.open("wb") as stream,
+        pq.ParquetWriter(stream, _SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for number, first in enumerate(range(0, len(files), chunk_files)):
+            end = first + chunk_files
+            rows = [_row(file, roots, number) for file in files[first:end]]
+            for row, note in zip(rows, notes[first:end] if notes else (), strict=bool(notes)):
+                row["note"] = note
+            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA), row_group_size=chunk_files)
+    sha256 = file_sha256(waiting)
+    os.replace(waiting, manifest_path(area, sha256))
+    return sha256
+
+
+def _row(file: FoundFile, roots: Sequence[str], chunk: int) -> dict[str, object]:
+    whole = os.path.join(file.path, "")
+    source = next(number for number, root in enumerate(roots) if whole.startswith(root))
+    path = file.path[len(roots[source]) :]
+    return {
+        "source": source, "path": os.fsencode(path), "name": file.name, "problem": file.problem,
+        "status": file.status.value, "size": file.size, "mtime_ns": file.mtime_ns, "chunk": chunk,
+    }  # fmt: skip
+
+
+class Manifest:
+    """The list of a job, as a context manager.
+
+    Args:
+        area: The work area.
+        sources: Folders or files, as this task's command names them.
+        sha256: Of the list, from the frozen plan.
+
+    Raises:
+        InputError: The list is missing or damaged.
+    """
+
+    def __init__(self, area: Path, sources: Sequence[Path], sha256: str) -> None:
+        self._path = manifest_path(area, sha256)
+        self._sources = [os.fspath(source) for source in sources]
+        try:
+            if file_sha256(self._path) != sha256:
+                raise ValueError("its content has changed")
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def __enter__(self) -> "Manifest":
+        try:
+            self._stream = open_regular(self._path)
+            self._file = pq.ParquetFile(self._stream, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._stream.close()
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
+            f"The list of files {printable(str(self._path))} is damaged: {reason(error)}. Start the "
+            "job again with --overwrite."
+        )
+
+    def chunk(self, number: int) -> Iterator[FoundFile]:
+        """Yield the files of one chunk, in their order."""
+        for file, _ in self.noted(number):
+            yield file
+
+    def noted(self, number: int) -> Iterator[tuple[FoundFile, str]]:
+        """Yield the files of one chunk with the notes on them, or ""."""
+        try:
+            table = self._file.read_row_group(number)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+        for batch in table.to_batches(1024):
+            for row in batch.to_pylist():
+                path, below = self._sources[row["source"]], os.fsdecode(row["path"])
+                path = os.path.join(path, below) if below else path
+                status = Status(row["status"])
+                file = FoundFile(
+                    path, row["name"], row["problem"], status, row["size"], row["mtime_ns"]
+                )
+                yield file, row["note"] or ""
+
+    @property
+    def chunks(self) -> range:
+        """Return the numbers of all chunks."""
+        return range(self._file.num_row_groups)
+
+    def probe(self, todo: Sequence[int]) -> None:
+        """Raise `InputError` where this machine does not see the files of some chunks.
+
+        The first, one in the middle and one near the end are looked for.
+        """
+        for source in self._sources:
+            check_source(Path(source))
+        numbers = (todo[0], todo[len(todo) // 2], todo[-1])
+        some = [file for number in numbers if (file := next(self.chunk(number), None)) is not None]
+        if some and not any(os.path.lexists(file.path) for file in some):
+            names = ", ".join(dict.fromkeys(file.path for file in some))
+            raise InputError(
+                f"None of {printable(names)} can be seen on {os.uname().nodename}. Mount the folder "
+                "there under the same name; --overwrite lists its files again."
+            )
