@@ -4,9 +4,9 @@ import importlib.util
 import re
 from pathlib import Path
 
+import click
 import pytest
 
-from tumorbatch.cli.experiment import experiment
 from tumorbatch.cli.main import main
 from tumorbatch.errors import ExitCode
 
@@ -27,7 +27,12 @@ def test_cli_reference_is_fresh() -> None:
     assert (ROOT / "docs/cli.md").read_text() == _reference(), "run `make docs`"
 
 
-COMMANDS = main.commands | {f"experiment {name}": of for name, of in experiment.commands.items()}
+COMMANDS = main.commands | {
+    f"{group} {name}": of
+    for group, commands in main.commands.items()
+    if isinstance(commands, click.Group)
+    for name, of in commands.commands.items()
+}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

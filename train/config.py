@@ -154,8 +154,9 @@ class Config:
         architecture: One of `architectures.ARCHITECTURES`.
         schedule: How long, how fast.
         augmentation: Random changes to the training images, or None.
-        weights: What a pretrained base starts from: "imagenet", "none" (random), or an HDF5 file;
-            None: "imagenet" where the architecture has a base.
+        weights: What a pretrained base starts from: "imagenet", "none" (random), an HDF5 file, or a
+            folder of such files, see `imagenet.find`; None: "imagenet" where the architecture has a
+            base.
         variants: Of the images in the records, see `Dataset.select`: one, or three as the channels of
             the input. Empty: the first.
         feed: "ram" holds the images in memory, "stream" reads the shards in each epoch, "auto"
@@ -231,7 +232,7 @@ class Config:
 
     @property
     def start(self) -> str:
-        """Return where the base's weights come from: "imagenet", "none", or a file's path."""
+        """Return where the base's weights come from: "imagenet", "none", or a path."""
         if self.architecture not in architectures.PRETRAINED:
             return "none"
         return self.weights or "imagenet"

@@ -10,6 +10,12 @@ from tumorbatch.runtime import Runtime
 from tumorbatch.train.config import Schedule
 from tumorbatch.train.distribute import LossScale
 
+# An epoch is at least so many times as long as batch normalisation remembers. Keras' momentum of 0.99
+# (0.999 in MobileNetV2) is for thousands of steps: with 72 steps an epoch, half of what inference
+# normalises by would still be the initial values, and the threshold would not fit the logits.
+_MEMORIES = 5
+_LEAST_MOMENTUM = 0.5
+
 # Never decayed: biases, and the scales and offsets of batch normalisation.
 _NOT_DECAYED = ("bias", "gamma", "beta")
 
@@ -58,7 +64,7 @@ def prepare(
     steps: int,
     steps_per_execution: int,
 ) -> list[Any]:
-    """Freeze what the phase freezes, and compile with its own optimizer.
+    """Freeze what the phase freezes, and compile with its own optimizer; see `_shorten_memory`.
 
     Args:
         network: From `architectures.build`.
@@ -74,6 +80,7 @@ def prepare(
     for layer in network.layers:
         if layer.name == BASE:
             _freeze(layer, phase.base)
+    _shorten_memory(network, steps)
     rate = phase.learning_rate
     if schedule.rate == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, phase.epochs * steps)
@@ -93,6 +100,19 @@ def prepare(
         steps_per_execution=steps_per_execution,
     )
     return [*network.metrics[0].variables, *accuracy.variables]
+
+
+def _shorten_memory(network: Any, steps: int) -> None:
+    """Let the statistics of batch normalisation follow within an epoch of so many steps.
+
+    Only training uses the momentum; where an epoch has a thousand steps or more, it stays Keras' own.
+    """
+    longest = max(_LEAST_MOMENTUM, 1 - _MEMORIES / steps)
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            _shorten_memory(layer, steps)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, longest)
 
 
 def _freeze(base: Any, layers: str) -> None:

@@ -1,15 +1,11 @@
-"""Pretrained weights of a base: found, downloaded once, and read from HDF5 as numbers only.
+"""Pretrained weights of a base: found, and read from HDF5 as numbers only.
 
 Nothing in the file is run: no pickle, no layer configuration, no `load_model`. Both layouts that Keras
 has written are read, "layers/conv2d/vars/0" (Keras 3, *.weights.h5) and "block1/block1/kernel:0"
 (before it, *.h5); each layer's arrays are matched by the layer's name, their order and their shape.
 """
 
-import contextlib
-import hashlib
 import os
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,40 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorbatch import architectures
 from tumorbatch.bundle import MAX_WEIGHTS_BYTES
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import open_regular
 from tumorbatch.shardset import file_sha256
+from tumorbatch.train import imagenet
 
-_HOST = "https://storage.googleapis.com/tensorflow/keras-applications"
-_TIMEOUT = 30  # seconds without an answer; a node without internet often gives none at all
-
-
-@dataclass(frozen=True, slots=True)
-class _Published:
-    """Keras' own ImageNet weights of a base: keras/src/applications, the "no top" files."""
-
-    url: str
-    md5: str | None  # None: Keras publishes none for it
-
-    @property
-    def name(self) -> str:
-        return self.url.rsplit("/", 1)[1]
-
-
-_IMAGENET = {
-    "resnet50": _Published(
-        f"{_HOST}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "4d473c1dd8becc155b73f8504c6f6626",
-    ),
-    "mobilenetv2": _Published(
-        f"{_HOST}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", None
-    ),
-    "densenet121": _Published(
-        f"{_HOST}/densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "30ee3e1110167f948a6b9946edeeb738",
-    ),
-}
+# Of the largest value in the feature maps; rounding in another order gives 1e-6 to 1e-5.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +47,7 @@ def find(start: str, architecture: str) -> Source | None:
     """Return the weights file that `start` names; download it if needed.
 
     Args:
-        start: "none", "imagenet", or a path.
+        start: "none", "imagenet" (see `imagenet.find`), a folder with those weights, or a file.
         architecture: One with a base.
 
     Raises:
@@ -84,75 +55,17 @@ def find(start: str, architecture: str) -> Source | None:
     """
     if start == "none":
         return None
-    if start == "imagenet":
-        path, origin = _imagenet(architecture), start
+    if start == "imagenet" or Path(start).is_dir():
+        where = None if start == "imagenet" else Path(start)
+        path, origin = imagenet.find(architecture, where), "imagenet"
     else:
         path, origin = Path(start), "file"
     if not path.is_file():
         raise InputError(
-            f"{path} is not a file. --weights takes imagenet, none, or an HDF5 file with the "
-            f"weights of {architecture}'s base."
+            f"{path} is not a file. --weights takes imagenet, none, an HDF5 file with the weights of "
+            f"{architecture}'s base, or a folder from `tumorbatch weights fetch`."
         )
     return Source(path, origin, file_sha256(path))
-
-
-def _imagenet(architecture: str) -> Path:
-    published = _IMAGENET[architecture]
-    # Keras' cache, so that a copy which other programs have fetched is found.
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = home / "models" / published.name
-    if path.is_file():
-        if published.md5 in (None, _md5(path)):
-            return path
-        raise InputError(
-            f"{path} is damaged: its MD5 is not {published.md5}. Delete it, and fetch it again from "
-            f"{published.url}."
-        )
-    import keras
-
-    try:
-        with _silent(), _timeout():
-            keras.utils.get_file(
-                published.name, published.url, cache_dir=home, cache_subdir="models",
-                file_hash=published.md5, hash_algorithm="md5" if published.md5 else "auto",
-            )  # fmt: skip
-    except Exception as error:  # get_file turns every failure into a bare Exception
-        raise InputError(
-            f"The ImageNet weights of {architecture} are not on this machine and cannot be downloaded "
-            f"({error}). Fetch {published.url} where there is internet and put it to {path}; or give "
-            "another file with --weights FILE, or start from random weights with --weights none."
-        ) from error
-    return path
-
-
-def _md5(path: Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Suppress the progress bar on standard output, where the result belongs."""
-    import keras
-
-    before = keras.config.is_interactive_logging_enabled()
-    keras.config.disable_interactive_logging()
-    try:
-        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-            yield
-    finally:
-        if before:
-            keras.config.enable_interactive_logging()
-
-
-@contextlib.contextmanager
-def _timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def load(path: Path, base: Any) -> None:
@@ -190,6 +103,48 @@ def load(path: Path, base: Any) -> None:
         ) from error
     for variable, value in values:
         variable.assign(value)
+
+
+def difference(architecture: str, path: Path) -> float:
+    """Return how far a network's base with these weights is from plain Keras' with the same file.
+
+    Two ways that share nothing but the file: our reader and scaling; and Keras' own loader with its
+    `preprocess_input`, on one computed image of 96 x 96 pixels.
+
+    Args:
+        architecture: One with a base.
+        path: The file.
+
+    Returns:
+        The largest difference of the last feature maps, as a share of their largest value.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    import keras
+
+    size = 96
+    ramp = np.arange(size * size * 3, dtype=np.int64).reshape(1, size, size, 3)
+    image = (ramp * ramp // 977 % 256).astype(np.uint8)
+    network = architectures.build(architecture, size, channels=architectures.CHANNELS)
+    base = network.get_layer(architectures.BASE)
+    load(path, base)
+    *scaling, _ = network.layers[: network.layers.index(base) + 1]
+    ours = image
+    for layer in scaling[1:]:  # behind the input
+        ours = layer(ours)
+    features = np.asarray(base(ours, training=False))
+    module, kind = {
+        "resnet50": (keras.applications.resnet, "ResNet50"),
+        "mobilenetv2": (keras.applications.mobilenet_v2, "MobileNetV2"),
+        "densenet121": (keras.applications.densenet, "DenseNet121"),
+    }[architecture]
+    plain = getattr(module, kind)(include_top=False, weights=None, input_shape=(size, size, 3))
+    plain.load_weights(path)
+    if architecture == "resnet50":  # Keras turns RGB into BGR; our channels are the input's own
+        image = image[..., ::-1]
+    expected = np.asarray(plain(module.preprocess_input(image.astype(np.float32)), training=False))
+    return float(np.abs(features - expected).max() / np.abs(expected).max())
 
 
 def _layers(file: Any) -> dict[str, list[Any]]:

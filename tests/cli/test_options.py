@@ -9,10 +9,14 @@ import pytest
 import tumorbatch
 from tumorbatch import native
 from tumorbatch.cli import options
-from tumorbatch.cli.experiment import experiment
 from tumorbatch.cli.main import main
 
-COMMANDS = main.commands | {f"experiment {name}": one for name, one in experiment.commands.items()}
+COMMANDS = main.commands | {
+    f"{group} {name}": one
+    for group, commands in main.commands.items()
+    if isinstance(commands, click.Group)
+    for name, one in commands.commands.items()
+}
 LEAVES = {name: one for name, one in COMMANDS.items() if not isinstance(one, click.Group)}
 
 # After a command's own options, the shared ones stand in this order.

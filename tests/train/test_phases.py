@@ -205,6 +205,31 @@ def test_only_kernels_decay() -> None:
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, err_msg=variable.path)
 
 
+@pytest.mark.parametrize("base", ["frozen", "all"])
+def test_statistics_follow_within_an_epoch_of_few_steps(base: str) -> None:
+    """After one epoch, inference normalises by what the images are, not by the initial values."""
+    network, train = _network(), _images(0)
+    where = {"frozen": network, "all": network.get_layer(BASE)}[base]
+    norm = where.get_layer("head_norm" if base == "frozen" else "norm")
+    plan = Schedule(epochs=1, batch_size=2)
+    Fit(network, train, _images(1), Recipe(plan, None, _CPU, [Phase("a", 1, 1e-30, base)])).run()
+    seen = keras.Model(where.inputs, norm.input)
+    scaled = train.pixels[..., np.newaxis]
+    values = seen(scaled if base == "frozen" else scaled / 255, training=False).numpy()
+    values = values.reshape(-1, values.shape[-1])
+    for moving, batch in ((norm.moving_mean, values.mean(0)), (norm.moving_variance, values.var(0))):
+        initial = float(moving is norm.moving_variance)
+        left = np.abs(moving.numpy() - batch).mean() / np.abs(initial - batch).mean()
+        assert left < 0.3, "of the distance that there was at the beginning"
+
+
+def test_statistics_of_many_steps_are_keras_own() -> None:
+    network = _network()
+    prepare(network, Phase("a", 1, 0.1, "all"), Schedule(), _CPU, 5000, steps_per_execution=1)
+    assert network.get_layer("head_norm").momentum == 0.99
+    assert network.get_layer(BASE).get_layer("norm").momentum == 0.99
+
+
 def test_class_weights_balance_and_have_mean_one() -> None:
     weights = class_weights(Schedule(class_weights="balanced"), count=100, tumors=80)
     assert weights == {0: 2.5, 1: 0.625}

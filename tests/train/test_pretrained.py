@@ -1,6 +1,8 @@
 """Weights from files: the right numbers in, and whatever is wrong with a file told in words."""
 
 import hashlib
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tests.conftest import Invoke
 from tumorbatch import architectures
 from tumorbatch.errors import InputError
-from tumorbatch.train import pretrained
+from tumorbatch.train import imagenet, pretrained
 
 Change = Callable[[h5py.File, Path], None]
 
@@ -210,3 +213,115 @@ def test_a_damaged_copy_in_the_cache_is_refused(offline: Path) -> None:
     (offline / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5").write_bytes(b"half of it")
     with pytest.raises(InputError, match="is damaged: its MD5"):
         pretrained.find("imagenet", "resnet50")
+
+
+def test_a_folder_of_the_files_takes_the_place_of_the_cache(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / imagenet.PUBLISHED["mobilenetv2"].name
+    for named in (tmp_path, None):
+        start = "imagenet" if named is None else str(named)
+        path.unlink(missing_ok=True)
+        if named is None:
+            monkeypatch.setenv(imagenet.ENVIRONMENT, str(tmp_path))
+        with pytest.raises(InputError, match=r"tumorbatch weights fetch --to DIR"):
+            pretrained.find(start, "mobilenetv2")
+        path.write_bytes(b"weights")
+        source = pretrained.find(start, "mobilenetv2")
+        assert source is not None
+        assert (source.path, source.origin) == (path, "imagenet")
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Stands for the published file of mobilenetv2."""
+    content = b"content of the published file"
+    name = "mobilenetv2"
+    url = imagenet.PUBLISHED[name].url
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(imagenet.PUBLISHED, name, imagenet.Published(url, md5, len(content)))
+
+    def download(file: str, *_: object, cache_dir: Path, cache_subdir: str, **__: object) -> None:
+        (cache_dir / cache_subdir / file).write_bytes(content)
+
+    monkeypatch.setattr("keras.utils.get_file", download)
+    return content
+
+
+def test_fetch_writes_down_what_came(invoke: Invoke, published: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    code, output = invoke("weights", "fetch", "--arch", "mobilenetv2", "--to", folder, "--json")
+    assert code == 0
+    (entry,) = json.loads(output)["weights"]
+    sha256 = hashlib.sha256(published).hexdigest()
+    assert (entry["sha256"], entry["compared"]) == (sha256, ["length", "MD5"])
+    name = imagenet.PUBLISHED["mobilenetv2"].name
+    assert (folder / imagenet.SUMS).read_text() == f"{sha256}  {name}\n"
+    (state,) = imagenet.check(["mobilenetv2"], folder)
+    assert (state.problem, state.compared) == ("", ("length", "MD5", "sha256"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"content of the published fil", "has 28 bytes and should have 29"),
+        (b"content of the published fila", "its MD5 is not"),
+        (None, "is missing"),
+    ],
+)
+def test_check_names_what_is_wrong(
+    invoke: Invoke, published: bytes, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / imagenet.PUBLISHED["mobilenetv2"].name
+    if content is not None:
+        path.write_bytes(content)
+    code, output = invoke("weights", "check", "--arch", "mobilenetv2", "--to", tmp_path)
+    assert code == 3
+    assert words in output
+    if content is not None:
+        code, output = invoke("weights", "fetch", "--arch", "mobilenetv2", "--to", tmp_path)
+        assert code == 66
+        assert words in output
+        assert path.read_bytes() == content
+
+
+def test_a_file_that_changed_after_it_was_fetched_is_named(tmp_path: Path) -> None:
+    name = imagenet.PUBLISHED["mobilenetv2"].name
+    (tmp_path / name).write_bytes(b"\0" * imagenet.PUBLISHED["mobilenetv2"].bytes)
+    (tmp_path / imagenet.SUMS).write_text(f"{'ab' * 32}  {name}\n")
+    (state,) = imagenet.check(["mobilenetv2"], tmp_path)
+    assert "was changed since it was fetched" in state.problem
+
+
+@pytest.mark.parametrize("name", architectures.PRETRAINED)
+def test_the_published_weights_give_keras_own_features(name: str) -> None:
+    (state,) = imagenet.check([name], imagenet.folder())
+    if state.problem:
+        pytest.skip(f"the ImageNet weights of {name} are not on this machine")
+    assert pretrained.difference(name, state.path) <= pretrained.TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2",
+        pytest.param("resnet50", marks=pytest.mark.slow),
+        pytest.param("densenet121", marks=pytest.mark.slow),
+    ],
+)
+def test_a_base_computes_what_plain_keras_does(name: str, tmp_path: Path) -> None:
+    """With random weights: what `weights check` compares."""
+    kind = {"resnet50": "ResNet50", "mobilenetv2": "MobileNetV2", "densenet121": "DenseNet121"}[name]
+    keras.utils.set_random_seed(0)
+    path = tmp_path / "some.weights.h5"
+    getattr(keras.applications, kind)(
+        include_top=False, weights=None, input_shape=(96, 96, 3)
+    ).save_weights(path)
+    assert pretrained.difference(name, path) <= pretrained.TOLERANCE
+
+
+def test_the_weights_of_a_stand_in_load() -> None:
+    named = os.environ.get("TUMORBATCH_STANDIN_WEIGHTS")
+    if not named:
+        pytest.skip("TUMORBATCH_STANDIN_WEIGHTS names no file with weights of a MobileNetV2 base")
+    assert pretrained.difference("mobilenetv2", Path(named)) <= pretrained.TOLERANCE

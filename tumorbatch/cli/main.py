@@ -27,6 +27,7 @@ from tumorbatch.cli.show import show
 from tumorbatch.cli.status import status
 from tumorbatch.cli.train import train
 from tumorbatch.cli.verify import verify
+from tumorbatch.cli.weights import weights
 from tumorbatch.errors import ExitCode
 
 
@@ -105,7 +106,7 @@ def main() -> None:
 
 
 for command in (
-    sample, explore, shard, verify, equalize, train, evaluate, compare, experiment, infer, slurm, k8s,
-    status, show, export, doctor,
+    sample, explore, shard, verify, equalize, weights, train, evaluate, compare, experiment, infer,
+    slurm, k8s, status, show, export, doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -153,9 +153,10 @@ variant = click.option(
 )
 weights = click.option(
     "--weights",
-    metavar="imagenet|none|FILE",
+    metavar="imagenet|none|FILE|DIR",
     help="Where the convolutions of resnet50, mobilenetv2 and densenet121 start: Keras' ImageNet "
-    "weights, downloaded once; random; or an HDF5 file.  [default: imagenet]",
+    "weights, downloaded once; random; an HDF5 file; or a folder from `weights fetch`.  [default: "
+    "imagenet]",
 )
 epochs = click.option(
     "--epochs", type=int, default=40, show_default=True, help="Largest number of epochs."
