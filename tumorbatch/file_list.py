@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tumorbatch.atomic import PRIVATE, atomic_path
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import FoundFile, check_source, open_regular, printable
+from tumorbatch.parts import Frozen
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
 
@@ -86,14 +87,16 @@ class Manifest:
     Args:
         area: The work area.
         sources: Folders or files, as this task's command names them.
-        sha256: Of the list, from the frozen plan.
+        frozen: The plan, which names the list.
 
     Raises:
         InputError: The list is missing or damaged.
     """
 
-    def __init__(self, area: Path, sources: Sequence[Path], sha256: str) -> None:
+    def __init__(self, area: Path, sources: Sequence[Path], frozen: Frozen) -> None:
+        sha256 = str(frozen.values["manifest_sha256"])
         self._path = manifest_path(area, sha256)
+        self._frozen = frozen
         self._sources = [os.fspath(source) for source in sources]
         try:
             if file_sha256(self._path) != sha256:
@@ -105,7 +108,12 @@ class Manifest:
         try:
             self._stream = open_regular(self._path)
             self._file = pq.ParquetFile(self._stream, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
+            numbers = (self._file.metadata.num_rows, self._file.num_row_groups)
+            if numbers != (self._frozen.files, self._frozen.chunks):
+                raise ValueError("it is not that of the plan")
+            if self._file.schema_arrow != _SCHEMA:
+                raise ValueError("its columns are not those of a list")
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise self._damaged(error) from error
         return self
 

@@ -6,8 +6,8 @@ They are text for the operator to read, keep and submit; nothing here talks to a
 import json
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tumorbatch.errors import ConfigError, ExitCode
 
@@ -29,6 +29,7 @@ class Job:
         cpus: Cores a task.
         gpus: GPUs a task.
         memory: A task's, as the scheduler writes it, or "".
+        environment: Variables that the tasks need.
     """
 
     command: Sequence[str]
@@ -37,6 +38,7 @@ class Job:
     cpus: int
     gpus: int
     memory: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def refuse_line_ends(command: Sequence[str]) -> None:
@@ -86,7 +88,7 @@ def slurm_script(job: Job, time: str, finish_time: str, options: Sequence[str]) 
 # Written by `tumorbatch slurm`. Submit both jobs with: bash THIS_FILE
 # Submit it again if tasks have failed or their time was over: what is finished stays.
 set -euo pipefail
-
+{_exports(job)}
 array=$(sbatch --parsable <<'JOB'
 #!/bin/bash
 {_directives(array)}
@@ -105,6 +107,11 @@ JOB
 )
 echo "array $array, finishing job ${{finish%%;*}}"
 """
+
+
+def _exports(job: Job) -> str:
+    """Return the lines by which the tasks get their variables: sbatch passes on its own."""
+    return "".join(f"export {name}={shlex.quote(text)}\n" for name, text in job.environment.items())
 
 
 def _directives(options: Sequence[str]) -> str:
@@ -252,6 +259,11 @@ def _pod(job: Job, cluster: Cluster, more: Sequence[str]) -> list[str]:
         "            - tumorbatch",
         *(f"            - {argument}" for argument in quoted),
         f"          workingDir: {json.dumps(cluster.mount)}",
+        *(["          env:"] if job.environment else []),
+        *(
+            f"            - {{name: {name}, value: {json.dumps(text)}}}"
+            for name, text in job.environment.items()
+        ),
         "          securityContext:",
         "            allowPrivilegeEscalation: false",
         "            capabilities:",

@@ -109,6 +109,8 @@ def find_holder(lock: Path) -> Holder | None:
         return None
     try:
         free = _kernel_lock(descriptor, fcntl.LOCK_SH)
+        if free:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # at once: it must not be in a run's way
         text = os.pread(descriptor, 4096, 0).decode(errors="replace")
         if free is not False and not (free is None or _network(lock)):
             return None

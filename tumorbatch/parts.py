@@ -22,10 +22,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tumorbatch.atomic import (
     PRIVATE,
@@ -45,8 +45,14 @@ CHUNK_FILES = 4096
 LARGE_CHUNK_FILES = 65_536
 MANY_FILES = 10_000_000
 ENVIRONMENT = "TUMORBATCH_CHUNK_FILES"  # another number of files a chunk; the frozen plan keeps it
-_PLAN_SHAPE = {"run_id": TEXT, "files": COUNT, "chunk_files": COUNT, "manifest_sha256": SHA256}
+_PLAN_SHAPE = {
+    "run_id": TEXT, "files": COUNT, "chunk_files": COUNT, "manifest_sha256": SHA256,
+    "left_out": {TEXT: COUNT},
+}  # fmt: skip
 _POLL = 1.0  # seconds between two looks at what another task does
+
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,10 @@ class Part:
     def chunks(self, total: int) -> range:
         """Return the numbers of this part's chunks, of `total` that there are."""
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
+
+    def share(self, items: Sequence[_Item]) -> list[_Item]:
+        """Return this part's of some items that are dealt out one after another."""
+        return list(items[self.number - 1 :: self.count])
 
     def name(self, suffix: str) -> str:
         """Return the name of a file of this part in the work area."""
@@ -120,9 +130,23 @@ class Frozen:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def files(self) -> int:
+        """Return the number of files in the list."""
+        return int(self.values["files"])
+
+    @property
+    def chunk_files(self) -> int:
+        """Return the number of files a chunk; the last one may have fewer."""
+        return max(1, int(self.values["chunk_files"]))
+
+    @property
     def chunks(self) -> int:
         """Return the number of chunks."""
-        return -(-int(self.values["files"]) // max(1, int(self.values["chunk_files"])))
+        return -(-self.files // self.chunk_files)
+
+    def left_out(self, name: str) -> int:
+        """Return how many files or entries are not in the list, by a reason that the stage names."""
+        return int(self.values["left_out"].get(name, 0))
 
 
 def read_frozen(area: Path) -> Frozen | None:

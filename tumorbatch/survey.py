@@ -85,7 +85,7 @@ def take(output: Path) -> Survey | None:
             )
         return Survey(0, 0, 0, (), finishing=finishing.text) if finishing else None
     return Survey(
-        files=int(frozen.values["files"]) if frozen else 0,
+        files=frozen.files if frozen else 0,
         chunks=frozen.chunks if frozen else 0,
         finished=len(find_chunks(area)),
         parts=_parts(area, frozen) if frozen else (),

@@ -15,7 +15,9 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.job_scripts import Cluster, Job, kubernetes_manifest, slurm_script
 from tumorbatch.parts import ENVIRONMENT
 
-JOB = Job(["infer", "/data/my scans", "out.parquet"], 64, "tumorbatch", 4, 1, "16G")
+JOB = Job(
+    ["infer", "/data/my scans", "out.parquet"], 64, "tumorbatch", 4, 1, "16G", {ENVIRONMENT: "500"}
+)
 CLUSTER = Cluster("registry/tumorbatch:cuda", "scans", "/data", "imaging", 16, 1000)
 
 
@@ -85,10 +87,20 @@ def test_no_more_tasks_than_chunks(
     assert code == 0
     assert "12 files are 3 chunks: 3 tasks instead of 64." in output
     assert "#SBATCH --array=1-3\n" in output
+    assert f"\nexport {ENVIRONMENT}=5\n" in output
     output = invoke("slurm", "--tasks", 2, "--time", 1, "--", "tumorbatch", "infer", tmp_path, "b.csv")[
         1
     ]
     assert "#SBATCH --array=1-2\n" in output
+
+
+def test_no_more_tasks_than_trainings(invoke: Any) -> None:
+    train = ("--tasks", 64, "--time", 1, "--", "train", "tfrecords", "--arch")
+    code, output = invoke("slurm", *train, "all", "--seeds", 3)
+    assert (code, "There are 15 trainings: 15 tasks instead of 64." in output) == (0, True)
+    assert "exec tumorbatch train tfrecords --arch all --seeds 3 --part auto\n" in output
+    code, output = invoke("slurm", *train, "cnn1")
+    assert (code, "One training has no parts" in output) == (2, True)
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
@@ -111,6 +123,7 @@ def test_kubernetes_gets_two_jobs() -> None:
         (container,) = pod["containers"]
         assert container["args"][1:] == ["tumorbatch", *JOB.command, *more]
         assert container["resources"]["limits"] == {"memory": "16G", "nvidia.com/gpu": 1}
+        assert container["env"] == [{"name": ENVIRONMENT, "value": "500"}]
         names = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == names
         for rule in one["spec"]["podFailurePolicy"]["rules"]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave these files alone in every other run."""
-    wanted = config.getoption("markexpr") == "cluster" or collection_path.name == "test_scripts.py"
+    wanted = config.getoption("markexpr") == "cluster"
     return None if wanted or collection_path.is_dir() else True
 
 

@@ -153,3 +153,64 @@ def test_every_call_of_tensorflows_stages_fails(
     # A run takes two seconds here: one call of each site is enough.
     first = {point.site: point for point in reversed(case.points)}
     print("\n" + case.sweep(sorted(first.values()), fault))
+
+
+# ------------------------------------------------------------------------------ tasks of a job
+
+
+class _PartCase(_Case):
+    """A task that computes the whole as one part, and the command that finishes."""
+
+    def __init__(self, stage: Stage, server: Runs, folder: Path) -> None:
+        super().__init__(stage, server, folder)
+        self.part = (*stage.arguments, "--part", "1/1")
+        shutil.rmtree(self.work)
+        shutil.copytree(self.folder / "before", self.work, symlinks=True)
+        done = server.run(self.part, folder, root=self.work, log=True)
+        assert done.status in (0, 3), done.output
+        self.part_status = done.status
+        self.points = server.points()
+
+    def try_point(self, point: Point, fault: Fault) -> bool:
+        """Let a call of the task meet the fault; then do the part again, and finish."""
+        shutil.rmtree(self.work)
+        shutil.copytree(self.folder / "before", self.work, symlinks=True)
+        met = self.server.run(self.part, self.folder, self.work, point.at, fault)
+        assert "Traceback" not in met.output, met
+        assert met.status in ({-9, 0, 3} if fault.error == 0 else _CODES), met
+        now = self._now()
+        assert _rows(now) == _rows(self.before), met  # a part publishes nothing
+        again = self.server.run(self.part, self.folder)
+        assert "Traceback" not in again.output, (met, again)
+        assert again.status == self.part_status, (met, again)
+        finished = self.server.run(self.stage.arguments, self.folder)
+        assert finished.status in (self.status, 0), (met, again, finished)
+        assert self.stage.content(self.work) == self.after, (met, again, finished)
+        return met.hit
+
+
+_WITH_PARTS = ("shard, first", "infer, Parquet", "infer, incremental")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [stage for stage in STAGES if stage.name in _WITH_PARTS[:2]],
+    ids=lambda stage: stage.name,
+)
+def test_some_calls_of_a_task_fail(stage: Stage, server: Server, tmp_path: Path) -> None:
+    make_inputs(tmp_path)
+    case = _PartCase(stage, server, tmp_path)
+    points = [point for point in case.points if point.changes]
+    for number, point in enumerate(points[:: len(points) // _SHORT + 1]):
+        case.try_point(point, FAULTS[number % len(FAULTS)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "stage", [stage for stage in STAGES if stage.name in _WITH_PARTS], ids=lambda stage: stage.name
+)
+def test_every_call_of_a_task_fails(stage: Stage, fault: Fault, server: Server, tmp_path: Path) -> None:
+    make_inputs(tmp_path)
+    case = _PartCase(stage, server, tmp_path)
+    print("\n" + case.sweep(case.points, fault))

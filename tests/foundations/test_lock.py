@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from tumorbatch import lock as locking
 from tumorbatch.errors import ExitCode, OutputError, TryAgainError
-from tumorbatch.lock import lock_beside, lock_inside, output_lock
+from tumorbatch.lock import find_holder, lock_beside, lock_inside, output_lock
 
 HOLDER = """
 import sys
@@ -260,3 +261,28 @@ def test_whatever_a_lock_file_holds_the_lock_is_taken(tmp_path: Path, content: b
     lock.write_bytes(content)
     with output_lock(tmp_path, lock):
         assert lock.exists()
+
+
+def test_the_holder_is_seen_without_disturbing_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert find_holder(lock) is None
+    lock.write_text('{"pid": 1, "host": "x", "since": "y"}')  # of a run that was killed
+    assert find_holder(lock) is None
+    assert lock.exists()
+    with output_lock(tmp_path / "out", lock):
+        holder = find_holder(lock)
+        assert holder is not None
+        assert (holder.certain, holder.host) == (True, socket.gethostname())
+        assert holder.text.startswith(f"process {os.getpid()} on ")
+    assert find_holder(lock) is None
+
+
+def test_a_glance_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    """Another process looks who holds the lock, at the moment at which this one takes it."""
+    lock = tmp_path / "lock"
+    lock.touch()
+    descriptor = os.open(lock, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    threading.Timer(0.03, os.close, [descriptor]).start()
+    with output_lock(tmp_path / "out", lock):
+        pass

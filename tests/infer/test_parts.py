@@ -279,13 +279,11 @@ def test_what_a_task_prints_and_its_exit_code(
     monkeypatch.delenv("SLURM_ARRAY_TASK_MAX")
     code, output = invoke(*command, "--part", "auto")
     assert (code, "but not of how many" in output) == (ExitCode.USAGE, True)
+    code, output = invoke(*command, "--part", "1/2", "--metrics-file", tmp_path / "a.prom")
+    assert (code, "a part publishes none" in output) == (ExitCode.USAGE, True)
     result = json.loads(invoke(*command, "--part", "4/9", "--json", "--quiet")[1])
     assert (result["part"], result["chunks"], result["chunks_kept"]) == ("4/9", 1, 1)
     assert invoke(*command, "--quiet")[0] == ExitCode.SOME_ERRORS
-
-
-def _rows_of(out: Path) -> list[dict[str, Any]]:
-    return _values(out)
 
 
 def test_tasks_as_processes_killed_at_any_moment(
@@ -295,7 +293,7 @@ def test_tasks_as_processes_killed_at_any_moment(
     out = tmp_path / "out.parquet"
     command = ("infer", images, out, "--model", model, "--workers", 1, "--batch-size", 4, "--quiet")
     tasks = {
-        name: quick(*command, "--part", part, pause=0.3)
+        name: quick(*command, "--part", part, pause=0.6)
         for name, part in (("a", "1/3"), ("b", "2/3"), ("c", "3/3"), ("again", "3/3"))
     }
     deadline = time.monotonic() + 100
@@ -304,13 +302,19 @@ def test_tasks_as_processes_killed_at_any_moment(
         time.sleep(0.01)
     for name in ("c", "again"):
         tasks[name].kill()
+    if tasks["a"].poll() is None or tasks["b"].poll() is None:
+        early = quick(*command)
+        stderr = early.communicate(timeout=100)[1]
+        if early.returncode == ExitCode.TRY_AGAIN:  # not where both have ended meanwhile
+            assert "is running (process" in stderr
+            assert not out.exists()
     codes = {name: task.wait(100) for name, task in tasks.items()}
     assert codes["a"] == 0
     assert codes["b"] in (0, ExitCode.SOME_ERRORS)
     assert {codes["c"], codes["again"]} in ({-signal.SIGKILL}, {-signal.SIGKILL, ExitCode.TRY_AGAIN})
     finisher = quick(*command)
     assert (finisher.wait(100), finisher.communicate()) == (ExitCode.SOME_ERRORS, ("", ""))
-    assert _rows_of(out) == expected
+    assert _values(out) == expected
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 

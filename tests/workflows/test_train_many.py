@@ -9,6 +9,7 @@ import pytest
 from tests.untrained import leave_out_training
 from tumorbatch import bundle
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
+from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.train.config import Config
 from tumorbatch.workflows import train_many
 from tumorbatch.workflows.train_many import Outcome
@@ -45,6 +46,25 @@ def test_all_goes_on_behind_a_failure(shard_set: Path, tmp_path: Path, invoke: A
     assert output.count("FAILED: ") == 3
     assert "absent.h5 is not a file" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.usefixtures("untrained")
+def test_tasks_share_the_trainings_and_the_command_without_a_part_does_the_rest(
+    shard_set: Path, tmp_path: Path, invoke: Any
+) -> None:
+    command = ("train", shard_set, "--arch", "cnn1", "--seeds", 3, *SHORT, "--out", tmp_path)
+    assert invoke(*command, "--part", "2/2", "--quiet") == (ExitCode.OK, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["cnn1-seed1"]
+    first = bundle.load(tmp_path / "cnn1-seed1")
+    assert invoke(*command, "--part", "9/9", "--quiet") == (ExitCode.OK, "")  # there is none
+    with output_lock(tmp_path / "cnn1-seed2", lock_beside(tmp_path / "cnn1-seed2")):
+        code, output = invoke(*command, "--part", "1/2", "--quiet")
+        assert (code, "is in use by" in output) == (ExitCode.TRY_AGAIN, True)
+    assert invoke(*command, "--quiet") == (ExitCode.OK, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"cnn1-seed{k}" for k in range(3)]
+    assert bundle.load(tmp_path / "cnn1-seed1") == first
+    code, output = invoke("train", shard_set, "--arch", "cnn1", *SHORT, "--part", "1/2")
+    assert (code, "this command has one" in output) == (ExitCode.USAGE, True)
 
 
 def test_a_bug_in_one_is_told_and_the_next_is_trained(

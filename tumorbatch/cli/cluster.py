@@ -8,11 +8,14 @@ from pathlib import Path
 
 import click
 
+from tumorbatch.architectures import ARCHITECTURES
 from tumorbatch.cli.console import complain, say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import counted
 from tumorbatch.job_scripts import Cluster, Job, kubernetes_manifest, slurm_script
+from tumorbatch.parts import ENVIRONMENT as CHUNK_FILES_VARIABLE
+from tumorbatch.parts import chunk_size
 
 COMMANDS = ("infer", "shard", "train")
 _MAX_ARRAY = 1001  # Slurm's default MaxArraySize
@@ -86,7 +89,7 @@ def slurm(
                 f"This cluster's arrays have at most {limit:,} tasks (MaxArraySize), and --tasks is "
                 f"{tasks:,}. Give --tasks {limit}: a part may be as large as you like."
             )
-        job = Job(words, tasks, name, cpus, gpus, mem)
+        job = Job(words, tasks, name, cpus, gpus, mem, _environment())
         say(slurm_script(job, time, finish_time or time, more).rstrip("\n"))
 
 
@@ -143,9 +146,15 @@ def k8s(
     with session(True, "Nothing was submitted."):
         words = _checked(context, command)
         tasks = _fewer(tasks, words, context)
-        job = Job(words, tasks, name, cpus, gpus, memory)
+        job = Job(words, tasks, name, cpus, gpus, memory, _environment())
         cluster = Cluster(image, claim, mount, namespace, parallelism or tasks, user)
         say(kubernetes_manifest(job, cluster).rstrip("\n"))
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that decide the chunks, which the first task must know too."""
+    text = os.environ.get(CHUNK_FILES_VARIABLE)
+    return {CHUNK_FILES_VARIABLE: text} if text else {}
 
 
 def _checked(context: click.Context, command: tuple[str, ...]) -> list[str]:
@@ -172,9 +181,10 @@ def _parameters(context: click.Context, words: list[str]) -> dict[str, object]:
 
 def _fewer(tasks: int, words: list[str], context: click.Context) -> int:
     """Return the number of tasks, at most that of the chunks where the files can be counted here."""
-    from tumorbatch.parts import chunk_size
-
-    given = _parameters(context, words).get(_SOURCES.get(words[0], ""))
+    parameters = _parameters(context, words)
+    if words[0] == "train":
+        return _fewer_trainings(tasks, parameters)
+    given = parameters.get(_SOURCES[words[0]])
     sources = given if isinstance(given, tuple) else (given,)
     enough = tasks * chunk_size(1)
     files = 0
@@ -193,6 +203,18 @@ def _fewer(tasks: int, words: list[str], context: click.Context) -> int:
             f"instead of {tasks:,}."
         )
     return min(tasks, chunks)
+
+
+def _fewer_trainings(tasks: int, parameters: dict[str, object]) -> int:
+    """Return the number of tasks, at most that of the trainings."""
+    seeds = parameters.get("seeds")
+    trainings = len(ARCHITECTURES) if parameters.get("arch") == "all" else 1
+    trainings *= seeds if isinstance(seeds, int) else 1
+    if trainings == 1:
+        raise ConfigError("One training has no parts: give --arch all or --seeds.")
+    if trainings < tasks:
+        complain(f"There are {trainings:,} trainings: {trainings:,} tasks instead of {tasks:,}.")
+    return min(tasks, trainings)
 
 
 def _slurm_limit() -> int:

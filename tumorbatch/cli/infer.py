@@ -11,7 +11,7 @@ from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
-from tumorbatch.errors import ExitCode
+from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.files import check_source
 from tumorbatch.infer.config import FORMATS, PATH_MODES
 
@@ -157,6 +157,11 @@ def infer(
         runtime.load_arrow()
         from tumorbatch.cli.prometheus import recorded
 
+        if part and metrics_file:
+            raise ConfigError(
+                "--metrics-file is about a table, and a part publishes none. Give it to the command "
+                "without --part."
+            )
         with recorded(metrics_file) as metrics:
             from tumorbatch import bundle
             from tumorbatch.infer import inference

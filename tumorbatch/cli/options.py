@@ -174,13 +174,21 @@ learning_rate = click.option(
 batch_size = click.option(
     "--batch-size", type=int, default=32, show_default=True, help="Images per batch."
 )
+_AUTO = (
+    "`auto`: as the scheduler of the array says (Slurm, LSF, Grid Engine, AWS Batch); `auto/N`: for "
+    "PBS and Kubernetes, which do not say how many tasks there are."
+)
 part = click.option(
     "--part",
     metavar="I/N",
     callback=_parse_part,
-    help="Compute part I of N only and publish nothing; the command without --part finishes. `auto`: "
-    "as the scheduler of the array says (Slurm, LSF, Grid Engine, AWS Batch); `auto/N`: for PBS and "
-    "Kubernetes, which do not say how many tasks there are.",
+    help="Compute part I of N only and publish nothing; the command without --part finishes. " + _AUTO,
+)
+part_of_series = click.option(
+    "--part",
+    metavar="I/N",
+    callback=_parse_part,
+    help="Do only every N-th training of --arch all or --seeds, from the I-th on. " + _AUTO,
 )
 workers = click.option(
     "--workers",

@@ -11,6 +11,8 @@ from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
+from tumorbatch.errors import ConfigError
+from tumorbatch.parts import Part
 from tumorbatch.runtime import SWITCHES
 from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, GROUP_WEIGHTS, KNOWN_IMAGES, RATES
 
@@ -164,6 +166,7 @@ _EVERY = "all"
 @click.option(
     "--tensorboard", type=options.PATH, help="Write TensorBoard's event files to this folder."
 )
+@options.part_of_series
 @options.batch_size
 @options.device
 @options.precision
@@ -202,6 +205,7 @@ def train(
     known_images: str,
     checkpoint_every: float,
     tensorboard: Path | None,
+    part: Part | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -216,6 +220,9 @@ def train(
     After a crash or an interruption, the same command continues from the last checkpoint; with
     --deterministic the result is identical, bit for bit, to that of an undisturbed training.
 
+    With --part, the tasks of a cluster share the trainings of --arch all and --seeds; the command
+    without --part then does what is missing. See docs/cluster.md.
+
     \b
     Examples:
       tumorbatch train --arch cnn1
@@ -223,6 +230,7 @@ def train(
       tumorbatch train --arch mobilenetv2 --variant plain
       tumorbatch train --arch densenet121 --variant clahe,plain,normalised
       tumorbatch train --arch all --weights none --seeds 3
+      tumorbatch train --arch all --seeds 3 --part auto
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
     with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
@@ -260,6 +268,7 @@ def train(
             )
 
         if arch != _EVERY and seeds == 1:
+            _refuse(part)
             out = out or Path("models") / arch
             report = training.run(tfrecords, out, config(arch, seed))
             if as_json:
@@ -267,14 +276,14 @@ def train(
             elif not quiet:
                 say(train_report(report, out, tfrecords))
             return
-        names = ARCHITECTURES if arch == _EVERY else (arch,)
         trainings = {
             name if seeds == 1 else f"{name}-seed{number}": config(name, number)
-            for name in names
+            for name in (ARCHITECTURES if arch == _EVERY else (arch,))
             for number in range(seed, seed + seeds)
         }
         outcomes = []
-        for outcome in train_many.run(tfrecords, out or Path("models"), trainings):
+        chosen = dict(part.share(list(trainings.items()))) if part else trainings
+        for outcome in train_many.run(tfrecords, out or Path("models"), chosen):
             outcomes.append(outcome)
             if isinstance(outcome.result, training.Report) and as_json:
                 say(train_json(outcome.result, outcome.out))
@@ -284,3 +293,12 @@ def train(
             say(series_report(outcomes))
         code = train_many.exit_code(outcomes)
     sys.exit(code)
+
+
+def _refuse(part: Part | None) -> None:
+    """Raise `ConfigError` for --part where there is one training."""
+    if part is not None:
+        raise ConfigError(
+            "--part deals out the trainings of --arch all or --seeds, and this command has one. "
+            "Leave it out."
+        )
