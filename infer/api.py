@@ -14,6 +14,7 @@ from tumorbatch.infer.batching import predict_files
 from tumorbatch.infer.config import Config, Timings
 from tumorbatch.infer.listing import found_file, list_files
 from tumorbatch.infer.network import Network
+from tumorbatch.infer.plan import identity_secret
 from tumorbatch.infer.predictions import SCHEMA, footer
 from tumorbatch.infer.table import Duplicates
 
@@ -65,7 +66,7 @@ def batches(
     results = predict_files(
         ((file, ()) for file in _files(paths, config)), loaded, network, config.batch_size,
         config.workers, config.seconds,
-        config.max_frames, Timings(), network.known, config.formats,
+        config.max_frames, Timings(), network.known, config.formats, identity_secret(config),
     )  # fmt: skip
     waiting = []
     with contextlib.closing(results):

@@ -38,6 +38,7 @@ def predict_files(
     timings: Timings,
     known_file: KnownFile | None = None,
     formats: Collection[str] = IMAGE_FORMATS,
+    identity_key: bytes | None = None,
 ) -> Generator[list[Row]]:
     """Yield the finished rows of each file, one a frame, in the order of `files`.
 
@@ -55,6 +56,7 @@ def predict_files(
         timings: Is added to.
         known_file: What the model was trained on, if its bundle says so: such images are flagged.
         formats: Of `IMAGE_FORMATS`: the decoders that may run.
+        identity_key: Of the keyed hashes of DICOM's identifiers; None: there are none.
     """
     batches = _Batches(loaded, score, batch_size, timings)
     decode = functools.partial(
@@ -64,6 +66,7 @@ def predict_files(
         max_frames=max_frames,
         formats=formats,
         known_file=known_file,
+        identity_key=identity_key,
     )
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:

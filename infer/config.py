@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tumorbatch.checks import (
     IMAGE_FORMATS,
@@ -46,6 +47,8 @@ class Config:
         max_runtime: Seconds, after which the run saves its state and ends; None: no limit.
         format: "parquet", "dataset" (a folder of Parquet files), "csv", "jsonl"; "auto": by name.
         path_mode: "relative", or "hash": an HMAC of it.
+        identity_key: File with the key of the keyed hashes of DICOM's identifiers, made if it is not
+            there; None: these columns are null.
         part: Compute this part only, and publish nothing; None: the whole.
     """
 
@@ -67,6 +70,7 @@ class Config:
     max_runtime: float | None = None
     format: str = "auto"
     path_mode: str = "relative"
+    identity_key: Path | None = None
     part: Part | None = None
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from tumorbatch.infer import shared_memory
 from tumorbatch.infer.config import MAX_FRAMES
 from tumorbatch.infer.shared_memory import Place
 from tumorbatch.machine import blamed
-from tumorbatch.preprocess.pixels import Frames, Processed
+from tumorbatch.preprocess.pixels import Frames, Processed, is_blank
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
 from tumorbatch.workers import SECONDS, limited
@@ -71,6 +71,7 @@ def decode_files(
     max_frames: int = MAX_FRAMES,
     formats: Collection[str] = IMAGE_FORMATS,
     known_file: KnownFile | None = None,
+    identity_key: bytes | None = None,
 ) -> list[Decoded]:
     """Decode one chunk of files; a frame that takes longer than `seconds` kills its process.
 
@@ -81,6 +82,7 @@ def decode_files(
         max_frames: A file of more pages or frames gets one row, `too_large`.
         formats: Of `IMAGE_FORMATS`: the decoders that may run.
         known_file: Where the bundle keeps what it was trained on: such images are flagged.
+        identity_key: Of the keyed hashes of DICOM's identifiers; None: there are none.
 
     Returns:
         One result for each task, in their order.
@@ -88,7 +90,12 @@ def decode_files(
     signatures: list[tuple[Row, bytes]] = []
     decoded = [
         _decode_file(
-            task, preprocessing, max_frames, formats, None if known_file is None else signatures
+            task,
+            preprocessing,
+            max_frames,
+            formats,
+            None if known_file is None else signatures,
+            identity_key,
         )
         for task in limited(tasks, seconds)
     ]
@@ -116,6 +123,7 @@ def _decode_file(
     max_frames: int,
     formats: Collection[str],
     signatures: list[tuple[Row, bytes]] | None,
+    identity_key: bytes | None,
 ) -> Decoded:
     """Decode one file; the rows of its images are added to `signatures`, each with its own."""
     started = time.monotonic()
@@ -148,13 +156,14 @@ def _decode_file(
             try:
                 with blamed():
                     processed = file.process(frame)
+                    columns, flags = file.identity(frame, identity_key)
             except FileError as error:
                 rows.append(row | {"status": error.status.value, "error": error.message})
                 pixels.append(None)
                 if frame == 0:
                     break  # mostly the file's fault, not this frame's: no thousand rows of it
                 continue
-            rows.append(row | _described(processed))
+            rows.append(row | columns | _described(processed, flags))
             if signatures is not None:
                 signatures.append((rows[-1], signature(processed.decoded.grey)))
             pixels.append(processed.pixels)
@@ -171,13 +180,14 @@ def _decode_file(
     return Decoded(rows, pixels, time.monotonic() - started)
 
 
-def _described(processed: Processed) -> Row:
+def _described(processed: Processed, more_flags: Sequence[str]) -> Row:
+    blank = ("blank",) if is_blank(processed.decoded.grey) else ()
     height, width = processed.decoded.grey.shape
     return {
         "width": width,
         "height": height,
         "format": processed.decoded.header.format,
-        "flags": ",".join(processed.flags),
+        "flags": ",".join(sorted((*processed.flags, *more_flags, *blank))),
     }
 
 

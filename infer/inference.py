@@ -133,7 +133,7 @@ class _Run:
             results = predict_files(
                 self._files_to_predict(progress), self._loaded, network, config.batch_size,
                 config.workers, config.seconds, config.max_frames, self._timings, network.known,
-                config.formats,
+                config.formats, self._job.secret(),
             )  # fmt: skip
             finished = 0
             try:

@@ -11,6 +11,7 @@ from typing import Any
 from tumorbatch import bundle, native
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import sorted_formats
+from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Listing, list_files
@@ -74,13 +75,19 @@ class Job:
             create_key(path)
         return read_key(path)
 
+    def secret(self) -> bytes | None:
+        """Return the key of the keyed hashes of DICOM's identifiers, or None."""
+        return identity_secret(self.config)
+
     def settings(self, key: bytes | None) -> dict[str, str]:
         """Return what must be the same for rows that are kept together."""
+        secret = self.secret()
         return {
             "preprocessing_fingerprint": self.loaded.preprocessing.fingerprint,
             "formats": ",".join(sorted_formats(self.config.formats)),
             "path_mode": self.config.path_mode,
             "path_key": hashlib.sha256(key).hexdigest()[:12] if key else "",
+            **({"identity_key": hashlib.sha256(secret).hexdigest()[:12]} if secret else {}),
         }
 
     def plan(self, settings: Mapping[str, str]) -> dict[str, Any]:
@@ -139,3 +146,24 @@ class Job:
                 "tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg"
             ),
         }
+
+
+def identity_secret(config: Config) -> bytes | None:
+    """Return the key of the keyed hashes of DICOM's identifiers; make one where there is none.
+
+    Raises:
+        ConfigError: The tasks of one table would each make a key of their own.
+        InputError, OutputError: See `secret_key`.
+    """
+    path = config.identity_key
+    if path is None:
+        return None
+    if not os.path.lexists(path):
+        if config.part is not None:
+            raise ConfigError(
+                f"--part needs the same --identity-key in every task, and {path} is not there. Make it "
+                f"first: (umask 077; head -c 32 /dev/urandom > {path})"
+            )
+        create_key(path)
+        log.info("a new key for patient_key and the other keys: %s; keep it", printable(str(path)))
+    return read_key(path)

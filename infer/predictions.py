@@ -51,8 +51,20 @@ SCHEMA = pa.schema(
         ("flags", pa.string()),
         pa.field("model_id", pa.string(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
+        # Of DICOM files; the keys only with --identity-key.
+        ("patient_key", pa.string()),
+        ("study_key", pa.string()),
+        ("series_key", pa.string()),
+        ("instance_key", pa.string()),
+        ("modality", pa.string()),
+        ("body_part", pa.string()),
+        ("slice_position", pa.float64()),
     ]
 )
+_OF_DICOM = SCHEMA.names[SCHEMA.names.index("run_id") + 1 :]
+# Of version 2 at first; and what tables of earlier versions may lack.
+EARLIER_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in _OF_DICOM])
+LATER = ("frame", *_OF_DICOM)
 
 
 def is_private(row: Row) -> bool:
@@ -303,9 +315,9 @@ def _check_values(batch: pa.RecordBatch) -> None:
 def iterate_file(path: Path) -> Iterator[Row]:
     """Yield each row of one Parquet file as `iterate_rows` does."""
     try:
-        schema = SCHEMA
-        if "frame" not in read_footer(path)[0].names:  # schema version 1
-            schema = schema.remove(schema.get_field_index("frame"))
+        present = read_footer(path)[0].names
+        absent = set(LATER) - set(present)
+        schema = pa.schema([field for field in SCHEMA if field.name not in absent])
         yield from parquet_reader.iterate_rows(path, schema, _check_values)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}.") from error

@@ -163,8 +163,9 @@ class Target:
                 f"--incremental reads the table of the last run, and {self.format} has no checksums "
                 "and no types. Write Parquet."
             )
-        expected = {"schema_version": str(SCHEMA_VERSION), **settings}
-        before = {"formats": ",".join(IMAGE_FORMATS), **before}  # what earlier versions do not say
+        expected = {"schema_version": str(SCHEMA_VERSION), "identity_key": "", **settings}
+        # What earlier versions do not say.
+        before = {"formats": ",".join(IMAGE_FORMATS), "identity_key": "", **before}
         changed = [name for name, *_ in differences(before, expected)]
         if changed:
             raise ConfigError(

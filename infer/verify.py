@@ -10,6 +10,7 @@ from typing import Any
 from tumorbatch.errors import InputError, reason
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
+    EARLIER_SCHEMA,
     SCHEMA,
     SUCCESS,
     iterate_file,
@@ -116,7 +117,7 @@ def _check_columns(path: Path) -> None:
         schema, _ = read_footer(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}.") from error
-    if not schema.equals(SCHEMA):
+    if not (schema.equals(SCHEMA) or schema.equals(EARLIER_SCHEMA)):
         raise InputError(f"{path} has other columns than this version of tumorbatch writes.")
 
 

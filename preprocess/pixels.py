@@ -176,6 +176,27 @@ class Frames:
         """Take one page or frame the whole path; see the function `process`."""
         return _finished(self._image.decode(frame), self._preprocessing)
 
+    def identity(self, frame: int, key: bytes | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return columns and flags of whose image it is, for DICOM; see `dicom.identity`.
+
+        Args:
+            frame: From 0.
+            key: Of the keyed hashes, or None.
+        """
+        ask = getattr(self._image, "identity", None)  # only DICOM files have it
+        return ({}, ()) if ask is None else ask(frame, key)
+
+
+def is_blank(grey: NDArray[np.uint8]) -> bool:
+    """Return whether an image shows nothing: 99 of 100 pixels within 8 grey levels of each other.
+
+    Args:
+        grey: uint8 [height, width]; every fourth row and column is looked at.
+    """
+    counts = np.bincount(grey[::4, ::4].ravel(), minlength=256)
+    within = np.convolve(counts, np.ones(9, np.int64))
+    return bool(within.max() >= 0.99 * counts.sum())
+
 
 def _finished(decoded: Decoded, preprocessing: Preprocessing) -> Processed:
     # Equalised before it is made smaller: the report's order, and the tiles then have enough pixels.

@@ -29,8 +29,7 @@ Messages hold no value of the file but sizes, counts and names from closed lists
 logs, and what codecs print, may hold others, and is dropped.
 """
 
-import hashlib
-import hmac
+import contextlib
 from typing import Any
 
 import cv2
@@ -44,8 +43,8 @@ from tumorbatch.preprocess.dicom.header import (
     description,
     quiet_pydicom,
     read_part10,
-    text_of,
 )
+from tumorbatch.preprocess.dicom.identity import Identity, identity, keyed, patient_text
 from tumorbatch.preprocess.dicom.stored_values import StoredValues
 from tumorbatch.preprocess.dicom.transforms import (
     Transform,
@@ -89,8 +88,8 @@ class DicomFile:
     def __init__(self, data: bytes, max_pixels: int) -> None:
         """Read the header; for arguments and what is raised see `decode_dicom`."""
         with quiet_pydicom():
-            self._dataset, self._syntax, kind = read_part10(data)
-            check_content(self._dataset, kind)
+            self._dataset, self._syntax, self._kind = read_part10(data)
+            check_content(self._dataset, self._kind)
             self._image = image = description(self._dataset)
             size = f"{image.columns} x {image.rows} pixels"
             if image.rows * image.columns > max_pixels:
@@ -106,6 +105,12 @@ class DicomFile:
         if not 0 <= index < self.frames:
             raise broken(f"there is no frame {index}, counted from 0, in {self.frames}")
         return self._decode(index)
+
+    def identity(self, frame: int, key: bytes | None) -> Identity:
+        """Return whose image a frame is, and of what; see `identity.identity`."""
+        with contextlib.suppress(FileError), quiet_pydicom():  # no reason to lose the image
+            return identity(self._dataset, self._kind, frame, key)
+        return Identity({}, ())
 
     def _decode(self, index: int) -> Decoded:
         dataset, image = self._dataset, self._image
@@ -193,7 +198,5 @@ def patient_key(data: bytes, secret: bytes) -> str | None:
         raise ValueError("The secret must not be empty. Make one with secrets.token_bytes(32).")
     with quiet_pydicom():
         dataset, *_ = read_part10(data, stop_behind=_ISSUER)
-        patient, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
-    # A backslash separates values in DICOM: neither of the two can hold one.
-    text = f"{issuer}\\{patient}".encode("utf-8", "surrogatepass")
-    return hmac.new(secret, text, hashlib.sha256).hexdigest() if patient else None
+        text = patient_text(dataset)
+    return None if text is None else keyed(secret, text)

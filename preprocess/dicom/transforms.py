@@ -52,7 +52,7 @@ def _attributes(**values: float | str) -> Dataset:
     return dataset
 
 
-def _macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
+def macro(dataset: Dataset, frame: int, keyword: str) -> Dataset:
     """Return the place of a frame's attributes: its functional group, the shared one, or the top."""
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         items = value_of(dataset, groups)
@@ -107,7 +107,7 @@ def modality_transform(dataset: Dataset, image: DicomImage, frame: int) -> Trans
         entries, first, _ = _table(dataset, tables[0], image)
         return lambda values: _look_up(values, entries, first)
     rescale = _pair(
-        _macro(dataset, frame, "PixelValueTransformationSequence"), "RescaleSlope", "RescaleIntercept"
+        macro(dataset, frame, "PixelValueTransformationSequence"), "RescaleSlope", "RescaleIntercept"
     )
     if rescale is None:
         return None
@@ -123,7 +123,7 @@ def voi_transform(dataset: Dataset, image: DicomImage, frame: int) -> Transform 
     if tables := value_of(dataset, "VOILUTSequence"):
         entries, first, bits = _table(dataset, tables[0], image)
         return lambda values: _look_up(values, entries, first) / (2**bits - 1)
-    source = _macro(dataset, frame, "FrameVOILUTSequence")
+    source = macro(dataset, frame, "FrameVOILUTSequence")
     window = _pair(source, "WindowCenter", "WindowWidth")
     if window is None:
         return None

@@ -80,6 +80,13 @@ def test_golden_schema(tmp_path: Path) -> None:
         ("flags", "string", True),
         ("model_id", "string", False),
         ("run_id", "string", False),
+        ("patient_key", "string", True),
+        ("study_key", "string", True),
+        ("series_key", "string", True),
+        ("instance_key", "string", True),
+        ("modality", "string", True),
+        ("body_part", "string", True),
+        ("slice_position", "double", True),
     ]
 
 

@@ -72,6 +72,13 @@ if TYPE_CHECKING:
 )
 @options.part
 @click.option(
+    "--identity-key",
+    type=options.PATH,
+    metavar="FILE",
+    help="Fill patient_key, study_key, series_key and instance_key with keyed hashes (HMAC-SHA256) of "
+    "DICOM's identifiers. FILE holds the key; a new one is made where it is missing.",
+)
+@click.option(
     "--metrics-file", type=options.PATH, help="Write metrics for Prometheus to this file (.prom)."
 )
 @click.option(
@@ -111,6 +118,7 @@ def infer(
     format: str,
     path_mode: str,
     part: "Part | None",
+    identity_key: Path | None,
     workers: int | None,
     batch_size: int,
     device: str,
@@ -189,6 +197,7 @@ def infer(
                 format=format,
                 path_mode=path_mode,
                 part=part,
+                identity_key=identity_key,
                 **only_given(workers=workers),
             )
             for folder in folders:  # before the model: these are the names that are typed each time

@@ -25,6 +25,7 @@ from tumorbatch.cli.sample import sample
 from tumorbatch.cli.shard import shard
 from tumorbatch.cli.show import show
 from tumorbatch.cli.status import status
+from tumorbatch.cli.summarize import summarize
 from tumorbatch.cli.train import train
 from tumorbatch.cli.verify import verify
 from tumorbatch.cli.weights import weights
@@ -107,6 +108,6 @@ def main() -> None:
 
 for command in (
     sample, explore, shard, verify, equalize, weights, train, evaluate, compare, experiment, infer,
-    slurm, k8s, status, show, export, doctor,
+    slurm, k8s, status, show, summarize, export, doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -199,6 +199,11 @@ def _print_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
             say(piece)
 
 
+def print_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Print rows that are no file's, as `show` prints a table."""
+    _print_table(columns, rows)
+
+
 def _print_json(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Print an array, an object a line."""
     before = "["
