@@ -18,7 +18,7 @@ from typing import Any
 
 from tumorbatch import cgroups, keras_settings, standard_error
 from tumorbatch.checks import check_choice
-from tumorbatch.errors import ConfigError
+from tumorbatch.errors import ConfigError, TryAgainError
 from tumorbatch.gpu import why_no_gpu
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -27,6 +27,7 @@ SWITCHES = ("auto", "on", "off")
 # Keras imports them where they are installed, for tools that are not used here: a third of its start.
 _NOT_FOR_KERAS = ("IPython", "matplotlib", "pandas", "sklearn")
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instructions that make it faster than float32
+_RANDOM = "/dev/urandom"
 _MIN_COMPUTE_CAPABILITY = (7, 0)  # first with float16 tensor cores; a T4 has 7.5
 
 
@@ -104,8 +105,16 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
     Args:
         threads: Intra-op threads; default: `available_cores()`.
         onednn: "on" or "off" also against the environment; "auto": on, unless that says otherwise.
+
+    Raises:
+        TryAgainError: There is no source of random numbers, without which TensorFlow aborts.
     """
     if "tensorflow" not in sys.modules:
+        if not os.access(_RANDOM, os.R_OK):
+            raise TryAgainError(
+                f"TensorFlow cannot start: {_RANDOM} is missing or cannot be read. Give the container "
+                "its devices, and run the same command again."
+            )
         if onednn == "auto":
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         else:

@@ -3,12 +3,13 @@
 import json
 import os
 import platform
+import sys
 from typing import Any
 
 import pytest
 
 from tumorbatch import __version__, runtime
-from tumorbatch.errors import ConfigError
+from tumorbatch.errors import ConfigError, TryAgainError
 from tumorbatch.runtime import available_cores, resolve, versions
 
 AFFINITY = """
@@ -66,7 +67,7 @@ def test_versions() -> None:
 # One process for all that TensorFlow's import decides; it takes seconds.
 TENSORFLOW = """
 import dataclasses, json, os, sys
-from tumorbatch.errors import ConfigError
+from tumorbatch.errors import ConfigError, TryAgainError
 from tumorbatch.runtime import load_tensorflow, resolve
 modules = "tensorflow" in sys.modules
 tf = load_tensorflow(threads=1)
@@ -123,3 +124,11 @@ def test_tensorflow_is_silent_and_set_up(python: Any, monkeypatch: pytest.Monkey
             "xla": False,
             "reason": found["cpu"]["reason"].replace("XLA on", "XLA off"),
         }
+
+
+def test_without_random_numbers_tensorflow_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would abort the process."""
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.setattr(runtime, "_RANDOM", "/dev/absent")
+    with pytest.raises(TryAgainError, match="/dev/absent is missing"):
+        runtime.load_tensorflow()
