@@ -159,7 +159,7 @@ def _check_shard(
             if isinstance(record, str):
                 faults[record].append(count)
             elif rows is not None:
-                for difference in _compare(record, shard, dataset, rows.get(count)):
+                for difference in _differing_columns(record, shard, dataset, rows.get(count)):
                     differences[difference].append(count)
             count += 1
     except InputError as error:
@@ -228,7 +228,7 @@ def _decode(data: bytes, dataset: Dataset) -> ImageRecord | str:
     return record
 
 
-def _compare(
+def _differing_columns(
     record: ImageRecord, shard: Shard, dataset: Dataset, row: Mapping[str, Any] | None
 ) -> Iterator[str]:
     """Yield the differences between record and manifest."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.preprocess.sets import image_files, small_config, write_file
 from tumorbatch.cli import console, session
-from tumorbatch.cli.summaries import shard_report
+from tumorbatch.cli.summaries import shard_summary
 from tumorbatch.preprocess.shard import run
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def test_the_largest_groups_and_both_classes_are_told_harmlessly(
     for number, name in enumerate(NAMES):
         write_file(tmp_path / "raw" / "Healthy" / f"{name}.png", build.png(build.smooth(64, 64, 77)))
         write_file(tmp_path / "raw" / "Healthy" / f"{number}.png", build.png(build.smooth(64, 64, 77)))
-    text = shard_report(
+    text = shard_summary(
         run(tmp_path / "raw", tmp_path / "\x1bout", small_config()), tmp_path / "\x1bout"
     )
     assert not BAD & set(text)

@@ -12,7 +12,7 @@ import pytest
 from tests.answers import answers
 from tests.preprocess.sets import by_path, records_of, small_config, write_file
 from tumorbatch import shardset
-from tumorbatch.cli.summaries import shard_report
+from tumorbatch.cli.summaries import shard_summary
 from tumorbatch.errors import ConfigError
 from tumorbatch.evaluation.answers import score_split
 from tumorbatch.evaluation.protocols import dataset_protocol
@@ -123,7 +123,7 @@ def test_subclasses_are_in_manifest_and_dataset_and_reports(kinds: Path, tmp_pat
         in_split = [row["subclass"] for row in rows.values() if row["split"] == split]
         assert {name: count for name, count in counts.items() if count} == Counter(in_split)
     assert not verify(out).problems
-    assert "glioma 4, meningioma 4, notumor 4, pituitary 4" in shard_report(report, out)
+    assert "glioma 4, meningioma 4, notumor 4, pituitary 4" in shard_summary(report, out)
     assert shard_config(dataset, out).classes == {
         "Healthy": ["notumor"], "Tumor": ["glioma", "meningioma", "pituitary"],
     }  # fmt: skip
@@ -176,7 +176,7 @@ def test_given_splits_are_kept_and_copies_across_them_reported(two_parts: Path, 
     dataset = report.dataset
     assert (dataset.split_by, dataset.leaky, dataset.shared["test_images"]) == ("given", True, 1)
     assert dataset_protocol(dataset).key == "leaky-given"
-    text = shard_report(report, out)
+    text = shard_summary(report, out)
     assert "The splits are those of the source's folders (--splits given)." in text
     assert "1 of 8 test images have a copy in the other splits." in text
     assert "LEAKY" in text
@@ -216,7 +216,7 @@ def test_splits_are_pooled_by_default(two_parts: Path, tmp_path: Path) -> None:
     assert not report.dataset.leaky
     assert (
         "Testing and Training were pooled and split anew; --splits given keeps them."
-        in shard_report(report, tmp_path / "out")
+        in shard_summary(report, tmp_path / "out")
     )
     assert any(
         path.startswith("Testing/") and split != "test"

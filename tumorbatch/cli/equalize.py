@@ -68,10 +68,10 @@ def equalize(
             **only_given(workers=workers),
         )
         report = stage.run(src, dst, config)
-        from tumorbatch.cli.summaries import equalize_report, receipt_json
+        from tumorbatch.cli.summaries import equalize_summary, receipt_json
 
         if as_json:
             say(receipt_json(report, dst, errors=report.errors))
         elif not quiet:
-            say(equalize_report(report, dst))
+            say(equalize_summary(report, dst))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)

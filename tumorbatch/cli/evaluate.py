@@ -181,7 +181,7 @@ def evaluate(
             result = workflow.run(folder, tfrecords, out, how, consent_from_terminal(yes))
             _print_protocols(folder, out, result, as_json, quiet)
             return
-        from tumorbatch.cli.model_summaries import evaluation_report
+        from tumorbatch.cli.model_summaries import evaluation_summary
         from tumorbatch.workflows import evaluate as evaluation
 
         out = out or Path("results") / folder.resolve().name
@@ -189,7 +189,7 @@ def evaluate(
         if as_json:
             say(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:
-            say(evaluation_report(report, out))
+            say(evaluation_summary(report, out))
 
 
 def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:

@@ -87,10 +87,10 @@ def explore(
             **only_given(workers=workers),
         )
         report = stage.run(src, out, config)
-        from tumorbatch.cli.summaries import explore_json, explore_report
+        from tumorbatch.cli.summaries import explore_json, explore_summary
 
         if as_json:
             say(explore_json(report, out))
         elif not quiet:
-            say(explore_report(report, out))
+            say(explore_summary(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors else ExitCode.OK)

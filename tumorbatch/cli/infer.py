@@ -208,10 +208,10 @@ def infer(
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second
             metrics.code = ExitCode.SOME_ERRORS if report.errors else ExitCode.OK
-        from tumorbatch.cli.table_summaries import infer_json, infer_report, part_report
+        from tumorbatch.cli.table_summaries import infer_json, infer_summary, part_summary
 
         if as_json:
             say(infer_json(report, Path(out)))
         elif not quiet:
-            say((part_report if part else infer_report)(report, Path(out)))
+            say((part_summary if part else infer_summary)(report, Path(out)))
     sys.exit(metrics.code)

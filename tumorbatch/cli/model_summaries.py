@@ -20,7 +20,7 @@ def train_json(report: "train_stage.Report", out: Path) -> str:
     return receipt_json(report, out, ("bundle", "fitted"), model_id=report.bundle.model_id)
 
 
-def train_report(report: "train_stage.Report", out: Path, tfrecords: Path) -> str:
+def train_summary(report: "train_stage.Report", out: Path, tfrecords: Path) -> str:
     """Summarise validation and test metrics with intervals, speed, and the next commands."""
     lines = []
     if report.unchanged:
@@ -74,7 +74,7 @@ def _choices(bundle: "Bundle", metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def series_report(outcomes: "list[Outcome]") -> str:
+def series_summary(outcomes: "list[Outcome]") -> str:
     """Summarise each training in one line: its metrics, or why it failed."""
     lines = [f"{'':20}{'groups':>6}  {'test accuracy (95 %)':24}  validation AUC (95 %)"]
     for outcome in outcomes:
@@ -91,7 +91,7 @@ def series_report(outcomes: "list[Outcome]") -> str:
     return "\n".join(lines)
 
 
-def evaluation_report(report: "EvaluationReport", out: Path) -> str:
+def evaluation_summary(report: "EvaluationReport", out: Path) -> str:
     """Summarise the test metrics with n and intervals, what was frozen, and where the report is."""
     model, test = report.metrics["model"], report.metrics["test"]
     protocol, part = PROTOCOLS[report.metrics["protocol"]], headline(test)

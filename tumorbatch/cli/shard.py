@@ -204,12 +204,12 @@ def shard(
         if part:
             _compute_part(src, out, config, part, as_json, quiet)
         report = stage.run(src, out, config)
-        from tumorbatch.cli.summaries import shard_json, shard_report
+        from tumorbatch.cli.summaries import shard_json, shard_summary
 
         if as_json:
             say(shard_json(report, out))
         elif not quiet:
-            say(shard_report(report, out))
+            say(shard_summary(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)
 
 
@@ -218,12 +218,12 @@ def _compute_part(
 ) -> NoReturn:
     """Compute one part, print its receipt, and exit."""
     from tumorbatch.cli.summaries import receipt_json
-    from tumorbatch.cli.table_summaries import part_report
+    from tumorbatch.cli.table_summaries import part_summary
     from tumorbatch.preprocess.part import run_part
 
     report = run_part(src, out, config, part)
     if as_json:
         say(receipt_json(report, out, files=report.files, errors=report.errors))
     elif not quiet:
-        say(part_report(report, out))
+        say(part_summary(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors else ExitCode.OK)

@@ -88,7 +88,7 @@ def litter_line(litter: int) -> list[str]:
     return [f"Skipped {items} of file managers (Thumbs.db and the like)."] if litter else []
 
 
-def shard_report(report: "preprocess_stage.Report", out: Path) -> str:
+def shard_summary(report: "preprocess_stage.Report", out: Path) -> str:
     """Summarise files, splits and classes, copies, rejected files, speed, and the next command."""
     from tumorbatch import native  # OpenCV only where there are images
 
@@ -197,7 +197,7 @@ _LEAKS: dict[str | None, tuple[str, ...]] = {
 }
 
 
-def verify_report(report: "verify_stage.Report", folder: Path) -> str:
+def verify_summary(report: "verify_stage.Report", folder: Path) -> str:
     """Summarise what was read, and whether it is intact."""
     read = (
         f"{report.records:,} records in {report.shards} shards, {report.bytes / 1e6:,.1f} MB, "
@@ -213,7 +213,7 @@ def verify_report(report: "verify_stage.Report", folder: Path) -> str:
     return "\n".join([intact, *_LEAKS.get(report.leak, ())])
 
 
-def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
+def equalize_summary(report: "equalize_stage.Report", out: Path) -> str:
     """Summarise files written, kept and rejected, and the speed."""
     if report.unchanged:
         return f"{shown_path(out)} is up to date: nothing to do."
@@ -228,7 +228,7 @@ def equalize_report(report: "equalize_stage.Report", out: Path) -> str:
     )
 
 
-def explore_report(report: "explore_stage.Report", out: Path) -> str:
+def explore_summary(report: "explore_stage.Report", out: Path) -> str:
     """Summarise classes, rejected files, copies, what the files reveal, and where the page is."""
     findings = report.findings
     classes = ", ".join(f"{count:,} {name}" for name, count in findings["classes"].items())

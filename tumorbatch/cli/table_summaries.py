@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess.part import Report as ShardPart
 
 
-def infer_report(report: "InferReport", out: Path) -> str:
+def infer_summary(report: "InferReport", out: Path) -> str:
     """Summarise files, labels, errors by reason, kept rows, speed and its bottleneck."""
     labels = ", ".join(f"{count:,} {name}" for name, count in report.labels.items())
     lines = [
@@ -43,7 +43,7 @@ def infer_report(report: "InferReport", out: Path) -> str:
     return "\n".join(lines)
 
 
-def part_report(report: "InferReport | ShardPart", out: Path) -> str:
+def part_summary(report: "InferReport | ShardPart", out: Path) -> str:
     """Summarise one part: its chunks, files, errors and speed, and what comes next."""
     lines = [
         f"Part {report.part}: {counted(report.chunks, 'chunk')}, {counted(report.files, 'file')}; "
@@ -107,7 +107,7 @@ def infer_json(report: "InferReport", out: Path) -> str:
     return json.dumps({**value, **more}, ensure_ascii=False)
 
 
-def table_report(report: "TableReport", table: Path) -> str:
+def table_summary(report: "TableReport", table: Path) -> str:
     """Summarise what was read of a predictions table, and whether it is intact."""
     read = f"{report.rows:,} rows in {report.files} files, {report.bytes / 1e6:,.1f} MB"
     if report.problems:

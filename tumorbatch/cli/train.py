@@ -234,7 +234,7 @@ def train(
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
     with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
-        from tumorbatch.cli.model_summaries import series_report, train_json, train_report
+        from tumorbatch.cli.model_summaries import series_summary, train_json, train_summary
         from tumorbatch.train import training
         from tumorbatch.train.config import Augmentation, Config
         from tumorbatch.train.config import schedule as complete_schedule
@@ -274,7 +274,7 @@ def train(
             if as_json:
                 say(train_json(report, out))
             elif not quiet:
-                say(train_report(report, out, tfrecords))
+                say(train_summary(report, out, tfrecords))
             return
         trainings = {
             name if seeds == 1 else f"{name}-seed{number}": config(name, number)
@@ -288,9 +288,9 @@ def train(
             if isinstance(outcome.result, training.Report) and as_json:
                 say(train_json(outcome.result, outcome.out))
             elif isinstance(outcome.result, training.Report) and not quiet:
-                say(f"{outcome.name}:\n{train_report(outcome.result, outcome.out, tfrecords)}\n")
+                say(f"{outcome.name}:\n{train_summary(outcome.result, outcome.out, tfrecords)}\n")
         if not quiet and not as_json:
-            say(series_report(outcomes))
+            say(series_summary(outcomes))
         code = train_many.exit_code(outcomes)
     sys.exit(code)
 

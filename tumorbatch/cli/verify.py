@@ -33,20 +33,20 @@ def verify(table: Path, as_json: bool, quiet: bool) -> None:
     """
     with session(quiet, "Nothing was changed; run the same command again."):
         runtime.load_arrow()
-        from tumorbatch.cli.summaries import receipt_json, verify_report
-        from tumorbatch.cli.table_summaries import table_report
+        from tumorbatch.cli.summaries import receipt_json, verify_summary
+        from tumorbatch.cli.table_summaries import table_summary
 
         if table.is_file() or (table / "_SUCCESS").exists():
             from tumorbatch.infer import verify as check
 
             checked = check.run(table)
-            problems, text = list(checked.problems), table_report(checked, table)
+            problems, text = list(checked.problems), table_summary(checked, table)
             result = receipt_json(checked, table, problems=problems)
         else:
             from tumorbatch.preprocess import verify as stage
 
             report = stage.run(table)
-            problems, text = list(map(str, report.problems)), verify_report(report, table)
+            problems, text = list(map(str, report.problems)), verify_summary(report, table)
             result = receipt_json(report, table, problems=problems)
         for problem in problems:
             complain(f"Error: {problem}")

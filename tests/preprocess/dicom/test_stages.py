@@ -16,7 +16,7 @@ from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, MRImageStora
 from tests.preprocess.sets import image_files, write_file
 from tumorbatch import tfrecord
 from tumorbatch.checks import refuse_too_many_errors
-from tumorbatch.cli.summaries import shard_report
+from tumorbatch.cli.summaries import shard_summary
 from tumorbatch.errors import TooManyErrorsError
 from tumorbatch.files import find_files
 from tumorbatch.infer.decoding import Task, decode_files, lost
@@ -147,7 +147,7 @@ def test_objects_without_an_image_are_no_errors(source: Path, tmp_path: Path) ->
     report = run(tmp_path / "raw", tmp_path / "out", config)
     assert report.dataset.files == {"found": 26, "ok": 24, "not_an_image": 2}
     assert report.errors == 0
-    assert "Skipped 2 DICOM objects without an image" in shard_report(report, tmp_path / "out")
+    assert "Skipped 2 DICOM objects without an image" in shard_summary(report, tmp_path / "out")
     assert verify.run(tmp_path / "out").problems == ()
     assert run(tmp_path / "raw", tmp_path / "out", config).unchanged
     equalised = equalize_folder.run(
