@@ -1,5 +1,6 @@
 """Tiny data that the tests build, once a session, and the command line through its real entry point."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 32  # pixels; the smallest input that the networks take
@@ -18,12 +19,12 @@ SIZE = 32  # pixels; the smallest input that the networks take
 # Files that take longest, for a run in several processes: they come first, so that none is left at the
 # end with one process at work.
 LONGEST = (
-    "cli/test_compare.py", "evaluation/test_evaluate.py", "preprocess/test_shard.py",
-    "infer/test_resume.py", "preprocess/explore/test_explore.py", "test_notebooks.py",
-    "test_surroundings.py", "train/test_checkpoint.py", "foundations/test_export.py",
-    "train/test_distribute.py", "workflows/test_train_many.py", "cli/test_streams.py",
-    "cli/test_experiment.py", "train/test_train_cli.py", "train/test_phases.py",
-    "infer/test_infer_cli.py",
+    "preprocess/test_shard.py", "train/test_checkpoint.py", "cli/test_compare.py",
+    "evaluation/test_evaluate.py", "infer/test_resume.py", "test_surroundings.py", "test_notebooks.py",
+    "train/test_train_cli.py", "workflows/test_train_many.py", "train/test_distribute.py",
+    "infer/test_infer_cli.py", "preprocess/explore/test_explore.py", "foundations/test_export.py",
+    "foundations/test_workers.py", "preprocess/test_hostile.py", "train/test_phases.py",
+    "train/test_pretrained.py", "cli/test_experiment.py", "cli/test_streams.py",
 )  # fmt: skip
 
 Invoke = Callable[..., tuple[int, str]]
@@ -152,11 +153,11 @@ def native_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def invoke() -> Iterator[Invoke]:
-    """Run `tumorbatch ARGUMENTS` in this process; gives the exit code and all output.
+def run_main() -> Iterator[Callable[..., Result]]:
+    """Run `tumorbatch ARGUMENTS` in this process; a traceback reaches the test.
 
     For what does not hang on the process boundary: its own process spends seconds on loading
-    TensorFlow. A traceback reaches the test.
+    TensorFlow, and half a second without it.
     """
     from tumorbatch.cli.main import main
     from tumorbatch.signals import SIGNALS
@@ -165,11 +166,33 @@ def invoke() -> Iterator[Invoke]:
     before = (logger.handlers, logger.level, logger.propagate)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def run(*arguments: object) -> tuple[int, str]:
-        result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
-        return result.exit_code, result.output
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
 
     yield run
     logger.handlers, logger.level, logger.propagate = before
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def invoke(run_main: Callable[..., Result]) -> Invoke:
+    """Run `tumorbatch ARGUMENTS` in this process; gives the exit code and all output."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        result = run_main(*arguments)
+        return result.exit_code, result.output
+
+    return run
+
+
+@pytest.fixture
+def command(run_main: Callable[..., Result]) -> Cli:
+    """Do what `cli` does, in this process."""
+
+    def run(*arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        with contextlib.chdir(cwd or os.getcwd()):
+            result = run_main(*arguments)
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+    return run

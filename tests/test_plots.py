@@ -43,7 +43,7 @@ def seen(sample: Path) -> "Survey":
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different images in the class folders: 8 and 16 bit, grey and colour, DICOM, and a broken one."""
-    from tests.preprocess.dicom.test_stages import _slice
+    from tests.preprocess.dicom.test_stages import dicom_slice
 
     folder = tmp_path_factory.mktemp("formats")
     random = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = random.integers(0, np.iinfo(dtype).max, (40, 50, channels)).astype(dtype)
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(cv2.imencode(Path(name).suffix, pixels)[1].tobytes())
-    (folder / "Tumor" / "g").write_bytes(_slice(0))
+    (folder / "Tumor" / "g").write_bytes(dicom_slice(0))
     (folder / "Tumor" / "broken.png").write_bytes(b"no image")
     return folder
 

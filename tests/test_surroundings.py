@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.in_process import leave_out_workers
 from tests.preprocess.conftest import Build
 from tests.preprocess.sets import SIZE, content_of, small_config
 from tests.surroundings import needs_mounts
@@ -142,6 +143,7 @@ def test_a_first_pass_goes_on_at_what_the_machine_could_not_decode(
 ) -> None:
     """Where everything fails for lack of memory, nothing is published, and nothing is believed."""
     out = tmp_path / "out"
+    leave_out_workers(monkeypatch)
 
     def starved(function: Callable[..., Any], chunks: Any, *_: Any) -> Any:
         for chunk in chunks:
@@ -279,6 +281,8 @@ def test_an_output_folder_of_any_name(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     out = os.fsdecode(name)
+    if name.isascii():  # the other one goes through the workers' pipes
+        leave_out_workers(monkeypatch)
     code, output = invoke("shard", little, out, "--size", SIZE)
     assert code == ExitCode.SOME_ERRORS, output
     assert content_of(tmp_path / out) == undisturbed

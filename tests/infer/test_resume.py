@@ -104,7 +104,7 @@ def _kill_again_and_again(
     options = {"pause": 0.1, "part_rows": 5}  # 25 batches
     undisturbed = folder / "undisturbed"
     undisturbed.mkdir()
-    plain = quick("infer", images, undisturbed / "out.parquet", *command[3:], **options)
+    plain = quick("infer", images, undisturbed / "out.parquet", *command[3:])
     assert _end(plain) == (ExitCode.SOME_ERRORS, "", "")
     expected = _without_run(_rows(undisturbed / "out.parquet"))
     area = folder / ".out.parquet.partial"
@@ -121,7 +121,7 @@ def _kill_again_and_again(
             assert process.returncode == -signal.SIGKILL
         if (folder / "out.parquet").exists():  # finished before, or between: it is whole, or absent
             assert _without_run(_rows(folder / "out.parquet")) == expected
-    code, stdout, stderr = _end(quick(*command, **options))
+    code, stdout, stderr = _end(quick(*command))
     assert (code, stdout, stderr) == (ExitCode.SOME_ERRORS, "", "")
     assert _without_run(_rows(folder / "out.parquet")) == expected
     assert {path.name for path in folder.iterdir()} == {

@@ -140,7 +140,7 @@ def test_of_a_series_of_volumes_the_first_is_used() -> None:
     assert (decoded.grey == decode(volume(voxels[..., 0])).grey).all()
 
 
-def test_a_file_without_orientation_says_so() -> None:
+def test_a_file_that_lacks_an_orientation_says_so() -> None:
     assert "no-orientation" in decode(volume(_ramp(16, 16, 2), affine=None)).flags
 
 

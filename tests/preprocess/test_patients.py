@@ -119,16 +119,16 @@ def raw(build: "type[Build]", tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def test_a_table_through_the_command(raw: Path, tmp_path: Path, cli: "Cli") -> None:
+def test_a_table_through_the_command(raw: Path, tmp_path: Path, command: "Cli") -> None:
     paths = ["Healthy/000.png", "Healthy/001.png", "Brain Tumor/000.png", "Brain Tumor/002.png"]
     table = _table(tmp_path / "who.csv", [(path, "Jane Doe") for path in paths])
     out = tmp_path / "out"
-    command = ("shard", raw, out, "--size", SIZE, "--groups", table)
-    done = cli(*command)
+    arguments = ("shard", raw, out, "--size", SIZE, "--groups", table)
+    done = command(*arguments)
     assert done.returncode == ExitCode.USAGE
     assert "29 files have no patient in it (such as " in done.stderr
     assert not out.exists()
-    done = cli(*command, "--allow-unmatched")
+    done = command(*arguments, "--allow-unmatched")
     assert done.returncode == ExitCode.OK, done.stderr
     assert "Known patients: 1; the files of each are one group." in done.stdout
     assert "NOT COVERED by the table: 29 files without a patient, 0 paths" in done.stdout
@@ -139,7 +139,7 @@ def test_a_table_through_the_command(raw: Path, tmp_path: Path, cli: "Cli") -> N
     assert len({rows[path]["split"] for path in paths}) == 1
     assert not any(b"Jane Doe" in data for data in content_of(out).values())
     assert verify.run(out).problems == ()
-    done = cli("shard", raw, out, "--size", SIZE, "--groups", tmp_path / "none.csv")
+    done = command("shard", raw, out, "--size", SIZE, "--groups", tmp_path / "none.csv")
     assert done.returncode == ExitCode.NO_INPUT
     assert "none.csv cannot be read" in done.stderr
 

@@ -258,9 +258,10 @@ def test_a_name_that_is_not_utf8_survives(finished: Path) -> None:
     assert NOT_UTF8 in names
 
 
-def test_a_split_by_file_is_called_leaky(sample: Path, tmp_path: Path, cli: "Cli") -> None:
+@pytest.mark.usefixtures("in_process")
+def test_a_split_by_file_is_called_leaky(sample: Path, tmp_path: Path, command: "Cli") -> None:
     out = tmp_path / "leaky"
-    done = cli("shard", sample, out, *OPTIONS, "--split-by", "file")
+    done = command("shard", sample, out, *OPTIONS, "--split-by", "file")
     assert done.returncode == ExitCode.SOME_ERRORS
     assert done.stderr == ""
     value = json.loads((out / DATASET).read_bytes())
@@ -414,35 +415,35 @@ def _refused(done: "subprocess.CompletedProcess[str]", code: ExitCode, *words: s
         assert word in done.stderr
 
 
-def test_usage_exits_2(source: Path, tmp_path: Path, cli: "Cli") -> None:
+def test_usage_exits_2(source: Path, tmp_path: Path, command: "Cli") -> None:
     out = tmp_path / "out"
-    _refused(cli("shard", source, out, "--split", "70/30"), ExitCode.USAGE, "70/15/15")
+    _refused(command("shard", source, out, "--split", "70/30"), ExitCode.USAGE, "70/15/15")
     (tmp_path / "raw" / "Glioma").mkdir(parents=True)
-    _refused(cli("shard", tmp_path / "raw", out), ExitCode.USAGE, "Error: ", "'Glioma'", "--class")
+    _refused(command("shard", tmp_path / "raw", out), ExitCode.USAGE, "Error: ", "'Glioma'", "--class")
     assert not out.exists()
 
 
-def test_other_options_exit_2(source: Path, finished: Path, cli: "Cli") -> None:
-    done = cli("shard", source, finished, *OPTIONS, "--seed", 1)
+def test_other_options_exit_2(source: Path, finished: Path, command: "Cli") -> None:
+    done = command("shard", source, finished, *OPTIONS, "--seed", 1)
     _refused(done, ExitCode.USAGE, "seed: 0 there, 1 asked for")
 
 
-def test_no_input_exits_66(tmp_path: Path, cli: "Cli") -> None:
-    done = cli("shard", cwd=tmp_path)
+def test_no_input_exits_66(tmp_path: Path, command: "Cli") -> None:
+    done = command("shard", cwd=tmp_path)
     _refused(done, ExitCode.NO_INPUT, "data/raw is not there", "`tumorbatch sample data/raw`")
     assert not any(tmp_path.iterdir())
 
 
-def test_an_output_that_is_a_file_exits_73(source: Path, tmp_path: Path, cli: "Cli") -> None:
+def test_an_output_that_is_a_file_exits_73(source: Path, tmp_path: Path, command: "Cli") -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    _refused(cli("shard", source, file), ExitCode.CANNOT_WRITE, f"Cannot write {file}")
+    _refused(command("shard", source, file), ExitCode.CANNOT_WRITE, f"Cannot write {file}")
     with pytest.raises(OutputError, match="A part of that path is a file"):
         run(source, file / "tfrecords", small_config())
     assert file.read_text() == "mine"
 
 
-def test_a_lock_of_another_process_exits_75(source: Path, tmp_path: Path, cli: "Cli") -> None:
+def test_a_lock_of_another_process_exits_75(source: Path, tmp_path: Path, command: "Cli") -> None:
     out = tmp_path / "out"
     out.mkdir()
     holder = subprocess.Popen(
@@ -462,7 +463,7 @@ def test_a_lock_of_another_process_exits_75(source: Path, tmp_path: Path, cli: "
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        done = cli("shard", source, out)
+        done = command("shard", source, out)
         _refused(done, ExitCode.TRY_AGAIN, "in use by", f"process {holder.pid} ", "Try again")
         holder.communicate("")
     assert not any(out.iterdir())
@@ -470,11 +471,11 @@ def test_a_lock_of_another_process_exits_75(source: Path, tmp_path: Path, cli: "
 
 @pytest.mark.usefixtures("in_process")
 def test_too_many_errors_exit_4_and_publish_nothing(
-    sample: Path, shard_set: Path, tmp_path: Path, cli: "Cli"
+    sample: Path, shard_set: Path, tmp_path: Path, command: "Cli"
 ) -> None:
     out = tmp_path / "out"
     as_there = (*OPTIONS, "--shard-mb", 20_000 / (1 << 20))
-    done = cli("shard", sample, out, *as_there, "--max-error-rate", 0.01)
+    done = command("shard", sample, out, *as_there, "--max-error-rate", 0.01)
     _refused(done, ExitCode.TOO_MANY_ERRORS, "5 of 101 files", "allows 1.00%", "Nothing was published")
     assert os.listdir(out) == [".partial"]
     # The work is kept for a run that allows more.
