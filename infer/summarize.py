@@ -126,7 +126,7 @@ def run(table: Path, config: Config) -> Report:
         ConfigError: The table does not say the model's threshold, and none is given.
     """
     started = time.monotonic()
-    about = _metadata(table)
+    about = metadata_of(table)
     threshold = config.threshold if config.threshold is not None else as_number(about.get("threshold"))
     if threshold is None:
         raise ConfigError(f"{table} does not say the model's threshold: give --threshold.")
@@ -192,7 +192,7 @@ class _Lines(list[str]):
         self.append(text)
 
 
-def _metadata(table: Path) -> dict[str, Any]:
+def metadata_of(table: Path) -> dict[str, Any]:
     """Return what is known of a table; of CSV and JSON lines, from its sidecar."""
     if not table_reader.is_text(table):
         return dict(read_metadata(table))
@@ -202,14 +202,24 @@ def _metadata(table: Path) -> dict[str, Any]:
         return {}
 
 
+def prediction_rows(table: Path) -> Iterator[Row]:
+    """Yield each row of a table of predictions, in any of the formats that `infer` writes.
+
+    Raises:
+        InputError: There is no such table, or it is damaged, or another one.
+    """
+    for row in itertools.chain.from_iterable(map(table_reader.iterate_rows, table_files(table))):
+        if "prob_tumor" not in row or "path" not in row:
+            raise InputError(f"{table} is not a table of predictions, as `tumorbatch infer` writes it.")
+        yield row
+
+
 def _groups(table: Path, config: Config) -> tuple[dict[str, _Group], int]:
     """Read all rows; return {key: what belongs to it}, and the number of rows without a key."""
     groups: dict[str, _Group] = defaultdict(_Group)
     without_key = 0
     models: set[str] = set()
-    for row in itertools.chain.from_iterable(map(table_reader.iterate_rows, table_files(table))):
-        if "prob_tumor" not in row or "path" not in row:
-            raise InputError(f"{table} is not a table of predictions, as `tumorbatch infer` writes it.")
+    for row in prediction_rows(table):
         key = row.get(config.by)
         if not key:
             without_key += 1

@@ -24,6 +24,7 @@ from tumorbatch.cli.infer import infer
 from tumorbatch.cli.sample import sample
 from tumorbatch.cli.shard import shard
 from tumorbatch.cli.show import show
+from tumorbatch.cli.sr import sr
 from tumorbatch.cli.status import status
 from tumorbatch.cli.summarize import summarize
 from tumorbatch.cli.train import train
@@ -108,6 +109,6 @@ def main() -> None:
 
 for command in (
     sample, explore, shard, verify, equalize, weights, train, evaluate, compare, experiment, infer,
-    slurm, k8s, status, show, summarize, export, doctor,
+    slurm, k8s, status, show, summarize, sr, export, doctor,
 ):  # fmt: skip
     main.add_command(command)
