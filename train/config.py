@@ -8,6 +8,7 @@ from tumorbatch import architectures
 from tumorbatch.checks import check_batch_size, check_choice, check_seed
 from tumorbatch.errors import ConfigError
 from tumorbatch.preprocessing_config import check_variants
+from tumorbatch.train.recipes import settings
 
 THRESHOLD = 0.5  # on the probability of Tumor
 TEMPERATURE = 1.0  # the network's own probability: not calibrated
@@ -134,16 +135,19 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def schedule(architecture: str, weights: str | None = None, **changes: Any) -> Schedule:
+def schedule(
+    architecture: str, weights: str | None = None, recipe: str | None = None, **changes: Any
+) -> Schedule:
     """Return an architecture's own schedule, with some values changed.
 
     Args:
         architecture: Its name.
         weights: As in `Config`: random ones need no second phase.
+        recipe: A name of `recipes`, whose values come before the defaults; or None.
         changes: Attributes of `Schedule`.
     """
     own = {} if weights == "none" else _SCHEDULES.get(architecture, {})
-    return Schedule(**{**own, **changes})
+    return Schedule(**{**own, **settings(recipe, architecture).schedule, **changes})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from tumorbatch.export import _description
 from tumorbatch.infer.api import predict
 from tumorbatch.infer.config import Config as InferConfig
 from tumorbatch.preprocess import shard
+from tumorbatch.preprocess.pixels import process
 from tumorbatch.preprocessing_config import VARIANTS, Preprocessing
 from tumorbatch.runtime import resolve
 from tumorbatch.scoring import scorer
@@ -56,8 +57,11 @@ def test_one_network_sees_the_same_tensors_everywhere(
     logits = {row["path"]: row["logit"] for row in table}
     expected = [logits[path] for path in answers.images.paths]
     assert np.allclose(answers.scores, expected, rtol=0, atol=1e-5)
-    images = read_images(tfrecords, subject.dataset, answers.images.paths[:2])
-    maps = GradCam(network)(images, np.array([0, 1]))
+    images = read_images(tfrecords, subject.dataset, answers.images.paths)
+    for path, image in zip(answers.images.paths, images, strict=True):
+        computed = process((sample / path).read_bytes(), subject.bundle.preprocessing).pixels
+        assert np.array_equal(image, computed), "infer sees what shard wrote, to the bit"
+    maps = GradCam(network)(images[:2], np.array([0, 1]))
     assert overlay(images[0], maps[0]).shape == (SIZE, 2 * SIZE + 8, 3)
     described = _description(subject.bundle, "keras")["input"]
     assert (described["shape"], described["channels"]) == (["batch", SIZE, SIZE, 3], list(ORDER))

@@ -1,13 +1,14 @@
 """The command `train`: train a network on TFRecords."""
 
+import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tumorbatch.architectures import ARCHITECTURES, PRETRAINED
-from tumorbatch.checks import only_given
 from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
@@ -15,8 +16,31 @@ from tumorbatch.errors import ConfigError
 from tumorbatch.parts import Part
 from tumorbatch.runtime import SWITCHES
 from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, GROUP_WEIGHTS, KNOWN_IMAGES, RATES
+from tumorbatch.train.recipes import BEST, RECIPES, is_chosen, settings
+
+log = logging.getLogger(__name__)
 
 _EVERY = "all"
+
+
+def _name_unproven(recipe: str | None, names: Sequence[str]) -> None:
+    """Log the networks for which `best` sets nothing."""
+    for name in names:
+        if recipe == BEST and not is_chosen(name):
+            log.info(
+                "--recipe best is the default for %s: nothing else was measured to be better", name
+            )
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were typed: a recipe's values come before the others' defaults."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name: value
+        for name, value in values.items()
+        if context.get_parameter_source(name) is not default
+    }
 
 
 @click.command()
@@ -40,6 +64,13 @@ _EVERY = "all"
     default=1,
     show_default=True,
     help="Repeat with this many seeds, from --seed on, as ARCH-seed0, ARCH-seed1, ...",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(RECIPES),
+    help="Settings by name; an option that is given too wins. `report`: the report's own, CLAHE and "
+    "Adam without weight decay; `best`: what validation preferred for this network (docs/recipes.md). "
+    " [default: the defaults of the options below]",
 )
 @options.variant
 @options.weights
@@ -191,6 +222,7 @@ def train(
     shift: float,
     contrast: float,
     brightness: float,
+    recipe: str | None,
     variants: tuple[str, ...],
     weights: str | None,
     feed: str,
@@ -228,6 +260,7 @@ def train(
       tumorbatch train --arch cnn1
       tumorbatch train --arch mobilenetv2 --weights mobilenet_v2.weights.h5
       tumorbatch train --arch mobilenetv2 --variant plain
+      tumorbatch train --arch mobilenetv2 --recipe best --epochs 6
       tumorbatch train --arch densenet121 --variant clahe,plain,normalised
       tumorbatch train --arch all --weights none --seeds 3
       tumorbatch train --arch all --seeds 3 --part auto
@@ -240,18 +273,21 @@ def train(
         from tumorbatch.train.config import schedule as complete_schedule
         from tumorbatch.workflows import train_many
 
+        names = ARCHITECTURES if arch == _EVERY else (arch,)
+        _name_unproven(recipe, names)
         augmentation = Augmentation(shear, zoom, flip, rotation, shift, contrast, brightness)
 
         def config(name: str, number: int) -> Config:
             # With `all`, options for pretrained networks are not passed to the others.
             to_all = arch != _EVERY or name in PRETRAINED
-            changes = {key: value for key, value in schedule.items() if to_all or "finetune" not in key}
+            given = _given(schedule).items()
+            changes = {key: value for key, value in given if to_all or "finetune" not in key}
             return Config(
                 architecture=name,
-                schedule=complete_schedule(name, weights, seed=number, **only_given(**changes)),
+                schedule=complete_schedule(name, weights, recipe, seed=number, **changes),
                 augmentation=augmentation if augment else None,
                 weights=weights if to_all else None,
-                variants=variants,
+                variants=variants or settings(recipe, name).variants,
                 feed=feed,
                 device=device,
                 precision=precision,
@@ -270,15 +306,11 @@ def train(
         if arch != _EVERY and seeds == 1:
             _refuse(part)
             out = out or Path("models") / arch
-            report = training.run(tfrecords, out, config(arch, seed))
-            if as_json:
-                say(train_json(report, out))
-            elif not quiet:
-                say(train_summary(report, out, tfrecords))
+            _print(training.run(tfrecords, out, config(arch, seed)), out, tfrecords, as_json, quiet)
             return
         trainings = {
             name if seeds == 1 else f"{name}-seed{number}": config(name, number)
-            for name in (ARCHITECTURES if arch == _EVERY else (arch,))
+            for name in names
             for number in range(seed, seed + seeds)
         }
         outcomes = []
@@ -293,6 +325,16 @@ def train(
             say(series_summary(outcomes))
         code = train_many.exit_code(outcomes)
     sys.exit(code)
+
+
+def _print(report: Any, out: Path, tfrecords: Path, as_json: bool, quiet: bool) -> None:
+    """Print the receipt of one training."""
+    from tumorbatch.cli.model_summaries import train_json, train_summary
+
+    if as_json:
+        say(train_json(report, out))
+    elif not quiet:
+        say(train_summary(report, out, tfrecords))
 
 
 def _refuse(part: Part | None) -> None:
