@@ -109,6 +109,7 @@ class Job:
             "selection": selection,
             "incremental": self.config.incremental,
             "content": self.config.content,
+            "software": _software(),  # of every node the same
         }
 
     def find_files(self, key: bytes | None) -> Listing:
@@ -142,9 +143,7 @@ class Job:
             "temperature": loaded.temperature,
             "trained_on_leaky_split": bool(loaded.training.get("leaky")),
             "training_shapes_known": "shapes" in loaded.training,
-            "versions": versions(
-                "tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg"
-            ),
+            "versions": _software(),
         }
 
 
@@ -167,3 +166,8 @@ def identity_secret(config: Config) -> bytes | None:
         create_key(path)
         log.info("a new key for patient_key and the other keys: %s; keep it", printable(str(path)))
     return read_key(path)
+
+
+def _software() -> dict[str, str]:
+    """Return the versions of what decides the predictions."""
+    return versions("tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg")

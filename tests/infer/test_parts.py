@@ -13,7 +13,7 @@ import pytest
 from tests.infer.stub import use_stub, write_bundle, write_images
 from tumorbatch import lock, parts
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
-from tumorbatch.infer import inference
+from tumorbatch.infer import inference, plan
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Selection
 from tumorbatch.infer.predictions import iterate_rows, read_metadata
@@ -189,6 +189,16 @@ def test_another_job_is_refused_and_overwrite_starts_anew(
     assert first.run_id != again.run_id
     assert sorted(find_chunks(_area(out))) == [0, 1, 2, 3, 4]
     assert inference.run(images, out, model, _config(**other)).files == FILES - 1
+
+
+def test_a_node_with_other_versions_is_refused(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 2)))
+    monkeypatch.setattr(plan, "versions", lambda *names: dict.fromkeys(names, "0.1"))
+    with pytest.raises(ConfigError, match=r"tensorflow: \S+ then, 0.1 now"):
+        inference.run(images, out, model, _config((2, 2)))
 
 
 def test_who_is_at_work_is_not_disturbed(images: Path, model: Path, tmp_path: Path) -> None:
