@@ -199,7 +199,8 @@ def _tasks(
             task_of(SourceFile.noted(*pair), CLASS_NAMES, previous_set)
             for pair in manifest.noted(number)
         )
-        yield from iter(lambda tasks=tasks: list(itertools.islice(tasks, CHUNK)), [])
+        while some := list(itertools.islice(tasks, CHUNK)):
+            yield some
 
 
 def _publish(

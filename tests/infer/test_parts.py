@@ -157,6 +157,25 @@ def test_other_formats_and_hidden_paths(images: Path, model: Path, tmp_path: Pat
     assert ".png" not in out.read_text()
 
 
+def test_several_sources_and_names_that_are_not_utf8(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(images, "first/scans")
+    write_images(Path("second"), 4, first=900)
+    Path("second/0900.png").rename(os.fsdecode(b"second/caf\xe9.png"))
+    shutil.copy(images / "0000.png", "third.png")
+    sources = [Path("first"), Path("second"), Path("third.png")]
+    inference.run(sources, Path("one.parquet"), model, _config())
+    for number in (1, 2):
+        inference.run(sources, Path("out.parquet"), model, _config((number, 2)))
+    with pytest.raises(ConfigError, match="folder: "):
+        inference.run(sources[:2], Path("out.parquet"), model, _config((1, 2)))
+    report = inference.run(sources, Path("out.parquet"), model, _config())
+    assert (report.files, report.files_kept) == (FILES + 5, FILES + 5)
+    assert _values(Path("out.parquet")) == _values(Path("one.parquet"))
+
+
 def test_a_task_continues_an_interrupted_run_of_one_machine(
     images: Path, model: Path, tmp_path: Path, expected: Any, batches: list[int]
 ) -> None:

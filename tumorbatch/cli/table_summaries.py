@@ -45,13 +45,15 @@ def infer_summary(report: "InferReport", out: Path) -> str:
 
 def part_summary(report: "InferReport | ShardPart", out: Path) -> str:
     """Summarise one part: its chunks, files, errors and speed, and what comes next."""
+    from tumorbatch.infer.config import Report as InferReport
+
     lines = [
         f"Part {report.part}: {counted(report.chunks, 'chunk')}, {counted(report.files, 'file')}; "
         f"errors: {rejected_files(report.statuses)}."
     ]
     if report.chunks_kept:
         lines.append(f"Kept {counted(report.chunks_kept, 'chunk')} of an earlier task.")
-    if hasattr(report, "timings"):
+    if isinstance(report, InferReport):
         lines += _speed(report)
     lines.append(
         f"Nothing is published yet: the command without --part writes {shown_path(out)} when all parts "
