@@ -18,6 +18,7 @@ import datetime
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -39,6 +40,8 @@ from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import ConfigError, TryAgainError
 from tumorbatch.json_reader import COUNT, SHA256, TEXT, read_object
 from tumorbatch.lock import Holder, find_holder, output_lock
+
+log = logging.getLogger(__name__)
 
 PLAN = "parts.json"
 CHUNK_FILES = 4096
@@ -184,12 +187,17 @@ def join(
         ConfigError: The area belongs to another job, and `overwrite` is not set.
         TryAgainError: A part of that other job is running, or the output is being finished.
     """
+    waiting = False
     while True:
         frozen = read_frozen(area)
         if frozen is not None and _same(frozen, plan):
             return frozen
         refuse_finishing(output, lock)
-        if find_holder(gate(area)) is not None:
+        holder = find_holder(gate(area))
+        if holder is not None:
+            if not waiting:
+                log.info("waiting for the list of files, which another task writes (%s)", holder.text)
+            waiting = True
             time.sleep(_POLL)
             continue
         try:

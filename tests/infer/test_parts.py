@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,28 @@ def test_another_job_is_refused_and_overwrite_starts_anew(
     assert first.run_id != again.run_id
     assert sorted(find_chunks(_area(out))) == [0, 1, 2, 3, 4]
     assert inference.run(images, out, model, _config(**other)).files == FILES - 1
+
+
+def test_a_task_waits_for_the_list_that_another_one_writes(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    out, listed = tmp_path / "out.parquet", []
+    monkeypatch.setattr(parts, "_POLL", 0.05)
+    real = plan.list_files
+
+    def list_slowly(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        listed.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(plan, "list_files", list_slowly)
+    with ThreadPoolExecutor(2) as threads, caplog.at_level("INFO"):
+        tasks = [
+            threads.submit(inference.run, images, out, model, _config((number, 2))) for number in (1, 2)
+        ]
+        assert sum(task.result().files for task in tasks) == FILES
+    assert len(listed) == 1
+    assert "waiting for the list of files" in caplog.text
 
 
 def test_a_node_with_other_versions_is_refused(
