@@ -40,6 +40,9 @@ def _chroot(root: Path, command: str, environment: dict[str, str], user: str, fo
 def _bare(root: Path, pristine: Path) -> None:
     subprocess.run(["cp", "-a", str(pristine), str(root)], check=True)
     subprocess.run(["mount", "-t", "proc", "proc", str(root / "proc")], check=True)
+
+
+def _copy_host_files(root: Path) -> None:
     for name in _HOST:
         target = root / name.removeprefix("/")
         if Path(name).is_dir():
@@ -62,6 +65,7 @@ def run(folder: Path, extras: str) -> None:
             _bare(stages[-1], pristine)
             user, work = "0:0", "/"
         elif word == "RUN":
+            _copy_host_files(stages[-1])  # each time: packages replace certificates
             _chroot(stages[-1], rest, environment, user, work)
         elif word == "WORKDIR":
             work = rest

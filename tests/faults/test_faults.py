@@ -189,6 +189,24 @@ class _PartCase(_Case):
         return met.hit
 
 
+class _FinishCase(_Case):
+    """The command that finishes what a task has computed."""
+
+    def __init__(self, stage: Stage, server: Runs, folder: Path) -> None:
+        super().__init__(stage, server, folder)
+        before = self.folder / "before"
+        shutil.rmtree(self.work)
+        shutil.copytree(before, self.work, symlinks=True)
+        done = server.run((*stage.arguments, "--part", "1/1"), folder)
+        assert done.status in (0, 3), done.output
+        shutil.rmtree(before)
+        shutil.copytree(self.work, before, symlinks=True)
+        done = server.run(stage.arguments, folder, root=self.work, log=True)
+        assert done.status in (0, 3), done.output
+        assert stage.content(self.work) == self.after
+        self.status, self.points = done.status, server.points()
+
+
 _WITH_PARTS = ("shard, first", "infer, Parquet", "infer, incremental")
 
 
@@ -198,11 +216,13 @@ _WITH_PARTS = ("shard, first", "infer, Parquet", "infer, incremental")
     ids=lambda stage: stage.name,
 )
 def test_some_calls_of_a_task_fail(stage: Stage, server: Server, tmp_path: Path) -> None:
-    make_inputs(tmp_path)
-    case = _PartCase(stage, server, tmp_path)
-    points = [point for point in case.points if point.changes]
-    for number, point in enumerate(points[:: len(points) // _SHORT + 1]):
-        case.try_point(point, FAULTS[number % len(FAULTS)])
+    for kind in (_PartCase, _FinishCase):
+        (tmp_path / kind.__name__).mkdir()
+        make_inputs(tmp_path / kind.__name__)
+        case = kind(stage, server, tmp_path / kind.__name__)
+        points = [point for point in case.points if point.changes]
+        for number, point in enumerate(points[:: len(points) // _SHORT + 1]):
+            case.try_point(point, FAULTS[number % len(FAULTS)])
 
 
 @pytest.mark.slow
@@ -211,6 +231,8 @@ def test_some_calls_of_a_task_fail(stage: Stage, server: Server, tmp_path: Path)
     "stage", [stage for stage in STAGES if stage.name in _WITH_PARTS], ids=lambda stage: stage.name
 )
 def test_every_call_of_a_task_fails(stage: Stage, fault: Fault, server: Server, tmp_path: Path) -> None:
-    make_inputs(tmp_path)
-    case = _PartCase(stage, server, tmp_path)
-    print("\n" + case.sweep(case.points, fault))
+    for kind in (_PartCase, _FinishCase):
+        (tmp_path / kind.__name__).mkdir()
+        make_inputs(tmp_path / kind.__name__)
+        case = kind(stage, server, tmp_path / kind.__name__)
+        print("\n" + case.sweep(case.points, fault))
