@@ -33,7 +33,7 @@ from tumorbatch.infer.work_area import (
 )
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.lock import lock_beside, output_lock
-from tumorbatch.parts import chunk_size, read_frozen, refuse_running
+from tumorbatch.parts import chunk_size, read_frozen, refuse_running, remove_gate
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import processor
 from tumorbatch.status import Status
@@ -90,11 +90,13 @@ def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) 
         task.predict(network, started)
         if task.nothing_new() and before is not None:
             area.remove()
+            remove_gate(area.folder)
             return task.report(_counts_of(before, len(listing.files)), started, unchanged=True)
         # Paths that are hidden are not named here either.
         where = {} if config.path_mode == "hash" else {"sources": job.real_names()}
         counts = task.publish({**job.static(), **settings, **where}, network)
         area.remove()
+        remove_gate(area.folder)
     return task.report(counts, started)
 
 

@@ -35,7 +35,7 @@ from tumorbatch.files import may_name_patient, printable, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.leaks import UPGRADE
 from tumorbatch.lock import lock_inside, output_lock
-from tumorbatch.parts import read_frozen, refuse_running
+from tumorbatch.parts import read_frozen, refuse_running, remove_gate
 from tumorbatch.preprocess.classes import ClassFolders, SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
 from tumorbatch.preprocess.first_pass import WorkArea
@@ -190,7 +190,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
             changes = _changes(rows, places, previous_set) if previous_set is not None else {}
             same_patients = previous_set is None or previous_set.dataset.patients == digest(patients)
             if old is not None and same_patients and changes.keys() == {"kept"}:
-                work.remove()
+                _discard(work)
                 size = sum(shard.bytes for shard in old.shards)
                 elapsed = time.monotonic() - started
                 return Report(old, True, taken_over, {}, size, elapsed, litter=litter)
@@ -210,7 +210,7 @@ def run(source: Path, out: Path, config: Config) -> Report:
                 raise
         private = _is_private(rows, files)
         commit(work.folder, out, assembled.dataset, private)
-        work.remove()
+        _discard(work)
     return Report(
         dataset=assembled.dataset,
         unchanged=False,
@@ -223,6 +223,12 @@ def run(source: Path, out: Path, config: Config) -> Report:
         litter=litter,
         pooled=() if config.split_by == GIVEN else split_folders(files),
     )
+
+
+def _discard(work: WorkArea) -> None:
+    """Delete the work area and what a killed task has left beside it."""
+    work.remove()
+    remove_gate(work.folder)
 
 
 def _source_files(source: Path, out: Path, config: Config) -> tuple[list[SourceFile], int]:

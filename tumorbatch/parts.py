@@ -165,6 +165,12 @@ def gate(area: Path) -> Path:
     return area.with_name(f"{area.name}-lock")
 
 
+def remove_gate(area: Path) -> None:
+    """Delete what a killed task has left of the gate; hold the output's lock, with no part running."""
+    with contextlib.suppress(OSError):  # an empty lock file blocks no run
+        gate(area).unlink(missing_ok=True)
+
+
 def join(
     output: Path,
     lock: Path,

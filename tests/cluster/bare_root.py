@@ -31,8 +31,9 @@ def allowed(text: str) -> list[str]:
 
 def _chroot(root: Path, command: str, environment: dict[str, str], user: str, folder: str) -> None:
     print("+", command, flush=True)
+    chroot = shutil.which("chroot") or "chroot"
     subprocess.run(
-        ["chroot", f"--userspec={user}", str(root), "/bin/sh", "-ec", f"cd {folder}; {command}"],
+        [chroot, f"--userspec={user}", str(root), "/bin/sh", "-ec", f"cd {folder}; {command}"],
         check=True, env={"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", **environment},
     )  # fmt: skip
 
@@ -40,6 +41,8 @@ def _chroot(root: Path, command: str, environment: dict[str, str], user: str, fo
 def _bare(root: Path, pristine: Path) -> None:
     subprocess.run(["cp", "-a", str(pristine), str(root)], check=True)
     subprocess.run(["mount", "-t", "proc", "proc", str(root / "proc")], check=True)
+    shared = ("mount", "-t", "tmpfs", "-o", "mode=1777,size=64m", "tmpfs", str(root / "dev" / "shm"))
+    subprocess.run(shared, check=True)  # as in a container
 
 
 def _copy_host_files(root: Path) -> None:

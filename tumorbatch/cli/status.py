@@ -49,7 +49,7 @@ def status(out: Path, as_json: bool, quiet: bool) -> None:
 
 def _json(survey: "Survey | None", out: Path) -> str:
     state = "published" if survey is None else "unfinished"
-    value = {"out": shown_path(out), "state": state}
+    value: dict[str, object] = {"out": shown_path(out), "state": state}
     if survey is not None:
         counts = {name: survey.count(name) for name in _STATES}
         value |= {**dataclasses.asdict(survey), "counts": counts}
