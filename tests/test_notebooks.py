@@ -11,6 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 SMALL = "SIZE = 32\nEPOCHS = 1\n"
+# `%reset` would also take what worker processes look up in the main module.
+FORGET = """
+for _name in [name for name in globals() if name[0] != "_" and name not in _IPYTHONS]:
+    del globals()[_name]
+"""
+REMEMBER = "_IPYTHONS = set(globals())"
 
 # What Jupyter's own code warns of is no concern of this project.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -22,7 +28,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 @pytest.fixture(scope="module")
 def work(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with the synthetic images; the notebooks run in it one after the other."""
+    """A working folder with the synthetic images."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "data").mkdir()
     shutil.copytree(sample, folder / "data" / "raw", symlinks=True)
@@ -30,8 +36,8 @@ def work(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(path: Path, work: Path) -> nbformat.NotebookNode:
-    """Execute a notebook with small settings put in behind its parameters, as papermill does."""
+def _read_small(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook, with small settings put in behind its parameters, as papermill does."""
     notebook = _read(path)
     (at,) = [
         place
@@ -39,8 +45,23 @@ def _run(path: Path, work: Path) -> nbformat.NotebookNode:
         if "parameters" in cell.metadata.get("tags", [])
     ]
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(SMALL))
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def executed(work: Path) -> list[nbformat.NotebookNode]:
+    """The notebooks, executed one after the other: 3 needs the model of 2.
+
+    In one kernel that forgets all names in between: to load TensorFlow takes longer than a notebook.
+    """
+    notebooks = [_read_small(path) for path in NOTEBOOKS]
+    whole = nbformat.v4.new_notebook(
+        metadata=notebooks[0].metadata, cells=[nbformat.v4.new_code_cell(REMEMBER)]
+    )
+    for notebook in notebooks:
+        whole.cells += [*notebook.cells, nbformat.v4.new_code_cell(FORGET)]
     client = nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(work / "notebooks")}}
+        whole, timeout=300, resources={"metadata": {"path": str(work / "notebooks")}}
     )
     # The kernel is its own process, and shall write nothing into the user's home.
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +70,7 @@ def _run(path: Path, work: Path) -> nbformat.NotebookNode:
         patch.setenv("JUPYTER_DATA_DIR", str(work / "jupyter"))
         patch.setenv("JUPYTER_RUNTIME_DIR", str(work / "jupyter" / "runtime"))
         client.execute()
-    return notebook
+    return notebooks  # whose cells were executed
 
 
 def _check_figures(notebook: nbformat.NotebookNode) -> None:
@@ -100,29 +121,20 @@ def test_code_is_short_and_public(path: Path) -> None:
             assert not [word for word in cell.source.split("tumorbatch.")[1:] if word.startswith("_")]
 
 
-def test_01_explores(work: Path) -> None:
-    notebook = _run(NOTEBOOKS[0], work)
-    _check_figures(notebook)
-    assert "96 of 101 files can be read" in _printed(notebook)
-    assert "one_value_a_group: " in _printed(notebook)
-    assert "grouped: accuracy 0." in _printed(notebook)
+def test_01_explores(work: Path, executed: list[nbformat.NotebookNode]) -> None:
+    _check_figures(executed[0])
+    assert "96 of 101 files can be read" in _printed(executed[0])
+    assert "one_value_a_group: " in _printed(executed[0])
+    assert "grouped: accuracy 0." in _printed(executed[0])
     assert (work / "results" / "notebook" / "explore.html").is_file()
 
 
-@pytest.fixture(scope="module")
-def second(work: Path) -> nbformat.NotebookNode:
-    """Notebook 2, executed: notebook 3 needs its model."""
-    return _run(NOTEBOOKS[1], work)
-
-
-def test_02_trains(work: Path, second: nbformat.NotebookNode) -> None:
-    _check_figures(second)
-    assert "test: accuracy 0." in _printed(second)
+def test_02_trains(work: Path, executed: list[nbformat.NotebookNode]) -> None:
+    _check_figures(executed[1])
+    assert "test: accuracy 0." in _printed(executed[1])
     assert (work / "models" / "cnn1" / "model.json").is_file()
 
 
-@pytest.mark.usefixtures("second")
-def test_03_predicts(work: Path) -> None:
-    notebook = _run(NOTEBOOKS[2], work)
-    _check_figures(notebook)
-    assert "images are called Tumor" in _printed(notebook)
+def test_03_predicts(executed: list[nbformat.NotebookNode]) -> None:
+    _check_figures(executed[2])
+    assert "images are called Tumor" in _printed(executed[2])
