@@ -95,3 +95,11 @@ def test_no_phrase_of_the_private_dialect(path: Path) -> None:
     for phrase, better in PHRASES.items():
         found = re.search(phrase, text, re.IGNORECASE)
         assert found is None, f"{found[0]!r}: write {better!r}"
+
+
+def test_the_architecture_is_one_screen_and_one_table() -> None:
+    """What is longer belongs into docs/contracts.md or docs/decisions.md."""
+    lines = (ROOT / "ARCHITECTURE.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert table.count("|---|---|") == 1
+    assert len(lines) - len(table) <= 30

@@ -75,6 +75,8 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
         errno.EPERM: "Give this user write permission there, or choose another output.",
         errno.EROFS: "That file system is read-only: choose another output.",
         errno.ENOTDIR: "A part of that path is a file, not a folder: choose another output.",
+        errno.EEXIST: "A file, or a link that leads nowhere, is in its way: choose another output.",
+        errno.ELOOP: "The links in that path lead in a circle: choose another output.",
         errno.EFBIG: "A file size limit was reached: raise `ulimit -f`, or choose another output.",
     }
     hint = hints.get(error.errno or 0, "What was at that path before is unchanged.")

@@ -43,6 +43,8 @@ def test_exit_codes_are_those_of_the_contract() -> None:
         (errno.EDQUOT, "quota"),
         (errno.EACCES, "write permission"),
         (errno.EROFS, "read-only"),
+        (errno.EEXIST, "a link that leads nowhere, is in its way"),
+        (errno.ELOOP, "lead in a circle"),
         (errno.EIO, "What was at that path before is unchanged."),
     ],
 )
