@@ -64,6 +64,8 @@ def source(images: dict[str, bytes], build: "type[Build]", tmp_path: Path) -> Pa
 
 @pytest.mark.parametrize("name", IMAGE_FORMATS)
 def test_a_decoder_runs_only_if_its_format_is_allowed(name: str, images: dict[str, bytes]) -> None:
+    if name == "nifti":
+        pytest.importorskip("nibabel", reason="of the extra nifti")
     assert decode(images[name], formats=(name,)).header.format == name
     others = [other for other in IMAGE_FORMATS if other != name]
     head = 400 if name == "nifti" else 140  # that of NIfTI ends with the mark of its format
