@@ -57,11 +57,20 @@ test-faults: install ## each file-system call of each command fails or is the la
 	$(BIN)/python -m pytest -m slow -s tests/faults
 
 # kubernetes-validate has the schemas that Kubernetes publishes; it is needed here only.
-test-cluster: install ## parts of a job on a real Slurm of two nodes, which apt-get installs (minutes)
+# Servers of object stores have their own environment: nothing of them is imported.
+SERVERS := $(VENV)-servers
+$(SERVERS)/.installed: tests/stores/requirements.txt
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+test-cluster: install $(SERVERS)/.installed ## a real Slurm of two nodes, which apt-get installs, and three S3 servers (minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt kubernetes-validate==1.37.0 \
 		|| echo "kubernetes-validate cannot be installed here: the test of the schema is skipped."
 	$(BIN)/python -m pytest -m cluster tests/cluster $(if $(SHORT),-k publishes)
 	$(BIN)/python -m pytest tests/cli/test_cluster.py
+	TUMORBATCH_SERVERS=$(abspath $(SERVERS))/bin $(BIN)/python -m pytest -m cluster tests/stores \
+		$(if $(SHORT),-k 'rclone and folder')
 
 test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows
 	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
@@ -129,4 +138,4 @@ dist: install ## dist/*.tar.gz (source) and dist/*.whl (for this kind of machine
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove the environment, the demo, and caches
-	rm -rf $(VENV) $(VENV)-lowest $(PEERS) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(PEERS) $(SERVERS) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

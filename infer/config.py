@@ -50,6 +50,7 @@ class Config:
         identity_key: File with the key of the keyed hashes of DICOM's identifiers, made if it is not
             there; None: these columns are null.
         part: Compute this part only, and publish nothing; None: the whole.
+        work: Folder of the unfinished work, for an output in an object store.
     """
 
     workers: int = field(default_factory=available_cores)
@@ -72,6 +73,7 @@ class Config:
     path_mode: str = "relative"
     identity_key: Path | None = None
     part: Part | None = None
+    work: Path | None = None
 
     def __post_init__(self) -> None:
         check_workers(self.workers)

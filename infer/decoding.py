@@ -21,6 +21,7 @@ from tumorbatch.machine import blamed
 from tumorbatch.preprocess.pixels import Frames, Processed, is_blank
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
+from tumorbatch.stores import begin_reading
 from tumorbatch.workers import SECONDS, limited
 
 Row = dict[str, Any]
@@ -87,6 +88,7 @@ def decode_files(
     Returns:
         One result for each task, in their order.
     """
+    begin_reading([task.file for task in tasks])
     signatures: list[tuple[Row, bytes]] = []
     decoded = [
         _decode_file(
@@ -134,8 +136,8 @@ def _decode_file(
         with blamed():
             data, info = read_file(task.file)
         common |= {
-            "file_size": info.st_size,
-            "mtime": to_time(info.st_mtime_ns),
+            "file_size": info.size,
+            "mtime": to_time(info.mtime_ns),
             "sha256": hashlib.sha256(data).hexdigest(),
             # Also of one that cannot be decoded: the table must be private then.
             "format": "dicom" if is_dicom(data) else None,

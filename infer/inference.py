@@ -33,13 +33,15 @@ from tumorbatch.infer.work_area import (
 )
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.lock import lock_beside, output_lock
+from tumorbatch.object_path import Location
 from tumorbatch.parts import chunk_size, read_frozen, refuse_running, remove_gate
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import processor
 from tumorbatch.status import Status
+from tumorbatch.stores import OutageWatch
 
 
-def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) -> Report:
+def run(sources: Location | Sequence[Location], out: Location, model: Path, config: Config) -> Report:
     """Predict every image file below a folder and write the table to `out`; or compute one part of it.
 
     An interrupted run left its finished rows next to `out`, and this one continues from there; so it
@@ -69,7 +71,7 @@ def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) 
     with output_lock(out, lock_beside(out)):
         refuse_running(out, job.area)
         remove_temporaries(out.parent, out.name, sidecar_path(out).name, f".{out.name}.key")
-        target.recover()
+        target.recover(config.overwrite)
         before = None if config.overwrite else target.refuse_foreign(loaded.model_id)
         key = job.key()
         settings = job.settings(key)
@@ -91,10 +93,12 @@ def run(sources: Path | Sequence[Path], out: Path, model: Path, config: Config) 
         if task.nothing_new() and before is not None:
             area.remove()
             remove_gate(area.folder)
+            target.unchanged()
             return task.report(_counts_of(before, len(listing.files)), started, unchanged=True)
         # Paths that are hidden are not named here either.
         where = {} if config.path_mode == "hash" else {"sources": job.real_names()}
         counts = task.publish({**job.static(), **settings, **where}, network)
+        target.upload()
         area.remove()
         remove_gate(area.folder)
     return task.report(counts, started)
@@ -130,7 +134,7 @@ class _Run:
         config, area = self._config, self._area
         limit = None if config.max_runtime is None else started + config.max_runtime
         identity = {"model_id": self._loaded.model_id, "run_id": self._run_id}
-        began = time.monotonic()
+        began, watch = time.monotonic(), OutageWatch(self._job.sources[0])
         with Progress("infer", "images", len(self._listing.files)) as progress:
             results = predict_files(
                 self._files_to_predict(progress), self._loaded, network, config.batch_size,
@@ -141,6 +145,7 @@ class _Run:
             try:
                 with contextlib.closing(results):
                     for rows in filter(None, results):
+                        watch.after(rows[0]["status"])
                         area.add([{**identity, **row} for row in rows])
                         progress.advance()
                         finished += 1
@@ -197,7 +202,7 @@ class _Run:
             refuse_too_many_errors(
                 counts.statuses,
                 self._config.max_error_rate,
-                f"{self._target.path} was not written; what was computed is kept for the next run.",
+                f"{self._target.shown} was not written; what was computed is kept for the next run.",
             )
             finished = datetime.datetime.now(datetime.UTC)
             writer.finish(

@@ -8,10 +8,11 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tumorbatch import stores
 from tumorbatch.errors import ConfigError, InputError, reason
 from tumorbatch.files import (
     FoundFile,
@@ -22,6 +23,7 @@ from tumorbatch.files import (
     printable,
     read_regular,
 )
+from tumorbatch.object_path import Location, ObjectPath, identity, is_uri, several
 from tumorbatch.status import Status
 
 # A file with such a name is taken for an image; what is read here is decided by its first bytes. The
@@ -82,15 +84,18 @@ LEFT_OUT = ("others", "young", "future", "litter")  # of `Listing`: the files th
 
 
 def list_files(
-    sources: Path | Sequence[Path], selection: Selection, own: frozenset[str], key: bytes | None
+    sources: Location | Sequence[Location],
+    selection: Selection,
+    own: frozenset[str],
+    key: bytes | None,
 ) -> Listing:
     """Find the files that become rows.
 
     Args:
-        sources: A folder, which is walked recursively without hidden entries; a file; or several of
-            both, see `find_in`.
+        sources: A folder, which is walked recursively without hidden entries, or a prefix in an object
+            store; a file; or several folders and files, see `find_in`.
         selection: Which of their files; files in `sources` need not look like images.
-        own: Real paths of this command's outputs, which are not inputs.
+        own: This command's outputs, which are not inputs, by `object_path.identity`.
         key: Names become HMAC-SHA256 of the path with this key, 64 hex digits; None: they stay.
 
     Raises:
@@ -98,20 +103,19 @@ def list_files(
         ConfigError: Two of the sources hold the same files; a list goes with several sources.
     """
     litter: list[str] = []
-    sources = [sources] if isinstance(sources, Path) else sources
+    sources = several(sources)
     shown = ", ".join(printable(str(source)) for source in sources)
     if selection.listed and len(sources) > 1:
         raise ConfigError("--files takes paths below one folder: give one FOLDER with it.")
-    named = {os.fspath(source) for source in sources if not source.is_dir()}
+    named = {str(one) for one in sources if isinstance(one, Path) and not one.is_dir()}
     found_files = (
         _listed(sources[0], selection.listed) if selection.listed else find_in(sources, litter)
     )
     if own:
-        # Not Path.resolve: below Python 3.13 it raises at symbolic link loops.
-        found_files = [file for file in found_files if os.path.realpath(file.path) not in own]
+        found_files = [file for file in found_files if identity(file.path) not in own]
     selected = [file for file in found_files if _matches(file.name, selection)]
     if not (selection.all_files or selection.listed):
-        selected = [file for file in selected if file.path in named or _may_be_image(file)]
+        selected = _images(selected, named)
     others = len(found_files) - len(selected)
     current_time, age = time.time_ns(), int(selection.min_age * 1e9)
     future = sum(file.mtime_ns > current_time + age for file in selected)
@@ -136,7 +140,7 @@ def list_files(
     return Listing(files, others, young, future if age else 0, len(litter))
 
 
-def find_in(sources: Sequence[Path], litter: list[str]) -> list[FoundFile]:
+def find_in(sources: Sequence[Location], litter: list[str]) -> list[FoundFile]:
     """Find the files of one source, or of several under names that cannot collide; sorted by name.
 
     The names of a single folder's files are relative to it. Those of several sources are relative to
@@ -150,8 +154,16 @@ def find_in(sources: Sequence[Path], litter: list[str]) -> list[FoundFile]:
         InputError: A source is missing or cannot be listed.
         ConfigError: One source lies in another: its files would be rows twice.
     """
-    if len(sources) == 1 and not sources[0].is_file():
-        return find_files(sources[0], litter)
+    first = sources[0]
+    if len(sources) == 1 and (isinstance(first, ObjectPath) or not first.is_file()):
+        return find_files(first, litter)
+    paths = [source for source in sources if isinstance(source, Path)]
+    if len(paths) < len(sources):
+        raise ConfigError("Of an object store, one FOLDER is read at a time: give it alone.")
+    return _find_in_several(paths, litter)
+
+
+def _find_in_several(sources: Sequence[Path], litter: list[str]) -> list[FoundFile]:
     real = [os.path.realpath(source) for source in sources]
     for inner, outer in itertools.permutations(range(len(real)), 2):
         if real[inner] == real[outer] or real[inner].startswith(real[outer].rstrip("/") + "/"):
@@ -189,18 +201,37 @@ def _matches(name: str, selection: Selection) -> bool:
     return (not selection.include or one_of(selection.include)) and not one_of(selection.exclude)
 
 
-def _may_be_image(file: FoundFile) -> bool:
-    """Return whether suffix or first bytes suggest an image; True if it cannot be opened."""
-    if os.path.splitext(file.name)[1].lower() in _SUFFIXES:
-        return True
+def _images(files: list[FoundFile], named: Set[str]) -> list[FoundFile]:
+    """Return the files whose suffix or first bytes suggest an image, or that cannot be opened.
+
+    Args:
+        files: To choose from.
+        named: Paths that are taken in any case.
+    """
+    others = [
+        file
+        for file in files
+        if os.path.splitext(file.name)[1].lower() not in _SUFFIXES and file.path not in named
+    ]
+    in_store = any(is_uri(file.path) for file in others)  # each costs a request
+    guesses = stores.in_threads(_begins_as_image, others) if in_store else map(_begins_as_image, others)
+    no_images = {file.name for file, image in zip(others, guesses, strict=True) if not image}
+    return [file for file in files if file.name not in no_images]
+
+
+def _begins_as_image(file: FoundFile) -> bool:
+    """Return whether the first bytes suggest an image; True if it cannot be opened."""
     if file.problem:  # a pipe or device that is not called like an image is none
         return file.problem != "not a regular file"
     try:
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            head = os.read(descriptor, _HEAD)
-        finally:
-            os.close(descriptor)
+        if is_uri(file.path):
+            head = stores.read_head(file.path, _HEAD)
+        else:
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                head = os.read(descriptor, _HEAD)
+            finally:
+                os.close(descriptor)
     except OSError:
         return True
     return head.startswith(_MAGIC) or is_dicom(head) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
@@ -216,7 +247,7 @@ def _read_list(listed: str) -> bytes:
     return read_regular(listed, _MAX_LIST_BYTES)
 
 
-def _listed(folder: Path, listed: str) -> list[FoundFile]:
+def _listed(folder: Location, listed: str) -> list[FoundFile]:
     """Return the files of a list, sorted by name, each once."""
     try:
         data = _read_list(listed)
@@ -227,12 +258,33 @@ def _listed(folder: Path, listed: str) -> list[FoundFile]:
         raise InputError(f"The list {listed} cannot be read: {reason(error)}.") from error
     except ValueError as error:
         raise InputError(f"The list {listed} cannot be read: {error}.") from error
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder. Give the folder that contains the listed files.")
     # `find -print0` writes names that may hold line ends.
     lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
+    if isinstance(folder, ObjectPath):
+        return _listed_objects(folder, lines)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give the folder that contains the listed files.")
     files = {file.name: file for file in _each_listed(os.fsencode(folder), lines)}
     return sorted(files.values(), key=lambda file: file.name)
+
+
+def _listed_objects(folder: ObjectPath, lines: Sequence[bytes]) -> list[FoundFile]:
+    """Return the objects of a list of keys below `folder`, or of URIs, sorted by name, each once."""
+    names = set()
+    for number, line in enumerate(lines, 1):
+        name = line.decode("utf-8", "backslashreplace")
+        if is_uri(name) and not name.startswith(f"{folder}/"):
+            raise InputError(
+                f"Line {number} of the list, {printable(name)}, is not below {printable(str(folder))}: "
+                "keys are relative to that prefix, or whole URIs."
+            )
+        if name.strip():
+            names.add(name.removeprefix(f"{folder}/"))
+
+    def found(name: str) -> FoundFile:
+        return stores.found_object(folder / name, printable(name))
+
+    return list(stores.in_threads(found, sorted(names)))
 
 
 def _each_listed(folder: bytes, lines: Sequence[bytes]) -> Iterator[FoundFile]:

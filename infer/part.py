@@ -44,6 +44,7 @@ from tumorbatch.parts import (
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import processor
 from tumorbatch.signals import deferred
+from tumorbatch.stores import OutageWatch
 
 _PLAN = "plan.json"
 
@@ -128,6 +129,7 @@ class _Task:
         self._finished = 0  # chunks of earlier tasks
         self._kept = 0  # files whose rows --incremental or an interrupted run has
         self._read = 0  # files
+        self._watch = OutageWatch(job.sources[0])
 
     def run(self, network: Network, started: float) -> None:
         """Compute what is missing of the part."""
@@ -199,6 +201,7 @@ class _Task:
             for rows in results:
                 if not rows:
                     break
+                self._watch.after(rows[0]["status"])
                 writer.write([{**identity, **row} for row in rows])
                 counts.add(rows, present=True)
                 self._read += 1

@@ -16,6 +16,7 @@ from tumorbatch.files import printable
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Listing, list_files
 from tumorbatch.infer.target import Target
+from tumorbatch.object_path import Location, identity, several
 from tumorbatch.preprocessing_config import DECODE_VERSION
 from tumorbatch.runtime import versions
 from tumorbatch.secret_key import create_key, read_key
@@ -35,21 +36,23 @@ class Job:
         config: How to infer.
     """
 
-    sources: Sequence[Path]
+    sources: Sequence[Location]
     target: Target
     model: Path
     loaded: Bundle
     config: Config
 
     @classmethod
-    def prepare(cls, sources: Path | Sequence[Path], out: Path, model: Path, config: Config) -> "Job":
+    def prepare(
+        cls, sources: Location | Sequence[Location], out: Location, model: Path, config: Config
+    ) -> "Job":
         """Load the bundle and look at the output, without changing anything.
 
         Raises:
             InputError: The bundle is missing or damaged.
             ConfigError, OutputError: See `Target`.
         """
-        target = Target.choose(out, config.format)
+        target = Target.choose(out, config.format, config.work)
         loaded = bundle.load(model)
         if loaded.preprocessing.decode_version != DECODE_VERSION:
             log.warning(
@@ -58,8 +61,7 @@ class Job:
                 "have such"
             )
         target.refuse_missing_folder()
-        several = [sources] if isinstance(sources, Path) else sources
-        return cls(several, target, model, loaded, config)
+        return cls(several(sources), target, model, loaded, config)
 
     @property
     def area(self) -> Path:
@@ -97,7 +99,7 @@ class Job:
 
     def real_names(self) -> list[str]:
         """Return the sources without links, as they are named in the plan and the table."""
-        return [printable(os.path.realpath(source)) for source in self.sources]
+        return [printable(identity(source)) for source in self.sources]
 
     def choices(self) -> dict[str, Any]:
         """Return what, besides, decides a list of files that several tasks share, and their rows."""
@@ -114,7 +116,7 @@ class Job:
 
     def find_files(self, key: bytes | None) -> Listing:
         """List the files of the sources, and log what is left out."""
-        own = frozenset(map(os.path.realpath, self.target.outputs()))
+        own = frozenset(map(identity, self.target.outputs()))
         listing = list_files(self.sources, self.config.selection, own, key)
         if listing.young:
             log.info("%d files younger than --min-age are left for the next run", listing.young)

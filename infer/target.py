@@ -1,13 +1,16 @@
 """Where the predictions go: what may be replaced, and how the table is written."""
 
+import contextlib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumorbatch.atomic import real_folder, recover_folder, was_set_aside
+from tumorbatch import stores
+from tumorbatch.atomic import make_folder, real_folder, recover_folder, was_set_aside, writing
 from tumorbatch.checks import IMAGE_FORMATS, differences
-from tumorbatch.errors import ConfigError, InputError, OutputError
+from tumorbatch.errors import ConfigError, InputError, OutputError, TumorBatchError
 from tumorbatch.files import foreign_entries, is_empty, printable
 from tumorbatch.infer.predictions import (
     PARTS,
@@ -20,6 +23,7 @@ from tumorbatch.infer.predictions import (
 )
 from tumorbatch.infer.writers import DatasetWriter, TextWriter, Writer
 from tumorbatch.json_reader import TEXT, read_object
+from tumorbatch.object_path import Location, ObjectPath
 
 _SUFFIXES = {
     "": "parquet", ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl",
@@ -46,13 +50,21 @@ class Target:
         path: A file, or a folder that holds the table and nothing else. Never a link to a folder, but
             the folder: two runs that come to it by different names meet at one lock.
         format: "parquet", "dataset", "csv" or "jsonl".
+        remote: Where the table goes when it is whole, if OUT is in an object store; `path` is then a
+            file in the work folder.
     """
 
     path: Path
     format: str
+    remote: ObjectPath | None = None
+
+    @property
+    def shown(self) -> str:
+        """Return the name of the output, as it was given."""
+        return str(self.remote or self.path)
 
     @classmethod
-    def choose(cls, path: Path, format: str) -> "Target":
+    def choose(cls, path: Location, format: str, work: Path | None = None) -> "Target":
         """Choose `format`, or by the name of `path` if `format` is "auto".
 
         Raises:
@@ -60,6 +72,10 @@ class Target:
                 or its suffix is not known.
             OutputError: It is a link in a circle.
         """
+        if isinstance(path, ObjectPath):
+            return cls._in_store(path, format, work)
+        if work is not None:
+            raise ConfigError("--work is for an OUT in an object store: leave it out.")
         if format == "auto":
             folder = path.is_dir() or was_set_aside(path)
             format = "dataset" if folder else _format_of(path)
@@ -83,25 +99,82 @@ class Target:
             raise ConfigError(f"{path} is a file, and the table is to be a folder. Give another name.")
         return cls(real_folder(path) if format == "dataset" else path, format)
 
+    @classmethod
+    def _in_store(cls, remote: ObjectPath, format: str, work: Path | None) -> "Target":
+        """Choose for an output in an object store, which has no locks and no renames."""
+        format = _format_of(Path(remote.name)) if format == "auto" else format
+        if format == "dataset" or not remote.key:
+            raise ConfigError(
+                f"{remote} would be a folder, which an object store cannot replace in one step. Give "
+                "the name of a file, such as s3://bucket/out.parquet."
+            )
+        if work is None:
+            raise ConfigError(
+                f"{remote} is in an object store, which keeps no unfinished work and has no locks. "
+                "Give --work DIR, a folder on a disk that all tasks of this run share."
+            )
+        # Two outputs of one name must not meet there.
+        digest = hashlib.sha256(str(remote).encode()).hexdigest()[:8]
+        return cls(work / f"{printable(remote.name)}-{digest}" / remote.name, format, remote)
+
     def refuse_missing_folder(self) -> None:
         """Raise `OutputError` if the folder of the output does not exist: its name may be mistyped."""
-        folder = self.path.parent
+        folder = self.path.parent.parent if self.remote else self.path.parent
         if not folder.exists():
             raise OutputError(
                 f"Cannot write {printable(str(self.path))}: the folder {printable(str(folder))} does "
                 "not exist. Create it, or correct the name."
             )
+        if self.remote:
+            make_folder(self.path.parent)
 
-    def recover(self) -> None:
+    def recover(self, overwrite: bool) -> None:
         """Finish, or undo, the commit of a run that was killed in it. Hold the lock.
 
+        A table that is in an object store comes into the work folder; not if it is to be overwritten.
+
         Raises:
-            OutputError: What it left cannot be renamed or deleted.
+            OutputError: What it left cannot be renamed or deleted; the store refuses access.
+            TryAgainError: The store does not answer.
         """
         if self.format == "dataset":
             recover_folder(self.path)
         else:
             recover_sidecar(self.path)
+        if self.remote:
+            self._remove_copy()
+            try:
+                stores.check_container(self.remote)
+                for path in () if overwrite else self._files():
+                    with contextlib.suppress(FileNotFoundError):
+                        stores.fetch(self.remote.beside(path.name), path)
+            except InputError as error:
+                raise OutputError(str(error)) from error
+
+    def upload(self) -> None:
+        """Make the finished table the one in the object store, if OUT is there.
+
+        Raises:
+            OutputError, TryAgainError, ConfigError: The store does not take it. The old table is still
+                there, and the work area, from which the next run writes it again.
+        """
+        if self.remote:
+            for path in self._files():
+                stores.publish(path, self.remote.beside(path.name))
+            self._remove_copy()
+
+    def _files(self) -> tuple[Path, Path]:
+        return self.path, sidecar_path(self.path)
+
+    def _remove_copy(self) -> None:
+        with writing(self.path):
+            for path in self._files():
+                path.unlink(missing_ok=True)
+
+    def unchanged(self) -> None:
+        """Leave the table as it is: of one in an object store, remove the copy that was looked at."""
+        if self.remote:
+            self._remove_copy()
 
     def before(self) -> dict[str, str] | None:
         """Return the metadata of the existing table, {name: text}; None without a table.
@@ -121,7 +194,7 @@ class Target:
             metadata = {}
         if "model_id" not in metadata:
             raise ConfigError(
-                f"{self.path} exists and is not a predictions file. Give another name, or --overwrite."
+                f"{self.shown} exists and is not a predictions file. Give another name, or --overwrite."
             )
         return metadata
 
@@ -146,7 +219,7 @@ class Target:
         before = self.before()
         if before is not None and before["model_id"] != model_id:
             raise ConfigError(
-                f"{self.path} holds predictions of model {before['model_id']}; this run would use "
+                f"{self.shown} holds predictions of model {before['model_id']}; this run would use "
                 f"{model_id}. Give another name, --model for that model, or --overwrite."
             )
         return before
@@ -169,7 +242,7 @@ class Target:
         changed = [name for name, *_ in differences(before, expected)]
         if changed:
             raise ConfigError(
-                f"{self.path} was made with another {' and '.join(changed)}: its rows cannot be kept "
+                f"{self.shown} was made with another {' and '.join(changed)}: its rows cannot be kept "
                 "together with new ones. Give another name, or --overwrite to compute all of it again."
             )
 
@@ -191,13 +264,17 @@ class Target:
         It is asked when the table is published: that it fails then is not the end of the run.
         """
         try:
+            if self.remote:
+                return stores.size(self.remote)
             parts = self.path.glob(PARTS) if self.format == "dataset" else [self.path]
             return sum(part.stat().st_size for part in parts)
-        except OSError:
+        except (OSError, TumorBatchError):
             return 0
 
-    def outputs(self) -> tuple[Path, ...]:
+    def outputs(self) -> tuple[Location, ...]:
         """Return the paths that this run writes and may find in its own input folder."""
+        if self.remote:
+            return (*self._files(), *(self.remote.beside(path.name) for path in self._files()))
         if self.format == "dataset":
             return (self.path / SUCCESS, *self.path.glob(PARTS))
         return (self.path, sidecar_path(self.path))

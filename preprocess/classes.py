@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from tumorbatch import stores
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import FoundFile, find_files, is_litter, printable
 from tumorbatch.labels import CLASS_NAMES, TUMOR
+from tumorbatch.object_path import Location, ObjectPath
 
 ClassFolders = Mapping[str, str | Sequence[str]]  # {class name: its folder, or its folders}
 
@@ -90,14 +92,14 @@ class _Part(NamedTuple):
 
 
 def find_sources(
-    source: Path, class_folders: ClassFolders, litter: list[str] | None = None
+    source: Location, class_folders: ClassFolders, litter: list[str] | None = None
 ) -> list[SourceFile]:
     """Find all files below the class folders of `source`, sorted by name.
 
     Args:
         source: Contains a folder for each class or kind of tumour, and otherwise only hidden entries,
             litter and files; or contains only folders for splits (`Training`, `Testing`, ...) with
-            the class folders inside.
+            the class folders inside. A folder, or a prefix in an object store.
         class_folders: {class name: folder name, or several that are joined}. Other classes are found by
             known spellings.
         litter: Gets the paths of the entries that were skipped, as for `find_files`.
@@ -120,7 +122,7 @@ def find_sources(
                     continue
                 subclass = _subclass(folder) if joined else None
                 # The class folder's own name goes in front: names are relative to the source.
-                for file in find_files(source / part.prefix / folder, litter):
+                for file in find_files(source / f"{part.prefix}{folder}", litter):
                     name = "/".join(text for text in (printable(folder), file.name) if text)
                     named = replace(file, name=printable(part.prefix) + name)
                     sources.append(SourceFile(named, label, subclass, part.split))
@@ -145,7 +147,7 @@ def _several(value: str | Sequence[str]) -> Sequence[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _parts(source: Path, litter: list[str], given: Set[str]) -> list[_Part]:
+def _parts(source: Location, litter: list[str], given: Set[str]) -> list[_Part]:
     """Return the folders that hold class folders; litter next to them is added to `litter`."""
     present = _folders(source, litter)
     splits = [split_of_folder(folder) for folder in present]
@@ -158,7 +160,7 @@ def _parts(source: Path, litter: list[str], given: Set[str]) -> list[_Part]:
 
 
 def refuse_inside(
-    out: Path, source: Path, files: Sequence[SourceFile], class_folders: ClassFolders
+    out: Path, source: Location, files: Sequence[SourceFile], class_folders: ClassFolders
 ) -> None:
     """Raise `ConfigError` where an output would lie among the images, and be read by the next run.
 
@@ -170,6 +172,8 @@ def refuse_inside(
         files: In it; a class folder may be a link to somewhere else.
         class_folders: As for `find_sources`.
     """
+    if isinstance(source, ObjectPath):
+        return
     tops = {str(source / name) for name in {entry.file.name.split("/", 1)[0] for entry in files}}
     parents = {os.path.dirname(entry.file.path) for entry in files}
     whole = set() if len(class_folders) == len(CLASS_NAMES) else {str(source)}
@@ -183,8 +187,11 @@ def refuse_inside(
             )
 
 
-def _folders(source: Path, litter: list[str]) -> list[str]:
+def _folders(source: Location, litter: list[str]) -> list[str]:
     """Return the visible folders of `source` by name, sorted; litter next to them goes to `litter`."""
+    if isinstance(source, ObjectPath):
+        names = stores.folders(source)
+        return [name for name in names if not name.startswith(".") and not is_litter(name)]
     try:
         everything = list(source.iterdir())
         litter += [str(entry) for entry in everything if is_litter(entry.name)]
@@ -205,7 +212,7 @@ def _folders(source: Path, litter: list[str]) -> list[str]:
     return sorted(entry.name for entry in entries)
 
 
-def _class_folders(source: Path, present: Sequence[str], folders: ClassFolders) -> list[list[str]]:
+def _class_folders(source: Location, present: Sequence[str], folders: ClassFolders) -> list[list[str]]:
     """Return the folders of each class.
 
     Args:
@@ -249,7 +256,7 @@ def _class_folders(source: Path, present: Sequence[str], folders: ClassFolders) 
 
 
 def _given(
-    source: Path, present: Sequence[str], folders: ClassFolders, listed: str
+    source: Location, present: Sequence[str], folders: ClassFolders, listed: str
 ) -> dict[str, list[str]]:
     """Return the folders that were given by name, {class: folders}."""
     chosen: dict[str, list[str]] = {}
@@ -267,7 +274,7 @@ def _given(
     return chosen
 
 
-def _refuse_ambiguous(source: Path, name: str, folders: Sequence[str]) -> None:
+def _refuse_ambiguous(source: Location, name: str, folders: Sequence[str]) -> None:
     """Raise `ConfigError` where folders claim one class, unless each is another kind of tumour."""
     kinds = [_subtype(folder) for folder in folders]
     if len(folders) > 1 and (None in kinds or len(set(kinds)) < len(folders)):

@@ -356,7 +356,7 @@ def _equalize_file(task: _Task, preprocessing: Preprocessing, formats: Collectio
         if not done:
             raise FileError(Status.DECODE_ERROR, "OpenCV cannot write it as PNG")
         mode = PRIVATE if is_dicom(data) else None
-        _write(Path(task.output), png.tobytes(), info.st_mtime_ns, mode)
+        _write(Path(task.output), png.tobytes(), info.mtime_ns, mode)
     except FileError as error:
         return _Outcome(error.status.value, error.message)
     return _Outcome(Status.OK.value, written=True, bytes=len(png))

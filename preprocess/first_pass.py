@@ -32,19 +32,21 @@ from tumorbatch.atomic import (
 )
 from tumorbatch.checks import IMAGE_FORMATS, refuse_other_plan
 from tumorbatch.errors import cannot_write
-from tumorbatch.files import is_dicom, read_file
+from tumorbatch.files import read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
 from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.parts import Frozen, read_frozen
 from tumorbatch.preprocess.chunks import JOURNAL_SCHEMA, Chunks
 from tumorbatch.preprocess.classes import SourceFile
+from tumorbatch.preprocess.patients import patient
 from tumorbatch.preprocess.pixels import describe, process
 from tumorbatch.preprocess.previous_set import PreviousSet
 from tumorbatch.preprocess.records import IN_PREVIOUS_SET, RecordReader, in_previous_set
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
+from tumorbatch.stores import begin_reading, watched
 from tumorbatch.tfrecord import ImageRecord, frame
 from tumorbatch.workers import limited, ordered_map
 
@@ -89,6 +91,11 @@ class FileResult(NamedTuple):
     in_previous_set: bool = False
 
 
+def status_of(result: FileResult) -> str:
+    """Return the status in a file's row."""
+    return str(result.row["status"])
+
+
 def process_files(
     tasks: Sequence[Task],
     preprocessing: Preprocessing,
@@ -97,6 +104,7 @@ def process_files(
     formats: Collection[str] = IMAGE_FORMATS,
 ) -> list[FileResult]:
     """Process one chunk of files, in a worker process; a file that takes too long ends it."""
+    begin_reading([task.source.file for task in tasks])
     return [_process_file(task, preprocessing, secret, formats) for task in limited(tasks, seconds)]
 
 
@@ -141,18 +149,7 @@ def _record(
 def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
     """Read a file's bytes, and return what the manifest says of them; raises as `read_file` does."""
     data, info = read_file(source.file)
-    return data, {"file_size": info.st_size, "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def patient(data: bytes, secret: bytes) -> str | None:
-    """Return a DICOM file's patient as a keyed hash; None for other files or without a patient."""
-    if not is_dicom(data):
-        return None
-    from tumorbatch.preprocess.dicom.decode import patient_key  # pydicom only where it is needed
-
-    with contextlib.suppress(FileError):  # of a file that gave no pixels either
-        return patient_key(data, secret)
-    return None
+    return data, {"file_size": info.size, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def lost_file(task: Task, error: FileError) -> FileResult:
@@ -240,7 +237,8 @@ class WorkArea:
         )
         try:
             with self._spool.open("ab") as spool, self._journal.open("ab") as journal:
-                for results in ordered_map(work, chunks, workers, lost_file, seconds):
+                computed = ordered_map(work, chunks, workers, lost_file, seconds)
+                for results in watched(computed, files[0].file.path, status_of):
                     indices = todo[finished : finished + len(results)]
                     chunk_files = [files[index] for index in indices]
                     rows = journal_rows(chunk_files, results, classes, previous)

@@ -19,6 +19,7 @@ from tumorbatch.files import check_folder
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.lock import lock_inside
+from tumorbatch.object_path import Location
 from tumorbatch.parts import (
     Frozen,
     Part,
@@ -41,6 +42,7 @@ from tumorbatch.preprocess.first_pass import (
     lost_file,
     process_files,
     spool_record,
+    status_of,
     task_of,
 )
 from tumorbatch.preprocess.given_splits import refuse_without_splits
@@ -59,6 +61,7 @@ from tumorbatch.secret_key import read_key
 from tumorbatch.shardset import WORK
 from tumorbatch.signals import deferred
 from tumorbatch.status import count_errors
+from tumorbatch.stores import watched
 from tumorbatch.workers import ordered_map
 
 
@@ -91,7 +94,7 @@ class Report:
         return count_errors(self.statuses)
 
 
-def run_part(source: Path, out: Path, config: Config, part: Part) -> Report:
+def run_part(source: Location, out: Path, config: Config, part: Part) -> Report:
     """Read the files of one part, those of its chunks that are not finished yet.
 
     `shard.run` takes what the tasks have left, reads the other files, and makes the set.
@@ -123,7 +126,7 @@ def run_part(source: Path, out: Path, config: Config, part: Part) -> Report:
     return Report(str(part), chunks, kept, dict(statuses), time.monotonic() - started)
 
 
-def _freeze(source: Path, out: Path, config: Config) -> dict[str, Any]:
+def _freeze(source: Location, out: Path, config: Config) -> dict[str, Any]:
     """List the files, and make plan and key of the work area; hold its gate."""
     litter: list[str] = []
     files = find_sources(source, config.classes, litter)
@@ -173,7 +176,9 @@ def _compute(
             formats=config.formats,
         )
         tasks = _tasks(manifest, todo, previous_set)
-        results = ordered_map(work, tasks, config.workers, lost_file, config.timeout)
+        first = next(manifest.chunk(todo[0])).path
+        computed = ordered_map(work, tasks, config.workers, lost_file, config.timeout)
+        results = watched(computed, first, status_of)
         total = min(len(todo) * frozen.chunk_files, frozen.files)
         with Progress("shard", "images", total) as progress, contextlib.closing(results):
             for number in todo:

@@ -35,6 +35,7 @@ from tumorbatch.files import may_name_patient, printable, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.leaks import UPGRADE
 from tumorbatch.lock import lock_inside, output_lock
+from tumorbatch.object_path import Location
 from tumorbatch.parts import read_frozen, refuse_running, remove_gate
 from tumorbatch.preprocess.classes import ClassFolders, SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
@@ -149,7 +150,7 @@ class Report:
         return count_errors(self.dataset.files)
 
 
-def run(source: Path, out: Path, config: Config) -> Report:
+def run(source: Location, out: Path, config: Config) -> Report:
     """Make the shard set of `source` in `out`: start, continue an interrupted run, or update it.
 
     Where `out` holds a finished set with the same settings and the source has changed since, what is

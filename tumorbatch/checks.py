@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch.errors import ConfigError, InputError, TooManyErrorsError, TryAgainError
+from tumorbatch.object_path import Location
 from tumorbatch.status import NO_ERRORS, Status, count_errors
 
 IMAGE_FORMATS = ("jpeg", "png", "tiff", "bmp", "webp", "dicom", "nifti")
@@ -101,7 +102,7 @@ def refuse_too_many_errors(statuses: Mapping[str, int], limit: float, consequenc
         )
 
 
-def refuse_nothing_read(outcomes: Iterable[tuple[str, str | None]], source: Path) -> None:
+def refuse_nothing_read(outcomes: Iterable[tuple[str, str | None]], source: Location) -> None:
     """Raise if no file could be read.
 
     Args:

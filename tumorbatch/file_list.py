@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tumorbatch import stores
 from tumorbatch.atomic import PRIVATE, atomic_path
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import FoundFile, check_source, open_regular, printable
+from tumorbatch.object_path import Location, ObjectPath, is_uri, location
 from tumorbatch.parts import Frozen
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
@@ -39,7 +41,7 @@ def manifest_path(area: Path, sha256: str) -> Path:
 
 def write_manifest(
     area: Path,
-    sources: Sequence[Path],
+    sources: Sequence[Location],
     files: Sequence[FoundFile],
     chunk_files: int,
     notes: Sequence[str] | None = None,
@@ -53,7 +55,7 @@ def write_manifest(
         chunk_files: Files a chunk; the last one may have fewer.
         notes: What else is known of each file.
     """
-    roots = [os.path.join(os.fspath(source), "") for source in sources]
+    roots = [os.path.join(str(source), "") for source in sources]
     waiting = area / f".manifest-{os.getpid()}.parquet"
     with (
         atomic_path(waiting, PRIVATE) as temporary,
@@ -93,11 +95,11 @@ class Manifest:
         InputError: The list is missing or damaged.
     """
 
-    def __init__(self, area: Path, sources: Sequence[Path], frozen: Frozen) -> None:
+    def __init__(self, area: Path, sources: Sequence[Location], frozen: Frozen) -> None:
         sha256 = str(frozen.values["manifest_sha256"])
         self._path = manifest_path(area, sha256)
         self._frozen = frozen
-        self._sources = [os.fspath(source) for source in sources]
+        self._sources = [str(source) for source in sources]
         try:
             if file_sha256(self._path) != sha256:
                 raise ValueError("its content has changed")
@@ -159,12 +161,16 @@ class Manifest:
         The first, one in the middle and one near the end are looked for.
         """
         for source in self._sources:
-            check_source(Path(source))
+            check_source(location(source))
         numbers = (todo[0], todo[len(todo) // 2], todo[-1])
         some = [file for number in numbers if (file := next(self.chunk(number), None)) is not None]
-        if some and not any(os.path.lexists(file.path) for file in some):
+        if some and not any(_is_seen(file.path) for file in some):
             names = ", ".join(dict.fromkeys(file.path for file in some))
             raise InputError(
                 f"None of {printable(names)} can be seen on {os.uname().nodename}. Mount the folder "
                 "there under the same name; --overwrite lists its files again."
             )
+
+
+def _is_seen(path: str) -> bool:
+    return stores.exists(ObjectPath.parse(path)) if is_uri(path) else os.path.lexists(path)

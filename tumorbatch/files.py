@@ -1,18 +1,24 @@
 """Finding files, reading them safely, and naming them in tables."""
 
 import codecs
-import contextlib
 import errno
 import os
 import re
 import stat
 import unicodedata
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 from tumorbatch.errors import InputError
+
+# This module is where readers look for them.
+from tumorbatch.found_file import MAX_BYTES as MAX_BYTES
+from tumorbatch.found_file import FoundFile as FoundFile
+from tumorbatch.found_file import is_litter as is_litter
+from tumorbatch.found_file import printable as printable
+from tumorbatch.object_path import Location, ObjectPath, is_uri
 from tumorbatch.status import FileError, Status
 
 # Explicit bidirectional controls: a name with one of them can show itself, and what follows it, in
@@ -24,42 +30,6 @@ _UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f{_BIDI}\u200b\u2028\u2029\ufeff\ud800-
 
 _MAX_TEXT_BYTES = 1 << 30  # ten million lines of the usual length
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-MAX_BYTES = 512 << 20  # 512 MiB; no 2-D image that is read here comes near
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """One directory entry that is to become a row.
-
-    Attributes:
-        path: Where it lies, as given by the operating system.
-        name: Path relative to the root, `/` between its parts, always valid UTF-8.
-        problem: Why it must not be opened ("" when it may be).
-        status: What its row says when there is a problem.
-        size: Bytes, when it was found.
-        mtime_ns: Last change, nanoseconds since 1970, when it was found.
-    """
-
-    path: str
-    name: str
-    problem: str = ""
-    status: Status = Status.UNSUPPORTED
-    size: int = 0
-    mtime_ns: int = 0
-
-
-def printable(path: str) -> str:
-    r"""Return `path` as valid UTF-8, a different text for every path.
-
-    A name that is valid UTF-8 stays what it is. In others, bytes that are not become `\xNN` and `\`
-    becomes `\\`; so it does where a name holds a `\x` of its own.
-    """
-    data = os.fsencode(path)
-    with contextlib.suppress(UnicodeDecodeError):
-        text = data.decode()
-        if "\\x" not in text:
-            return text
-    return data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def composed(name: str) -> str:
@@ -128,25 +98,10 @@ def visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
-# Compared in lower case: Windows' own spelling has changed.
-_LITTER = frozenset(
-    {
-        ".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # file managers
-        "__macosx", "$recycle.bin", "system volume information", "lost+found",  # folders
-        "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",  # of network storage
-    }
-)  # fmt: skip
-
-
 # Of a bare DICOM data set: the last element that may be its first one (SOPInstanceUID), how long the
 # value of such an element may be, and their types of value (PS3.6).
 _LAST_FIRST, _LONGEST_FIRST = 0x18, 256
 _FIRST_TYPES = (b"UL", b"OB", b"SH", b"CS", b"DA", b"TM", b"UI")
-
-
-def is_litter(name: str) -> bool:
-    """Return whether a file was left by a file manager or a network file system."""
-    return name.lower() in _LITTER or name.startswith(("._", ".nfs", "@Syno"))
 
 
 def is_empty(folder: Path) -> bool:
@@ -184,21 +139,35 @@ def may_name_patient(file: "FoundFile") -> bool:
 
 def starts_as_dicom(path: str) -> bool:
     """Return whether a file begins as a DICOM file; False if it cannot be read."""
+    return is_dicom(read_head(path, 132))
+
+
+def read_head(path: str, count: int) -> bytes:
+    """Return the first bytes of a regular file or an object; none if it cannot be read."""
     try:
+        if is_uri(path):
+            from tumorbatch import stores  # `--help` does not pay for it
+
+            return stores.read_head(path, count)
         with open_regular(path) as stream:
-            return is_dicom(stream.read(132))
+            return stream.read(count)
     except OSError:
-        return False
+        return b""
 
 
-def check_source(source: Path) -> None:
+def check_source(source: Location) -> None:
     """Raise `InputError` if `source` is neither a file nor a folder that can be listed."""
-    if not source.is_file():
+    if isinstance(source, ObjectPath) or not source.is_file():
         check_folder(source)
 
 
-def check_folder(root: Path) -> None:
+def check_folder(root: Location) -> None:
     """Raise `InputError` if `root` is not a folder, or cannot be listed."""
+    if isinstance(root, ObjectPath):
+        from tumorbatch import stores
+
+        stores.check_prefix(root)
+        return
     try:
         if not stat.S_ISDIR(os.stat(root).st_mode):
             raise InputError(f"{root} is not a folder. Give the folder that holds the images.")
@@ -209,23 +178,28 @@ def check_folder(root: Path) -> None:
         raise InputError(f"{root} cannot be read: {error.strerror}.") from error
 
 
-def find_files(root: Path, litter: list[str] | None = None) -> list[FoundFile]:
+def find_files(root: Location, litter: list[str] | None = None) -> list[FoundFile]:
     """Return all entries below `root` except hidden ones (a leading dot), sorted by name.
 
     Symbolic links are followed; a link into a folder that is being walked, or lies above, is a row
     with a problem, and so are FIFOs, sockets, devices and folders that cannot be listed.
 
     Args:
-        root: The folder.
+        root: The folder, or a prefix in an object store, whose keys are the names.
         litter: Gets the paths of the entries that were skipped as litter, see `is_litter`.
 
     Raises:
         InputError: `root` is not a folder, or cannot be listed.
     """
+    litter = [] if litter is None else litter
+    if isinstance(root, ObjectPath):
+        from tumorbatch import stores
+
+        return list(stores.find_objects(root, litter))
     check_folder(root)
     # A link to a folder above the root leads back to it: a loop, and all its neighbours would be rows.
     above = tuple((info.st_dev, info.st_ino) for info in map(os.stat, root.resolve().parents))
-    files = _walk(os.fspath(root), "", above, [] if litter is None else litter)
+    files = _walk(os.fspath(root), "", above, litter)
     return sorted(files, key=lambda file: file.name)
 
 
@@ -315,8 +289,15 @@ def is_file_name(name: str) -> bool:
     return bool(name) and name not in (".", "..") and "/" not in name and visible(name) == name
 
 
-def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
-    """Return the whole content of a regular file and its status from the file system.
+class FileState(NamedTuple):
+    """What a row says of a file beside its content, as in `FoundFile`."""
+
+    size: int
+    mtime_ns: int
+
+
+def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, FileState]:
+    """Return the whole content of a regular file or an object, and its state when it was read.
 
     Raises:
         FileError: It is empty, too large, not a regular file, gone, or unreadable.
@@ -324,6 +305,11 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
     """
     if file.problem:
         raise FileError(file.status, file.problem)
+    if is_uri(file.path):
+        from tumorbatch import stores
+
+        data = stores.read_object(file.path, max_bytes)
+        return data, FileState(len(data), file.mtime_ns)
     try:
         with open_regular(file.path) as stream:
             info = os.fstat(stream.fileno())
@@ -347,4 +333,4 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
         )
     if after.st_mtime_ns != info.st_mtime_ns:
         raise FileError(Status.IO_ERROR, "it was written to while being read")
-    return data, info
+    return data, FileState(info.st_size, info.st_mtime_ns)

@@ -213,7 +213,7 @@ def test_content_and_facts_of_a_file(tmp_path: Path) -> None:
     os.utime(path, ns=(1, 1_234_567_891_000_000_000))
     data, info = read_file(_one(tmp_path))
     assert data == bytes(range(256))
-    assert (info.st_size, info.st_mtime_ns) == (256, 1_234_567_891_000_000_000)
+    assert (info.size, info.mtime_ns) == (256, 1_234_567_891_000_000_000)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import printable
+from tumorbatch.object_path import Location
 
 if TYPE_CHECKING:
     from tumorbatch.evaluation.protocol_drops import SideBySide
@@ -24,7 +25,7 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
 
 @click.command()
 @click.argument("model", type=options.PATH)
-@click.argument("tfrecords", type=options.PATH, default="tfrecords")
+@click.argument("tfrecords", type=options.LOCATION, default=Path("tfrecords"))
 @click.option("-o", "--out", type=options.PATH, help="Folder of the results.  [default: results/MODEL]")
 @click.option(
     "--threshold",
@@ -98,6 +99,7 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
     help="With --protocols: a folder of bundles; one that is exactly a missing training is used.",
 )
 @options.batch_size
+@options.cache_dir
 @options.device
 @options.seed
 @options.yes
@@ -109,7 +111,7 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
 def evaluate(
     context: click.Context,
     model: Path,
-    tfrecords: Path,
+    tfrecords: Location,
     out: Path | None,
     rule: str | None,
     freeze: bool,
@@ -118,6 +120,7 @@ def evaluate(
     replicates: int,
     gallery: int,
     batch_size: int,
+    cache_dir: Path | None,
     protocols: bool,
     source: Path,
     patients: Path | None,
@@ -156,6 +159,7 @@ def evaluate(
         from tumorbatch import bundle
         from tumorbatch.evaluation.config import Config
         from tumorbatch.runtime import load_tensorflow
+        from tumorbatch.staging import shard_folder
 
         _refuse_given(context, _NOT_WITH if protocols else _ONLY_WITH, protocols)
         if allow_unmatched and patients is None:
@@ -173,19 +177,20 @@ def evaluate(
         )
         folder = bundle.find(model)
         load_tensorflow()  # before anything that brings it along
+        shards = shard_folder(tfrecords, cache_dir)
         if protocols:
             out = out or Path("results/protocols") / folder.resolve().name
             from tumorbatch.workflows import protocols as workflow
 
             how = workflow.Config(config, source, patients, allow_unmatched, weights, reuse=reuse)
-            result = workflow.run(folder, tfrecords, out, how, consent_from_terminal(yes))
+            result = workflow.run(folder, shards, out, how, consent_from_terminal(yes))
             _print_protocols(folder, out, result, as_json, quiet)
             return
         from tumorbatch.cli.model_summaries import evaluation_summary
         from tumorbatch.workflows import evaluate as evaluation
 
         out = out or Path("results") / folder.resolve().name
-        report = evaluation.run(folder, tfrecords, out, config, trained_on, patients, allow_unmatched)
+        report = evaluation.run(folder, shards, out, config, trained_on, patients, allow_unmatched)
         if as_json:
             say(json.dumps(report.summary() | {"out": printable(str(out))}))
         elif not quiet:

@@ -14,19 +14,26 @@ from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.files import check_source
 from tumorbatch.infer.config import FORMATS, PATH_MODES
+from tumorbatch.object_path import Location, ObjectPath, location
 
 if TYPE_CHECKING:
     from tumorbatch.parts import Part
 
 
 @click.command()
-@click.argument("folders", type=options.PATH, nargs=-1, required=True, metavar="FOLDER...")
-@click.argument("out", type=click.Path())
+@click.argument("folders", type=options.LOCATION, nargs=-1, required=True, metavar="FOLDER...")
+@click.argument("out")
 @click.option(
     "--model",
-    type=options.PATH,
+    type=options.LOCATION,
     help="Folder of a model bundle, or its name under models/.  [default: the bundle there with the "
     "best validation AUC]",
+)
+@click.option(
+    "--work",
+    type=options.PATH,
+    metavar="DIR",
+    help="Folder of the unfinished work and the lock; needed if OUT is in an object store.",
 )
 @click.option(
     "--files", "listed", help="Read only the files in this list, one per line; `-`: standard input."
@@ -89,6 +96,7 @@ if TYPE_CHECKING:
     help="A file of more DICOM frames, TIFF pages or NIfTI slices becomes one error row.",
 )
 @options.batch_size
+@options.cache_dir
 @options.workers
 @options.device
 @options.precision
@@ -103,9 +111,10 @@ if TYPE_CHECKING:
 @options.log_format
 @options.quiet
 def infer(
-    folders: tuple[Path, ...],
+    folders: tuple[Location, ...],
     out: str,
-    model: Path | None,
+    model: Location | None,
+    work: Path | None,
     listed: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -119,6 +128,7 @@ def infer(
     path_mode: str,
     part: "Part | None",
     identity_key: Path | None,
+    cache_dir: Path | None,
     workers: int | None,
     batch_size: int,
     device: str,
@@ -150,6 +160,9 @@ def infer(
     nothing. The command without --part then takes what the tasks have computed, computes what is
     missing, and writes OUT. See docs/cluster.md, `tumorbatch slurm` and `tumorbatch status`.
 
+    FOLDER, OUT and the model can be in an object store, as s3://bucket/folder (also gs:// and az://).
+    OUT is then uploaded when it is complete.
+
     \b
     Examples:
       tumorbatch infer scans/ out.parquet
@@ -157,6 +170,7 @@ def infer(
       tumorbatch infer /pacs/export nightly.parquet --incremental --min-age 2m --max-runtime 6h
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
       tumorbatch infer ward-a/ ward-b/ late/scan.dcm out.parquet
+      tumorbatch infer s3://b/scans s3://b/out.parquet --model s3://b/models/cnn1 --work /scratch/me
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
       tumorbatch infer /scratch/scans out.parquet --part 3/64
     """
@@ -171,7 +185,7 @@ def infer(
                 "without --part."
             )
         with recorded(metrics_file) as metrics:
-            from tumorbatch import bundle
+            from tumorbatch import bundle, staging
             from tumorbatch.infer import inference
             from tumorbatch.infer.config import Config
             from tumorbatch.infer.listing import Selection
@@ -198,12 +212,17 @@ def infer(
                 path_mode=path_mode,
                 part=part,
                 identity_key=identity_key,
+                work=work,
                 **only_given(workers=workers),
             )
             for folder in folders:  # before the model: these are the names that are typed each time
                 check_source(folder)
-            chosen = bundle.find(model) if model else bundle.best()
-            report = inference.run(folders, Path(out), chosen, config)
+            if isinstance(model, ObjectPath):
+                chosen = staging.bundle_folder(model, cache_dir)
+            else:
+                chosen = bundle.find(model) if model else bundle.best()
+            target = location(out)
+            report = inference.run(folders, target, chosen, config)
             metrics.model_id, metrics.kept = report.model_id, report.files_kept
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second
@@ -211,7 +230,7 @@ def infer(
         from tumorbatch.cli.table_summaries import infer_json, infer_summary, part_summary
 
         if as_json:
-            say(infer_json(report, Path(out)))
+            say(infer_json(report, target))
         elif not quiet:
-            say((part_summary if part else infer_summary)(report, Path(out)))
+            say((part_summary if part else infer_summary)(report, target))
     sys.exit(metrics.code)

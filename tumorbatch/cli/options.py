@@ -3,18 +3,52 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, sorted_formats
 from tumorbatch.cli.session import LOG_FORMATS, choose_format
 from tumorbatch.errors import ConfigError
+from tumorbatch.object_path import Location, is_uri, location
 from tumorbatch.parts import Part
 from tumorbatch.preprocessing_config import VARIANTS
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 from tumorbatch.scheduler import parse_part
 
-PATH = click.Path(path_type=Path)
+
+class LocalPath(click.Path):
+    """A path in a file system; what names an object in a store is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return `value` as a Path."""
+        if isinstance(value, str) and is_uri(value):
+            self.fail(
+                f"{value} is in an object store. Give a folder or file on a disk.", param, context
+            )
+        return super().convert(value, param, context)
+
+
+class LocationType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2
+    """A path in a file system, or an object's URI."""
+
+    name = "path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Location:
+        """Return a Path or an ObjectPath."""
+        try:
+            return location(value) if isinstance(value, str) else value
+        except ConfigError as error:
+            self.fail(str(error), param, context)
+
+
+PATH = LocalPath()
+LOCATION = LocationType()
 PIXELS = "TUMORBATCH_PIXELS"  # `tumorbatch.native` reads it
 
 
@@ -189,6 +223,13 @@ part_of_series = click.option(
     metavar="I/N",
     callback=_parse_part,
     help="Do only every N-th training of --arch all or --seeds, from the I-th on. " + _AUTO,
+)
+cache_dir = click.option(
+    "--cache-dir",
+    type=PATH,
+    metavar="DIR",
+    help="Folder for copies of what is read from an object store as a whole.  [default: "
+    "TUMORBATCH_CACHE, or ~/.cache/tumorbatch]",
 )
 workers = click.option(
     "--workers",

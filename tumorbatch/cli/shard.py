@@ -13,6 +13,7 @@ from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.dataset_shape import GIVEN, SPLIT_BY
 from tumorbatch.errors import ExitCode
+from tumorbatch.object_path import Location
 
 if TYPE_CHECKING:
     from tumorbatch.parts import Part
@@ -34,7 +35,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 
 
 @click.command()
-@click.argument("src", type=options.PATH, default=Path("data/raw"))
+@click.argument("src", type=options.LOCATION, default=Path("data/raw"))
 @click.argument("out", type=options.PATH, default=Path("tfrecords"))
 @options.classes
 @options.size
@@ -107,7 +108,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @options.log_format
 @options.quiet
 def shard(
-    src: Path,
+    src: Location,
     out: Path,
     size: int,
     variants: tuple[str, ...],
@@ -137,10 +138,11 @@ def shard(
 
     SRC (default data/raw) holds one folder for each class, such as `Brain Tumor` and `Healthy`, or for
     each kind of tumour (`glioma`, `meningioma`, `pituitary`, `notumor`), with JPEG, PNG, TIFF, BMP,
-    WebP and DICOM files at any depth; or folders `Training` and `Testing` with such folders inside.
-    Each image is decoded to grey, equalised (CLAHE; see --variants), resized, and written to OUT
-    (default tfrecords): shards for train, validation and test, a manifest with one row per file, good
-    or bad, and dataset.json. Identical and nearly identical images stay in one split.
+    WebP and DICOM files at any depth; or folders `Training` and `Testing` with such folders inside. It
+    can be in an object store, as s3://bucket/raw. Each image is decoded to grey, equalised (CLAHE; see
+    --variants), resized, and written to OUT (default tfrecords): shards for train, validation and test,
+    a manifest with one row per file, good or bad, and dataset.json. Identical and nearly identical
+    images stay in one split.
 
     After a crash, the same command continues where the run stopped, also if SRC has changed: the work
     on unchanged files is kept. Files that cannot be read are listed in the manifest with a reason; the
@@ -214,7 +216,7 @@ def shard(
 
 
 def _compute_part(
-    src: Path, out: Path, config: "Config", part: "Part", as_json: bool, quiet: bool
+    src: Location, out: Path, config: "Config", part: "Part", as_json: bool, quiet: bool
 ) -> NoReturn:
     """Compute one part, print its receipt, and exit."""
     from tumorbatch.cli.summaries import receipt_json

@@ -1,12 +1,11 @@
 """The command `show`: print rows of a table."""
 
-from pathlib import Path
-
 import click
 
 from tumorbatch import runtime
 from tumorbatch.cli import options
 from tumorbatch.cli.session import session
+from tumorbatch.object_path import Location
 
 _FORMATS = ("table", "json", "csv", "tsv")
 
@@ -16,7 +15,7 @@ def _split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 
 
 @click.command()
-@click.argument("file", type=options.PATH)
+@click.argument("file", type=options.LOCATION)
 @click.option(
     "--rows",
     type=click.IntRange(min=0),
@@ -40,7 +39,7 @@ def _split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     help="`json`: one array; `csv`, `tsv`: with a head line.",
 )
 def show(
-    file: Path,
+    file: Location,
     rows: int | None,
     errors: bool,
     where: tuple[str, ...],
@@ -51,8 +50,9 @@ def show(
     """Print rows of a table.
 
     FILE is any table that tumorbatch writes: predictions as Parquet, as a folder, as CSV or JSON lines,
-    those of `evaluate`, a manifest, a list of label suspects. Paths are never shortened: where the
-    terminal (or COLUMNS) is too narrow for a line a row, each row takes several.
+    those of `evaluate`, a manifest, a list of label suspects; it can be in an object store. Paths
+    are never shortened: where the terminal (or COLUMNS) is too narrow for a line a row, each row takes
+    several.
 
     \b
     Examples:
@@ -64,5 +64,7 @@ def show(
     with session(False, ""):
         runtime.load_arrow()
         from tumorbatch.cli import rows as table
+        from tumorbatch.staging import table_copy
 
-        table.show(file, table.Selection(where, sort, columns, rows, errors), format)
+        with table_copy(file) as path:
+            table.show(path, table.Selection(where, sort, columns, rows, errors), format)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tumorbatch.dataset_shape import GIVEN
 from tumorbatch.files import counted, printable, visible
 from tumorbatch.leaks import LEAKY, LEAKY_ORIENTATION, UPGRADE
+from tumorbatch.object_path import Location
 from tumorbatch.status import NO_ERRORS, Status
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 RECEIPT_NAMES = {"files_kept": "kept"}
 
 
-def receipt_json(report: Any, out: Path, left_out: Collection[str] = (), **more: object) -> str:
+def receipt_json(report: Any, out: Location, left_out: Collection[str] = (), **more: object) -> str:
     """Return the receipt of a run as one line of JSON.
 
     Args:
@@ -56,7 +57,7 @@ def explore_json(report: "explore_stage.Report", out: Path) -> str:
     return receipt_json(report, out, ("findings",), files=files, errors=report.errors)
 
 
-def shown_path(path: Path) -> str:
+def shown_path(path: Location) -> str:
     """Return a path as text for the terminal."""
     return visible_name(
         printable(str(path))
@@ -197,7 +198,7 @@ _LEAKS: dict[str | None, tuple[str, ...]] = {
 }
 
 
-def verify_summary(report: "verify_stage.Report", folder: Path) -> str:
+def verify_summary(report: "verify_stage.Report", folder: Location) -> str:
     """Summarise what was read, and whether it is intact."""
     read = (
         f"{report.records:,} records in {report.shards} shards, {report.bytes / 1e6:,.1f} MB, "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tumorbatch.cli.summaries import (
@@ -13,6 +12,7 @@ from tumorbatch.cli.summaries import (
     shown_path,
 )
 from tumorbatch.files import counted
+from tumorbatch.object_path import Location
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tumorbatch.preprocess.part import Report as ShardPart
 
 
-def infer_summary(report: "InferReport", out: Path) -> str:
+def infer_summary(report: "InferReport", out: Location) -> str:
     """Summarise files, labels, errors by reason, kept rows, speed and its bottleneck."""
     labels = ", ".join(f"{count:,} {name}" for name, count in report.labels.items())
     lines = [
@@ -43,7 +43,7 @@ def infer_summary(report: "InferReport", out: Path) -> str:
     return "\n".join(lines)
 
 
-def part_summary(report: "InferReport | ShardPart", out: Path) -> str:
+def part_summary(report: "InferReport | ShardPart", out: Location) -> str:
     """Summarise one part: its chunks, files, errors and speed, and what comes next."""
     from tumorbatch.infer.config import Report as InferReport
 
@@ -100,7 +100,7 @@ def _speed(report: "InferReport") -> list[str]:
     ]
 
 
-def infer_json(report: "InferReport", out: Path) -> str:
+def infer_json(report: "InferReport", out: Location) -> str:
     """Return the receipt of `infer` as one line of JSON."""
     value = {RECEIPT_NAMES.get(name, name): one for name, one in dataclasses.asdict(report).items()}
     value["timings"] = {name: round(seconds, 3) for name, seconds in value["timings"].items()}
@@ -109,7 +109,7 @@ def infer_json(report: "InferReport", out: Path) -> str:
     return json.dumps({**value, **more}, ensure_ascii=False)
 
 
-def table_summary(report: "TableReport", table: Path) -> str:
+def table_summary(report: "TableReport", table: Location) -> str:
     """Summarise what was read of a predictions table, and whether it is intact."""
     read = f"{report.rows:,} rows in {report.files} files, {report.bytes / 1e6:,.1f} MB"
     if report.problems:

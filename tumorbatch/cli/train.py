@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,12 +13,16 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
+from tumorbatch.object_path import Location
 from tumorbatch.parts import Part
 from tumorbatch.runtime import SWITCHES
 from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, GROUP_WEIGHTS, KNOWN_IMAGES, RATES
 from tumorbatch.train.recipes import BEST, RECIPES, is_chosen, settings
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from tumorbatch.train.training import Report
 
 _EVERY = "all"
 
@@ -44,7 +48,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("tfrecords", type=options.PATH, default=Path("tfrecords"))
+@click.argument("tfrecords", type=options.LOCATION, default=Path("tfrecords"))
 @click.option(
     "--arch",
     type=click.Choice([*ARCHITECTURES, _EVERY]),
@@ -199,6 +203,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 )
 @options.part_of_series
 @options.batch_size
+@options.cache_dir
 @options.device
 @options.precision
 @options.xla
@@ -209,7 +214,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 @options.log_format
 @options.quiet
 def train(
-    tfrecords: Path,
+    tfrecords: Location,
     arch: str,
     out: Path | None,
     seeds: int,
@@ -225,6 +230,7 @@ def train(
     recipe: str | None,
     variants: tuple[str, ...],
     weights: str | None,
+    cache_dir: Path | None,
     feed: str,
     device: str,
     gpus: int,
@@ -247,7 +253,8 @@ def train(
 
     Reads the shards in TFRECORDS (default tfrecords), trains until the validation AUC stops rising,
     keeps the best weights, and writes a model bundle: weights, model.json, history and curves, metrics
-    on validation and test, and a model card.
+    on validation and test, and a model card. TFRECORDS can be in an object store, as s3://bucket/set:
+    it is first copied to --cache-dir, and each shard is checked.
 
     After a crash or an interruption, the same command continues from the last checkpoint; with
     --deterministic the result is identical, bit for bit, to that of an undisturbed training.
@@ -267,7 +274,8 @@ def train(
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
     with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
-        from tumorbatch.cli.model_summaries import series_summary, train_json, train_summary
+        from tumorbatch.cli.model_summaries import series_summary
+        from tumorbatch.staging import shard_folder
         from tumorbatch.train import training
         from tumorbatch.train.config import Augmentation, Config
         from tumorbatch.train.config import schedule as complete_schedule
@@ -303,10 +311,12 @@ def train(
                 tensorboard=tensorboard,
             )
 
+        folder = shard_folder(tfrecords, cache_dir)
         if arch != _EVERY and seeds == 1:
             _refuse(part)
             out = out or Path("models") / arch
-            _print(training.run(tfrecords, out, config(arch, seed)), out, tfrecords, as_json, quiet)
+            report = training.run(folder, out, config(arch, seed))
+            _print(report, out, folder, as_json, quiet)
             return
         trainings = {
             name if seeds == 1 else f"{name}-seed{number}": config(name, number)
@@ -315,26 +325,27 @@ def train(
         }
         outcomes = []
         chosen = dict(part.share(list(trainings.items()))) if part else trainings
-        for outcome in train_many.run(tfrecords, out or Path("models"), chosen):
+        for outcome in train_many.run(folder, out or Path("models"), chosen):
             outcomes.append(outcome)
-            if isinstance(outcome.result, training.Report) and as_json:
-                say(train_json(outcome.result, outcome.out))
-            elif isinstance(outcome.result, training.Report) and not quiet:
-                say(f"{outcome.name}:\n{train_summary(outcome.result, outcome.out, tfrecords)}\n")
+            if isinstance(outcome.result, training.Report):
+                _print(outcome.result, outcome.out, folder, as_json, quiet, outcome.name)
         if not quiet and not as_json:
             say(series_summary(outcomes))
         code = train_many.exit_code(outcomes)
     sys.exit(code)
 
 
-def _print(report: Any, out: Path, tfrecords: Path, as_json: bool, quiet: bool) -> None:
-    """Print the receipt of one training."""
+def _print(
+    report: "Report", out: Path, folder: Path, as_json: bool, quiet: bool, name: str = ""
+) -> None:
+    """Print the receipt of one training, of several with its name."""
     from tumorbatch.cli.model_summaries import train_json, train_summary
 
     if as_json:
         say(train_json(report, out))
     elif not quiet:
-        say(train_summary(report, out, tfrecords))
+        text = train_summary(report, out, folder)
+        say(f"{name}:\n{text}\n" if name else text)
 
 
 def _refuse(part: Part | None) -> None:
