@@ -9,8 +9,8 @@ their number, type and place are checked first, and a file that ends too early g
                  over 0..255, with one window for all slices
     4 and more   the first volume is used (flag `first-volume`)
     dimensions
-    no qform, no sform: the axes are taken as stored from right to left, back to front, feet to head, as
-                 the standard says (flag `no-orientation`)
+    no qform, no sform: the axes are taken to run from right to left, back to front, feet to head, which
+                 is ANALYZE's custom and nibabel's (flag `no-orientation`)
 
 Refused are complex and colour voxels, and pairs of .hdr and .img. Sources: NIfTI-1 and NIfTI-2 data
 formats, nifti1.h and nifti2.h of the NIfTI working group.

@@ -141,7 +141,11 @@ def test_of_a_series_of_volumes_the_first_is_used() -> None:
 
 
 def test_a_file_that_lacks_an_orientation_says_so() -> None:
-    assert "no-orientation" in decode(volume(_ramp(16, 16, 2), affine=None)).flags
+    voxels = _ramp(16, 18, 2) % 97
+    decoded = decode(volume(voxels, affine=None))
+    assert "no-orientation" in decoded.flags
+    mirrored = np.ascontiguousarray(voxels[::-1])  # taken to run from right to left
+    assert (decoded.grey == decode(volume(mirrored)).grey).all()
 
 
 def test_a_volume_is_a_row_a_slice(tmp_path: Path) -> None:
