@@ -146,7 +146,7 @@ def measure(folder: Path, images: int, among: int) -> dict[str, object]:
     started = time.perf_counter()
     found = pairs(known)
     seconds = time.perf_counter() - started
-    groups = components(found, len(known))
+    groups = components(found.first, found.second, len(known))
     sizes = np.bincount(groups)
     random = np.random.default_rng(0)
     others = np.sort(random.choice(len(paths), min(among, len(paths)), replace=False))
@@ -242,7 +242,7 @@ def many(count: int) -> dict[str, float]:
     started = time.perf_counter()
     found = pairs(pictures)
     seconds = time.perf_counter() - started
-    groups = components(found, count)
+    groups = components(found.first, found.second, count)
     hit = groups[:copied] == groups[-copied:]
     return {"images": count, "seconds": round(seconds, 1), "copies_found": float(hit.mean())}
 

@@ -67,6 +67,7 @@ def batches(
         ((file, ()) for file in _files(paths, config)), loaded, network, config.batch_size,
         config.workers, config.seconds,
         config.max_frames, Timings(), network.known, config.formats, identity_secret(config),
+        network.load,
     )  # fmt: skip
     waiting = []
     with contextlib.closing(results):

@@ -3,8 +3,10 @@
 import collections
 import contextlib
 import functools
+import itertools
+import math
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +19,13 @@ from tumorbatch.infer.decoding import Decoded, KnownFile, Row, Task, decode_file
 from tumorbatch.infer.shared_memory import Place, Ring
 from tumorbatch.scoring import Scorer, probability
 from tumorbatch.status import Status
-from tumorbatch.workers import ordered_map
+from tumorbatch.workers import CHUNKS_PER_WORKER, ordered_map
 
 _CHUNK = 64  # files a task
 _CHUNK_BYTES = 64 << 20  # of its files: what a few large ones hold must not pile up
-_CHUNKS = 3  # a worker, see `ordered_map`
+# While TensorFlow starts, other cores decode as many images as fit into this much shared memory.
+_AHEAD_BYTES = 32 << 20
+_CHUNKS_AHEAD = 16  # a worker
 _NOT_FINITE = "the network's output for this image is not a finite number"
 
 FileToPredict = tuple[FoundFile, tuple[Row, ...]]
@@ -39,10 +43,11 @@ def predict_files(
     known_file: KnownFile | None = None,
     formats: Collection[str] = IMAGE_FORMATS,
     identity_key: bytes | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> Generator[list[Row]]:
     """Yield the finished rows of each file, one a frame, in the order of `files`.
 
-    Memory does not grow with the number of files: at most three chunks a worker are under way.
+    Memory does not grow with the number of files: only so many chunks a worker are under way.
 
     Args:
         files: Each with the rows to keep if its content is still theirs, mostly none. None: a batch
@@ -57,7 +62,11 @@ def predict_files(
         known_file: What the model was trained on, if its bundle says so: such images are flagged.
         formats: Of `IMAGE_FORMATS`: the decoders that may run.
         identity_key: Of the keyed hashes of DICOM's identifiers; None: there are none.
+        prepare: Loads the network; is called once the workers decode, if a file has no rows to keep.
     """
+    shape = loaded.preprocessing.shape
+    fit = _AHEAD_BYTES // (_CHUNK * math.prod(shape) * workers)
+    ahead = max(CHUNKS_PER_WORKER, min(_CHUNKS_AHEAD, fit))
     batches = _Batches(loaded, score, batch_size, timings)
     decode = functools.partial(
         decode_files,
@@ -68,11 +77,22 @@ def predict_files(
         known_file=known_file,
         identity_key=identity_key,
     )
+    files = iter(files)
+    first = list(itertools.islice(files, _CHUNK))
+
+    def load() -> None:
+        if prepare is not None and any(item is not None and not item[1] for item in first):
+            started = time.monotonic()
+            prepare()
+            timings.loading = time.monotonic() - started
+            timings.waiting -= timings.loading
+
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:
-        ring = stack.enter_context(Ring((_CHUNKS * workers + 1) * _CHUNK, loaded.preprocessing.shape))
+        ring = stack.enter_context(Ring((ahead * workers + 1) * _CHUNK, shape))
         borders: collections.deque[int] = collections.deque()  # files before each, from the first on
-        results = ordered_map(decode, _chunks(files, ring, borders), workers, lost, seconds)
+        chunks = _chunks(itertools.chain(first, files), ring, borders)
+        results = ordered_map(decode, chunks, workers, lost, seconds, ahead, load)
         position = 0
         stack.enter_context(contextlib.closing(results))
         while True:

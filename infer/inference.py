@@ -139,7 +139,7 @@ class _Run:
             results = predict_files(
                 self._files_to_predict(progress), self._loaded, network, config.batch_size,
                 config.workers, config.seconds, config.max_frames, self._timings, network.known,
-                config.formats, self._job.secret(),
+                config.formats, self._job.secret(), network.load,
             )  # fmt: skip
             finished = 0
             try:
@@ -156,8 +156,9 @@ class _Run:
                     area.flush()
                 raise
             area.flush()
-        self._timings.loading = network.loading
-        self._timings.model -= network.loading
+        if not self._timings.loading:  # it was loaded with the first batch
+            self._timings.loading = network.loading
+            self._timings.model -= network.loading
         self._timings.processing = time.monotonic() - began
 
     def _files_to_predict(self, progress: Progress) -> Iterator[FileToPredict | None]:

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tumorbatch import copies
 from tumorbatch.copies import ALTERED, BYTES, KINDS, PIXELS, TURNED
@@ -138,9 +136,7 @@ def _components(edges: Sequence[NDArray[np.int64]], n: int) -> NDArray[np.int64]
     if n == 0:
         return np.empty(0, np.int64)
     pairs = np.concatenate(edges)
-    graph = coo_array((np.ones(len(pairs), np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    return renumber(component)
+    return renumber(copies.components(pairs[:, 0], pairs[:, 1], n))
 
 
 def renumber(groups: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -9,19 +9,15 @@ whatever else has come, changed or gone in the source; nothing needs repair.
 """
 
 import base64
-import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from tumorbatch.atomic import (
     discard_folder,
@@ -30,30 +26,25 @@ from tumorbatch.atomic import (
     remove_temporaries,
     write_json,
 )
-from tumorbatch.checks import IMAGE_FORMATS, refuse_other_plan
+from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import cannot_write
-from tumorbatch.files import read_file
 from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
-from tumorbatch.machine import blamed
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.parts import Frozen, read_frozen
 from tumorbatch.preprocess.chunks import JOURNAL_SCHEMA, Chunks
 from tumorbatch.preprocess.classes import SourceFile
-from tumorbatch.preprocess.patients import patient
-from tumorbatch.preprocess.pixels import describe, process
+from tumorbatch.preprocess.decoding import CHUNK, FileResult, Task, lost_file, process_files
 from tumorbatch.preprocess.previous_set import PreviousSet
 from tumorbatch.preprocess.records import IN_PREVIOUS_SET, RecordReader, in_previous_set
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
-from tumorbatch.status import DECIDED_BY_CONTENT, FileError, Status
-from tumorbatch.stores import begin_reading, watched
-from tumorbatch.tfrecord import ImageRecord, frame
-from tumorbatch.workers import limited, ordered_map
+from tumorbatch.status import DECIDED_BY_CONTENT
+from tumorbatch.stores import watched
+from tumorbatch.workers import ordered_map
 
 _PLAN = "plan.json"
 KEY = "patients.key"
 _FORMAT = 2  # of the journal; an older one is not taken up
-CHUNK = 64  # files a task: 0.15 s of work, 1.5 MB of records
 
 _LINE_SHAPE = {
     "base": (TEXT, NULL),
@@ -63,101 +54,6 @@ _LINE_SHAPE = {
 }
 
 _State = tuple[str, str, int, int]  # path, class, bytes, time of change
-
-
-class Task(NamedTuple):
-    """One file of a chunk.
-
-    Attributes:
-        source: The file.
-        expected_sha256: Of its bytes, if the previous set's row and record are still right, or None.
-    """
-
-    source: SourceFile
-    expected_sha256: str | None = None
-
-
-class FileResult(NamedTuple):
-    """What a worker sends back for one file.
-
-    Attributes:
-        row: Values for the journal, without path and class.
-        record: The framed TFRecord, or None when there are no pixels, or the previous set has them.
-        in_previous_set: The file is as the previous set knows it.
-    """
-
-    row: dict[str, Any]
-    record: bytes | None
-    in_previous_set: bool = False
-
-
-def status_of(result: FileResult) -> str:
-    """Return the status in a file's row."""
-    return str(result.row["status"])
-
-
-def process_files(
-    tasks: Sequence[Task],
-    preprocessing: Preprocessing,
-    secret: bytes,
-    seconds: float,
-    formats: Collection[str] = IMAGE_FORMATS,
-) -> list[FileResult]:
-    """Process one chunk of files, in a worker process; a file that takes too long ends it."""
-    begin_reading([task.source.file for task in tasks])
-    return [_process_file(task, preprocessing, secret, formats) for task in limited(tasks, seconds)]
-
-
-def _process_file(
-    task: Task, preprocessing: Preprocessing, secret: bytes, formats: Collection[str]
-) -> FileResult:
-    source = task.source
-    row: dict[str, Any] = {"status": Status.OK.value}
-    try:
-        with blamed():
-            data, content = read_source(source)
-            row |= content
-            if row["sha256"] == task.expected_sha256:
-                return FileResult({"patient": patient(data, secret)}, None, in_previous_set=True)
-            processed = process(data, preprocessing, formats=formats)
-            identity = patient(data, secret)
-    except FileError as error:
-        return FileResult(row | {"status": error.status.value, "error": error.message}, None)
-    row |= describe(processed.decoded) | {"flags": ",".join(processed.flags), "patient": identity}
-    record = _record(processed.pixels, preprocessing, source, row["sha256"])
-    return FileResult(row, frame(record.encode()))
-
-
-def _record(
-    pixels: NDArray[np.uint8], preprocessing: Preprocessing, source: SourceFile, sha256: str
-) -> ImageRecord:
-    """Return an image's record; its first variant is in `image/raw`, the others beside it."""
-    height, width = pixels.shape[:2]
-    images = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, -1, 0))
-    others = zip(preprocessing.channels[1:], (image.tobytes() for image in images[1:]), strict=True)
-    return ImageRecord(
-        images[0].tobytes(),
-        height,
-        width,
-        source.label,
-        source.file.name,
-        sha256,
-        tuple(sorted(others)),
-    )
-
-
-def read_source(source: SourceFile) -> tuple[bytes, dict[str, Any]]:
-    """Read a file's bytes, and return what the manifest says of them; raises as `read_file` does."""
-    data, info = read_file(source.file)
-    return data, {"file_size": info.size, "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def lost_file(task: Task, error: FileError) -> FileResult:
-    """Return the result of a file that ended its worker, or took too long."""
-    row = {"status": error.status.value, "error": error.message}
-    with contextlib.suppress(FileError, OSError):  # a later run must know the file again
-        row |= read_source(task.source)[1]
-    return FileResult(row, None)
 
 
 class WorkArea:

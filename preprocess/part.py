@@ -32,19 +32,15 @@ from tumorbatch.parts import (
 )
 from tumorbatch.preprocess.chunks import read_texts, records_path, write_chunk
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
-from tumorbatch.preprocess.first_pass import (
+from tumorbatch.preprocess.decoding import (
     CHUNK,
-    KEY,
     FileResult,
     Task,
-    WorkArea,
-    journal_rows,
     lost_file,
     process_files,
-    spool_record,
     status_of,
-    task_of,
 )
+from tumorbatch.preprocess.first_pass import KEY, WorkArea, journal_rows, spool_record, task_of
 from tumorbatch.preprocess.given_splits import refuse_without_splits
 from tumorbatch.preprocess.previous_set import PreviousSet
 from tumorbatch.preprocess.shard import (

@@ -1,6 +1,5 @@
 """Who belongs to whom: a table that joins the files of one patient into one group."""
 
-import contextlib
 import csv
 import hashlib
 import io
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch.errors import ConfigError, InputError, reason
-from tumorbatch.files import composed, is_dicom, read_text
+from tumorbatch.files import composed, read_text
 from tumorbatch.parquet_reader import read_columns
-from tumorbatch.status import FileError
 
 _COLUMNS = ("path", "patient")
 
@@ -144,14 +142,3 @@ def _read_csv(table: Path) -> dict[str, list[str | None]]:
         if list(heads).count(name) > 1:
             raise ValueError(f"it has several columns {name!r}")
     return {name: [row[name] for row in rows] for name in heads}
-
-
-def patient(data: bytes, secret: bytes) -> str | None:
-    """Return a DICOM file's patient as a keyed hash; None for other files or without a patient."""
-    if not is_dicom(data):
-        return None
-    from tumorbatch.preprocess.dicom.decode import patient_key  # pydicom only where it is needed
-
-    with contextlib.suppress(FileError):  # of a file that gave no pixels either
-        return patient_key(data, secret)
-    return None

@@ -25,6 +25,7 @@ from tumorbatch.errors import ExitCode, TryAgainError
 from tumorbatch.files import FoundFile, find_files
 from tumorbatch.infer import decoding
 from tumorbatch.preprocess import decode, equalize_folder, first_pass, previous_set, shard
+from tumorbatch.preprocess import decoding as sharding
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.explore import survey
 from tumorbatch.preprocessing_config import Preprocessing
@@ -40,7 +41,7 @@ def _outcomes(file: FoundFile, folder: Path) -> dict[str, tuple[str, str | None]
     """Status and error of one file in each stage that decodes."""
     source = SourceFile(file, 0)
     (inferred,) = decoding.decode_files([decoding.Task(file)], HOW)
-    (sharded,) = first_pass.process_files([first_pass.Task(source)], HOW, b"secret", 60)
+    (sharded,) = sharding.process_files([sharding.Task(source)], HOW, b"secret", 60)
     task = equalize_folder._Task(file, str(folder / "out.png"))
     (equalized,) = equalize_folder.equalize_files([task], HOW, 60)
     (explored,) = survey.look_at_files([source], HOW, b"secret", 60)
@@ -148,7 +149,7 @@ def test_a_first_pass_goes_on_at_what_the_machine_could_not_decode(
     def starved(function: Callable[..., Any], chunks: Any, *_: Any) -> Any:
         for chunk in chunks:
             row = {"status": Status.MACHINE_ERROR.value, "error": "not enough memory"}
-            yield [first_pass.FileResult(row, None) for _ in chunk]
+            yield [sharding.FileResult(row, None) for _ in chunk]
 
     with monkeypatch.context() as patch:
         patch.setattr(first_pass, "ordered_map", starved)

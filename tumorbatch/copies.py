@@ -19,8 +19,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from tumorbatch import native
@@ -161,7 +159,7 @@ def _pairs(pictures: NDArray[np.uint8], threads: Executor) -> Pairs:
     candidates = find_candidates(pictures, (WHOLE,), neighbours, threads)
     in_place = similarity_in_place(structures(pictures), candidates)
     found = _same(candidates, in_place)
-    group = components(found, len(pictures))
+    group = components(found.first, found.second, len(pictures))
     some = _some_of_each(group, _MEMBERS)
     candidates = find_candidates(pictures[some], (WHOLE, CONTENT), neighbours, threads)
     apart = group[some[candidates.first]] != group[some[candidates.second]]
@@ -193,9 +191,19 @@ def _same(candidates: Candidates, likeness: NDArray[np.float32]) -> Pairs:
     return Pairs(chosen.first, chosen.second, chosen.orientation, likeness[near])
 
 
-def components(found: Pairs, count: int) -> NDArray[np.int64]:
-    """Return the group of each of `count` images that pairs join, int64 [count]."""
-    edges = (np.ones(len(found.first), np.bool_), (found.first, found.second))
+def components(first: NDArray[np.int64], second: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the group of each of `count` images that pairs join, int64 [count].
+
+    Args:
+        first: int64 [pairs], index of an image.
+        second: int64 [pairs], index of another.
+        count: Images.
+    """
+    # Half of a worker's start, and workers group nothing.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = (np.ones(len(first), np.bool_), (first, second))
     _, group = connected_components(coo_array(edges, shape=(count, count)), directed=False)
     return np.asarray(group, np.int64)
 
@@ -212,7 +220,7 @@ def matches(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.in
     """
     pictures = np.concatenate([ours, theirs])
     found = pairs(pictures)
-    group = components(found, len(pictures))
+    group = components(found.first, found.second, len(pictures))
     known = np.full(len(pictures), -1, np.int64)
     known[group[len(ours) :][::-1]] = np.arange(len(theirs))[::-1]
     copy = known[group[: len(ours)]]

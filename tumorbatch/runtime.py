@@ -5,6 +5,7 @@ it must find at that moment.
 """
 
 import contextlib
+import gc
 import importlib.abc
 import importlib.metadata
 import math
@@ -120,7 +121,12 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
         else:
             os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1" if onednn == "on" else "0"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with standard_error.silenced(), keras_settings.shielded(), _hidden(*_NOT_FOR_KERAS):
+        with (
+            standard_error.silenced(),
+            keras_settings.shielded(),
+            _hidden(*_NOT_FOR_KERAS),
+            _no_garbage(),
+        ):
             import tensorflow as tf
 
             importlib.import_module("keras")
@@ -135,6 +141,23 @@ def load_tensorflow(threads: int | None = None, onednn: str = "auto") -> Any:
     import tensorflow as tf
 
     return tf
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Do not look for garbage inside the block, nor ever among what was made in it.
+
+    A million objects that stay until the end: the collector's looks at them took a quarter of
+    TensorFlow's import, and 0.6 s more at the end of the process.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def load_arrow() -> None:

@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 # Spawned, not forked: the parent may have TensorFlow's threads and locks.
 _CONTEXT = multiprocessing.get_context("spawn")
 
+CHUNKS_PER_WORKER = 3  # under way: one in work, one that waits, one that is finished
 SECONDS = 60.0  # for one file; the largest image that is read here takes about five
 
 _SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # Python's variable: -P for all that is started
@@ -207,10 +208,12 @@ def ordered_map(
     workers: int,
     on_loss: Callable[[Item, FileError], Result],
     seconds: float = SECONDS,
+    chunks_per_worker: int = CHUNKS_PER_WORKER,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Generator[list[Result]]:
     """Yield `function(chunk)` for each chunk, in order, computed by worker processes.
 
-    At most three chunks a worker are under way at once, so memory does not grow with their number.
+    So many chunks a worker are under way at most, so memory does not grow with their number.
 
     Args:
         function: Importable by name; gives one result for each item of its chunk.
@@ -219,6 +222,8 @@ def ordered_map(
         on_loss: The result, made here, for an item that cost its process, and why: `decoder_crash`,
             `timeout` or `machine_error`.
         seconds: The limit that `function` sets with `limited`, for the message.
+        chunks_per_worker: How many may be under way.
+        meanwhile: Is called once, when the workers have got their first chunks; not if there is none.
 
     Raises:
         TryAgainError: Worker processes die before they get an item.
@@ -229,13 +234,16 @@ def ordered_map(
     pool = _executor(workers)
     try:
         while True:
-            while len(under_way) < 3 * workers:
+            while len(under_way) < chunks_per_worker * workers:
                 chunk = next(chunks, None)
                 if chunk is None:
                     break
                 under_way.append((chunk, _submit(pool, function, chunk)))
             if not under_way:
                 return
+            if meanwhile is not None:
+                meanwhile()
+                meanwhile = None
             chunk, future = under_way.popleft()
             try:
                 result = future.result()

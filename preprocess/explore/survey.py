@@ -25,8 +25,7 @@ from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.decode import decode
-from tumorbatch.preprocess.first_pass import CHUNK, read_source
-from tumorbatch.preprocess.patients import patient
+from tumorbatch.preprocess.decoding import CHUNK, patient, read_source
 from tumorbatch.preprocess.pixels import describe, equalize
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status

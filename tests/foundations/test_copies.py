@@ -78,7 +78,7 @@ def test_eight_orientations_are_one_group() -> None:
     images = [orient(one, turn) for one in HEADS[:3] for turn in ORIENTATIONS]
     pictures = _signatures(images)
     found = pairs(pictures)
-    groups = components(found, len(images))
+    groups = components(found.first, found.second, len(images))
     assert groups.tolist() == np.repeat([0, 1, 2], 8).tolist()
     for first, second, turn in zip(found.first, found.second, found.orientation, strict=True):
         difference = orient(pictures[first], int(turn)).astype(int) - pictures[second]
@@ -110,8 +110,9 @@ def test_groups_do_not_depend_on_the_order() -> None:
     images = [*HEADS[:6], *(_warp(one, 6) for one in HEADS[:6])]
     order = np.random.default_rng(1).permutation(len(images))
     pictures = _signatures(images)
-    one = components(pairs(pictures), len(images))
-    other = components(pairs(pictures[order]), len(images))
+    found, in_order = pairs(pictures), pairs(pictures[order])
+    one = components(found.first, found.second, len(images))
+    other = components(in_order.first, in_order.second, len(images))
     same = one[:, None] == one
     assert same.sum() == 24
     np.testing.assert_array_equal(same[order][:, order], other[:, None] == other)
