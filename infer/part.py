@@ -153,7 +153,7 @@ class _Task:
             results = predict_files(
                 self._files_to_predict(todo, progress), loaded, network, config.batch_size,
                 config.workers, config.seconds, config.max_frames, self._timings, network.known,
-                config.formats, self._job.secret(),
+                config.formats, self._job.secret(), network.load,
             )  # fmt: skip
             with contextlib.closing(results):
                 for done, number in enumerate(todo, 1):

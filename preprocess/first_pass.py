@@ -33,7 +33,14 @@ from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.parts import Frozen, read_frozen
 from tumorbatch.preprocess.chunks import JOURNAL_SCHEMA, Chunks
 from tumorbatch.preprocess.classes import SourceFile
-from tumorbatch.preprocess.decoding import CHUNK, FileResult, Task, lost_file, process_files
+from tumorbatch.preprocess.decoding import (
+    CHUNK,
+    FileResult,
+    Task,
+    lost_file,
+    process_files,
+    status_of,
+)
 from tumorbatch.preprocess.previous_set import PreviousSet
 from tumorbatch.preprocess.records import IN_PREVIOUS_SET, RecordReader, in_previous_set
 from tumorbatch.preprocessing_config import Preprocessing

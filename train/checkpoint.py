@@ -133,7 +133,11 @@ class Checkpoint:
         self._read()
 
     def save(
-        self, network: Any, best_weights: Sequence[NDArray[np.float32]], position: Position
+        self,
+        network: Any,
+        optimizer: Any,
+        best_weights: Sequence[NDArray[np.float32]],
+        position: Position,
     ) -> None:
         """Replace the file.
 
@@ -142,7 +146,7 @@ class Checkpoint:
         """
         arrays = {
             **_named("network", [variable.numpy() for variable in network.variables]),
-            **_named("optimizer", [variable.numpy() for variable in network.optimizer.variables]),
+            **_named("optimizer", [variable.numpy() for variable in optimizer.variables]),
             **_named("best", best_weights),
         }
         state = json.dumps({"plan": self._plan, "position": asdict(position)})
@@ -208,8 +212,8 @@ class Saved:
     position: Position
     arrays: dict[str, NDArray[Any]]
 
-    def restore(self, network: Any) -> list[NDArray[np.float32]]:
-        """Set the variables of a network that is compiled for the position's phase, optimizer built.
+    def restore(self, network: Any, optimizer: Any) -> list[NDArray[np.float32]]:
+        """Set the variables of a network and of the optimizer of the position's phase, which is built.
 
         Returns:
             The best weights.
@@ -219,7 +223,7 @@ class Saved:
         """
         best = [variable.numpy() for variable in network.weights]
         for name, variables in (
-            ("network", network.variables), ("optimizer", network.optimizer.variables),
+            ("network", network.variables), ("optimizer", optimizer.variables),
         ):  # fmt: skip
             values = self._checked(name, [tuple(variable.shape) for variable in variables])
             for variable, value in zip(variables, values, strict=True):

@@ -81,6 +81,8 @@ class Schedule:
         group_weights: What an image weighs in the loss: "none": 1; "sqrt": 1 / the square root of the
             images of its duplicate group in the training split; "equal": 1 / their number, so that each
             group weighs the same. Normalised to a mean of 1.
+        feature_copies: With the base frozen: train on the base's features of so many copies of each
+            image, each with its own random changes, computed once; 0: new changes in every epoch.
         finetune_epochs: At most so many with the base's layers trained too, from the best weights
             before; 0 leaves the base as it is.
         finetune_learning_rate: Of this second phase.
@@ -99,6 +101,7 @@ class Schedule:
     label_smoothing: float = 0.0
     class_weights: str = "none"
     group_weights: str = "none"
+    feature_copies: int = 0
     finetune_epochs: int = 0
     finetune_learning_rate: float = 1e-5
     finetune_batch_norm: bool = False
@@ -123,8 +126,9 @@ class Schedule:
                     f"{name} must be at least 0 and below 1. Received: {getattr(self, name):g}."
                 )
         _within("weight_decay", self.weight_decay, 0, 1)
-        if self.finetune_epochs < 0:
-            raise ConfigError(f"finetune_epochs must be at least 0. Received: {self.finetune_epochs}.")
+        for name in ("finetune_epochs", "feature_copies"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0. Received: {getattr(self, name)}.")
 
 
 _SCHEDULES: dict[str, dict[str, Any]] = {
@@ -232,6 +236,11 @@ class Config:
         if self.start == "none" and self.schedule.finetune_epochs:
             raise ConfigError(
                 "There is nothing to fine-tune without pretrained weights: leave out --finetune-epochs."
+            )
+        if self.schedule.feature_copies and (self.start == "none" or self.gpus > 1):
+            raise ConfigError(
+                "--feature-copies needs a frozen base with pretrained weights, and one device. Leave "
+                "it out."
             )
 
     @property

@@ -23,10 +23,11 @@ from tumorbatch.statistics.intervals import proportion
 from tumorbatch.train.callbacks import Steps
 from tumorbatch.train.checkpoint import Checkpoint, Position
 from tumorbatch.train.config import TEMPERATURE, THRESHOLD, Augmentation, DivergedError, Schedule
-from tumorbatch.train.feed import Images
+from tumorbatch.train.features import FeatureFeed, ValidationFeatures, split_at_base
+from tumorbatch.train.feed import Images, TrainingFeed
 from tumorbatch.train.input_wait import Waiting
 from tumorbatch.train.phases import Phase, class_weights, phases, prepare
-from tumorbatch.train.stream import Shards
+from tumorbatch.train.stream import Shards, StreamFeed
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +140,20 @@ class Fit:
         self._network = network
         self._train = train
         self._validation = validation
+        self._full_batches = full_batches
         self._recipe = recipe
         self._schedule = schedule
         self._phases = recipe.phases or phases("", False, schedule)
         self._checkpoint = checkpoint
         self._epoch_done = epoch_done
-        self._feed = train.feed(schedule.batch_size, recipe.augmentation, schedule.seed, full_batches)
+        self._image_feed = train.feed(
+            schedule.batch_size, recipe.augmentation, schedule.seed, full_batches
+        )
+        self._feed: TrainingFeed | StreamFeed | FeatureFeed = self._image_feed
+        # What is trained, and scored after each epoch: the network and images, or, on the features of a
+        # frozen base, its head and those.
+        self._trained = network
+        self._scored: Images | Shards | ValidationFeatures = validation
         self._stride = min(recipe.steps_per_execution, self._feed.steps)
         self._score = scorer(network, schedule.batch_size, runtime)
         # Keras takes weights of images or of classes: the former hold the latter (`group_weights`).
@@ -199,18 +208,20 @@ class Fit:
         strategy = self._recipe.strategy
         if number > position.phase:
             self._network.set_weights(self._best_weights)
+        self._choose_input(phase)
         with strategy.scope() if strategy is not None else contextlib.nullcontext():
             self._steps.tracked = prepare(
-                self._network,
+                self._trained,
                 phase,
                 self._schedule,
                 self._recipe.runtime,
                 self._feed.steps,
                 self._stride,
             )
-            self._network.optimizer.build(self._network.trainable_variables)
+            optimizer = self._trained.optimizer
+            optimizer.build(self._trained.trainable_variables)
             if self._saved is not None:
-                self._best_weights = self._saved.restore(self._network)
+                self._best_weights = self._saved.restore(self._network, optimizer)
                 self._saved = None
             else:
                 position.enter(number, phase.learning_rate)
@@ -218,11 +229,26 @@ class Fit:
             log.info("phase %d of %d: %s", number + 1, len(self._phases), phase.name)
         self._steps.compiles = True
 
+    def _choose_input(self, phase: Phase) -> None:
+        """Set what is trained in a phase and on what: images, or features of the frozen base."""
+        schedule = self._schedule
+        if phase.base != "frozen" or not schedule.feature_copies:
+            self._feed, self._trained, self._scored = self._image_feed, self._network, self._validation
+            return
+        base, self._trained = split_at_base(self._network)
+        # Without changes every copy is the same.
+        copies = schedule.feature_copies if self._recipe.augmentation is not None else 1
+        self._feed = FeatureFeed(
+            base, self._image_feed, self._train.count, copies, schedule.batch_size, schedule.seed,
+            self._full_batches, self._steps.end_if_asked,
+        )  # fmt: skip
+        self._scored = ValidationFeatures(base, self._trained, self._validation, schedule.batch_size)
+
     def run_epoch(self) -> None:
         """Train one epoch, or the rest of one that was interrupted."""
         position, batch_size = self._position, self._schedule.batch_size
         if self._schedule.rate == "plateau":
-            self._network.optimizer.learning_rate = position.learning_rate
+            self._trained.optimizer.learning_rate = position.learning_rate
         with Progress(self._epoch_name(), "images", self._train.count) as self._steps.progress:
             self._steps.progress.advance(position.step * batch_size)
             data = self._feed.epoch(position.epoch, position.step)
@@ -230,7 +256,7 @@ class Fit:
                 data = self._waiting.measured(data)
             try:
                 # The feed shuffles; Keras would only warn that it cannot.
-                self._network.fit(
+                self._trained.fit(
                     data,
                     verbose=0,
                     callbacks=[self._steps],
@@ -251,7 +277,7 @@ class Fit:
         """
         position, name = self._position, self._epoch_name()
         figures = self._steps.figures()
-        logits, labels = self._validation.scored(self._score)
+        logits, labels = self._scored.scored(self._score)
         # The loss was computed before the epoch's last step; only the logits have seen that step.
         if not (np.isfinite(figures["loss"]) and np.isfinite(logits).all()):
             raise DivergedError(
@@ -280,7 +306,9 @@ class Fit:
 
     def _save(self) -> None:
         if self._checkpoint is not None:
-            self._checkpoint.save(self._network, self._best_weights, self._position)
+            self._checkpoint.save(
+                self._network, self._trained.optimizer, self._best_weights, self._position
+            )
 
     def _fitted(self) -> Fitted:
         position, steps = self._position, self._steps

@@ -13,8 +13,12 @@ class Interrupted(KeyboardInterrupt):
     """A signal asked this process to end. Not an `Exception`, so that nothing swallows it."""
 
 
+_asked: list[int] = []  # the signal that this session has received
+
+
 def interrupt(number: int, _: object) -> NoReturn:
     """Raise `Interrupted`, the handler of `SIGNALS` in a session."""
+    _asked[:] = [number]
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # a second signal must not cut the cleaning up
     raise Interrupted(signal.Signals(number).name)
@@ -25,6 +29,20 @@ def listen() -> None:
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
+
+
+def end_if_asked() -> None:
+    """Raise `Interrupted` again where a signal has come and the run goes on all the same.
+
+    Python drops what a handler raises while an object is being finalised.
+    """
+    if _asked:
+        raise Interrupted(signal.Signals(_asked[0]).name)
+
+
+def forget() -> None:
+    """End a session: what it has received concerns nothing that comes after it."""
+    _asked.clear()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from typing import TypeVar
 
 from tumorbatch import machine, memory_limit, semaphores, standard_error
 from tumorbatch.errors import TryAgainError
-from tumorbatch.signals import SIGNALS
+from tumorbatch.signals import SIGNALS, end_if_asked
 from tumorbatch.status import FileError, Status
 
 Item = TypeVar("Item")
@@ -257,6 +257,7 @@ def ordered_map(
                     for items, results in lost
                 )
                 continue
+            end_if_asked()
             yield result
     finally:
         _stop(pool)

@@ -105,7 +105,9 @@ def _saved(path: Path) -> Checkpoint:
     network = _network()
     network.compile("adam", "mse")
     network.optimizer.build(network.trainable_variables)
-    checkpoint.save(network, network.get_weights(), Position(epoch=2, best=(0.75, -0.5)))
+    checkpoint.save(
+        network, network.optimizer, network.get_weights(), Position(epoch=2, best=(0.75, -0.5))
+    )
     return checkpoint
 
 
@@ -143,7 +145,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     saved = checkpoint.load()
     assert saved is not None
     with pytest.raises(InputError, match="variables are other ones"):
-        saved.restore(network)
+        saved.restore(network, network.optimizer)
 
 
 # --- real processes, real signals -------------------------------------------------------------------

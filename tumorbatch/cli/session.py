@@ -22,7 +22,7 @@ from tumorbatch.errors import (
     failed_call,
 )
 from tumorbatch.files import visible
-from tumorbatch.signals import listen
+from tumorbatch.signals import forget, listen
 
 LOG_FORMATS = ("text", "json")
 
@@ -162,6 +162,8 @@ def session(quiet: bool, when_interrupted: str) -> Iterator[None]:
             raise
         print_error(f"Error: {cause} {when_interrupted}", cause.exit_code)
         sys.exit(cause.exit_code)
+    finally:
+        forget()
 
 
 def _explain(error: Exception) -> TumorBatchError | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tumorbatch.train.training import Report
 
 _EVERY = "all"
+_FOR_PRETRAINED = ("finetune", "feature")  # beginnings of their options' names
 
 
 def _name_unproven(recipe: str | None, names: Sequence[str]) -> None:
@@ -45,6 +46,11 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if context.get_parameter_source(name) is not default
     }
+
+
+def _without_base(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a schedule that a network without a base has."""
+    return {name: value for name, value in options.items() if not name.startswith(_FOR_PRETRAINED)}
 
 
 @click.command()
@@ -101,6 +107,13 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     is_flag=True,
     default=None,
     help="Train the base's batch normalisation too; otherwise it works as in inference.",
+)
+@click.option(
+    "--feature-copies",
+    type=click.IntRange(min=0),
+    help="While the base is frozen: compute its features of so many randomly changed copies of each "
+    "image once, and train on these in every epoch, which takes less time; 0: new changes in every "
+    "epoch.  [default: 0]",
 )
 @click.option(
     "--weight-decay", type=float, help="AdamW's weight decay, for kernels only.  [default: 0.05]"
@@ -288,8 +301,8 @@ def train(
         def config(name: str, number: int) -> Config:
             # With `all`, options for pretrained networks are not passed to the others.
             to_all = arch != _EVERY or name in PRETRAINED
-            given = _given(schedule).items()
-            changes = {key: value for key, value in given if to_all or "finetune" not in key}
+            given = _given(schedule)
+            changes = given if to_all else _without_base(given)
             return Config(
                 architecture=name,
                 schedule=complete_schedule(name, weights, recipe, seed=number, **changes),
