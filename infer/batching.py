@@ -65,8 +65,7 @@ def predict_files(
         prepare: Loads the network; is called once the workers decode, if a file has no rows to keep.
     """
     shape = loaded.preprocessing.shape
-    fit = _AHEAD_BYTES // (_CHUNK * math.prod(shape) * workers)
-    ahead = max(CHUNKS_PER_WORKER, min(_CHUNKS_AHEAD, fit))
+    ahead = _chunks_ahead(shape, workers)
     batches = _Batches(loaded, score, batch_size, timings)
     decode = functools.partial(
         decode_files,
@@ -82,10 +81,7 @@ def predict_files(
 
     def load() -> None:
         if prepare is not None and any(item is not None and not item[1] for item in first):
-            started = time.monotonic()
-            prepare()
-            timings.loading = time.monotonic() - started
-            timings.waiting -= timings.loading
+            _load(prepare, timings)
 
     # One chunk more than `ordered_map` has under way: the one that is being consumed.
     with contextlib.ExitStack() as stack:
@@ -111,6 +107,19 @@ def predict_files(
         batches.score()
         yield from batches.finished()
         yield from batches.end_at(position, borders)
+
+
+def _chunks_ahead(shape: tuple[int, ...], workers: int) -> int:
+    """Return how many chunks a worker may be under way."""
+    fit = _AHEAD_BYTES // (_CHUNK * math.prod(shape) * workers)
+    return max(CHUNKS_PER_WORKER, min(_CHUNKS_AHEAD, fit))
+
+
+def _load(prepare: Callable[[], object], timings: Timings) -> None:
+    started = time.monotonic()
+    prepare()
+    timings.loading = time.monotonic() - started
+    timings.waiting -= timings.loading
 
 
 def _chunks(

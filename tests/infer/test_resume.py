@@ -164,7 +164,10 @@ def test_a_signal_saves_what_is_done_and_the_same_command_goes_on(
     report = json.loads(stdout)
     assert report["kept"] == done  # the empty file too
     assert report["files"] == report["rows"] == len(_rows(out))
-    assert {row["run_id"] for row in _rows(out).values()} > {read_metadata(out)["run_id"]}
+    runs = {row["run_id"] for row in _rows(out).values()}
+    assert len(runs) >= 3
+    # On a busy machine the third attempt may have finished all files before the signal came.
+    assert (read_metadata(out)["run_id"] in runs) == (report["kept"] < report["files"])
 
 
 def test_a_second_run_ends_at_once_and_names_the_first(
