@@ -50,7 +50,7 @@ class FeatureFeed:
     """Batches of the training split's features, epoch by epoch, from memory.
 
     Copy k of the images is epoch k of `feed`, with that epoch's changes. Epoch e trains on copy
-    e mod K, in an order of its own.
+    e mod K, in its own order.
 
     Args:
         base: uint8 [N, size, size, 1] -> features; see `split_at_base`.
