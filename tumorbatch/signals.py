@@ -32,7 +32,7 @@ def listen() -> None:
 
 
 def end_if_asked() -> None:
-    """Raise `Interrupted` again where a signal has come and the run has continued all the same.
+    """Raise `Interrupted` again where a signal has come and the run has continued.
 
     Python drops what a handler raises while an object is being finalised.
     """
