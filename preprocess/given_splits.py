@@ -5,7 +5,6 @@ leaky where there are any.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from tumorbatch.dataset_shape import GIVEN, SPLITS
 from tumorbatch.errors import ConfigError
 from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.object_path import Location
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.splits import Fractions, fill
 
@@ -24,7 +24,7 @@ def split_folders(files: Sequence[SourceFile]) -> list[str]:
     return sorted({entry.file.name.split("/", 1)[0] for entry in files if entry.split is not None})
 
 
-def refuse_without_splits(source: Path, files: Sequence[SourceFile], split_by: str) -> None:
+def refuse_without_splits(source: Location, files: Sequence[SourceFile], split_by: str) -> None:
     """Raise `ConfigError` where splits are to be given, and there is nothing for training or test."""
     if split_by != GIVEN:
         return

@@ -1,7 +1,6 @@
 """Stage 1: a folder of images to a shard set."""
 
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ from tumorbatch.files import may_name_patient, printable, starts_as_dicom
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.leaks import UPGRADE
 from tumorbatch.lock import lock_inside, output_lock
-from tumorbatch.object_path import Location
+from tumorbatch.object_path import Location, identity
 from tumorbatch.parts import read_frozen, refuse_running, remove_gate
 from tumorbatch.preprocess.classes import ClassFolders, SourceFile, find_sources, refuse_inside
 from tumorbatch.preprocess.commit import commit, tidy
@@ -232,7 +231,7 @@ def _discard(work: WorkArea) -> None:
     remove_gate(work.folder)
 
 
-def _source_files(source: Path, out: Path, config: Config) -> tuple[list[SourceFile], int]:
+def _source_files(source: Location, out: Path, config: Config) -> tuple[list[SourceFile], int]:
     """Return the files, and how many entries are litter; as the tasks of a job have listed them."""
     frozen = read_frozen(out / WORK)
     if frozen is not None:
@@ -247,10 +246,10 @@ def _source_files(source: Path, out: Path, config: Config) -> tuple[list[SourceF
     return find_sources(source, config.classes, litter), len(litter)
 
 
-def job_plan(source: Path, config: Config) -> dict[str, Any]:
+def job_plan(source: Location, config: Config) -> dict[str, Any]:
     """Return what the tasks of a job must have in common."""
     return {
-        "source": printable(os.path.realpath(source)),
+        "source": printable(identity(source)),
         "classes": {
             name: [folders] if isinstance(folders, str) else list(folders)
             for name, folders in config.classes.items()
