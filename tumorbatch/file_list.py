@@ -15,7 +15,7 @@ from tumorbatch.atomic import PRIVATE, atomic_path
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import FoundFile, check_source, open_regular, printable
 from tumorbatch.object_path import Location, ObjectPath, is_uri, location
-from tumorbatch.parts import Frozen
+from tumorbatch.parts import Frozen, manifest_path
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
 
@@ -32,11 +32,6 @@ _SCHEMA = pa.schema(
         pa.field("chunk", pa.int32(), nullable=False),
     ]
 )
-
-
-def manifest_path(area: Path, sha256: str) -> Path:
-    """Return where the list with this sha256 lies."""
-    return area / f"manifest-{sha256[:16]}.parquet"
 
 
 def write_manifest(

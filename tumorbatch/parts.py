@@ -153,11 +153,21 @@ class Frozen:
 
 
 def read_frozen(area: Path) -> Frozen | None:
-    """Return the frozen plan in a work area; None where there is none, or a damaged one."""
+    """Return the frozen plan in a work area; None where there is none, or a damaged one.
+
+    A plan without its list is none: that is what a deletion leaves which was killed, or failed.
+    """
     try:
-        return Frozen(read_object(area / PLAN, _PLAN_SHAPE))
+        frozen = Frozen(read_object(area / PLAN, _PLAN_SHAPE))
+        manifest_path(area, frozen.values["manifest_sha256"]).lstat()
     except (OSError, ValueError):
         return None
+    return frozen
+
+
+def manifest_path(area: Path, sha256: str) -> Path:
+    """Return where the list of files with this sha256 lies."""
+    return area / f"manifest-{sha256[:16]}.parquet"
 
 
 def gate(area: Path) -> Path:

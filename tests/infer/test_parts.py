@@ -308,6 +308,10 @@ def test_a_damaged_list_or_plan(images: Path, model: Path, tmp_path: Path) -> No
     for part in ((2, 2), None):
         with pytest.raises(InputError, match=r"list of files .* is damaged"):
             inference.run(images, out, model, _config(part))
+    manifest.unlink()  # the rest of an area whose deletion was killed
+    inference.run(images, out, model, _config())
+    assert not _area(out).exists()
+    inference.run(images, out, model, _config((1, 2)))
     (_area(out) / parts.PLAN).write_text("{")
     inference.run(images, out, model, _config((2, 2)))  # nothing of it can be used
     assert sorted(find_chunks(_area(out))) == [2, 3, 4]
