@@ -152,7 +152,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 TRAIN = (
     # So many that none of the kills comes behind the end.
-    "--arch", "cnn1", "--epochs", "12", "--patience", "12", "--batch-size", "8", "--device", "cpu",
+    "--arch", "cnn1", "--epochs", "8", "--patience", "8", "--batch-size", "8", "--device", "cpu",
     "--deterministic",
     "--checkpoint-every", "0.06s", "--threads", "1", "--onednn", "off",
 )  # fmt: skip
