@@ -42,7 +42,8 @@ def predict(paths: Paths, model: str | os.PathLike[str], config: Config | None =
         ConfigError: There is no GPU where one was asked for.
     """
     with contextlib.closing(batches(paths, model, config)) as pieces:
-        return pa.Table.from_batches(pieces, _schema(bundle.load(Path(model))))
+        tta = config.tta if config else None
+        return pa.Table.from_batches(pieces, _schema(bundle.load(Path(model)).with_tta(tta)))
 
 
 def batches(
@@ -58,7 +59,7 @@ def batches(
         rows: At least so many a batch, but for the last; a file's frames stay together.
     """
     config = config or Config()
-    loaded = bundle.load(Path(model))
+    loaded = bundle.load(Path(model)).with_tta(config.tta)
     network = Network(Path(model), loaded, config)
     duplicates = Duplicates()
     schema = _schema(loaded)
@@ -89,6 +90,7 @@ def _schema(loaded: bundle.Bundle) -> pa.Schema:
                 "classes": list(loaded.classes),
                 "threshold": loaded.threshold,
                 "temperature": loaded.temperature,
+                "tta": loaded.tta,
             }
         )
     )

@@ -51,6 +51,7 @@ class Config:
             there; None: these columns are null.
         part: Compute this part only, and publish nothing; None: the whole.
         work: Folder of the unfinished work, for an output in an object store.
+        tta: "none", or "flip": the mean logit of an image and its mirror; None: as in the bundle.
     """
 
     workers: int = field(default_factory=available_cores)
@@ -74,6 +75,7 @@ class Config:
     identity_key: Path | None = None
     part: Part | None = None
     work: Path | None = None
+    tta: str | None = None
 
     def __post_init__(self) -> None:
         check_workers(self.workers)

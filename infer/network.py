@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch import bundle
 from tumorbatch.bundle import KNOWN_IMAGES, Bundle
+from tumorbatch.bundle_weights import load_network
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.decoding import KnownFile
 from tumorbatch.runtime import Runtime, resolve
@@ -62,11 +62,11 @@ class Network:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(runtime.precision)
         try:
-            network = bundle.load_network(self._folder, self._loaded)
+            network = load_network(self._folder, self._loaded)
         finally:
             keras.config.set_dtype_policy(before)
         self.runtime = runtime
-        self._score = scorer(network, config.batch_size, runtime)
+        self._score = scorer(network, config.batch_size, runtime, self._loaded.tta)
         self.place_matters = self._probe(self._score)
         self.loading = time.monotonic() - started
         log.info("%s", runtime.reason)

@@ -54,6 +54,12 @@ class Job:
         """
         target = Target.choose(out, config.format, config.work)
         loaded = bundle.load(model)
+        if config.tta not in (None, loaded.tta):
+            log.warning(
+                "temperature and threshold were chosen with --tta %s: `tumorbatch evaluate --tta %s` "
+                "chooses them anew", loaded.tta, config.tta,
+            )  # fmt: skip
+        loaded = loaded.with_tta(config.tta)
         if loaded.preprocessing.decode_version != DECODE_VERSION:
             log.warning(
                 "this model was trained on images that an earlier version decoded: colour PNGs with a "
@@ -143,6 +149,7 @@ class Job:
             "classes": [*loaded.classes],
             "threshold": loaded.threshold,
             "temperature": loaded.temperature,
+            "tta": loaded.tta,
             "trained_on_leaky_split": bool(loaded.training.get("leaky")),
             "training_shapes_known": "shapes" in loaded.training,
             "versions": _software(),

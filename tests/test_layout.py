@@ -300,7 +300,7 @@ def imports() -> list[Import]:
         one for path in MODULES for one in _imports_of(ast.parse(path.read_text()), _module_name(path))
     ]
     # It does see those inside functions and those for type checkers.
-    assert Import("tumorbatch.cli.train", "tumorbatch.train.training", False) in found
+    assert Import("tumorbatch.cli.train", "tumorbatch.workflows.train_folds", False) in found
     assert Import("tumorbatch.cli.model_summaries", "tumorbatch.train.training", True) in found
     return found
 

@@ -18,7 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tumorbatch.atomic import write_bytes
-from tumorbatch.bundle import MAX_WEIGHTS_BYTES
+from tumorbatch.bundle_weights import MAX_WEIGHTS_BYTES
 from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import read_regular

@@ -7,6 +7,7 @@ from typing import Any
 from tumorbatch import architectures
 from tumorbatch.checks import check_batch_size, check_choice, check_seed
 from tumorbatch.errors import ConfigError
+from tumorbatch.folds import Fold
 from tumorbatch.preprocessing_config import check_variants
 from tumorbatch.train.recipes import settings
 
@@ -183,6 +184,7 @@ class Config:
         known_images: Whether the bundle carries hashes and signatures of its training and validation
             images: "on", "off", or "auto": not where one of them is DICOM, since they show whether
             a person was in the training set.
+        fold: Train on training and validation split without this fold, and validate on it.
     """
 
     architecture: str
@@ -203,6 +205,7 @@ class Config:
     overwrite: bool = False
     tensorboard: Path | None = None
     known_images: str = "auto"
+    fold: Fold | None = None
 
     def __post_init__(self) -> None:
         check_choice("--arch", self.architecture, architectures.ARCHITECTURES)

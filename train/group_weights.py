@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tumorbatch import shardset
 from tumorbatch.shardset import Dataset
@@ -38,10 +39,30 @@ def group_weights(
     table = shardset.manifest(folder, dataset, "path", "class", "split", "duplicate_group")
     rows = table.filter(pc.equal(table["split"], "train"))
     groups = np.array(rows["duplicate_group"].to_pylist(), np.int64)
-    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    weights = 1 / sizes[place.ravel()] ** _POWERS[how]
+    by_class = None
     if class_weights is not None:
         labels = [dataset.classes.index(name) for name in rows["class"].to_pylist()]
-        weights *= np.array([class_weights[label] for label in labels])
-    weights /= weights.mean()
+        by_class = np.array([class_weights[label] for label in labels])
+    weights = weigh(groups, how, by_class)
+    if weights is None:
+        return None
     return dict(zip(rows["path"].to_pylist(), weights.tolist(), strict=True))
+
+
+def weigh(
+    groups: NDArray[np.int64], how: str, by_class: NDArray[np.float64] | None = None
+) -> NDArray[np.float64] | None:
+    """Return what each image weighs in the loss, float64 [n] of mean 1; None if all weigh 1.
+
+    Args:
+        groups: int64 [n], duplicate groups.
+        how: One of `config.GROUP_WEIGHTS`.
+        by_class: float64 [n], its class's weight, which is multiplied in.
+    """
+    if how == "none":
+        return None
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    weights = 1 / sizes[place.ravel()] ** _POWERS[how]
+    if by_class is not None:
+        weights *= by_class
+    return np.asarray(weights / weights.mean(), np.float64)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import architectures
-from tumorbatch.bundle import MAX_WEIGHTS_BYTES
+from tumorbatch.bundle_weights import MAX_WEIGHTS_BYTES
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import open_regular
 from tumorbatch.shardset import file_sha256

@@ -21,10 +21,12 @@ from tumorbatch.atomic import (
     write_json,
 )
 from tumorbatch.bundle import Bundle
+from tumorbatch.bundle_weights import serialize_weights
 from tumorbatch.checks import format_changes, refuse_nameless
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.evaluation.model_card import model_card
-from tumorbatch.files import foreign_entries, is_empty
+from tumorbatch.files import is_empty
+from tumorbatch.known_images import known_images_of
 from tumorbatch.labels import TUMOR
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
@@ -37,13 +39,10 @@ from tumorbatch.train.config import Config, DivergedError
 
 if TYPE_CHECKING:
     from tumorbatch.train.fit import Fitted
+    from tumorbatch.train.folded import FoldData
 
 log = logging.getLogger(__name__)
 
-_FILES = {
-    bundle.MODEL, bundle.WEIGHTS, bundle.HISTORY, bundle.HISTORY_CSV, bundle.CURVES, bundle.METRICS,
-    bundle.CARD, bundle.KNOWN_IMAGES,
-}  # fmt: skip
 # Steps between two returns to Python on a GPU, where one takes milliseconds; a signal waits for them.
 _GPU_STRIDE = 8
 
@@ -96,7 +95,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
         if config.start == "imagenet":  # Keras may have to download it, and brings TensorFlow with it
             load_tensorflow(config.threads, config.onednn)
         start = pretrained.find(config.start, config.architecture)
-        summary = _summary(config, shardset.file_sha256(tfrecords / DATASET), dataset, start)
+        summary = summarise(config, shardset.file_sha256(tfrecords / DATASET), dataset, start)
         if _already_done(out, summary, config.overwrite):
             old, metrics = _read_finished(out)
             return Report(old, metrics, dataset.leaky, 0, None, time.monotonic() - started, True)
@@ -134,19 +133,10 @@ def _train(
     runtime = _set_up(config, dataset)
     from tumorbatch.train.distribute import strategy
     from tumorbatch.train.fit import Fit, Recipe
-    from tumorbatch.train.group_weights import group_weights
-    from tumorbatch.train.phases import class_weights, phases
-    from tumorbatch.train.stream import splits
+    from tumorbatch.train.phases import phases
 
     schedule = config.schedule
-    train_count = dataset.records("train")
-    weights = group_weights(
-        tfrecords,
-        dataset,
-        schedule.group_weights,
-        class_weights(schedule, train_count, dataset.counts["train"][dataset.classes[TUMOR]]),
-    )
-    data, feed = splits(tfrecords, dataset, config.feed, weights)
+    data, feed, fold = _data(tfrecords, dataset, config)
     log.info("feed: %s", "images in memory" if feed == "ram" else "shards read in each epoch")
     devices = [f"GPU:{index}" for index in range(config.gpus)]
     spread = strategy(devices) if config.gpus > 1 else None
@@ -169,11 +159,12 @@ def _train(
     )
     fitted = Fit(network, data["train"], data["validation"], recipe, checkpoint, board).run()
     log.info("%s", fitted.describe())
-    metrics, calibration = _evaluate(
-        tfrecords, dataset, scorer(network, schedule.batch_size, runtime), summary["dataset_sha256"]
+    score = scorer(network, schedule.batch_size, runtime)
+    metrics, calibration, out_of_fold = _evaluate(
+        tfrecords, dataset, score, summary["dataset_sha256"], fold
     )
-    shapes = shardset.shapes(tfrecords, dataset, "train")
-    known_images = _known_images(tfrecords, dataset, config.known_images)
+    shapes = fold.shapes if fold else shardset.shapes(tfrecords, dataset, "train")
+    known_images = known_images_of(tfrecords, dataset, config.known_images)
     trained = _publish(
         out,
         network,
@@ -186,8 +177,32 @@ def _train(
         calibration,
         shapes,
         known_images,
+        out_of_fold,
     )
     return trained, metrics, fitted
+
+
+def _data(
+    tfrecords: Path, dataset: Dataset, config: Config
+) -> "tuple[dict[str, Any], str, FoldData | None]":
+    """Return {"train": ..., "validation": ...}, the kind of feed, and the fold if there is one."""
+    from tumorbatch.train import folded
+    from tumorbatch.train.group_weights import group_weights
+    from tumorbatch.train.phases import class_weights
+    from tumorbatch.train.stream import splits
+
+    schedule = config.schedule
+    if config.fold is not None:
+        fold = folded.load(tfrecords, dataset, config.fold, schedule)
+        return {"train": fold.train, "validation": fold.held_out}, "ram", fold
+    tumors = dataset.counts["train"][dataset.classes[TUMOR]]
+    weights = group_weights(
+        tfrecords,
+        dataset,
+        schedule.group_weights,
+        class_weights(schedule, dataset.records("train"), tumors),
+    )
+    return *splits(tfrecords, dataset, config.feed, weights), None
 
 
 def _set_up(config: Config, dataset: Dataset) -> Runtime:
@@ -216,40 +231,30 @@ def _set_up(config: Config, dataset: Dataset) -> Runtime:
 
 
 def _evaluate(
-    tfrecords: Path, dataset: Dataset, score: Any, dataset_sha256: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Calibrate on validation; return the metrics of validation and test, and the calibration."""
+    tfrecords: Path, dataset: Dataset, score: Any, dataset_sha256: str, fold: "FoldData | None"
+) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Calibrate on validation, or on the fold; return metrics, calibration, and out-of-fold logits."""
     from tumorbatch.evaluation.answers import score_split
-    from tumorbatch.evaluation.freeze import frozen
-    from tumorbatch.evaluation.split_metrics import split_metrics
-    from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
+    from tumorbatch.evaluation.choice import choose_and_measure
+    from tumorbatch.evaluation.held_out import held_out_answers
+    from tumorbatch.out_of_fold import OutOfFold, to_bytes
 
     # From disk, whatever the feed: shard by shard, in the manifest's order.
-    scored = {name: score_split(tfrecords, dataset, name, score) for name in ("validation", "test")}
-    validation = scored["validation"]
-    temperature, threshold = calibrate(validation.scores, validation.labels, Rule.parse(DEFAULT_RULE))
-    log.info("temperature %g: %s", temperature.value, temperature.note)
-    log.info("threshold %g: %s", threshold.value, threshold.note)
-    metrics = {
-        name: split_metrics(answers.at(threshold.value, temperature.value))
-        for name, answers in scored.items()
-    }
-    return metrics, frozen(asdict(temperature), asdict(threshold), dataset_sha256)
+    test = score_split(tfrecords, dataset, "test", score)
+    if fold is None:
+        validation = score_split(tfrecords, dataset, "validation", score)
+        metrics, calibration = choose_and_measure(
+            {"validation": validation, "test": test}, dataset_sha256
+        )
+        return metrics, calibration, b""
+    logits, _ = fold.held_out.scored(score)
+    validation = held_out_answers(tfrecords, dataset, fold.index, logits)
+    metrics, calibration = choose_and_measure({"validation": validation, "test": test}, dataset_sha256)
+    numbers = fold.images.folds[fold.index].astype("int32")
+    return metrics, calibration, to_bytes({fold.by: OutOfFold(fold.index, numbers, logits)})
 
 
-def _known_images(tfrecords: Path, dataset: Dataset, carried: str) -> bytes:
-    """Return the content of known_images.safetensors, or nothing where the bundle has none."""
-    from tumorbatch.known_images import KnownImages, may_be_carried
-
-    if carried == "off" or not dataset.has_signatures:
-        return b""
-    if carried == "auto" and not may_be_carried(tfrecords, dataset):
-        log.info("the bundle does not name its images: some are DICOM (--known-images on names them)")
-        return b""
-    return KnownImages.of_shard_set(tfrecords, dataset).to_bytes()
-
-
-def _summary(
+def summarise(
     config: Config, dataset_sha256: str, dataset: Dataset, start: "pretrained.Source | None"
 ) -> dict[str, Any]:
     """Return what determines the result: stored in model.json, compared before a run."""
@@ -262,6 +267,7 @@ def _summary(
         "weights": None if start is None else start.to_dict(),
         "schedule": asdict(config.schedule),
         "augmentation": asdict(config.augmentation) if config.augmentation else None,
+        **({"fold": config.fold.to_dict()} if config.fold else {}),
     }
 
 
@@ -287,17 +293,8 @@ def _already_done(out: Path, summary: dict[str, Any], overwrite: bool) -> bool:
     Raises:
         ConfigError: It holds something else, and may not be replaced.
     """
-    if not out.exists():
-        return False
-    if not out.is_dir():
-        raise ConfigError(f"{out} is a file. Give the bundle another folder with --out.")
-    foreign = foreign_entries(out, _FILES)
-    if foreign:
-        raise ConfigError(
-            f"{out} holds files that do not belong to a bundle ({foreign}). Give another folder with "
-            "--out."
-        )
-    if overwrite or is_empty(out):
+    bundle.refuse_foreign(out)
+    if overwrite or not out.exists() or is_empty(out):
         return False
     changes = format_changes(bundle.load(out).training, summary)
     if changes:
@@ -330,9 +327,10 @@ def _publish(
     calibration: dict[str, Any],
     shapes: list[str],
     known_images: bytes,
+    out_of_fold: bytes,
 ) -> Bundle:
     """Write the whole bundle next to `out`, then exchange the two."""
-    weights = bundle.serialize_weights(network)
+    weights = serialize_weights(network)
     description = Bundle(
         architecture=summary["architecture"],
         preprocessing=dataset.preprocessing,
@@ -357,8 +355,11 @@ def _publish(
         versions=versions("keras", "tensorflow", "numpy"),
         calibration=calibration,
         known_images_sha256=hashlib.sha256(known_images).hexdigest() if known_images else "",
+        out_of_fold_sha256=hashlib.sha256(out_of_fold).hexdigest() if out_of_fold else "",
     )
     with atomic_folder(out) as folder:
+        if out_of_fold:
+            write_bytes(folder / bundle.OUT_OF_FOLD, out_of_fold)
         if known_images:
             write_bytes(
                 folder / bundle.KNOWN_IMAGES, known_images, PRIVATE

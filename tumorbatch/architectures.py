@@ -15,8 +15,10 @@ from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError
 
 MIN_SIZE = 32  # pixels: less than that, and the bases' five halvings leave nothing
+ENSEMBLE = "ensemble"  # what a bundle of several networks says in place of an architecture
 BASE = "base"  # name of the layer that holds a pretrained base
 CHANNELS = 3  # the report's networks see the grey image three times, as pretrained ones must
+_MEMBER = "_member_"  # between the architecture and the number of an ensemble's network
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,51 @@ def build(name: str, size: int, dropout: float = 0.0, channels: int = 1) -> Any:
     return keras.Model(image, logit, name=name)
 
 
+def ensemble(
+    networks: Sequence[Any], weights: Sequence[float], channels: Sequence[Sequence[int]]
+) -> Any:
+    """Join networks: the same image goes through each, and the logit is the weighted mean of theirs.
+
+    Args:
+        networks: Each from `build`, for images of one size; architectures may differ.
+        weights: One a network; they add up to 1.
+        channels: For each network the channels of the input that it sees, in its order; those of all
+            networks count from 0 without a gap.
+
+    Returns:
+        `keras.Model` with the input and output of `build`. Those of its layers that are models are the
+        networks, see `members`; the name of such a layer says which channels it sees.
+    """
+    import keras
+    from keras import layers
+
+    side = networks[0].inputs[0].shape[1]
+    count = 1 + max(max(seen) for seen in channels)
+    image = keras.Input((side, side, count), dtype="uint8", name="image")
+    logits = []
+    for number, (network, weight, seen) in enumerate(zip(networks, weights, channels, strict=True)):
+        name = f"{network.name.partition(_MEMBER)[0]}{_MEMBER}{number}_sees_{'_'.join(map(str, seen))}"
+        part = image if list(seen) == list(range(count)) else keras.ops.take(image, list(seen), axis=-1)
+        logit = keras.Model(network.inputs[0], network.outputs[0], name=name)(part)
+        logits.append(layers.Rescaling(weight, dtype="float32", name=f"share_{number}")(logit))
+    logit = layers.Add(dtype="float32", name="logit")(logits)
+    return keras.Model(image, logit, name=ENSEMBLE)
+
+
+def members(network: Any) -> list[Any]:
+    """Return the networks of an ensemble, each a `keras.Model`; of a single network, itself alone."""
+    import keras
+
+    if network.name != ENSEMBLE:
+        return [network]
+    return [layer for layer in network.layers if isinstance(layer, keras.Model)]
+
+
+def member_channels(network: Any) -> list[int]:
+    """Return which channels of an ensemble's input one of its networks sees, from `members`."""
+    return [int(number) for number in network.name.partition("_sees_")[2].split("_")]
+
+
 def fold(network: Any) -> Any:
     """Give the same network a first convolution that sees the grey image once instead of three times.
 
@@ -170,13 +217,20 @@ def fold(network: Any) -> Any:
     Returns:
         `keras.Model` with the same input and output. A network that begins otherwise is returned as it
         is. So do the pretrained ones: they scale each channel differently, and put zeros around them.
+        Each network of an ensemble is folded.
     """
     import keras
     from keras import layers
 
-    if not isinstance(network, keras.Model) or network.name not in _FOLDED:
+    if not isinstance(network, keras.Model):
         return network
-    if network.input.shape[-1] != 1:  # its channels are not equal
+    if network.name == ENSEMBLE:
+        weights = [layer.scale for layer in network.layers if isinstance(layer, layers.Rescaling)]
+        parts = members(network)
+        return ensemble(list(map(fold, parts)), weights, list(map(member_channels, parts)))
+    if network.name.partition(_MEMBER)[0] not in _FOLDED:
+        return network
+    if network.inputs[0].shape[-1] != 1:  # its channels are not equal
         return network
 
     class FoldedConvolution(layers.Layer):  # type: ignore[misc]
@@ -190,7 +244,7 @@ def fold(network: Any) -> Any:
             return self.convolution.activation(keras.ops.add(x, self.convolution.bias))
 
     _, _, scaling, first, *later_layers = network.layers
-    image = keras.Input(network.input.shape[1:], dtype="uint8")
+    image = keras.Input(network.inputs[0].shape[1:], dtype="uint8")
     x = layers.Rescaling(scaling.scale, scaling.offset, dtype="float32")(image)
     x = FoldedConvolution(first)(x)
     for layer in later_layers:

@@ -1,10 +1,11 @@
 """The model bundle: a trained network as data, never as code.
 
-    weights.safetensors   float32 arrays by name
+    weights.safetensors   float32 arrays by name; an ensemble has member-0.safetensors, ... instead
     model.json            what to build, what it was fed, how to read its output
     history.json          loss and metrics, one list a name, one value an epoch
     history.csv           the same as a table, one row an epoch
     curves.png            the same as a figure
+    out_of_fold.safetensors   logits of images that each network of an ensemble by folds has not seen
     known_images.safetensors  hashes and signatures of what it was trained on, where it carries them
     metrics.json          validation and test figures
     model_card.md         the same for people
@@ -17,30 +18,20 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tumorbatch import architectures
+from tumorbatch.bundle_shape import AUC_SHAPE, CALIBRATION_SHAPE, METRICS_SHAPE, MODEL_SHAPE
 from tumorbatch.errors import ConfigError, InputError, reason
-from tumorbatch.files import printable, read_regular
-from tumorbatch.json_reader import (
-    ANYTHING,
-    COUNT,
-    FLAG,
-    NULL,
-    NUMBER,
-    OBJECT,
-    SHA256,
-    SHARE,
-    TEXT,
-    Shape,
-    check,
-    read_object,
-)
+from tumorbatch.files import foreign_entries, printable
+from tumorbatch.json_reader import ANYTHING, Shape, check, read_object
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.shardset import file_sha256
+from tumorbatch.tta import NO_TTA, TTA
 
 log = logging.getLogger(__name__)
 
@@ -48,71 +39,45 @@ SCHEMA_VERSION = 1
 MODELS = Path("models")  # where `train` writes bundles by default
 MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
+OUT_OF_FOLD = "out_of_fold.safetensors"
 KNOWN_IMAGES = "known_images.safetensors"
 HISTORY = "history.json"
 HISTORY_CSV = "history.csv"
 CURVES = "curves.png"
 METRICS = "metrics.json"
 CARD = "model_card.md"
-MAX_WEIGHTS_BYTES = 2 << 30  # 2 GiB, twenty times the largest of the architectures
-_MODEL_SHAPE = {
-    "model_id": TEXT,
-    "architecture": TEXT,
-    "preprocessing": OBJECT,
-    "classes": [TEXT],
-    "threshold": NUMBER,
-    "temperature": NUMBER,
-    "weights_sha256": SHA256,
-    "known_images_sha256?": TEXT,
-    "training": {
-        "dataset_sha256?": TEXT,
-        "split_by?": TEXT,
-        "leaky?": FLAG,
-        "variants?": [TEXT],
-        "weights?": (NULL, {"origin": TEXT, "name": TEXT, "sha256": TEXT}),
-        "schedule?": {"seed?": COUNT, "batch_size?": COUNT, TEXT: (NUMBER, FLAG, TEXT)},
-        "augmentation?": (NULL, {TEXT: (NUMBER, FLAG)}),
-        "epochs?": COUNT,
-        "best_epoch?": COUNT,
-        "parameters?": COUNT,
-        "phases?": {TEXT: COUNT},
-        "images_per_second?": NUMBER,
-        "shapes?": [TEXT],
-    },
-    "versions": {TEXT: TEXT},
-    "calibration?": OBJECT,
-}
-# What reports say about `Bundle.calibration`.
-_CALIBRATION_SHAPE = {
-    "split": TEXT,
-    "dataset_sha256": TEXT,
-    "threshold": {"value": NUMBER, "reached": FLAG, "rule": TEXT, "n": COUNT, "note": TEXT},
-    "temperature": {"value": NUMBER, "n": COUNT, "note": TEXT},
-}
-_FIGURE_SHAPE = {
-    "value": (NUMBER, NULL),
-    "n": COUNT,
-    "low": (NUMBER, NULL),
-    "high": (NUMBER, NULL),
-    "method": TEXT,
-    "low_by_group?": (NUMBER, NULL),
-    "high_by_group?": (NUMBER, NULL),
-}
-_SUMMARISED = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc")
-_FIGURES_SHAPE: dict[str, Any] = {
-    "figures": {**dict.fromkeys(_SUMMARISED, _FIGURE_SHAPE), TEXT: _FIGURE_SHAPE},
-    "at_0.5": {"figures": {"accuracy": _FIGURE_SHAPE, TEXT: _FIGURE_SHAPE}},
-}
-_SPLIT_SHAPE = {
-    "n": COUNT,
-    "healthy": COUNT,
-    "tumor": COUNT,
-    "groups": COUNT,
-    **_FIGURES_SHAPE,
-    "per_group?": _FIGURES_SHAPE,
-}
-_AUC_SHAPE: Shape = {"validation": {"figures": {"auc": {"value": SHARE}}}}
-_METRICS_SHAPE: Shape = {"validation": _SPLIT_SHAPE, "test": _SPLIT_SHAPE}
+ENSEMBLE = architectures.ENSEMBLE
+_FILES = {MODEL, WEIGHTS, KNOWN_IMAGES, OUT_OF_FOLD, HISTORY, HISTORY_CSV, CURVES, METRICS, CARD}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One network of an ensemble.
+
+    Attributes:
+        name: Of the bundle that it comes from.
+        architecture: Name from the closed list.
+        weights_sha256: Of its weights, hex: those of that bundle, to the bit.
+        model_id: Of that bundle.
+        weight: Of its logit in the mean; all of them add up to 1.
+        channels: The variants of an image that it sees, of those of the bundle's preprocessing.
+    """
+
+    name: str
+    architecture: str
+    weights_sha256: str
+    model_id: str
+    weight: float
+    channels: tuple[str, ...]
+
+
+def members_sha256(members: Sequence[Member]) -> str:
+    """Return the sha256 (hex) that stands for all weights of an ensemble, in their order."""
+    parts = [
+        [member.architecture, member.weights_sha256, member.weight, member.channels]
+        for member in members
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +85,20 @@ class Bundle:
     """The content of model.json.
 
     Attributes:
-        architecture: Name from the closed list.
+        architecture: Name from the closed list, or `ENSEMBLE`.
         preprocessing: What the network's input went through.
         classes: Class names; index = label.
         threshold: A probability of at least this much is called Tumor.
         temperature: Logits are divided by it before the sigmoid; 1 means not calibrated.
-        weights_sha256: Of weights.safetensors, hex.
+        weights_sha256: Of weights.safetensors, hex; of an ensemble see `members_sha256`.
         training: Summary of how it was trained.
         versions: Of the software that trained it.
         calibration: How temperature and threshold were chosen, on which split and shard set; empty in
             a bundle from before they were.
         known_images_sha256: Of known_images.safetensors, hex; "" in a bundle that carries none.
+        out_of_fold_sha256: Of out_of_fold.safetensors, hex; "" unless it was trained by folds.
+        members: The networks of an ensemble, two or more; () for a single network.
+        tta: One of `scoring.TTA`: how often the networks see an image.
     """
 
     architecture: str
@@ -143,25 +111,66 @@ class Bundle:
     versions: dict[str, str]
     calibration: dict[str, Any] = field(default_factory=dict)
     known_images_sha256: str = ""
+    out_of_fold_sha256: str = ""
+    members: tuple[Member, ...] = ()
+    tta: str = NO_TTA
+
+    @property
+    def weights(self) -> dict[str, tuple[str, str]]:
+        """Return {file of weights: (architecture, sha256)}, in the order of the networks."""
+        if not self.members:
+            return {WEIGHTS: (self.architecture, self.weights_sha256)}
+        return {
+            member_file(number): (member.architecture, member.weights_sha256)
+            for number, member in enumerate(self.members)
+        }
 
     @property
     def model_id(self) -> str:
         """Return architecture and 12 hex digits that identify weights, threshold and preprocessing."""
-        deciding = json.dumps(
-            [self.weights_sha256, self.threshold, self.temperature, self.preprocessing.fingerprint]
-        )
+        parts = [self.weights_sha256, self.threshold, self.temperature, self.preprocessing.fingerprint]
+        deciding = json.dumps([*parts, *([self.tta] if self.tta != NO_TTA else [])])
         return f"{self.architecture}-{hashlib.sha256(deciding.encode()).hexdigest()[:12]}"
+
+    def with_tta(self, tta: str | None) -> "Bundle":
+        """Return the bundle that sees an image as often as `tta` says; None: as it is."""
+        return self if tta is None else replace(self, tta=tta)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of model.json as JSON values."""
         value = asdict(self)
         value["preprocessing"] = self.preprocessing.to_dict()
+        for name in ("members", "out_of_fold_sha256"):
+            if not value[name]:  # model.json of a single network stays as it always was
+                del value[name]
+        if self.tta == NO_TTA:
+            del value["tta"]
         return {
             "schema_version": SCHEMA_VERSION,
             "model_id": self.model_id,
             "preprocessing_fingerprint": self.preprocessing.fingerprint,
             **value,
         }
+
+
+def member_file(number: int | str) -> str:
+    """Return the name of the file with the weights of an ensemble's network, counted from 0."""
+    return f"member-{number}.safetensors"
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise `ConfigError` if a folder for a bundle is a file, or holds other files than a bundle's."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"{out} is a file. Give the bundle another folder with --out.")
+    weights = {path.name for path in out.glob(member_file("*"))}
+    foreign = foreign_entries(out, _FILES | weights)
+    if foreign:
+        raise ConfigError(
+            f"{out} holds files that do not belong to a bundle ({foreign}). Give another folder with "
+            "--out."
+        )
 
 
 def load(folder: Path) -> Bundle:
@@ -184,7 +193,7 @@ def load(folder: Path) -> Bundle:
                 f"{path} has format version {value['schema_version']}; this tumorbatch reads "
                 f"{SCHEMA_VERSION}. Train the model again."
             )
-        check(value, _MODEL_SHAPE)
+        check(value, MODEL_SHAPE)
         bundle = Bundle(
             architecture=value["architecture"],
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),
@@ -196,14 +205,22 @@ def load(folder: Path) -> Bundle:
             versions=value["versions"],
             calibration=value.get("calibration", {}),
             known_images_sha256=value.get("known_images_sha256", ""),
+            out_of_fold_sha256=value.get("out_of_fold_sha256", ""),
+            tta=value.get("tta", NO_TTA),
+            members=tuple(
+                Member(**{**member, "channels": tuple(member["channels"])})
+                for member in value.get("members", ())
+            ),
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}. Train the model again.") from error
-    if bundle.architecture not in architectures.ARCHITECTURES:
-        raise ConfigError(
-            f"{path} names the network {bundle.architecture!r}, which is not one of "
-            f"{', '.join(architectures.ARCHITECTURES)}."
-        )
+    single = (member.architecture for member in bundle.members or (bundle,))
+    for name in single:
+        if name not in architectures.ARCHITECTURES:
+            raise ConfigError(
+                f"{path} names the network {name!r}, which is not one of "
+                f"{', '.join(architectures.ARCHITECTURES)}."
+            )
     if not (0 < bundle.threshold < 1 and 0 < bundle.temperature < math.inf):
         raise InputError(f"{path} has an impossible threshold or temperature.")
     if bundle.classes != CLASS_NAMES:
@@ -222,7 +239,22 @@ def _contradiction(bundle: Bundle, model_id: str, fingerprint: str | None) -> st
 
     Tables and reports name a model by its id, and say how its threshold was chosen.
     """
-    calibration = bundle.calibration
+    calibration, members = bundle.calibration, bundle.members
+    if (bundle.architecture == ENSEMBLE) != (len(members) > 1):
+        return "must name the networks of an ensemble, two or more, and of no other model"
+    if bundle.tta not in TTA:
+        return f"has another tta than {', '.join(TTA)}"
+    if members and members_sha256(members) != bundle.weights_sha256:
+        return "has other networks than its weights_sha256 says"
+    if members and {name for member in members for name in member.channels} != set(
+        bundle.preprocessing.channels
+    ):
+        return "has networks that see other variants than its preprocessing makes"
+    if members and not (
+        min(member.weight for member in members) > 0
+        and math.isclose(sum(member.weight for member in members), 1)
+    ):
+        return "has weights of networks that are not positive or do not add up to 1"
     if fingerprint not in (None, bundle.preprocessing.fingerprint):
         return "has another preprocessing than its fingerprint says"
     if model_id != bundle.model_id:
@@ -230,7 +262,7 @@ def _contradiction(bundle: Bundle, model_id: str, fingerprint: str | None) -> st
     if not calibration:
         return ""
     try:
-        check(calibration, _CALIBRATION_SHAPE)
+        check(calibration, CALIBRATION_SHAPE)
     except ValueError:
         return "does not say how its threshold and temperature were chosen"
     chosen = tuple(calibration[part]["value"] for part in ("threshold", "temperature"))
@@ -241,94 +273,25 @@ def _contradiction(bundle: Bundle, model_id: str, fingerprint: str | None) -> st
 
 def check_weights(folder: Path, bundle: Bundle) -> None:
     """Raise `InputError` unless the weights on disk are those of model.json, to the bit."""
-    path = folder / WEIGHTS
-    try:
-        sha256 = file_sha256(path)
-    except OSError as error:
-        raise InputError(f"{path} is missing or unreadable: {reason(error)}.") from error
-    if sha256 != bundle.weights_sha256:
-        raise _exchanged(path, sha256, bundle)
+    for name, (_, expected) in bundle.weights.items():
+        path = folder / name
+        try:
+            sha256 = file_sha256(path)
+        except OSError as error:
+            raise InputError(f"{path} is missing or unreadable: {reason(error)}.") from error
+        if sha256 != expected:
+            raise exchanged(path, sha256, expected)
 
 
-def _exchanged(path: Path, sha256: str, bundle: Bundle) -> InputError:
+def exchanged(path: Path, sha256: str, expected: str) -> InputError:
+    """Return the error of a file of weights that is not the one in model.json."""
     return InputError(
         f"{path} is damaged or was exchanged: its sha256 is {sha256[:12]}..., {MODEL} says "
-        f"{bundle.weights_sha256[:12]}.... Bring the original back, or train the model again."
+        f"{expected[:12]}.... Bring the original back, or train the model again."
     )
 
 
-def load_network(folder: Path, bundle: Bundle) -> Any:
-    """Build the bundle's network and set its weights.
-
-    Returns:
-        `keras.Model`, see `architectures.build`.
-
-    Raises:
-        InputError: The weights are missing, were changed by as little as one bit, do not fit, are not
-            float32, or are not finite.
-    """
-    import safetensors
-    import safetensors.numpy
-
-    path = folder / WEIGHTS
-    try:
-        data = read_regular(path, MAX_WEIGHTS_BYTES)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is missing or cannot be read: {reason(error)}.") from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != bundle.weights_sha256:
-        raise _exchanged(path, sha256, bundle)
-    try:
-        weights = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type numpy has not
-        raise InputError(f"{path} is damaged: {error}.") from error
-    size, channels = bundle.preprocessing.size, len(bundle.preprocessing.channels)
-    network = architectures.build(bundle.architecture, size, channels=channels)
-    expected = {variable.path: variable for variable in network.weights}
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights or name not in expected:
-            where = "misses" if name not in weights else "has an unknown"
-            raise InputError(f"{path} {where} weight {name!r} for {bundle.architecture}.")
-        problem = _unfit(weights[name], expected[name])
-        if problem:
-            raise InputError(f"{path}: weight {name!r} {problem}. Train the model again.")
-    for name, variable in expected.items():
-        variable.assign(weights[name])
-    return network
-
-
-def _unfit(array: Any, variable: Any) -> str:
-    """Return why an array cannot be a variable's value, as the end of a sentence; "" where it can.
-
-    One value that is not finite makes every logit so, and not a number compares as false: as Healthy.
-    """
-    import numpy as np
-
-    if array.shape != tuple(variable.shape):
-        return f"has shape {array.shape}, expected {tuple(variable.shape)}"
-    if array.dtype != np.float32:
-        return f"is {array.dtype}, expected float32"
-    if not np.isfinite(array).all():
-        return "holds values that are not finite"
-    if variable.name == "moving_variance" and (array < 0).any():
-        return "holds negative variances"
-    return ""
-
-
-def serialize_weights(network: Any) -> bytes:
-    """Return all weights of a `keras.Model` as the bytes of a safetensors file, float32."""
-    import numpy as np
-    import safetensors.numpy
-
-    arrays = {
-        variable.path: np.ascontiguousarray(variable.numpy(), dtype=np.float32)
-        for variable in network.weights
-    }
-    data: bytes = safetensors.numpy.save(arrays)
-    return data
-
-
-def read_metrics(folder: Path, shape: Shape = _METRICS_SHAPE) -> dict[str, Any]:
+def read_metrics(folder: Path, shape: Shape = METRICS_SHAPE) -> dict[str, Any]:
     """Return the figures of a bundle's metrics.json: {"validation": ..., "test": ...}.
 
     Raises:
@@ -381,7 +344,7 @@ def best(folder: Path = MODELS) -> Path:
     ranked = []
     for path in (folder / name / MODEL for name in names(folder)):
         try:
-            description, metrics = load(path.parent), read_metrics(path.parent, _AUC_SHAPE)
+            description, metrics = load(path.parent), read_metrics(path.parent, AUC_SHAPE)
         except (ConfigError, InputError) as error:
             log.warning("%s is skipped: %s", path.parent, error)
             continue

@@ -23,6 +23,7 @@ from tumorbatch.atomic import (
     writing,
 )
 from tumorbatch.bundle import Bundle
+from tumorbatch.bundle_weights import load_network
 from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError, OutputError, cannot_write, not_finished
 from tumorbatch.lock import lock_beside, output_lock
@@ -64,7 +65,7 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
                 f"{out} or {description.name} exists. Give --overwrite, or another --out."
             )
         load_tensorflow()
-        network = bundle.load_network(model, loaded)
+        network = load_network(model, loaded)
         with atomic_folder(out) if kind == "savedmodel" else _file(out) as target:
             _save(network, target, kind, out)
             write_json(waiting, _description(loaded, kind))
@@ -156,6 +157,8 @@ def _description(loaded: Bundle, kind: str) -> dict[str, Any]:
         },
         "classes": list(loaded.classes),
         "temperature": loaded.temperature,
+        "tta": loaded.tta,
+        "tta_meaning": "flip, which is not inside: the mean logit of the image and its mirror",
         "threshold": loaded.threshold,
         "inside": _inside(preprocessing),
         "not_inside": _outside(preprocessing),

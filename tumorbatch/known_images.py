@@ -7,9 +7,10 @@ and an image can find out whether it was among them, so for DICOM sources it is 
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from tumorbatch.errors import InputError
 from tumorbatch.files import read_regular
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import Dataset
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
 TRAINED_ON, VALIDATED_ON, COPY_OF_TRAINING = "trained-on", "validated-on", "copy-of-training"
@@ -122,6 +125,24 @@ class KnownImages:
                 "again."
             ) from error
         return cls(arrays["sha256"], arrays["signature"], arrays["validation"] == 1)
+
+    @classmethod
+    def united(cls, several: "Sequence[KnownImages]") -> "KnownImages":
+        """Return the images that any of several models knows, each file once.
+
+        One that any of them was trained on counts as trained on.
+        """
+        joined = cls(
+            *(
+                np.concatenate([getattr(one, name) for one in several])
+                for name in ("sha256", "pictures", "validation")
+            )
+        )
+        # Trained on before validated on: `unique` gives the first of equals.
+        order = np.argsort(joined.validation, kind="stable")
+        _, first = np.unique(joined.sha256[order], axis=0, return_index=True)
+        kept = np.sort(order[first])
+        return cls(joined.sha256[kept], joined.pictures[kept], joined.validation[kept])
 
     @cached_property
     def _splits(self) -> Mapping[bytes, bool]:
@@ -225,3 +246,25 @@ def may_be_carried(folder: Path, dataset: Dataset) -> bool:
     table = shardset.manifest(folder, dataset, "format", "split")
     rows = table.filter(pc.is_in(table["split"], pa.array(SPLITS, pa.string())))
     return "dicom" not in rows["format"].to_pylist()
+
+
+def known_images_of(
+    folder: Path, dataset: Dataset, carried: str, all_trained_on: bool = False
+) -> bytes:
+    """Return the content of a bundle's known_images.safetensors, or nothing where it has none.
+
+    Args:
+        folder: The shard set.
+        dataset: Its description.
+        carried: "on", "off", or "auto": not where one of the images is DICOM.
+        all_trained_on: The validation split was trained on too.
+    """
+    if carried == "off" or not dataset.has_signatures:
+        return b""
+    if carried == "auto" and not may_be_carried(folder, dataset):
+        log.info("the bundle does not name its images: some are DICOM (--known-images on names them)")
+        return b""
+    images = KnownImages.of_shard_set(folder, dataset)
+    if all_trained_on:
+        images = replace(images, validation=np.zeros_like(images.validation))
+    return images.to_bytes()

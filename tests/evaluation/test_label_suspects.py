@@ -24,7 +24,9 @@ def test_only_sure_disagreements_each_group_once_the_surest_first() -> None:
         [0, 0, 1, 0, 0, 0, 1],
         groups=np.array([0, 1, 2, 3, 3, 4, 5]),
     )
-    validation = answers([-7, 6], [1, 0], groups=np.array([7, 3]), paths=("v0.png", "v1.png"))
+    validation = answers(
+        [-7, 6], [1, 0], groups=np.array([7, 3]), paths=("v0.png", "v1.png"), split="validation"
+    )
     rows = label_suspects({"validation": validation, "test": test})
     assert [(row["path"], row["split"], row["label"], row["called"]) for row in rows] == [
         ("v0.png", "validation", "Tumor", "Healthy"),

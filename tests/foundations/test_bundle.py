@@ -19,7 +19,8 @@ import safetensors.numpy
 from tests.bundles import rewrite
 from tumorbatch import bundle
 from tumorbatch.atomic import write_bytes, write_json
-from tumorbatch.bundle import MODEL, WEIGHTS, Bundle, best, load, load_network, serialize_weights
+from tumorbatch.bundle import MODEL, WEIGHTS, Bundle, best, load
+from tumorbatch.bundle_weights import MAX_WEIGHTS_BYTES, load_network, serialize_weights
 from tumorbatch.errors import ConfigError, ExitCode, InputError
 from tumorbatch.preprocessing_config import Preprocessing
 
@@ -203,7 +204,7 @@ def test_no_weights_file(folder: Path) -> None:
 
 def test_a_weights_file_too_large_to_be_one(folder: Path) -> None:
     with (folder / WEIGHTS).open("r+b") as file:
-        file.truncate(bundle.MAX_WEIGHTS_BYTES + 1)  # sparse
+        file.truncate(MAX_WEIGHTS_BYTES + 1)  # sparse
     with pytest.raises(InputError, match="no such file is so large"):
         load_network(folder, load(folder))
 

@@ -12,6 +12,7 @@ import pytest
 
 from tumorbatch import architectures, bundle, export
 from tumorbatch.bundle import Bundle
+from tumorbatch.bundle_weights import load_network, serialize_weights
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocessing_config import Preprocessing
 
@@ -44,7 +45,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("models") / "mobilenetv2"
     folder.mkdir()
-    weights = bundle.serialize_weights(architectures.build("mobilenetv2", 32))
+    weights = serialize_weights(architectures.build("mobilenetv2", 32))
     about = Bundle(
         "mobilenetv2", Preprocessing(size=32), ("Healthy", "Tumor"), 0.5, 1.0,
         hashlib.sha256(weights).hexdigest(), {}, {},
@@ -83,7 +84,7 @@ def test_plain_keras_and_tensorflow_predict_the_same(
     which: str, exported: dict[tuple[str, str], Path], request: pytest.FixtureRequest
 ) -> None:
     folder: Path = request.getfixturevalue(which)
-    network = bundle.load_network(folder, bundle.load(folder))
+    network = load_network(folder, bundle.load(folder))
     expected = network(IMAGES, training=False).numpy()
     assert np.ptp(expected) > 0
     files = [out for (name, _), out in exported.items() if name == which]

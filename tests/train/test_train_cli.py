@@ -21,6 +21,7 @@ import pytest
 
 from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
+from tumorbatch.bundle_weights import load_network
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.runtime import Runtime
@@ -383,7 +384,7 @@ def test_the_saved_weights_give_the_saved_figures(fresh: Path, shard_set: Path) 
     """Loaded afresh, from the file alone: what was measured is what was saved."""
     loaded = bundle.load(fresh)
     runtime = Runtime("cpu", "float32", False, 1, "for a test")
-    score = scorer(bundle.load_network(fresh, loaded), 16, runtime)
+    score = scorer(load_network(fresh, loaded), 16, runtime)
     for split in ("validation", "test"):
         images = load_split(shard_set, shardset.load(shard_set), split)
         got = Measures(score(images.pixels), images.labels, loaded.threshold, loaded.temperature)
@@ -398,7 +399,7 @@ def test_the_saved_weights_give_the_saved_figures(fresh: Path, shard_set: Path) 
 
 def test_threshold_and_temperature_come_from_validation_alone(fresh: Path, shard_set: Path) -> None:
     loaded, dataset = bundle.load(fresh), shardset.load(shard_set)
-    score = scorer(bundle.load_network(fresh, loaded), 16, Runtime("cpu", "float32", False, 1, ""))
+    score = scorer(load_network(fresh, loaded), 16, Runtime("cpu", "float32", False, 1, ""))
     images = load_split(shard_set, dataset, "validation")
     temperature, threshold = calibrate(score(images.pixels), images.labels, Rule("sensitivity", 0.95))
     assert loaded.temperature == pytest.approx(temperature.value, rel=1e-4)

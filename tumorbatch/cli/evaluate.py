@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tumorbatch.evaluation.protocol_drops import SideBySide
 
 # Options that mean nothing with --protocols, and nothing without it.
-_NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite")
+_NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite", "tta")
 _ONLY_WITH = ("source", "weights", "reuse", "yes")
 
 
@@ -98,6 +98,7 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
     multiple=True,
     help="With --protocols: a folder of bundles; one that is exactly a missing training is used.",
 )
+@options.tta
 @options.batch_size
 @options.cache_dir
 @options.device
@@ -119,6 +120,7 @@ def evaluate(
     trained_on: Path | None,
     replicates: int,
     gallery: int,
+    tta: str | None,
     batch_size: int,
     cache_dir: Path | None,
     protocols: bool,
@@ -174,6 +176,7 @@ def evaluate(
             batch_size=batch_size,
             device=device,
             overwrite=overwrite,
+            tta=tta,
         )
         folder = bundle.find(model)
         load_tensorflow()  # before anything that brings it along

@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A file of more DICOM frames, TIFF pages or NIfTI slices becomes one error row.",
 )
+@options.tta
 @options.batch_size
 @options.cache_dir
 @options.workers
@@ -129,6 +130,7 @@ def infer(
     part: "Part | None",
     identity_key: Path | None,
     cache_dir: Path | None,
+    tta: str | None,
     workers: int | None,
     batch_size: int,
     device: str,
@@ -213,6 +215,7 @@ def infer(
                 part=part,
                 identity_key=identity_key,
                 work=work,
+                tta=tta,
                 **only_given(workers=workers),
             )
             for folder in folders:  # before the model: these are the names that are typed each time

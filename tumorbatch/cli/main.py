@@ -15,6 +15,7 @@ from tumorbatch.cli import session, streams
 from tumorbatch.cli.cluster import k8s, slurm
 from tumorbatch.cli.compare import compare
 from tumorbatch.cli.doctor import doctor
+from tumorbatch.cli.ensemble import ensemble
 from tumorbatch.cli.equalize import equalize
 from tumorbatch.cli.evaluate import evaluate
 from tumorbatch.cli.experiment import experiment
@@ -108,7 +109,7 @@ def main() -> None:
 
 
 for command in (
-    sample, explore, shard, verify, equalize, weights, train, evaluate, compare, experiment, infer,
-    slurm, k8s, status, show, summarize, sr, export, doctor,
+    sample, explore, shard, verify, equalize, weights, train, ensemble, evaluate, compare, experiment,
+    infer, slurm, k8s, status, show, summarize, sr, export, doctor,
 ):  # fmt: skip
     main.add_command(command)

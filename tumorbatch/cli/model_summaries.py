@@ -1,10 +1,13 @@
 """The text that `train` and `evaluate` print at their end."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tumorbatch.cli.summaries import patients_line, receipt_json, shown_path
+from tumorbatch.cli.summaries import patients_line, receipt_json, shown_path, visible_name
+from tumorbatch.evaluation.choice import PLACES
+from tumorbatch.evaluation.model_card import cost_of_ensemble
 from tumorbatch.evaluation.protocols import PROTOCOLS
+from tumorbatch.files import counted
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
 
@@ -12,16 +15,20 @@ if TYPE_CHECKING:
     from tumorbatch.bundle import Bundle
     from tumorbatch.evaluation.config import Report as EvaluationReport
     from tumorbatch.train import training as train_stage
+    from tumorbatch.workflows.ensemble import Report as EnsembleReport
     from tumorbatch.workflows.train_many import Outcome
 
 
-def train_json(report: "train_stage.Report", out: Path) -> str:
+def train_json(report: "train_stage.Report | EnsembleReport", out: Path) -> str:
     """Return the receipt of a training as one line of JSON, with the content of metrics.json."""
     return receipt_json(report, out, ("bundle", "fitted"), model_id=report.bundle.model_id)
 
 
-def train_summary(report: "train_stage.Report", out: Path, tfrecords: Path) -> str:
+def train_summary(report: "train_stage.Report | EnsembleReport", out: Path, tfrecords: Path) -> str:
     """Summarise validation and test metrics with intervals, speed, and the next commands."""
+    if report.bundle.members:
+        return ensemble_summary(cast("EnsembleReport", report), out, tfrecords)
+    report = cast("train_stage.Report", report)
     lines = []
     if report.unchanged:
         lines.append(f"{shown_path(out)} is up to date: nothing to do.")
@@ -31,20 +38,51 @@ def train_summary(report: "train_stage.Report", out: Path, tfrecords: Path) -> s
         lines.append(PROTOCOLS["leaky"].warning)
     if report.fitted is not None:
         lines.append(f"{report.epochs} epochs in {report.seconds:.0f} s: {report.fitted.describe()}.")
-    lines.append(f"Model {report.bundle.model_id} in {shown_path(out)}.")
+    return "\n".join([*lines, *_next_commands(report.bundle, out, tfrecords)])
+
+
+def ensemble_summary(report: "EnsembleReport", out: Path, tfrecords: Path) -> str:
+    """Summarise an ensemble: metrics, networks, cost, and the next commands."""
+    made = report.bundle
+    lines = [f"{shown_path(out)} is up to date: nothing to do."] if report.unchanged else []
+    lines += _splits(report.metrics, "out-of-fold" if made.out_of_fold_sha256 else "validation")
+    lines += _choices(made, report.metrics)
+    lines += _expected(made)
+    if made.training.get("leaky"):
+        lines.append(PROTOCOLS["leaky"].warning)
+    names = ", ".join(visible_name(member.name) for member in made.members)
+    lines.append(f"{counted(len(made.members), 'network')}: {names}.{cost_of_ensemble(made)}")
+    return "\n".join([*lines, *_next_commands(made, out, tfrecords)])
+
+
+def _next_commands(bundle: "Bundle", out: Path, tfrecords: Path) -> list[str]:
     usual = out.parent == Path("models")
     name, model = (out.name, "") if usual else (shown_path(out), f" --model {shown_path(out)}")
     shards = "" if tfrecords == Path("tfrecords") else f" {shown_path(tfrecords)}"
-    lines.append(f"Next: compare with simple baselines: tumorbatch evaluate {name}{shards}")
-    lines.append(f"Next: tumorbatch infer FOLDER out.parquet{model}")
-    return "\n".join(lines)
+    return [
+        f"Model {bundle.model_id} in {shown_path(out)}.",
+        f"Next: compare with simple baselines: tumorbatch evaluate {name}{shards}",
+        f"Next: tumorbatch infer FOLDER out.parquet{model}",
+    ]
 
 
 _COUNTED = "each group of copies counted once"
 
 
-def _splits(metrics: dict[str, Any]) -> list[str]:
+def _expected(bundle: "Bundle") -> list[str]:
+    """Return what folds let expect at home and elsewhere, as lines."""
+    expected = bundle.calibration.get("expected", {})
+    return [
+        f"Expect {words}: sensitivity {_estimate(expected[place]['sensitivity'])}, specificity "
+        f"{_estimate(expected[place]['specificity'])}, AUC {_estimate(expected[place]['auc'])}."
+        for place, words in PLACES.items()
+        if place in expected
+    ]
+
+
+def _splits(metrics: dict[str, Any], validation: str = "validation") -> list[str]:
     """Return the metrics of validation and test side by side, each group of copies counted once."""
+    metrics = {validation: metrics["validation"], "test": metrics["test"]}
     parts = {split: headline(values) for split, values in metrics.items()}
     heads = [f"{split}, n = {part['figures']['accuracy']['n']:,}" for split, part in parts.items()]
     lines = [f"{'':14}{heads[0]:24}  {heads[1]}"]

@@ -15,6 +15,7 @@ from tumorbatch.parts import Part
 from tumorbatch.preprocessing_config import VARIANTS
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 from tumorbatch.scheduler import parse_part
+from tumorbatch.tta import TTA
 
 
 class LocalPath(click.Path):
@@ -205,6 +206,12 @@ patience = click.option(
 learning_rate = click.option(
     "--learning-rate", type=float, default=1e-3, show_default=True, help="Adam's learning rate."
 )
+tta = click.option(
+    "--tta",
+    type=click.Choice(TTA),
+    help="`flip`: the mean logit of each image and its left-right mirror, for twice the time of the "
+    "network.  [default: as in the bundle, where `evaluate --tta` puts it]",
+)
 batch_size = click.option(
     "--batch-size", type=int, default=32, show_default=True, help="Images per batch."
 )
@@ -222,7 +229,7 @@ part_of_series = click.option(
     "--part",
     metavar="I/N",
     callback=_parse_part,
-    help="Do only every N-th training of --arch all or --seeds, from the I-th on. " + _AUTO,
+    help="Do only every N-th training of --arch all, --seeds or --folds, from the I-th on. " + _AUTO,
 )
 cache_dir = click.option(
     "--cache-dir",

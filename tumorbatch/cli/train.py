@@ -13,6 +13,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
+from tumorbatch.folds import FOLDS_BY, MOST
 from tumorbatch.object_path import Location
 from tumorbatch.parts import Part
 from tumorbatch.runtime import SWITCHES
@@ -22,7 +23,7 @@ from tumorbatch.train.recipes import BEST, RECIPES, is_chosen, settings
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from tumorbatch.train.training import Report
+    pass
 
 _EVERY = "all"
 _FOR_PRETRAINED = ("finetune", "feature")  # beginnings of their options' names
@@ -81,6 +82,21 @@ def _without_base(options: dict[str, Any]) -> dict[str, Any]:
     help="Settings by name; an option that is given too wins. `report`: the report's own, CLAHE and "
     "Adam without weight decay; `best`: what validation preferred for this network (docs/recipes.md). "
     " [default: the defaults of the options below]",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(2, MOST),
+    help="Divide training and validation images into K folds, train K networks, each without one fold, "
+    "and join them into one bundle. K times the time of training, and of the network for an image.",
+    metavar="K",
+)
+@click.option(
+    "--folds-by",
+    type=click.Choice(FOLDS_BY),
+    help="What stays together: `group`: copies; `shape`: images of one height and width too, so that "
+    "the threshold is chosen on images from elsewhere; `both`: 2 K trainings, networks of the first "
+    "and the threshold of the second, and measures for images at home and elsewhere.  "
+    "[default: group]",
 )
 @options.variant
 @options.weights
@@ -231,6 +247,8 @@ def train(
     arch: str,
     out: Path | None,
     seeds: int,
+    folds: int | None,
+    folds_by: str | None,
     seed: int,
     augment: bool,
     shear: float,
@@ -275,6 +293,11 @@ def train(
     With --part, the tasks of a cluster share the trainings of --arch all and --seeds; the command
     without --part then does what is missing. See docs/cluster.md.
 
+
+    With --folds, each training and validation image is held out by one network, and temperature and
+    threshold are chosen on these predictions. The test split stays untouched. Finished networks wait in
+    .OUT.folds/ until all are there.
+
     \b
     Examples:
       tumorbatch train --arch cnn1
@@ -284,18 +307,20 @@ def train(
       tumorbatch train --arch densenet121 --variant clahe,plain,normalised
       tumorbatch train --arch all --weights none --seeds 3
       tumorbatch train --arch all --seeds 3 --part auto
+      tumorbatch train --arch mobilenetv2 --folds 5 --folds-by both
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
     with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
         from tumorbatch.cli.model_summaries import series_summary
         from tumorbatch.staging import shard_folder
-        from tumorbatch.train import training
         from tumorbatch.train.config import Augmentation, Config
         from tumorbatch.train.config import schedule as complete_schedule
-        from tumorbatch.workflows import train_many
+        from tumorbatch.workflows import train_folds, train_many
 
         names = ARCHITECTURES if arch == _EVERY else (arch,)
         _name_unproven(recipe, names)
+        one = arch != _EVERY and seeds == 1
+        run = train_folds.trainer(folds, folds_by, part if one else None)
         augmentation = Augmentation(shear, zoom, flip, rotation, shift, contrast, brightness)
 
         def config(name: str, number: int) -> Config:
@@ -325,22 +350,23 @@ def train(
             )
 
         folder = shard_folder(tfrecords, cache_dir)
-        if arch != _EVERY and seeds == 1:
-            _refuse(part)
-            out = out or Path("models") / arch
-            report = training.run(folder, out, config(arch, seed))
+        ending = f"-folds{folds}" if folds else ""
+        if one:
+            _refuse(part if folds is None else None)
+            out = out or Path("models") / f"{arch}{ending}"
+            report = run(folder, out, config(arch, seed))
             _print(report, out, folder, as_json, quiet)
             return
         trainings = {
-            name if seeds == 1 else f"{name}-seed{number}": config(name, number)
+            f"{name}{ending}" if seeds == 1 else f"{name}{ending}-seed{number}": config(name, number)
             for name in names
             for number in range(seed, seed + seeds)
         }
         outcomes = []
         chosen = dict(part.share(list(trainings.items()))) if part else trainings
-        for outcome in train_many.run(folder, out or Path("models"), chosen):
+        for outcome in train_many.run(folder, out or Path("models"), chosen, run):
             outcomes.append(outcome)
-            if isinstance(outcome.result, training.Report):
+            if not isinstance(outcome.result, Exception):
                 _print(outcome.result, outcome.out, folder, as_json, quiet, outcome.name)
         if not quiet and not as_json:
             say(series_summary(outcomes))
@@ -348,23 +374,26 @@ def train(
     sys.exit(code)
 
 
-def _print(
-    report: "Report", out: Path, folder: Path, as_json: bool, quiet: bool, name: str = ""
-) -> None:
-    """Print the receipt of one training, of several with its name."""
-    from tumorbatch.cli.model_summaries import train_json, train_summary
-
-    if as_json:
-        say(train_json(report, out))
-    elif not quiet:
-        text = train_summary(report, out, folder)
-        say(f"{name}:\n{text}\n" if name else text)
-
-
 def _refuse(part: Part | None) -> None:
     """Raise `ConfigError` for --part where there is one training."""
     if part is not None:
         raise ConfigError(
-            "--part deals out the trainings of --arch all or --seeds, and this command has one. "
-            "Leave it out."
+            "--part deals out the trainings of --arch all, --seeds or --folds, and this command has "
+            "one. Leave it out."
         )
+
+
+def _print(
+    report: Any, out: Path, tfrecords: Path, as_json: bool, quiet: bool, name: str | None = None
+) -> None:
+    """Print the receipt of a training; `name`: of one of several; None: of a part of its folds."""
+    from tumorbatch.cli.model_summaries import train_json, train_summary
+
+    if report is None:
+        if not quiet:
+            say("The folds of this part are trained. The command without --part finishes.")
+    elif as_json:
+        say(train_json(report, out))
+    elif not quiet:
+        text = train_summary(report, out, tfrecords)
+        say(text if name is None else f"{name}:\n{text}\n")

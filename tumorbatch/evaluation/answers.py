@@ -209,7 +209,7 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
         TryAgainError: Another run has replaced the set since `dataset` was read.
     """
     path = folder / MANIFEST
-    table = shardset.manifest(folder, dataset, *_columns(dataset))
+    table = shardset.manifest(folder, dataset, *manifest_columns(dataset))
     rows = table.filter(pc.equal(table["split"], split))
     rank = {shard.name: index for index, shard in enumerate(dataset.split(split))}
     try:
@@ -227,7 +227,8 @@ def manifest_rows(folder: Path, dataset: Dataset, split: str) -> pa.Table:
     return rows
 
 
-def _columns(dataset: Dataset) -> tuple[str, ...]:
+def manifest_columns(dataset: Dataset) -> tuple[str, ...]:
+    """Return the manifest's columns that `split_images` needs."""
     return (*_COLUMNS, "subclass") if dataset.subclasses else _COLUMNS
 
 
@@ -240,7 +241,7 @@ def split_images(folder: Path, dataset: Dataset, split: str, rows: pa.Table) -> 
         split: Name of the result's split.
         rows: From `manifest_rows`.
     """
-    columns = {name: rows[name].to_pylist() for name in _columns(dataset)}
+    columns = {name: rows[name].to_pylist() for name in manifest_columns(dataset)}
     return SplitImages(
         split=split,
         dataset=shardset.file_sha256(folder / DATASET),

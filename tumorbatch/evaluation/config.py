@@ -28,6 +28,7 @@ class Config:
         batch_size: Images a forward pass.
         device: "auto", "cpu" or "gpu".
         overwrite: Replace results of another model or shard set.
+        tta: "none", or "flip": the mean logit of an image and its mirror; None: as in the bundle.
     """
 
     rule: str | None = None
@@ -40,6 +41,7 @@ class Config:
     batch_size: int = 32
     device: str = "auto"
     overwrite: bool = False
+    tta: str | None = None
 
     def __post_init__(self) -> None:
         if self.rule is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.evaluation.answers import Answers, read_images
-from tumorbatch.evaluation.gradcam import GradCam, overlay
+from tumorbatch.evaluation.gradcam import maps, overlay
 from tumorbatch.files import visible
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.report.html import Page, Picture
@@ -79,7 +79,7 @@ def errors_gallery(
         return []
     images = read_images(tfrecords, dataset, [test.images.paths[index] for index in errors])
     towards = 1 - test.labels[errors]  # the class that it was called
-    maps = GradCam(network)(images, towards)
+    heats = maps(network, images, towards)
     return [
         gallery_picture(
             image,
@@ -96,7 +96,7 @@ def errors_gallery(
             },
         )
         for image, heat, index, prob in zip(
-            images, maps, errors, test.probabilities[errors], strict=True
+            images, heats, errors, test.probabilities[errors], strict=True
         )
     ]
 

@@ -4,28 +4,31 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tumorbatch.atomic import make_folder, real_folder, recover_folder
-from tumorbatch.bundle import Bundle, load_network
+from tumorbatch.bundle import Bundle
+from tumorbatch.bundle_weights import load_network
 from tumorbatch.checks import refuse_nameless
 from tumorbatch.errors import InputError
 from tumorbatch.evaluation.answers import Answers, score_split, score_whole
 from tumorbatch.evaluation.baseline_tests import beyond_metadata, measure_baselines, verdict
+from tumorbatch.evaluation.choice import choose
 from tumorbatch.evaluation.config import Config, Patients, Report
 from tumorbatch.evaluation.error_gallery import errors_gallery
-from tumorbatch.evaluation.freeze import frozen, renew, with_calibration
+from tumorbatch.evaluation.freeze import renew, with_calibration
+from tumorbatch.evaluation.held_out import as_validation, read_out_of_fold
 from tumorbatch.evaluation.label_suspects import label_suspects, suspect_pictures
 from tumorbatch.evaluation.model_card import model_card
 from tumorbatch.evaluation.results import SCHEMA_VERSION, publish, refuse_foreign
+from tumorbatch.evaluation.selective import selective
 from tumorbatch.evaluation.split_metrics import METHOD, by_format_and_size, split_metrics
 from tumorbatch.evaluation.subject import Subject
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.runtime import Runtime, resolve, versions
 from tumorbatch.scoring import Scorer, scorer
-from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule, calibrate
+from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule
 from tumorbatch.statistics.weighting import headline
 
 log = logging.getLogger(__name__)
@@ -71,11 +74,16 @@ def run(
         runtime = resolve(config.device, precision="float32")
         log.info("model %s from %s, %s", subject.bundle.model_id, model, runtime.reason)
         network = load_network(model, subject.bundle)
-        answers = _score(subject, scorer(network, config.batch_size, runtime), config, copies)
+        wanted = subject.bundle.with_tta(config.tta)
+        score = scorer(network, config.batch_size, runtime, wanted.tta)
+        answers = _score(subject, score, config, copies)
         if patients is not None:
             answers = {split: one.grouped(patients.groups) for split, one in answers.items()}
         as_is = config.external or config.as_is
-        chosen = subject.bundle if as_is else _calibrate(subject, answers["validation"], config)
+        by_folds = {} if config.external else _by_folds(subject)
+        if by_folds:
+            answers["validation"] = as_validation(by_folds)
+        chosen = wanted if as_is else _calibrate(subject, wanted, answers, by_folds, config)
         answers = {split: each.by_bundle(subject.name, chosen) for split, each in answers.items()}
         freeze = config.freeze and not as_is
         about = {
@@ -104,9 +112,9 @@ def _score(
     """Return the logits of validation and test; of an external set, of all images but the copies."""
     tfrecords, dataset = subject.tfrecords, subject.dataset
     if not config.external:
-        return {
-            split: score_split(tfrecords, dataset, split, score) for split in ("validation", "test")
-        }
+        # By folds, every validation image was trained on: `_by_folds` has its logit.
+        splits = ("test",) if subject.bundle.out_of_fold_sha256 else ("validation", "test")
+        return {split: score_split(tfrecords, dataset, split, score) for split in splits}
     test = score_whole(tfrecords, dataset, score).without(copies or {})
     if not test.images.n:
         raise InputError(
@@ -114,6 +122,11 @@ def _score(
             "left to judge it by. Give a set of other images."
         )
     return {"test": test}
+
+
+def _by_folds(subject: Subject) -> dict[str, Answers]:
+    """Return the bundle's out-of-fold answers, {} if it was not trained by folds."""
+    return read_out_of_fold(subject.model, subject.bundle, subject.tfrecords, subject.dataset)
 
 
 def _measure(
@@ -129,6 +142,7 @@ def _measure(
     return {
         "method": METHOD | {"replicates": config.replicates, "seed": config.seed},
         **metrics,
+        "selective": selective(answers["test"], config.replicates, config.seed),
         "parts": by_format_and_size(answers["test"], config.replicates, config.seed),
         "baselines": rows,
         "beats_baselines": all(row["beaten"] for row in rows) if rows else None,
@@ -139,21 +153,27 @@ def _measure(
     }
 
 
-def _calibrate(subject: Subject, validation: Answers, config: Config) -> Bundle:
+def _calibrate(
+    subject: Subject,
+    bundle: Bundle,
+    answers: Mapping[str, Answers],
+    by_folds: Mapping[str, Answers],
+    config: Config,
+) -> Bundle:
     """Return the bundle with temperature and threshold; with its own if they follow the same rule."""
-    bundle = subject.bundle
     own_rule = bundle.calibration.get("threshold", {}).get("rule")
     rule = Rule.parse(config.rule or own_rule or DEFAULT_RULE)
-    if own_rule == str(rule) and bundle.calibration["dataset_sha256"] == subject.dataset_sha256:
+    unchanged = bundle.tta == subject.bundle.tta or bool(by_folds)  # folds have seen no mirrors
+    same_set = own_rule and bundle.calibration["dataset_sha256"] == subject.dataset_sha256
+    if own_rule == str(rule) and same_set and unchanged:
         return bundle  # not anew: the last bits of another processor must not make another model
-    temperature, threshold = calibrate(validation.scores, validation.labels, rule)
-    log.info("temperature %g: %s", temperature.value, temperature.note)
-    log.info("threshold %g: %s", threshold.value, threshold.note)
-    if not threshold.reached:
-        log.warning("threshold: %s", threshold.note)
-    return with_calibration(
-        bundle, frozen(asdict(temperature), asdict(threshold), subject.dataset_sha256)
+    calibration = choose(
+        answers["validation"], by_folds, rule, subject.dataset_sha256, config.replicates
     )
+    threshold = calibration["threshold"]
+    if not threshold["reached"]:
+        log.warning("threshold: %s", threshold["note"])
+    return with_calibration(bundle, calibration)
 
 
 def _overlap(copies: Mapping[str, str] | None) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch import bundle, shardset
+from tumorbatch.bundle_weights import load_network
 from tumorbatch.evaluation.answers import Answers, score_split
 from tumorbatch.files import counted
 from tumorbatch.runtime import resolve
@@ -148,7 +149,7 @@ def answer(model: Path, tfrecords: Path, device: str = "auto") -> Answers:
     """
     description, dataset = bundle.load(model), shardset.load(tfrecords)
     runtime = resolve(device)
-    network = bundle.load_network(model, description)
+    network = load_network(model, description)
     score = scorer(network, description.training["schedule"]["batch_size"], runtime)
     validation, test = (
         score_split(tfrecords, dataset, split, score) for split in ("validation", "test")

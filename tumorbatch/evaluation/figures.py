@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.evaluation.answers import Answers
+from tumorbatch.evaluation.selective import curve
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.report import charts, style
 from tumorbatch.statistics.intervals import Estimate
@@ -101,6 +102,36 @@ def roc(test: Answers, part: Mapping[str, Any]) -> Any:
 
 def _one_minus(figure: Estimate) -> tuple[float, float, float]:
     return 1 - (figure.value or 0.0), 1 - (figure.high or 0.0), 1 - (figure.low or 0.0)
+
+
+@style.style()
+def selective(test: Answers, measured: Mapping[str, Any]) -> Any:
+    """Return the share of errors over the share of images that are answered, the certain ones first.
+
+    Args:
+        test: Answers at their threshold; each group of copies is counted once.
+        measured: From `selective.selective`.
+    """
+    coverage, risk = curve(test)
+    figure, axes = style.subplots(6.2, 4.6)
+    axes.plot(coverage, risk, color=style.BLUE, label="the most certain first")
+    axes.axhline(risk[-1], color=style.GREY, linestyle=":", label="all, or any share at random")
+    for row in measured["rows"]:
+        accuracy = Estimate.from_dict(row["accuracy"])
+        value, low, high = accuracy.value, accuracy.low, accuracy.high
+        if value is not None and low is not None and high is not None:
+            axes.errorbar(
+                row["coverage"], 1 - value, yerr=[[max(0, high - value)], [max(0, value - low)]],
+                color=style.VERMILLION, marker="D", markersize=5, capsize=3, linestyle="none",
+            )  # fmt: skip
+    axes.set(
+        xlabel="coverage (share of groups that is answered)",
+        ylabel="risk (share of errors among them)",
+        title=f"Risk against coverage, n = {accuracy.n:,} groups, each once",
+        xlim=(-0.02, 1.02),
+    )
+    axes.legend(loc="upper left")
+    return figure
 
 
 @style.style()

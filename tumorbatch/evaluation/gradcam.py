@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.architectures import BASE
+from tumorbatch.architectures import BASE, member_channels, members
 from tumorbatch.errors import ConfigError
 from tumorbatch.scoring import with_channels
 
@@ -31,6 +31,34 @@ def _features(network: Any) -> Any:
     if not convolutions:
         raise ConfigError(f"{network.name} has no convolution: Grad-CAM has nothing to look at.")
     return convolutions[-1].output
+
+
+def maps(network: Any, images: NDArray[np.uint8], towards: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the maps of a network, see `GradCam`; of an ensemble the mean of its networks' maps.
+
+    Args:
+        network: `keras.Model`, from `bundle_weights.load_network`.
+        images: uint8 [n, height, width] or [n, height, width, channels].
+        towards: int64 [n], 0 Healthy, 1 Tumor.
+
+    Returns:
+        float32 [n, rows, columns] in [0, 1], at the size of the largest of the maps.
+    """
+    import cv2
+
+    networks = members(network)
+    if len(networks) == 1:
+        return GradCam(network)(images, towards)
+    whole = with_channels(images)
+    several = [GradCam(each)(whole[..., member_channels(each)], towards) for each in networks]
+    _, rows, columns = max((heat.shape for heat in several), key=lambda shape: shape[1])
+    resized = [
+        [cv2.resize(one, (columns, rows), interpolation=cv2.INTER_LINEAR) for one in heat]
+        for heat in several
+    ]
+    heat = np.mean(np.array(resized, np.float32), axis=0)
+    largest = heat.max(axis=(1, 2), keepdims=True)
+    return np.asarray(np.divide(heat, largest, out=np.zeros_like(heat), where=largest > 0))
 
 
 class GradCam:

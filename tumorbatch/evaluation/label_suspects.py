@@ -39,7 +39,7 @@ def label_suspects(answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
         group, copies_in_split, width, height, format.
     """
     rows: dict[int, dict[str, Any]] = {}
-    for split, split_answers in answers.items():
+    for split_answers in answers.values():
         images, labels = split_answers.images, split_answers.labels
         probabilities = split_answers.probabilities.astype(np.float64)
         of_label = np.where(labels == TUMOR, probabilities, 1 - probabilities)
@@ -48,7 +48,7 @@ def label_suspects(answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
             group = int(images.groups[index])
             row = {
                 "path": images.paths[index],
-                "split": split,
+                "split": images.split,
                 "label": CLASS_NAMES[labels[index]],
                 "called": CLASS_NAMES[1 - labels[index]],
                 "prob_tumor": float(probabilities[index]),

@@ -6,10 +6,13 @@ from typing import Any
 from tumorbatch.bundle import Bundle
 from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.baseline_tests import beyond_metadata
+from tumorbatch.evaluation.choice import PLACES
+from tumorbatch.evaluation.held_out import OUT_OF_FOLD_SPLIT
 from tumorbatch.evaluation.protocols import Protocol
 from tumorbatch.shardset import Dataset
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
+from tumorbatch.tta import LOOKS, NO_TTA
 
 LIMITS = (
     "Not a medical device. Nothing here was tested on patients, prospectively or by a regulator.",
@@ -60,12 +63,13 @@ def model_card(
         "Classifies a brain image as Healthy or Tumor. **Not a medical device; not for diagnosis.**",
         "",
         *_test_split(bundle, test, protocol),
-        *_both_splits(metrics),
+        *_both_splits(bundle, metrics),
         *_baselines(baselines, part),
         "## Threshold and calibration",
         "",
         *_choices(bundle, part),
         "",
+        *_expected(bundle),
         *_predictive_values(part),
         *_data(bundle, dataset, protocol),
         "## Limits",
@@ -106,12 +110,13 @@ def _test_split(bundle: Bundle, test: Mapping[str, Any], protocol: Protocol) -> 
     ]
 
 
-def _both_splits(metrics: Mapping[str, Any]) -> list[str]:
+def _both_splits(bundle: Bundle, metrics: Mapping[str, Any]) -> list[str]:
     lines = [
         "| split | n | accuracy (95 % interval) | sensitivity | specificity | AUC |",
         "|---|---|---|---|---|---|",
     ]
-    for split, per_image in metrics.items():
+    for key, per_image in metrics.items():
+        split = OUT_OF_FOLD_SPLIT if key == "validation" and bundle.out_of_fold_sha256 else key
         for values, unit in ((headline(per_image), "groups"), (per_image, "images")):
             estimates = [
                 Estimate.from_dict(values["figures"][name]).over_groups
@@ -158,6 +163,8 @@ def _data(bundle: Bundle, dataset: Dataset, protocol: Protocol) -> list[str]:
         f"{str(bundle.training.get('dataset_sha256'))[:12]}. Preprocessing "
         f"{bundle.preprocessing.fingerprint[:12]}{_channels(bundle)}.",
         "",
+        *([f"Looks at each image: {LOOKS[bundle.tta]}.", ""] if bundle.tta != NO_TTA else []),
+        *_networks(bundle),
         f"{bundle.training.get('epochs')} epochs, {bundle.training.get('parameters'):,} parameters, "
         f"weights {bundle.weights_sha256[:12]}; "
         + ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
@@ -171,6 +178,34 @@ def _channels(bundle: Bundle) -> str:
     if not bundle.preprocessing.variants:
         return ""
     return f" (input: {', '.join(bundle.preprocessing.channels)})"
+
+
+def _networks(bundle: Bundle) -> list[str]:
+    """Return what an ensemble is made of and costs, as lines; [] for a single network."""
+    if not bundle.members:
+        return []
+    listed = "; ".join(
+        f"{member.name}: {member.architecture}, {member.model_id}, weights "
+        f"{member.weights_sha256[:12]}, share {member.weight:.3g}"
+        for member in bundle.members
+    )
+    return [
+        f"An ensemble: the logit is the weighted mean of those of {len(bundle.members)} networks "
+        f"({listed}).{cost_of_ensemble(bundle)}",
+        "",
+    ]
+
+
+def cost_of_ensemble(bundle: Bundle) -> str:
+    """Return what the networks of an ensemble cost for an image, as a sentence; "" if not measured."""
+    cost = bundle.training.get("cost")
+    if not isinstance(cost, Mapping):
+        return ""
+    parts = ", ".join(f"{name} {time:g}" for name, time in cost["of_members"].items())
+    return (
+        f" The networks take {cost['milliseconds_per_image']:g} ms for an image where this was made "
+        f"({parts}), in addition to decoding, which happens once."
+    )
 
 
 def _with_n(value: Mapping[str, Any]) -> str:
@@ -194,6 +229,33 @@ def _choices(bundle: Bundle, part: Mapping[str, Any]) -> list[str]:
         f"{threshold['note']} The test split was not used for it.",
         f"- Temperature {bundle.temperature:g}: logits are divided by it. {temperature['note']} The "
         f"calibration error on test is {raw_error.text()} without and {error.text()} with it.",
+    ]
+
+
+def _expected(bundle: Bundle) -> list[str]:
+    """Return what the out-of-fold predictions let expect at home and elsewhere, as lines."""
+    expected = bundle.calibration.get("expected")
+    if not isinstance(expected, Mapping):
+        return []
+    lines = [
+        "| at the threshold, on images that no network had seen | sensitivity | specificity | AUC |",
+        "|---|---|---|---|",
+    ]
+    for place, words in PLACES.items():
+        if place not in expected:
+            lines.append(f"| {words} | not measured | not measured | not measured |")
+            continue
+        texts = " | ".join(
+            _with_n(expected[place][name]) for name in ("sensitivity", "specificity", "auc")
+        )
+        lines.append(f"| {words} | {texts} |")
+    return [
+        *lines,
+        "",
+        "Out-of-fold predictions of single networks on all training and validation images, each group "
+        "of copies counted once. The best epoch of each network was chosen on its fold, so they are "
+        "slightly too good; the ensemble is usually better than its networks.",
+        "",
     ]
 
 

@@ -16,12 +16,15 @@ from tumorbatch.evaluation.page_probabilities import (
     add_predictive_values,
 )
 from tumorbatch.evaluation.protocols import PROTOCOLS
+from tumorbatch.evaluation.selective import FIGURE as SELECTIVE
+from tumorbatch.evaluation.selective import add_selective
 from tumorbatch.files import counted
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.report import style
 from tumorbatch.report.html import Code, Column, Page, Picture, Strong
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
+from tumorbatch.tta import LOOKS
 
 ROWS = (
     ("accuracy", "Accuracy"), ("sensitivity", "Sensitivity (recall)"), ("specificity", "Specificity"),
@@ -39,6 +42,7 @@ def draw(about: Mapping[str, Any], test: Answers) -> dict[str, bytes]:
         Estimate.from_dict(measured["figures"]["ece"]),
     )
     drawn = {
+        SELECTIVE: draw_one.selective(test, about["selective"]),
         "confusion": draw_one.confusion(
             [
                 (f"at the chosen threshold, {threshold:g}", measured["confusion"]),
@@ -108,6 +112,7 @@ def evaluation_page(
     _baselines(page, about)
     add_choices(page, about)
     add_calibration(page, about, drawn)
+    add_selective(page, about, drawn)
     add_predictive_values(page, test)
     _curves(page, about, drawn)
     _subgroups(page, about)
@@ -185,15 +190,20 @@ def _measures(page: Page, about: Mapping[str, Any]) -> None:
             for values in (headline(about["validation"]), about["validation"])
         )
         rows.append([title, once.text(), once.n, image.over_groups.text(), image.n])
-    page.heading("Validation split")
+    out_of_fold = about["model"].get("out_of_fold")
+    part = "out-of-fold predictions" if out_of_fold else "validation split"
+    page.heading(f"{part[0].upper()}{part[1:]}")
     page.table(
         [
-            "validation split", Column(f"at threshold {threshold:g}, each group once", True),
+            part, Column(f"at threshold {threshold:g}, each group once", True),
             Column("n (groups)", True), Column("per image", True), Column("n (images)", True),
         ],
         rows,
-        "For comparison only: weights, temperature and threshold were chosen on it, so its measures "
-        "are too optimistic.",
+        "Training and validation images, each by a network that was not trained on it. Temperature and "
+        "threshold were chosen on such predictions, and the best epoch of each network."
+        if out_of_fold
+        else "For comparison only: weights, temperature and threshold were chosen on it, so its "
+        "measures are too optimistic.",
     )  # fmt: skip
 
 
@@ -325,6 +335,11 @@ def _limits(page: Page) -> None:
     page.listing(LIMITS)
 
 
+def _networks(members: Sequence[Mapping[str, Any]]) -> str:
+    """Return the networks of an ensemble, as a list in one line."""
+    return ", ".join(f"{member['name']} ({member['model_id']})" for member in members)
+
+
 def _provenance(page: Page, about: Mapping[str, Any]) -> None:
     model, dataset = about["model"], about["dataset"]
     page.section("Origin of these results")
@@ -338,6 +353,8 @@ def _provenance(page: Page, about: Mapping[str, Any]) -> None:
         [
             ["model", f"{model['name']}, {model['model_id']}"],
             ["weights", f"sha256 {model['weights_sha256']}"],
+            *([["networks", _networks(model["members"])]] if "members" in model else []),
+            ["looks at each image", LOOKS[model["tta"]]],
             ["parameters, epochs, seed", f"{model['parameters']}, {model['epochs']}, {model['seed']}"],
             ["shard set", f"{dataset['name']}, split by {dataset['split_by']}, seed {dataset['seed']}"],
             ["dataset.json", f"sha256 {dataset['sha256']}"],

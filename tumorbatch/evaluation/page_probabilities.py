@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tumorbatch.evaluation.choice import PLACES
 from tumorbatch.report.html import Code, Column, Page, Strong
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
@@ -38,11 +39,12 @@ def add_choices(page: Page, about: Mapping[str, Any]) -> None:
         return
     threshold, temperature = calibration["threshold"], calibration["temperature"]
     fixed = threshold["rule"].startswith("value=")
-    chosen_on = "" if fixed else f" Validation images: {threshold['n']:,}."
+    where = "out-of-fold predictions" if model.get("out_of_fold") else "validation"
+    chosen_on = "" if fixed else f" Images: {threshold['n']:,}."
     values = headline(about.get("validation", {}))  # of an external set there is none
     reached = (
-        " On validation it gives a sensitivity of {} and a specificity of {}.".format(
-            *(_with_n(values["figures"][name]) for name in ("sensitivity", "specificity"))
+        " On {} it gives a sensitivity of {} and a specificity of {}.".format(
+            where, *(_with_n(values["figures"][name]) for name in ("sensitivity", "specificity"))
         )
         if values
         else ""
@@ -63,10 +65,11 @@ def add_choices(page: Page, about: Mapping[str, Any]) -> None:
              f"{threshold['note']}{chosen_on}{reached} A calibrated probability of at least this is "
              "called Tumor."],
             [Strong(f"Temperature {model['temperature']:g}. "),
-             f"{temperature['note']} Fitted on {temperature['n']:,} validation images.{losses} Logits "
+             f"{temperature['note']} Fitted on {temperature['n']:,} images.{losses} Logits "
              "are divided by it; it changes neither their order nor the AUC."],
         ]
     )  # fmt: skip
+    _expected(page, calibration)
     if not threshold["reached"]:
         page.warning(threshold["note"])
     if model["frozen"]:
@@ -76,6 +79,26 @@ def add_choices(page: Page, about: Mapping[str, Any]) -> None:
             "Both were NOT frozen (--no-freeze): ", Code("tumorbatch infer"), " uses the values in the "
             f"bundle {model['bundle_model_id']}, and its predictions differ from those in this report."
         )  # fmt: skip
+
+
+def _expected(page: Page, calibration: Mapping[str, Any]) -> None:
+    """Add what the out-of-fold predictions let expect at home and elsewhere, where there are such."""
+    expected = calibration.get("expected")
+    if not expected:
+        return
+    names = ("sensitivity", "specificity", "accuracy", "auc")
+    page.table(
+        ["on images that no network had seen", *(Column(name, True) for name in names)],
+        [
+            [words, *(_with_n(expected[place][name]) for name in names)]
+            if place in expected
+            else [words, *("not measured" for _ in names)]
+            for place, words in PLACES.items()
+        ],
+        "What to expect at this threshold. Out-of-fold predictions of single networks on all training "
+        "and validation images, each group of copies counted once, with 95 % intervals. The best epoch "
+        "of each network was chosen on its fold, so they are slightly too good.",
+    )
 
 
 def _with_n(value: Mapping[str, Any]) -> str:

@@ -143,11 +143,11 @@ def _write_predictions(
 ) -> None:
     """Write one row an image of validation and test, so that models can be paired on them."""
     tables = []
-    for name, split in answers.items():
+    for split in answers.values():
         images = split.images
         columns = {
             "path": images.paths,
-            "split": [name] * images.n,
+            "split": [images.split] * images.n,
             "label": images.labels,
             "logit": split.scores,
             "prob": split.probabilities,

@@ -1,5 +1,6 @@
 """The model that is judged and the shard set on which: loaded, and checked to belong together."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +100,7 @@ class Subject(NamedTuple):
             "preprocessing_fingerprint": chosen.preprocessing.fingerprint,
             "threshold": chosen.threshold,
             "temperature": chosen.temperature,
+            "tta": chosen.tta,
             "calibration": chosen.calibration,
             # False: `infer` decides by the bundle as it was.
             "frozen": freeze or chosen == self.bundle,
@@ -107,6 +109,8 @@ class Subject(NamedTuple):
             "epochs": chosen.training.get("epochs"),
             "seed": chosen.training.get("schedule", {}).get("seed"),
             "trained_on_leaky_split": bool(chosen.training.get("leaky")),
+            **({"out_of_fold": True} if chosen.out_of_fold_sha256 else {}),
+            **({"members": [asdict(member) for member in chosen.members]} if chosen.members else {}),
         }
 
     def about_dataset(self, patients: Patients | None) -> dict[str, Any]:

@@ -38,7 +38,9 @@ class Temperature:
     note: str
 
 
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Temperature:
+def fit_temperature(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], on: str = "validation"
+) -> Temperature:
     """Return the temperature with the lowest log loss on validation, never on test.
 
     It stays 1 where there is no minimum: with one class only; where every logit has the right sign (the
@@ -48,6 +50,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> T
     Args:
         logits: float32 [n].
         labels: int64 [n], 0 or 1.
+        on: What they are of, for the note.
 
     References:
         C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML
@@ -76,9 +79,9 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> T
     minimum = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-8})
     best = min((low, float(minimum.x), high), key=loss)
     value = float(f"{math.exp(best):.6g}")
-    note = "Minimum of the log loss on validation."
+    note = f"Minimum of the log loss on {on}."
     if value in TEMPERATURES:
-        note = f"The log loss on validation is lowest at the bound of what is allowed, {value:g}."
+        note = f"The log loss on {on} is lowest at the bound of what is allowed, {value:g}."
     return Temperature(value, n, before, loss(math.log(value)), note)
 
 
@@ -157,7 +160,11 @@ class Threshold:
 
 
 def choose_threshold(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float, rule: Rule
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    temperature: float,
+    rule: Rule,
+    on: str = "validation",
 ) -> Threshold:
     """Choose the threshold on validation by `rule`.
 
@@ -170,6 +177,7 @@ def choose_threshold(
         labels: int64 [n], 0 or 1.
         temperature: Divides the logits.
         rule: See there.
+        on: What the logits are of, for the note.
     """
     probabilities = probability(logits, temperature)
     tumors, healthies = int((labels == 1).sum()), int((labels == 0).sum())
@@ -205,10 +213,10 @@ def choose_threshold(
     # By goal, then sensitivity, then specificity: 12 digits, so that rounding decides no tie.
     keys = np.where(allowed, np.round(goal, 12), -1.0), sensitivity, specificity
     best = np.lexsort(keys[::-1])[-1]
-    note = f"Chosen on validation: {rule.in_words()}."
+    note = f"Chosen on {on}: {rule.in_words()}."
     if not reached:
         note = (
-            f"Not reachable on validation: {rule.in_words()}. The nearest there is was taken: "
+            f"Not reachable on {on}: {rule.in_words()}. The nearest there is was taken: "
             f"{rule.kind} {bound.max():.3f}."
         )
     if tp[best] + fp[best] in (0, len(labels)):
@@ -335,14 +343,14 @@ def _npv(sensitivity: float | None, specificity: float | None, prevalence: float
 
 
 def calibrate(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], rule: Rule
+    logits: NDArray[np.float32], labels: NDArray[np.int64], rule: Rule, on: str = "validation"
 ) -> tuple[Temperature, Threshold]:
-    """Return temperature and threshold, chosen on validation's logits [n] and labels [n].
+    """Return temperature and threshold, chosen on logits [n] and labels [n]; `on`: of what.
 
     Raises:
         ValueError: A logit is not finite: no comparison with it means anything.
     """
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")
-    temperature = fit_temperature(logits, labels)
-    return temperature, choose_threshold(logits, labels, temperature.value, rule)
+    temperature = fit_temperature(logits, labels, on)
+    return temperature, choose_threshold(logits, labels, temperature.value, rule, on)

@@ -11,13 +11,17 @@ from tumorbatch import lazy
 if TYPE_CHECKING:
     from tumorbatch.workflows.compare import Config as CompareConfig
     from tumorbatch.workflows.compare import run as compare_models
+    from tumorbatch.workflows.ensemble import run as join_models
+    from tumorbatch.workflows.ensemble_bundle import Config as EnsembleConfig
     from tumorbatch.workflows.evaluate import run as evaluate_model
     from tumorbatch.workflows.train_many import run as train_models
 
 __all__ = [
     "CompareConfig",
+    "EnsembleConfig",
     "compare_models",
     "evaluate_model",
+    "join_models",
     "train_models",
 ]
 
@@ -25,6 +29,8 @@ __getattr__ = lazy.attach(
     __name__,
     {
         "evaluate_model": "tumorbatch.workflows.evaluate:run",
+        "join_models": "tumorbatch.workflows.ensemble:run",
+        "EnsembleConfig": "tumorbatch.workflows.ensemble_bundle:Config",
         "compare_models": "tumorbatch.workflows.compare:run",
         "CompareConfig": "tumorbatch.workflows.compare:Config",
         "train_models": "tumorbatch.workflows.train_many:run",

@@ -207,6 +207,11 @@ def _refuse_given(own: shardset.Dataset, tfrecords: Path) -> None:
 
 def _refuse_ignored(description: Bundle, config: Config) -> None:
     """Raise where an option names what is not there, or what would not be used."""
+    if description.members:
+        raise ConfigError(
+            "The model is an ensemble: --protocols trains one network anew. Give one of its networks: "
+            f"{', '.join(member.name for member in description.members)}."
+        )
     if config.weights is not None and description.architecture not in architectures.PRETRAINED:
         raise ConfigError(f"{description.architecture} starts from no weights: leave out --weights.")
     if config.patients is not None and not config.patients.is_file():

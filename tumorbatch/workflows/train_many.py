@@ -1,7 +1,7 @@
 """Several trainings, one after another; one that fails does not end the others."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from tumorbatch.errors import ExitCode, TryAgainError, TumorBatchError
 from tumorbatch.train.config import Config
 from tumorbatch.train.training import Report
 from tumorbatch.train.training import run as train
+from tumorbatch.workflows.ensemble import Report as EnsembleReport
 from tumorbatch.workflows.steps import forget
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,15 @@ class Outcome:
 
     name: str
     out: Path
-    result: Report | Exception
+    result: Report | EnsembleReport | Exception
 
 
-def run(tfrecords: Path, folder: Path, trainings: Mapping[str, Config]) -> Iterator[Outcome]:
+def run(
+    tfrecords: Path,
+    folder: Path,
+    trainings: Mapping[str, Config],
+    train: Callable[[Path, Path, Config], Report | EnsembleReport] = train,
+) -> Iterator[Outcome]:
     """Train each, into the folder of its name under `folder`, and say how it ended.
 
     A signal ends the series. The same series again skips what is done and continues where it stopped.
