@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import IMAGE_FORMATS
+from tumorbatch.familiarity import FLAGGED, UNFAMILIAR, unfamiliarity
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.config import Timings
 from tumorbatch.infer.decoding import Decoded, KnownFile, Row, Task, decode_files, lost
@@ -143,6 +144,10 @@ def _chunks(
         yield tasks
 
 
+def _add_flag(row: Row, flag: str) -> None:
+    row["flags"] = ",".join(sorted([*filter(None, row["flags"].split(",")), flag]))
+
+
 class _Batches:
     """Rows that wait for their logit, and the images that give it."""
 
@@ -171,14 +176,16 @@ class _Batches:
 
     def _flag(self, row: Row) -> None:
         if self._shapes is not None and f"{row['width']}x{row['height']}" not in self._shapes:
-            row["flags"] = ",".join(sorted([*filter(None, row["flags"].split(",")), "unseen-shape"]))
+            _add_flag(row, "unseen-shape")
 
     def score(self) -> None:
         """Give the waiting rows their predictions."""
         if not self._owners:
             return
         started = time.monotonic()
-        logits = self._score(self._images[: len(self._owners)])
+        scores = self._score(self._images[: len(self._owners)])
+        columns = scores.reshape(len(scores), -1).T
+        logits = columns[0]
         self._timings.model += time.monotonic() - started
         loaded = self._loaded
         probabilities = probability(logits, loaded.temperature)
@@ -189,6 +196,8 @@ class _Batches:
                 continue
             row["logit"], row["prob_tumor"] = float(logit), float(prob)
             row["label"] = loaded.classes[int(prob >= np.float32(loaded.threshold))]
+        if len(columns) > 1:
+            self._judge_familiarity(columns[1])
         self._owners.clear()
 
     def end_at(self, position: int, borders: collections.deque[int]) -> Iterator[list[Row]]:
@@ -198,6 +207,14 @@ class _Batches:
             self.score()
             yield from self.finished()
             yield []
+
+    def _judge_familiarity(self, distances: NDArray[np.float32]) -> None:
+        """Say of the waiting rows how unfamiliar they are."""
+        for row, value in zip(self._owners, unfamiliarity(distances), strict=True):
+            if row["status"] == Status.OK and np.isfinite(value):
+                row[UNFAMILIAR] = float(value)
+                if value >= FLAGGED:
+                    _add_flag(row, UNFAMILIAR)
 
     def finished(self) -> Iterator[list[Row]]:
         """Yield the files at the front whose rows are all finished."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.bundle import KNOWN_IMAGES, Bundle
+from tumorbatch.bundle import FAMILIARITY, KNOWN_IMAGES, Bundle
 from tumorbatch.bundle_weights import load_network
+from tumorbatch.familiarity import Familiarity, read
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.decoding import KnownFile
 from tumorbatch.runtime import Runtime, resolve
@@ -66,21 +67,27 @@ class Network:
         finally:
             keras.config.set_dtype_policy(before)
         self.runtime = runtime
-        self._score = scorer(network, config.batch_size, runtime, self._loaded.tta)
+        self._score = scorer(network, config.batch_size, runtime, self._loaded.tta, self._familiarity())
         self.place_matters = self._probe(self._score)
         self.loading = time.monotonic() - started
         log.info("%s", runtime.reason)
         return self._score
 
+    def _familiarity(self) -> list[Familiarity]:
+        """Read what the bundle knows of its training images' features; [] if it carries nothing."""
+        sha256 = self._loaded.familiarity_sha256
+        return read(self._folder / FAMILIARITY, sha256) if sha256 else []
+
     def _probe(self, score: Scorer) -> bool:
         """Score one image at all places of a batch; compiles the network by the way."""
         shape = self._loaded.preprocessing.shape
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        logits = score(np.broadcast_to(image, (self._config.batch_size, *shape)))
+        scores = score(np.broadcast_to(image, (self._config.batch_size, *shape)))
+        logits = scores.reshape(len(scores), -1)[:, 0]
         return bool((logits != logits[0]).any())
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute logits: uint8 [n, *preprocessing.shape] -> float32 [n]."""
+        """Compute logits: uint8 [n, *preprocessing.shape] -> float32 [n], or [n, 2] as `scorer`."""
         return self.load()(images)
 
     @property

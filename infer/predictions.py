@@ -27,7 +27,7 @@ from tumorbatch.parquet_reader import read_footer
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
 
-SCHEMA_VERSION = 2  # 2: the column `frame`
+SCHEMA_VERSION = 2  # 2: the column `frame`; columns behind `run_id` came later
 ROW_GROUP = 65_536  # rows
 SUCCESS = "_SUCCESS"
 PARTS = "part-*.parquet"
@@ -59,12 +59,13 @@ SCHEMA = pa.schema(
         ("modality", pa.string()),
         ("body_part", pa.string()),
         ("slice_position", pa.float64()),
+        ("unfamiliar", pa.float32()),
     ]
 )
-_OF_DICOM = SCHEMA.names[SCHEMA.names.index("run_id") + 1 :]
+_LATEST = SCHEMA.names[SCHEMA.names.index("run_id") + 1 :]
 # Of version 2 at first; and what tables of earlier versions may lack.
-EARLIER_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in _OF_DICOM])
-LATER = ("frame", *_OF_DICOM)
+EARLIER_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in _LATEST])
+LATER = ("frame", *_LATEST)
 
 
 def is_private(row: Row) -> bool:
@@ -312,12 +313,16 @@ def _check_values(batch: pa.RecordBatch) -> None:
         raise ValueError("its column 'sha256' must hold 64 hexadecimal digits")
 
 
+def stored_schema(names: Sequence[str]) -> pa.Schema:
+    """Return the schema of a table by its columns: earlier versions have fewer."""
+    absent = set(LATER) - set(names)
+    return pa.schema([field for field in SCHEMA if field.name not in absent])
+
+
 def iterate_file(path: Path) -> Iterator[Row]:
     """Yield each row of one Parquet file as `iterate_rows` does."""
     try:
-        present = read_footer(path)[0].names
-        absent = set(LATER) - set(present)
-        schema = pa.schema([field for field in SCHEMA if field.name not in absent])
+        schema = stored_schema(read_footer(path)[0].names)
         yield from parquet_reader.iterate_rows(path, schema, _check_values)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}.") from error

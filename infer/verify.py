@@ -10,12 +10,11 @@ from typing import Any
 from tumorbatch.errors import InputError, reason
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
-    EARLIER_SCHEMA,
-    SCHEMA,
     SUCCESS,
     iterate_file,
     read_metadata,
     sidecar_of,
+    stored_schema,
     table_files,
 )
 from tumorbatch.json_reader import COUNT, FILE_NAME, SHA256, TEXT, parse_object, read_object
@@ -117,7 +116,7 @@ def _check_columns(path: Path) -> None:
         schema, _ = read_footer(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}.") from error
-    if not (schema.equals(SCHEMA) or schema.equals(EARLIER_SCHEMA)):
+    if "frame" not in schema.names or not schema.equals(stored_schema(schema.names)):
         raise InputError(f"{path} has other columns than this version of tumorbatch writes.")
 
 

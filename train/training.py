@@ -132,6 +132,7 @@ def _train(
 ) -> "tuple[Bundle, dict[str, Any], Fitted]":
     runtime = _set_up(config, dataset)
     from tumorbatch.train.distribute import strategy
+    from tumorbatch.train.familiarity import familiarity
     from tumorbatch.train.fit import Fit, Recipe
     from tumorbatch.train.phases import phases
 
@@ -163,6 +164,9 @@ def _train(
     metrics, calibration, out_of_fold = _evaluate(
         tfrecords, dataset, score, summary["dataset_sha256"], fold
     )
+    familiar, noticed = familiarity(
+        network, data, tfrecords, dataset, runtime, schedule.batch_size, fold
+    )
     shapes = fold.shapes if fold else shardset.shapes(tfrecords, dataset, "train")
     known_images = known_images_of(tfrecords, dataset, config.known_images)
     trained = _publish(
@@ -177,7 +181,8 @@ def _train(
         calibration,
         shapes,
         known_images,
-        out_of_fold,
+        {bundle.OUT_OF_FOLD: out_of_fold, bundle.FAMILIARITY: familiar},
+        noticed,
     )
     return trained, metrics, fitted
 
@@ -315,6 +320,10 @@ def _read_finished(out: Path) -> tuple[Bundle, dict[str, Any]]:
     return old, metrics
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest() if data else ""
+
+
 def _publish(
     out: Path,
     network: Any,
@@ -327,7 +336,8 @@ def _publish(
     calibration: dict[str, Any],
     shapes: list[str],
     known_images: bytes,
-    out_of_fold: bytes,
+    arrays: dict[str, bytes],
+    noticed: dict[str, Any],
 ) -> Bundle:
     """Write the whole bundle next to `out`, then exchange the two."""
     weights = serialize_weights(network)
@@ -351,15 +361,18 @@ def _publish(
             "compile_seconds": fitted.compiling,
             "shapes": shapes,  # `infer` flags an image whose size is none of these
             "leak": dataset.leak,
+            "unfamiliar": noticed,
         },
         versions=versions("keras", "tensorflow", "numpy"),
         calibration=calibration,
-        known_images_sha256=hashlib.sha256(known_images).hexdigest() if known_images else "",
-        out_of_fold_sha256=hashlib.sha256(out_of_fold).hexdigest() if out_of_fold else "",
+        known_images_sha256=_sha256(known_images),
+        out_of_fold_sha256=_sha256(arrays[bundle.OUT_OF_FOLD]),
+        familiarity_sha256=_sha256(arrays[bundle.FAMILIARITY]),
     )
     with atomic_folder(out) as folder:
-        if out_of_fold:
-            write_bytes(folder / bundle.OUT_OF_FOLD, out_of_fold)
+        for name, data in arrays.items():
+            if data:
+                write_bytes(folder / name, data)
         if known_images:
             write_bytes(
                 folder / bundle.KNOWN_IMAGES, known_images, PRIVATE

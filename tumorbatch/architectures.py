@@ -199,6 +199,59 @@ def members(network: Any) -> list[Any]:
     return [layer for layer in network.layers if isinstance(layer, keras.Model)]
 
 
+def with_features(network: Any) -> Any:
+    """Give the same network a second output: the features by which it knows its training images.
+
+    Args:
+        network: From `build` or `fold`, or one of `members`.
+
+    Returns:
+        `keras.Model` with the outputs logits [N, 1] and features, float32 [N, f]: of a pretrained base
+        the mean of each of its last feature maps, in which foreign images differ most; otherwise
+        mean and maximum of the last feature maps, and the last features.
+    """
+    import keras
+    from keras import layers
+
+    logits = network.outputs[0]
+    last = _inputs_of(logits)[0]
+    maps = last
+    while len(maps.shape) != 4:
+        maps = _inputs_of(maps)[0]
+    maps = layers.Activation("linear", dtype="float32")(maps)
+    features = [layers.GlobalAveragePooling2D(dtype="float32")(maps)]
+    if BASE not in [layer.name for layer in network.layers]:
+        features += [
+            layers.GlobalMaxPooling2D(dtype="float32")(maps),
+            layers.Activation("linear", dtype="float32")(last),
+        ]
+    joined = features[0] if len(features) == 1 else layers.Concatenate(dtype="float32")(features)
+    return keras.Model(network.inputs[0], [logits, joined], name=network.name)
+
+
+def _inputs_of(tensor: Any) -> list[Any]:
+    """Return the tensors from which a layer has computed this one."""
+    operation, node, _ = tensor._keras_history
+    inputs: list[Any] = operation._inbound_nodes[node].input_tensors
+    return inputs
+
+
+def shares(network: Any) -> list[tuple[Any, float, list[int] | None]]:
+    """Return the networks of an ensemble, each with its weight and the channels that it sees.
+
+    A single network has the weight 1, and None for all channels.
+    """
+    from keras import layers
+
+    if network.name != ENSEMBLE:
+        return [(network, 1.0, None)]
+    weights = [layer.scale for layer in network.layers if isinstance(layer, layers.Rescaling)]
+    return [
+        (part, weight, member_channels(part))
+        for part, weight in zip(members(network), weights, strict=True)
+    ]
+
+
 def member_channels(network: Any) -> list[int]:
     """Return which channels of an ensemble's input one of its networks sees, from `members`."""
     return [int(number) for number in network.name.partition("_sees_")[2].split("_")]

@@ -5,6 +5,7 @@
     history.json          loss and metrics, one list a name, one value an epoch
     history.csv           the same as a table, one row an epoch
     curves.png            the same as a figure
+    familiarity.safetensors   features of the training images, by which unfamiliar images are noticed
     out_of_fold.safetensors   logits of images that each network of an ensemble by folds has not seen
     known_images.safetensors  hashes and signatures of what it was trained on, where it carries them
     metrics.json          validation and test figures
@@ -39,6 +40,7 @@ SCHEMA_VERSION = 1
 MODELS = Path("models")  # where `train` writes bundles by default
 MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
+FAMILIARITY = "familiarity.safetensors"
 OUT_OF_FOLD = "out_of_fold.safetensors"
 KNOWN_IMAGES = "known_images.safetensors"
 HISTORY = "history.json"
@@ -47,7 +49,18 @@ CURVES = "curves.png"
 METRICS = "metrics.json"
 CARD = "model_card.md"
 ENSEMBLE = architectures.ENSEMBLE
-_FILES = {MODEL, WEIGHTS, KNOWN_IMAGES, OUT_OF_FOLD, HISTORY, HISTORY_CSV, CURVES, METRICS, CARD}
+_FILES = {
+    MODEL,
+    WEIGHTS,
+    KNOWN_IMAGES,
+    OUT_OF_FOLD,
+    FAMILIARITY,
+    HISTORY,
+    HISTORY_CSV,
+    CURVES,
+    METRICS,
+    CARD,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,7 @@ class Bundle:
             a bundle from before they were.
         known_images_sha256: Of known_images.safetensors, hex; "" in a bundle that carries none.
         out_of_fold_sha256: Of out_of_fold.safetensors, hex; "" unless it was trained by folds.
+        familiarity_sha256: Of familiarity.safetensors, hex; "" in a bundle that carries none.
         members: The networks of an ensemble, two or more; () for a single network.
         tta: One of `scoring.TTA`: how often the networks see an image.
     """
@@ -112,6 +126,7 @@ class Bundle:
     calibration: dict[str, Any] = field(default_factory=dict)
     known_images_sha256: str = ""
     out_of_fold_sha256: str = ""
+    familiarity_sha256: str = ""
     members: tuple[Member, ...] = ()
     tta: str = NO_TTA
 
@@ -140,7 +155,7 @@ class Bundle:
         """Return the content of model.json as JSON values."""
         value = asdict(self)
         value["preprocessing"] = self.preprocessing.to_dict()
-        for name in ("members", "out_of_fold_sha256"):
+        for name in ("members", "out_of_fold_sha256", "familiarity_sha256"):
             if not value[name]:  # model.json of a single network stays as it always was
                 del value[name]
         if self.tta == NO_TTA:
@@ -206,6 +221,7 @@ def load(folder: Path) -> Bundle:
             calibration=value.get("calibration", {}),
             known_images_sha256=value.get("known_images_sha256", ""),
             out_of_fold_sha256=value.get("out_of_fold_sha256", ""),
+            familiarity_sha256=value.get("familiarity_sha256", ""),
             tta=value.get("tta", NO_TTA),
             members=tuple(
                 Member(**{**member, "channels": tuple(member["channels"])})

@@ -24,6 +24,7 @@ MODEL_SHAPE = {
     "weights_sha256": SHA256,
     "known_images_sha256?": TEXT,
     "out_of_fold_sha256?": SHA256,
+    "familiarity_sha256?": SHA256,
     "tta?": TEXT,
     "members?": [
         {
@@ -47,6 +48,10 @@ MODEL_SHAPE = {
         "best_epoch?": COUNT,
         "parameters?": COUNT,
         "fold?": {"number": COUNT, "count": COUNT, "by": TEXT},
+        "unfamiliar?": {
+            "pictures": {TEXT: {"auroc": NUMBER, "flagged": NUMBER}},
+            "false_alarms": NUMBER,
+        },
         "phases?": {TEXT: COUNT},
         "images_per_second?": NUMBER,
         "shapes?": [TEXT],

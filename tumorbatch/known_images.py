@@ -133,10 +133,9 @@ class KnownImages:
         One that any of them was trained on counts as trained on.
         """
         joined = cls(
-            *(
-                np.concatenate([getattr(one, name) for one in several])
-                for name in ("sha256", "pictures", "validation")
-            )
+            np.concatenate([one.sha256 for one in several]),
+            np.concatenate([one.pictures for one in several]),
+            np.concatenate([one.validation for one in several]),
         )
         # Trained on before validated on: `unique` gives the first of equals.
         order = np.argsort(joined.validation, kind="stable")

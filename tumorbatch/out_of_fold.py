@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ class OutOfFold:
             *(np.concatenate([getattr(part, name) for part in several]) for name in cls.__slots__)
         )
         order = np.argsort(one.index, kind="stable")
-        return cls(one.index[order], one.fold[order], one.logit[order])
+        logit: Any = one.logit[order]
+        return cls(one.index[order], one.fold[order], logit)
 
     def is_complete(self, count: int) -> bool:
         """Return whether each of `count` images has one logit, in their order."""

@@ -21,10 +21,10 @@ LEAVES = {name: one for name, one in COMMANDS.items() if not isinstance(one, cli
 
 # After a command's own options, the shared ones stand in this order.
 SHARED = (
-    "classes", "size", "clahe_clip", "clahe_grid", "patients", "allow_unmatched", "weights", "epochs",
-    "patience", "learning_rate", "tta", "batch_size", "cache_dir", "workers", "device", "precision",
-    "xla", "threads", "pixels", "timeout", "formats", "max_error_rate", "seed", "yes", "overwrite", "as_json",
-    "log_format", "quiet",
+    "classes", "size", "clahe_clip", "clahe_grid", "patients", "allow_unmatched", "weights",
+    "epochs", "patience", "learning_rate", "tta", "batch_size", "cache_dir", "workers", "device",
+    "precision", "xla", "threads", "pixels", "timeout", "formats", "max_error_rate", "seed",
+    "yes", "overwrite", "as_json", "log_format", "quiet",
 )  # fmt: skip
 LAST = SHARED[SHARED.index("workers") :]
 

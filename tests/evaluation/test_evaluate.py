@@ -37,7 +37,10 @@ from tumorbatch.scoring import probability
 from tumorbatch.statistics.intervals import Estimate, wilson
 from tumorbatch.statistics.weighting import Weighting
 
-PAGES = {"confusion.png", "scores.png", "reliability.png", "roc.png", "precision_recall.png"}
+PAGES = {
+    "confusion.png", "scores.png", "reliability.png", "roc.png", "precision_recall.png",
+    "selective.png",
+}  # fmt: skip
 
 
 def _json(path: Path) -> Any:
@@ -639,6 +642,7 @@ def test_an_empty_split_is_a_sentence(copy: Path, shard_set: Path, tmp_path: Pat
 def test_a_page_of_a_handful_of_images(logits: list[float], labels: list[int]) -> None:
     """Undefined figures, no curves, no gallery: still a page."""
     from tumorbatch.evaluation import page
+    from tumorbatch.evaluation.selective import selective
 
     test = answers(logits, labels)
     of = split_metrics(test, replicates=100)
@@ -648,8 +652,9 @@ def test_a_page_of_a_handful_of_images(logits: list[float], labels: list[int]) -
             "name": "m<b>", "model_id": "m-1", "architecture": "cnn1", "weights_sha256": "0",
             "threshold": 0.5, "temperature": 1.0, "calibration": {}, "frozen": True,
             "bundle_model_id": "m-1", "parameters": 1, "epochs": 1, "seed": 0,
-            "trained_on_leaky_split": False,
+            "trained_on_leaky_split": False, "tta": "none",
         },
+        "selective": selective(test, 100),
         "dataset": {
             "name": "t", "sha256": "0", "split_by": "group", "leaky": False, "seed": 0, "counts": {},
             "shared_between_splits": {}, "patients_known": 0, "patient_table": {},

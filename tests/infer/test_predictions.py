@@ -87,6 +87,7 @@ def test_golden_schema(tmp_path: Path) -> None:
         ("modality", "string", True),
         ("body_part", "string", True),
         ("slice_position", "double", True),
+        ("unfamiliar", "float", True),
     ]
 
 

@@ -34,7 +34,7 @@ from tumorbatch.train.feed import load_split
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "weights.safetensors", "model.json", "history.json", "history.csv", "curves.png", "metrics.json",
-    "model_card.md", "known_images.safetensors",
+    "model_card.md", "known_images.safetensors", "familiarity.safetensors",
 }  # fmt: skip
 # How tests/conftest.py trains `model`; anything else is another training.
 SAME = ("--arch", "cnn1", "--epochs", 2, "--batch-size", 8)

@@ -176,8 +176,7 @@ def infer(
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
       tumorbatch infer /scratch/scans out.parquet --part 3/64
     """
-    when_interrupted = "The work so far is kept; the same command continues it."
-    with session(quiet, when_interrupted):
+    with session(quiet, "The work so far is kept; the same command continues it."):
         runtime.load_arrow()
         from tumorbatch.cli.prometheus import recorded
 

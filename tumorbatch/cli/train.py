@@ -317,8 +317,7 @@ def train(
         from tumorbatch.train.config import schedule as complete_schedule
         from tumorbatch.workflows import train_folds, train_many
 
-        names = ARCHITECTURES if arch == _EVERY else (arch,)
-        _name_unproven(recipe, names)
+        _name_unproven(recipe, names := ARCHITECTURES if arch == _EVERY else (arch,))
         one = arch != _EVERY and seeds == 1
         run = train_folds.trainer(folds, folds_by, part if one else None)
         augmentation = Augmentation(shear, zoom, flip, rotation, shift, contrast, brightness)
@@ -354,15 +353,14 @@ def train(
         if one:
             _refuse(part if folds is None else None)
             out = out or Path("models") / f"{arch}{ending}"
-            report = run(folder, out, config(arch, seed))
-            _print(report, out, folder, as_json, quiet)
+            _print(run(folder, out, config(arch, seed)), out, folder, as_json, quiet)
             return
         trainings = {
             f"{name}{ending}" if seeds == 1 else f"{name}{ending}-seed{number}": config(name, number)
             for name in names
             for number in range(seed, seed + seeds)
         }
-        outcomes = []
+        outcomes: list[Any] = []
         chosen = dict(part.share(list(trainings.items()))) if part else trainings
         for outcome in train_many.run(folder, out or Path("models"), chosen, run):
             outcomes.append(outcome)

@@ -30,7 +30,8 @@ LIMITS = (
     "The share of Tumor in this set is not that of a clinic: see the predictive values.",
     "The input is one two-dimensional grey image: no volume, no second sequence, no history of the "
     "patient.",
-    "The model answers Healthy or Tumor for any picture, even one that does not show a brain.",
+    "The model answers Healthy or Tumor for any picture, even one that does not show a brain: look at "
+    "the flag `unfamiliar`.",
 )
 
 _ROWS = (
@@ -72,6 +73,7 @@ def model_card(
         *_expected(bundle),
         *_predictive_values(part),
         *_data(bundle, dataset, protocol),
+        *_unfamiliar(bundle),
         "## Limits",
         "",
         *(f"- {limit}" for limit in LIMITS),
@@ -178,6 +180,28 @@ def _channels(bundle: Bundle) -> str:
     if not bundle.preprocessing.variants:
         return ""
     return f" (input: {', '.join(bundle.preprocessing.channels)})"
+
+
+def _unfamiliar(bundle: Bundle) -> list[str]:
+    """Return how well the model notices what is no brain image, as lines."""
+    if not bundle.familiarity_sha256:
+        return []
+    lines = [
+        "## Unfamiliar images",
+        "",
+        "`infer` gives each image a number `unfamiliar` from 0 to 1, by the distance of its features "
+        "from those of the training images, and a flag from 0.5 on. The limit is such that 1 in 100 "
+        "held-out images of this set is flagged. A picture without the flag may show no brain either.",
+        "",
+    ]
+    noticed = bundle.training.get("unfamiliar")
+    if isinstance(noticed, Mapping):
+        parts = "; ".join(
+            f"{kind}: AUROC {row['auroc']:.3f}, {row['flagged']:.0%} flagged"
+            for kind, row in noticed["pictures"].items()
+        )
+        lines += [f"Against pictures drawn by code: {parts}.", ""]
+    return lines
 
 
 def _networks(bundle: Bundle) -> list[str]:

@@ -191,11 +191,11 @@ def _measures(page: Page, about: Mapping[str, Any]) -> None:
         )
         rows.append([title, once.text(), once.n, image.over_groups.text(), image.n])
     out_of_fold = about["model"].get("out_of_fold")
-    part = "out-of-fold predictions" if out_of_fold else "validation split"
-    page.heading(f"{part[0].upper()}{part[1:]}")
+    judged = "out-of-fold predictions" if out_of_fold else "validation split"
+    page.heading(f"{judged[0].upper()}{judged[1:]}")
     page.table(
         [
-            part, Column(f"at threshold {threshold:g}, each group once", True),
+            judged, Column(f"at threshold {threshold:g}, each group once", True),
             Column("n (groups)", True), Column("per image", True), Column("n (images)", True),
         ],
         rows,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tumorbatch import bundle
+from tumorbatch import bundle, familiarity
 from tumorbatch.atomic import (
     PRIVATE,
     atomic_folder,
@@ -139,6 +139,7 @@ def publish(
     sha256 = str(parts[0].bundle.training["dataset_sha256"])
     metrics, calibration = choose_and_measure(answers, sha256, by_folds)
     logits = to_bytes(joined.by_folds) if by_folds else b""
+    familiar = _familiarity(parts)
     description = Bundle(
         architecture=ENSEMBLE,
         preprocessing=dataset.preprocessing,
@@ -156,10 +157,12 @@ def publish(
         calibration=calibration,
         known_images_sha256=_sha256(joined.known_images),
         out_of_fold_sha256=_sha256(logits),
+        familiarity_sha256=_sha256(familiar),
         members=members,
         tta=tta,
     )
-    _write(out, joined, description, dataset, metrics, logits)
+    arrays = {bundle.OUT_OF_FOLD: logits, bundle.FAMILIARITY: familiar}
+    _write(out, joined, description, dataset, metrics, arrays)
     return description, metrics
 
 
@@ -169,14 +172,15 @@ def _write(
     description: Bundle,
     dataset: Dataset,
     metrics: dict[str, Any],
-    out_of_fold: bytes,
+    arrays: dict[str, bytes],
 ) -> None:
     """Write the whole bundle next to `out`, then exchange the two."""
     with atomic_folder(out) as folder:
         if joined.known_images:
             write_bytes(folder / bundle.KNOWN_IMAGES, joined.known_images, PRIVATE)
-        if out_of_fold:
-            write_bytes(folder / bundle.OUT_OF_FOLD, out_of_fold)
+        for name, data in arrays.items():
+            if data:
+                write_bytes(folder / name, data)
         files = [part.folder / name for part in joined.parts for name in part.bundle.weights]
         for name, path in zip(description.weights, files, strict=True):
             write_bytes(folder / name, read_regular(path, MAX_WEIGHTS_BYTES))
@@ -232,6 +236,21 @@ def _of(part: Part, members: Sequence[Member]) -> list[Member]:
     """Return the networks that come from a part."""
     own = {sha256 for _, sha256 in part.bundle.weights.values()}
     return [member for member in members if member.weights_sha256 in own]
+
+
+def _familiarity(parts: Sequence[Part]) -> bytes:
+    """Return what all networks know of their training images; nothing if one of them lacks it."""
+    if not all(part.bundle.familiarity_sha256 for part in parts):
+        return b""
+    return familiarity.to_bytes(
+        [
+            one
+            for part in parts
+            for one in familiarity.read(
+                part.folder / bundle.FAMILIARITY, part.bundle.familiarity_sha256
+            )
+        ]
+    )
 
 
 def _tta(parts: Sequence[Part]) -> str:

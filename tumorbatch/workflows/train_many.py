@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tumorbatch.errors import ExitCode, TryAgainError, TumorBatchError
 from tumorbatch.train.config import Config
@@ -34,16 +35,17 @@ def run(
     tfrecords: Path,
     folder: Path,
     trainings: Mapping[str, Config],
-    train: Callable[[Path, Path, Config], Report | EnsembleReport] = train,
+    how: Callable[[Path, Path, Config], Any] | None = None,
 ) -> Iterator[Outcome]:
     """Train each, into the folder of its name under `folder`, and say how it ended.
 
-    A signal ends the series. The same series again skips what is done and continues where it stopped.
+    `how` trains each: one network, or one for each fold; None: one network. A signal ends the series.
+    The same series again skips what is done and continues where it stopped.
     """
     for name, config in trainings.items():
         log.info("training %s", name)
         try:
-            yield Outcome(name, folder / name, train(tfrecords, folder / name, config))
+            yield Outcome(name, folder / name, (how or train)(tfrecords, folder / name, config))
         except TumorBatchError as error:
             log.error("%s failed: %s", name, error)
             yield Outcome(name, folder / name, error)
