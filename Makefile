@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 DEMO_IMAGES ?= 320
+DEMO_NEW ?= 48
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-cluster test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs check dist clean
+.PHONY: help install demo test test-all test-cluster test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs man check dist clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,23 +22,30 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 		--config-settings editable_mode=strict --editable '.[test,lint]'
 	touch $@
 
-demo: install ## synthetic data -> shard -> train -> infer -> the table of predictions, in demo/
+demo: install ## synthetic images -> shard -> train; others, never trained on -> infer; in demo/
 	rm -rf demo && mkdir demo
 	cd demo && $(BIN)/tumorbatch sample data/raw --images $(DEMO_IMAGES)
+	@# Another seed gives other heads: these are only predicted.
+	cd demo && $(BIN)/tumorbatch sample data/new --images $(DEMO_NEW) --seed 1
 	@# The sample holds broken files on purpose: exit code 3 says that they have error rows.
 	cd demo && $(BIN)/tumorbatch shard || [ $$? -eq 3 ]
 	cd demo && $(BIN)/tumorbatch train --arch cnn1 --epochs $(DEMO_EPOCHS)
-	cd demo && $(BIN)/tumorbatch infer data/raw out.parquet || [ $$? -eq 3 ]
+	cd demo && $(BIN)/tumorbatch infer data/new out.parquet || [ $$? -eq 3 ]
 	cd demo && $(BIN)/tumorbatch show out.parquet --rows 12
 	cd demo && $(BIN)/tumorbatch show out.parquet --errors
 	@echo
 	@echo 'Where everything lies:'
-	@echo '  demo/data/raw/                the synthetic images'
+	@echo '  demo/data/raw/                the synthetic images to train on'
+	@echo '  demo/data/new/                others, with another seed: the table is about them'
 	@echo '  demo/tfrecords/               shards, manifest.parquet (one row a file), dataset.json'
 	@echo '  demo/models/cnn1/             weights, model.json, history, metrics, model_card.md'
 	@echo '  demo/out.parquet              the predictions; out.parquet.json says what made them'
-	@echo '  .venv/bin/tumorbatch          the command; try it on a folder of your own:'
-	@echo '                                cd demo && ../.venv/bin/tumorbatch infer FOLDER mine.parquet'
+	@echo
+	@echo 'What you can try next, in this folder:'
+	@echo '  source .venv/bin/activate && cd demo'
+	@echo '  tumorbatch evaluate cnn1      # how good is it, with intervals: results/cnn1/report.html'
+	@echo '  tumorbatch explore            # what the images are like: results/explore/explore.html'
+	@echo '  tumorbatch infer FOLDER mine.parquet    # images of your own'
 
 test: install ## the test suite, without the slow ones
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
@@ -127,6 +135,9 @@ types: install ## static types
 format: install ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+man: install ## manual pages of all commands, in build/man/
+	$(BIN)/python docs/cli_reference.py build/man/
 
 docs: install ## write docs/cli.md anew from --help
 	$(BIN)/python docs/cli_reference.py docs/cli.md

@@ -30,7 +30,7 @@ def predict(paths: Paths, model: str | os.PathLike[str], config: Config | None =
     Args:
         paths: A folder: its image files, recursively, sorted, with paths below it. Or files: one row
             each (one a frame), in the given order, with the paths as given.
-        model: Folder of the model bundle.
+        model: Folder of the model bundle, or its name under models/.
         config: Workers, batch size, device, precision, threads, time limit, and for a folder
             `selection`; the rest is for the command.
 
@@ -43,7 +43,8 @@ def predict(paths: Paths, model: str | os.PathLike[str], config: Config | None =
     """
     with contextlib.closing(batches(paths, model, config)) as pieces:
         tta = config.tta if config else None
-        return pa.Table.from_batches(pieces, _schema(bundle.load(Path(model)).with_tta(tta)))
+        loaded = bundle.load(bundle.find(Path(model))).with_tta(tta)
+        return pa.Table.from_batches(pieces, _schema(loaded))
 
 
 def batches(
@@ -59,8 +60,9 @@ def batches(
         rows: At least so many a batch, but for the last; a file's frames stay together.
     """
     config = config or Config()
-    loaded = bundle.load(Path(model)).with_tta(config.tta)
-    network = Network(Path(model), loaded, config)
+    folder = bundle.find(Path(model))
+    loaded = bundle.load(folder).with_tta(config.tta)
+    network = Network(folder, loaded, config)
     duplicates = Duplicates()
     schema = _schema(loaded)
     identity = {"model_id": loaded.model_id, "run_id": uuid.uuid4().hex}

@@ -21,9 +21,11 @@ from tumorbatch import json_reader, parquet_reader
 from tumorbatch.atomic import PRIVATE, atomic_path, remove_temporaries, sync_folder, write_json, writing
 from tumorbatch.errors import InputError, cannot_write, not_finished, reason
 from tumorbatch.files import printable, read_regular
+from tumorbatch.infer.columns import DESCRIPTIONS
 from tumorbatch.infer.decoding import Row
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.parquet_reader import read_footer
+from tumorbatch.schema_descriptions import described
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
 
@@ -62,6 +64,7 @@ SCHEMA = pa.schema(
         ("unfamiliar", pa.float32()),
     ]
 )
+SCHEMA = described(SCHEMA, DESCRIPTIONS)
 _LATEST = SCHEMA.names[SCHEMA.names.index("run_id") + 1 :]
 # Of version 2 at first; and what tables of earlier versions may lack.
 EARLIER_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in _LATEST])

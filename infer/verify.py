@@ -1,5 +1,6 @@
 """Whether a table of predictions is still what `infer` wrote."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorbatch.errors import InputError, reason
+from tumorbatch.files import printable
 from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     SUCCESS,
@@ -22,9 +24,12 @@ from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.parquet_reader import read_footer
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
+from tumorbatch.table_reader import as_number, is_text
+from tumorbatch.table_reader import iterate_rows as iterate_text
 
 _FILE_SHAPE = {"bytes": COUNT, "sha256": SHA256}
 _FOLDER_SHAPE = {"files": [{"name": FILE_NAME, **_FILE_SHAPE}]}
+_NUMBERS = ("frame", "prob_tumor", "logit")  # of a row, that are looked at; in CSV they are text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Report:
 
     Attributes:
         rows: That could be read.
-        files: Parquet files of the table.
+        files: Of the table.
         bytes: Of them.
         problems: Sentences, each with the file that has it; none: the table is sound.
     """
@@ -48,12 +53,13 @@ def run(table: Path) -> Report:
     """Read all of a table: page checksums, sha256, columns, order, and the counts of its metadata.
 
     Args:
-        table: A Parquet file with its sidecar, or a folder with `_SUCCESS`.
+        table: A Parquet, CSV or JSON lines file with its sidecar, or a folder with `_SUCCESS`.
 
     Raises:
         InputError: There is no predictions table at `table`.
     """
-    metadata = read_metadata(table)
+    text = is_text(table) and not table.is_dir()
+    metadata = _sidecar_texts(table) if text else read_metadata(table)
     if "model_id" not in metadata:
         raise InputError(f"{table} is not a predictions file of tumorbatch.")
     problems: list[str] = []
@@ -67,8 +73,7 @@ def run(table: Path) -> Report:
     last: tuple[str, int] | None = None
     for path in files:
         try:
-            _check_columns(path)
-            for row in iterate_file(path):
+            for row in _text_rows(path) if text else _parquet_rows(path):
                 row_key = (row["path"], row["frame"])
                 if last is not None and row_key <= last:
                     problems.append(f"{path}: row {rows + 1:,} is not after the row before it.")
@@ -82,6 +87,45 @@ def run(table: Path) -> Report:
         problems += _counts(table, metadata, rows, statuses)
     size = sum(path.stat().st_size for path in files if path.is_file())
     return Report(rows, len(files), size, tuple(problems))
+
+
+def _sidecar_texts(table: Path) -> dict[str, str]:
+    """Return the sidecar of a text table as the footer of a Parquet file has it; {} without one.
+
+    Raises:
+        InputError: There is no table, or its sidecar is damaged.
+    """
+    if not table.is_file():
+        raise InputError(f"{table} does not exist, or is not a file.")
+    path = sidecar_of(table)
+    try:
+        content = read_object(path)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{table} has no {printable(path.name)} next to it: it is not a predictions file of "
+            "tumorbatch, or was moved without it."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {reason(error)}.") from error
+    return {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in content.items()
+    }
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    _check_columns(path)
+    yield from iterate_file(path)
+
+
+def _text_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a CSV or JSON lines table with numbers where the schema has them."""
+    for row in iterate_text(path):
+        if "frame" not in row or list(row) != stored_schema(list(row)).names:
+            raise InputError(f"{path} has other columns than this version of tumorbatch writes.")
+        numbers = {name: as_number(row[name]) for name in _NUMBERS}
+        if not isinstance(row["path"], str) or numbers["frame"] is None:
+            raise InputError(f"{path} has a row without a path or a frame.")
+        yield {**row, **numbers}
 
 
 def _recorded(table: Path, problems: list[str]) -> dict[str, Mapping[str, Any]]:

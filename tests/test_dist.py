@@ -2,12 +2,14 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,20 @@ def test_the_citation_names_this_version() -> None:
     assert f"\nversion: {__version__}\n" in citation
     assert "\nlicense: Apache-2.0\n" in citation
     assert "\ncff-version: 1.2.0\n" in "\n" + citation
+
+
+def test_the_description_for_a_package_index_has_no_broken_links(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("setuptools.setup", told.update)
+    for url in ("", "https://example.org/tumorbatch/"):
+        monkeypatch.setenv("TUMORBATCH_URL", url)
+        runpy.run_path(str(ROOT / "setup.py"))
+        links = re.findall(r"\[[^\]]*\]\(([^)]*)\)", told["long_description"])
+        assert all(link.startswith("https://") for link in links)
+        assert ("https://example.org/tumorbatch/docs/guide.md" in links) == bool(url)
+        assert "how far to trust it" in told["long_description"]
 
 
 @pytest.mark.slow

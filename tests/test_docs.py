@@ -2,7 +2,10 @@
 
 import importlib.util
 import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -13,18 +16,44 @@ from tumorbatch.errors import ExitCode
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _reference() -> str:
+def _module() -> Any:
     spec = importlib.util.spec_from_file_location("cli_reference", ROOT / "docs/cli_reference.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    text: str = module.reference()
-    return text
+    return module
 
 
 def test_cli_reference_is_fresh() -> None:
-    assert (ROOT / "docs/cli.md").read_text() == _reference(), "run `make docs`"
+    assert (ROOT / "docs/cli.md").read_text() == _module().reference(), "run `make docs`"
+
+
+def test_manual_pages_name_every_option(tmp_path: Path) -> None:
+    _module().manual_pages(tmp_path)
+    assert (tmp_path / "tumorbatch-experiment-clahe.1").exists()
+    for name, command in COMMANDS.items():
+        text = (tmp_path / f"tumorbatch-{name.replace(' ', '-')}.1").read_text().replace("\\-", "-")
+        for option in command.params:
+            assert all(flag in text for flag in option.opts if flag.startswith("-")), option.opts
+    if shutil.which("groff"):
+        for path in tmp_path.iterdir():
+            command_line = ["groff", "-man", "-Tutf8", "-ww", "-z", str(path)]
+            done = subprocess.run(command_line, capture_output=True, text=True, check=True)
+            assert done.stderr == ""
+
+
+def test_the_settings_of_the_guide_are_options(tmp_path: Path) -> None:
+    text = (ROOT / "docs/guide.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "settings.toml"
+    path.write_text(example)
+    root = click.Context(main, info_name="tumorbatch", **main.context_settings)
+    context = main.commands["infer"].make_context(
+        "infer", ["scans", "out.parquet", "--config", str(path)], root
+    )
+    assert context.params["batch_size"] == 64
+    assert context.params["include"] == ("*.dcm", "*.png")
 
 
 COMMANDS = main.commands | {

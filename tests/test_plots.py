@@ -185,8 +185,9 @@ def test_training_history_is_the_bundles(trained: Path) -> None:
     ):  # fmt: skip
         drawn = [list(line.get_ydata()) for line in axes.get_lines()[: len(names)]]
         assert drawn == [history[name] for name in names]
-        assert "kept: epoch 4" in texts(figure)
+        assert "epoch 4, kept" in texts(figure)
         assert "fine-tuning" in texts(figure)
+    assert "epoch 4, whose validation AUC is the highest" in texts(figure)
     assert style.png(figure)[:4] == b"\x89PNG"
 
 

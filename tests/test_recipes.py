@@ -224,3 +224,14 @@ def test_the_python_examples_run_as_far_as_they_can(number: int) -> None:
     compile(block, "example", "exec")
     for module, name in re.findall(r"from (\S+) import (\w+)", block):
         assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+def test_the_container_is_confined_and_runs_a_command() -> None:
+    run = next(line for line in "".join(_blocks("bash")).splitlines() if line.startswith("podman run"))
+    assert {"--read-only", "--rm"} <= set(run.split())
+    (user,) = re.findall(r"^USER (\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for option in ("--network none", "--cap-drop all", f"--user {user}", ":/in:ro"):
+        assert option in run
+    arguments = shlex.split(run.partition(" tumorbatch:cpu ")[2])
+    with click.Context(main, **main.context_settings) as parent:
+        assert main.commands[arguments[0]].make_context(arguments[0], arguments[1:], parent=parent)

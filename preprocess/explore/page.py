@@ -179,12 +179,14 @@ def _samples(document: Page, png: Mapping[str, bytes]) -> None:
                 png[pictures.SAMPLES[label]],
                 f"Grid of sample images of the class {name}",
                 f"{name}: a random sample (seeded), before CLAHE, each in its own proportions.",
+                photo=True,
             )
     if pictures.CLAHE in png:
         document.figure(
             png[pictures.CLAHE],
             "The same images before and after CLAHE",
             "The effect of CLAHE (contrast-limited adaptive histogram equalisation), at native size.",
+            photo=True,
         )
 
 
@@ -227,12 +229,14 @@ def _duplicates(document: Page, results: Mapping[str, Any], png: Mapping[str, by
             png[pictures.COPIES],
             "Pairs of images that are mirrored, turned or altered copies",
             "Pairs of copies, as different as their groups have them. Is each pair one picture?",
+            photo=True,
         )
     if pictures.DUPLICATES in png:
         document.figure(
             png[pictures.DUPLICATES],
             "Grid of images of the largest group of copies",
             "The largest group, or its first images by name. Are these the same picture?",
+            photo=True,
         )
     if duplicates["largest"]:
         document.table(_GROUP_COLUMNS, map(_group_row, duplicates["largest"]), "The largest groups.")

@@ -46,7 +46,11 @@ def trained(model: Path, shard_set: Path, tmp_path_factory: pytest.TempPathFacto
     shutil.copytree(model, folder / "models" / "cnn1")
     train(shard_set, folder / "models" / "cnn2", TrainConfig("cnn2", Schedule(epochs=1, batch_size=16)))
     results = folder / "results"
-    run([folder / "models"], results / "compare", Config([folder / "tfrecords"], results, "cpu"))
+    run(
+        [folder / "models"],
+        results / "compare",
+        Config([folder / "tfrecords"], results, "cpu"),
+    )
     return folder
 
 
@@ -89,7 +93,7 @@ def test_each_model_has_the_figures_of_its_predictions(trained: Path) -> None:
         once = accuracy_score(found["label"], found["called"], sample_weight=1 / size[group])
         assert float(row["accuracy_per_group"]) == pytest.approx(once, abs=1e-6)
         assert int(row["accuracy_per_group_n"]) == int(row["test_groups"]) == len(size)
-    assert float(rows["cnn2"]["report_accuracy"]) == 0.87
+    assert "report_accuracy" not in rows["cnn2"]
 
 
 def test_a_models_figures_are_those_of_its_own_evaluation(trained: Path) -> None:

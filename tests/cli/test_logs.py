@@ -8,26 +8,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import click
 import cv2
 import numpy as np
 import pytest
 
+from tests.cli.test_options import LEAVES
 from tumorbatch import progress
 from tumorbatch.cli import session
-from tumorbatch.cli.experiment import experiment
-from tumorbatch.cli.main import main
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocess import equalize_folder
 
 pytestmark = pytest.mark.usefixtures("in_process")
-
-LEAVES = {
-    name: one
-    for name, one in (main.commands | experiment.commands).items()
-    if not isinstance(one, click.Group)
-}
-_SHORT = {"show", "doctor"}  # a moment
 
 
 @pytest.fixture
@@ -51,9 +42,54 @@ def _ends(output: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_every_long_command_can_log_json(name: str) -> None:
+def test_every_command_can_log_and_print_json(name: str) -> None:
     flags = {flag for one in LEAVES[name].params for flag in one.opts}
-    assert ("--log-format" in flags) == (name not in _SHORT)
+    assert {"--log-format", "--json", "--verbose"} <= flags
+
+
+# What fails at once, without TensorFlow: the input is not there, or the output is not free.
+_FAILING = {
+    "sample": ("sample", "FULL"), "explore": ("explore", "ABSENT"), "shard": ("shard", "ABSENT"),
+    "verify": ("verify", "ABSENT"), "equalize": ("equalize", "ABSENT", "ABSENT"),
+    "train": ("train", "ABSENT", "--arch", "cnn1"), "evaluate": ("evaluate", "ABSENT"),
+    "compare": ("compare", "ABSENT"),
+    "experiment clahe": ("experiment", "clahe", "ABSENT", "--yes"), "status": ("status", "ABSENT"),
+    "infer": ("infer", "ABSENT", "out.parquet"), "show": ("show", "ABSENT"),
+    "summarize": ("summarize", "ABSENT"), "ensemble": ("ensemble", "ABSENT", "-o", "out"),
+    "sr": ("sr", "ABSENT", "ABSENT", "out"),
+    "export": ("export", "ABSENT", "--format", "keras"), "doctor": ("doctor", "--quick", "-q", "-v"),
+    "weights fetch": ("weights", "fetch", "-q", "-v"),
+    "weights check": ("weights", "check", "-q", "-v"),
+    "slurm": ("slurm", "--tasks", 2, "--time", "1", "--", "show"),
+    "k8s": ("k8s", "--tasks", 2, "--image", "x", "--claim", "c", "--", "show"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_last_event_of_a_failure_has_the_exit_code(name: str, tmp_path: Path, invoke: Any) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    places = {"ABSENT": tmp_path / "absent", "FULL": tmp_path / "full"}
+    command = [places.get(word, word) for word in _FAILING[name]]
+    at = command.index("--") if "--" in command else len(command)
+    code, output = invoke(*command[:at], "--log-format", "json", "--json", *command[at:])
+    last = _ends(output)[-1]
+    assert code in (ExitCode.USAGE, ExitCode.NO_INPUT)
+    assert (last["level"], last["event"], last["exit_code"]) == ("error", "end", code)
+    assert last["message"].startswith("Error: ")
+
+
+def test_a_verbose_log_tells_settings_and_where_an_error_comes_from(
+    images: Path, tmp_path: Path, invoke: Any
+) -> None:
+    command = ("equalize", images, tmp_path / "grey", "--workers", 1, "--clahe-clip", 4)
+    code, output = invoke(*command, "-v")
+    assert code == ExitCode.SOME_ERRORS
+    assert re.search(r"--clahe-clip = 4\.0 \(command line\)$", output, re.MULTILINE)
+    assert re.search(r"--clahe-grid = 16 \(default\)$", output, re.MULTILINE)
+    assert "--clahe-clip" not in invoke(*command)[1]
+    code, output = invoke("equalize", tmp_path / "absent", tmp_path / "grey", "-v")
+    assert (code, "Traceback" in output, "in clahe" in output) == (ExitCode.NO_INPUT, True, False)
 
 
 def test_text_and_json_tell_one_time_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:

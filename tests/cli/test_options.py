@@ -24,7 +24,8 @@ SHARED = (
     "classes", "size", "clahe_clip", "clahe_grid", "patients", "allow_unmatched", "weights",
     "epochs", "patience", "learning_rate", "tta", "batch_size", "cache_dir", "workers", "device",
     "precision", "xla", "threads", "pixels", "timeout", "formats", "max_error_rate", "seed",
-    "yes", "overwrite", "as_json", "log_format", "quiet",
+    "yes", "dry_run", "overwrite", "config_file", "save_config", "as_json", "log_format", "verbose",
+    "quiet",
 )  # fmt: skip
 LAST = SHARED[SHARED.index("workers") :]
 
@@ -49,7 +50,7 @@ def test_the_options_of_a_run_come_last(name: str) -> None:
 @pytest.mark.parametrize("option", SHARED)
 def test_a_shared_option_is_the_same_everywhere(option: str) -> None:
     same = [
-        found.to_info_dict() | {"help": None}
+        found.to_info_dict() | {"help": None, "envvar": None}
         for command in LEAVES.values()
         if (found := _options(command).get(option)) is not None and found.opts != ["--patients"]
     ]
@@ -137,4 +138,4 @@ def test_a_time_span_is_a_duration(name: str) -> None:
 def test_short_names_mean_one_thing(name: str) -> None:
     for option, one in _options(LEAVES[name]).items():
         short = [text for text in one.opts if len(text) == 2]
-        assert short == {"out": ["-o"], "quiet": ["-q"]}.get(option, []), option
+        assert short == {"out": ["-o"], "verbose": ["-v"], "quiet": ["-q"]}.get(option, []), option

@@ -50,8 +50,9 @@ DUMB = _judged("majority", 0.0, "", scores=np.full(N, 0.4), threshold=0.5)
 def found() -> Comparison:
     leaky = _judged("cnn1-file", 9.0, protocol="leaky", dataset="e" * 64)
     return compare_models(
-        [WEAK, leaky, STRONG, DUMB], {"broken": "its model.json is damaged"}, replicates=300
-    )
+        [WEAK, leaky, STRONG, DUMB], {"broken": "its model.json is damaged"}, replicates=300,
+        reference=True,
+    )  # fmt: skip
 
 
 def test_figures_are_scikit_learns() -> None:
@@ -150,13 +151,23 @@ def test_csv_reads_back(found: Comparison) -> None:
 
 def test_the_page_has_every_row_and_escapes_names() -> None:
     nasty = _judged("<script>alert(1)</script>", 2.0)
-    html = _plain(compare_page.page(compare_models([nasty, DUMB], {"<b>": "gone"}, replicates=50)))
+    without = compare_models([nasty, DUMB], {"<b>": "gone"}, replicates=50)
+    html = _plain(compare_page.page(without))
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)" in html
     assert "&lt;b&gt;: gone" in html
     assert measure(nasty, 50).per_group["auc"].text() in html
     assert measure(nasty, 50).per_image["accuracy"].text() in html
+    assert "the report" not in html
+    assert "report_accuracy" not in compare_csv.models_csv(without)
+    assert without.rows[0].to_dict()["report"] is None
+
+
+def test_the_reports_measures_stand_in_page_and_table_on_request(found: Comparison) -> None:
+    html = _plain(compare_page.page(found))
     assert "95 / 95 / 95 / 95" in html
+    assert "without n or interval" in html
+    assert "report_accuracy" in compare_csv.models_csv(found)
 
 
 def test_what_beats_no_baseline_is_told_in_words(found: Comparison) -> None:

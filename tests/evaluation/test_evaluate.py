@@ -18,7 +18,7 @@ from tests.answers import answers
 from tests.bundles import rewrite
 from tests.in_process import leave_out_workers
 from tests.pages import make_quick
-from tumorbatch import atomic, bundle, shardset
+from tumorbatch import atomic, bundle, bundle_verify, shardset
 from tumorbatch.errors import ExitCode
 from tumorbatch.evaluation.answers import Answers, score_split
 from tumorbatch.evaluation.baseline_tests import beyond_metadata, measure_baselines, verdict
@@ -41,6 +41,11 @@ PAGES = {
     "confusion.png", "scores.png", "reliability.png", "roc.png", "precision_recall.png",
     "selective.png",
 }  # fmt: skip
+
+_BUNDLE_FILES = (
+    "model.json", "weights.safetensors", "known_images.safetensors", "history.json", "history.csv",
+    "metrics.json", "model_card.md", "curves.png",
+)  # fmt: skip
 
 
 def _json(path: Path) -> Any:
@@ -199,7 +204,7 @@ def test_another_rule_is_frozen_and_makes_another_model(
 ) -> None:
     old = bundle.load(model)
     out = tmp_path / "results"
-    code, output = invoke("evaluate", copy, shard_set, "--out", out, "--threshold", "0.37")
+    code, output = invoke("evaluate", copy, shard_set, "--out", out, "--threshold", "0.37", "--freeze")
     assert code == ExitCode.OK
     new = bundle.load(copy)
     assert (new.threshold, new.temperature) == (0.37, old.temperature)
@@ -211,7 +216,12 @@ def test_another_rule_is_frozen_and_makes_another_model(
     assert about["model"]["model_id"] == new.model_id
     assert about["test"]["threshold"] == 0.37
     assert _json(copy / "metrics.json")["test"] == about["test"]  # the bundle's figures follow
-    assert card.startswith(f"# cnn1 ({new.model_id})\n")
+    front, name = card.split("---\n")[1], f"cnn1 ({new.model_id})"
+    assert f"# {name}\n" in card
+    accuracy = about["test"]["per_group"]["figures"]["accuracy"]["value"]
+    for line in ("library_name: keras", "pipeline_tag: image-classification", f'- name: "{name}"'):
+        assert line in front.splitlines()
+    assert f"    - {{type: accuracy, value: {accuracy:.6f}, name: " in front
     assert "threshold 0.37 (frozen)" in card
     assert "| metadata forest |" in card
     assert "Not measured yet" not in card
@@ -241,7 +251,7 @@ def test_model_json_is_the_last_to_change(
         replace_file(source, target)
 
     before, replace_file = bundle.load(copy), os.replace
-    command = ("evaluate", copy, shard_set, "--out", tmp_path / "r", "--threshold", "0.37")
+    command = ("evaluate", copy, shard_set, "--out", tmp_path / "r", "--threshold", "0.37", "--freeze")
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
         assert invoke(*command)[0] == ExitCode.TRY_AGAIN
@@ -253,13 +263,11 @@ def test_model_json_is_the_last_to_change(
     assert not list(copy.glob(".*"))
 
 
-def test_no_freeze_leaves_the_bundle_alone_and_says_so(
+def test_a_threshold_is_judged_and_the_bundle_left_alone(
     copy: Path, shard_set: Path, tmp_path: Path, invoke: Any
 ) -> None:
     before, out = _content(copy), tmp_path / "results"
-    code, output = invoke(
-        "evaluate", copy, shard_set, "--out", out, "--threshold", "0.37", "--no-freeze"
-    )
+    code, output = invoke("evaluate", copy, shard_set, "--out", out, "--threshold", "0.37")
     assert code == ExitCode.OK
     assert "NOT frozen" in output
     assert _content(copy) == before
@@ -274,7 +282,7 @@ def test_a_bundle_from_before_calibration_is_calibrated(
 ) -> None:
     rewrite(copy, threshold=0.5, temperature=1.0, calibration={})
     assert bundle.load(copy).calibration == {}
-    code, _ = invoke("evaluate", copy, shard_set, "--out", tmp_path / "results")
+    code, _ = invoke("evaluate", copy, shard_set, "--out", tmp_path / "results", "--freeze")
     assert code == ExitCode.OK
     old, new = bundle.load(model), bundle.load(copy)
     assert new.temperature == pytest.approx(old.temperature, rel=1e-5)
@@ -308,7 +316,7 @@ def test_a_bundle_that_cannot_be_written_is_as_it_was(
     before = _content(copy)
     monkeypatch.setattr("tumorbatch.evaluation.freeze.atomic_file", full)
     code, output = invoke(
-        "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1"
+        "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1", "--freeze"
     )
     assert code == ExitCode.CANNOT_WRITE
     assert "disk is full" in output
@@ -331,6 +339,20 @@ def test_results_that_show_dicom_files_are_the_owners_alone(
     assert invoke("evaluate", copy, shard_set, "--out", out)[0] == ExitCode.OK
     modes = {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()}
     assert modes == {0o600}
+
+
+@pytest.mark.parametrize("name", _BUNDLE_FILES)
+def test_verify_names_the_damaged_file_of_a_bundle(name: str, copy: Path, invoke: Any) -> None:
+    code, output = invoke("verify", copy)
+    assert (code, "is intact: model cnn1-" in output) == (ExitCode.OK, True)
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2 if name.endswith("safetensors") else 0] ^= 1
+    (copy / name).write_bytes(data if name != "model_card.md" else b"")
+    code, output = invoke("verify", "--model", copy, "--quiet")
+    assert (code, name in output) == (ExitCode.NO_INPUT, True)
+    assert len(bundle_verify.run(copy).problems) == 1
+    (copy / name).unlink()
+    assert any(name in problem for problem in bundle_verify.run(copy).problems)
 
 
 # ---------------------------------------------------------------------------------------- refusals
@@ -566,7 +588,7 @@ def test_a_bundle_that_a_training_holds_is_left_alone(
     before = _content(copy)
     with output_lock(copy, copy.with_name(f".{copy.name}.lock")):
         code, output = invoke(
-            "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1"
+            "evaluate", copy, shard_set, "--out", tmp_path / "results", "--threshold", "f1", "--freeze"
         )
     assert (code, "in use" in output) == (ExitCode.TRY_AGAIN, True)
     assert _content(copy) == before
@@ -582,7 +604,7 @@ def test_a_leaky_protocol_is_named_in_every_headline(
     tfrecords, out = tmp_path / "tfrecords", tmp_path / "results"
     shard(sample, tfrecords, ShardConfig(Preprocessing(size=32), split_by="file", workers=2))
     _trained_on(copy, tfrecords)
-    code, output = invoke("evaluate", copy, tfrecords, "--out", out)
+    code, output = invoke("evaluate", copy, tfrecords, "--out", out, "--freeze")
     assert code == ExitCode.OK
     assert output.count("LEAKY") == 2
     assert _json(out / "metrics.json")["protocol"] == "leaky"
@@ -601,7 +623,7 @@ def test_a_set_of_the_first_version_is_called_leaky_orientation(
     (old / "dataset.json").write_text(json.dumps(_json(old / "dataset.json") | {"schema_version": 1}))
     _trained_on(copy, old)
     out = tmp_path / "results"
-    code, output = invoke("evaluate", copy, old, "--out", out)
+    code, output = invoke("evaluate", copy, old, "--out", out, "--freeze")
     assert code == ExitCode.OK, output
     assert "LEAKY-orientation" in output
     assert _json(out / "metrics.json")["protocol"] == "leaky-orientation"

@@ -9,7 +9,7 @@ from keras import layers
 
 from tumorbatch.architectures import ARCHITECTURES, build
 from tumorbatch.errors import ConfigError
-from tumorbatch.evaluation.gradcam import GradCam, overlay
+from tumorbatch.evaluation.gradcam import GradCam, overlay, panels, randomised, similarity
 
 SIZE = 4
 
@@ -108,10 +108,38 @@ def test_the_overlay_shows_the_image_and_where_the_map_is() -> None:
     image = np.random.default_rng(0).integers(0, 200, (20, 30), np.uint8)
     heat = np.zeros((4, 6), np.float32)
     heat[0, 0] = 1
-    picture = overlay(image, heat, scale=1)
-    assert (picture.dtype, picture.shape) == (np.uint8, (20, 68, 3))
-    assert (picture[:, :30] == image[..., np.newaxis]).all()
-    covered = picture[:, 38:]
+    covered = overlay(image, heat)
+    assert (covered.dtype, covered.shape) == (np.uint8, (20, 30, 3))
     assert (covered[10:, 15:] == image[10:, 15:, np.newaxis]).all()  # nothing there
-    assert covered[0, 0, 0] > image[0, 0]
-    assert covered[0, 0, 0] > covered[0, 0, 2]  # yellow: red without blue
+    assert (covered == 255).all(axis=2).any()  # the outline of its half
+    assert covered[1, 1, 0] > covered[1, 1, 2]  # yellow: red without blue
+
+
+def test_image_map_and_control_stand_side_by_side_with_a_colour_bar() -> None:
+    image = np.random.default_rng(0).integers(0, 200, (20, 30), np.uint8)
+    heat, control = np.zeros((4, 6), np.float32), np.zeros((4, 6), np.float32)
+    heat[0, 0] = control[3, 5] = 1
+    picture = panels(image, heat, control, scale=2)
+    assert picture.shape == (22 + 40, 3 * 60 + 70, 3)
+    parts = [picture[22:, at : at + 60].astype(int) for at in (0, 68, 136)]
+    assert (parts[0][..., 0] == parts[0][..., 2]).all()  # grey
+    changed = [(part != parts[0]).any(axis=2) for part in parts[1:]]
+    assert changed[0][:5, :5].all()
+    assert not changed[0][20:, 30:].any()
+    assert changed[1][-5:, -5:].all()
+    bar = picture[22:, 204:218].astype(int)
+    assert bar[0].sum() > bar[-1].sum()  # bright is above
+
+
+def test_random_weights_are_the_same_each_time_and_give_another_map() -> None:
+    keras.utils.set_random_seed(1)
+    network = build("cnn1", 32)
+    first, second = (randomised(network) for _ in range(2))
+    for one, other, trained in zip(first.weights, second.weights, network.weights, strict=True):
+        assert (one.numpy() == other.numpy()).all()
+        assert one.ndim < 2 or (one.numpy() != trained.numpy()).all()
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32), np.uint8)
+    maps = [GradCam(one)(images, np.array([1, 0])) for one in (network, first)]
+    assert np.isfinite(maps[1]).all()
+    assert similarity(maps[0][0], maps[0][0]) == pytest.approx(1)
+    assert similarity(maps[0][0], np.zeros_like(maps[0][0])) is None

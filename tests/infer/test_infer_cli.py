@@ -643,6 +643,7 @@ def test_footer_and_report_count_what_the_rows_hold(
     assert float(footer["threshold"]) == used.threshold
     assert float(footer["temperature"]) == used.temperature
     assert footer["trained_on_leaky_split"] == "false"
+    assert all(Path(folder).is_dir() for folder in json.loads(footer["sources"]))
     assert {row["run_id"] for row in whole.values()} == {footer["run_id"]}
     statuses = [row["status"] for row in whole.values()]
     assert json.loads(footer["statuses"]) == {

@@ -270,3 +270,31 @@ def test_verify_finds_a_bit_a_cut_a_missing_part_and_wrong_counts(
     pq.write_table(pq.read_table(twice).replace_schema_metadata({}), foreign)
     with pytest.raises(InputError, match="not a predictions file"):
         verify.run(foreign)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_verify_reads_text_tables(name: str, tmp_path: Path, invoke: Any) -> None:
+    rows = _rows(25)
+    path = _write(Target.choose(tmp_path / name, "auto"), rows).path
+    assert (verify.run(path).problems, verify.run(path).rows) == ((), 25)
+    code, output = invoke("verify", path)
+    assert (code, "is intact (25 rows in 1 file" in output) == (ExitCode.OK, True)
+
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"Tumor", b"Humor", 1))
+    code, output = invoke("verify", path, "--json", "--quiet")
+    assert code == ExitCode.NO_INPUT
+    assert "sha256" in output
+    assert "row 1 is ok, and has no label" in output
+    path.write_bytes(data[:-20])
+    assert any("should have" in problem for problem in verify.run(path).problems)
+    path.write_bytes(data)
+    assert verify.run(path).problems == ()
+
+    twice = _write(Target.choose(tmp_path / f"twice-{name}", "auto"), rows[:3] + rows[2:]).path
+    assert any("not after" in problem for problem in verify.run(twice).problems)
+    sidecar_path(path).unlink()
+    with pytest.raises(InputError, match="not a predictions file"):
+        verify.run(path)
+    with pytest.raises(InputError, match="does not exist"):
+        verify.run(tmp_path / f"absent-{name}")

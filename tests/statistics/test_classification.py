@@ -14,6 +14,7 @@ from tumorbatch.statistics.auc import (
     auc_statistic,
     auc_within,
     disjoint_pairs,
+    roc_band,
 )
 from tumorbatch.statistics.calibration_slope import Recalibration
 from tumorbatch.statistics.classification import Decisions, Measures, ece_edges
@@ -374,3 +375,22 @@ def test_no_slope_where_there_is_none(labels: list[int]) -> None:
         slope, large = _line([-2, -1, 1, 2], labels)
     assert math.isnan(slope)
     assert math.isnan(large) == (len(set(labels)) == 1)
+
+
+def test_the_band_of_a_roc_curve_is_that_of_its_replicates() -> None:
+    logits, labels = _drawn(3, 60, 1)
+    weighting = Weighting(np.arange(60) // 2, per_group=True)
+    rates = np.array([0.05, 0.33, 0.71])
+    low, high = roc_band(logits, labels, weighting, rates, replicates=50, seed=4)
+    curves = []
+    for drawn in resampled(weighting.groups, 50, 4):
+        for weights in drawn * weighting.weights:
+            false, true, _ = sklearn_metrics.roc_curve(
+                labels, logits, sample_weight=weights, drop_intermediate=False
+            )
+            curves.append(np.interp(rates, false, true))
+    expected = np.percentile(curves, [2.5, 97.5], axis=0)
+    assert low == pytest.approx(expected[0])
+    assert high == pytest.approx(expected[1])
+    alone = roc_band(logits, np.ones(60, np.int64), weighting, rates, replicates=5)
+    assert np.isnan(alone).all()

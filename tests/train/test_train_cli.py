@@ -320,7 +320,7 @@ def test_the_history_is_a_table_and_a_figure_too(fresh: Path) -> None:
     for name, values in history.items():
         assert [float(row[name]) for row in rows] == pytest.approx(values, rel=1e-8)
     width, height = struct.unpack(">II", (fresh / "curves.png").read_bytes()[16:24])
-    assert (width, height) == (1200, 504)
+    assert (width, height) == (1200, 528)
 
 
 def test_tensorboard_reads_the_same_figures(fresh: Path) -> None:
@@ -353,7 +353,8 @@ def test_the_card_says_in_words_what_the_files_say(model: Path) -> None:
     card = (model / "model_card.md").read_text()
     test, loaded = _json(model / "metrics.json")["test"], bundle.load(model)
     accuracy = Estimate.from_dict(test["per_group"]["figures"]["accuracy"])
-    assert card.startswith(f"# cnn1 ({bundle.load(model).model_id})\n")
+    assert card.startswith("---\nlibrary_name: keras\n")
+    assert f"---\n\n# cnn1 ({bundle.load(model).model_id})\n" in card
     assert f"| test | {test['groups']} groups | {accuracy.text()} |" in card
     assert f"threshold {loaded.threshold:g} (frozen) | threshold 0.5" in card
     assert loaded.calibration["threshold"]["note"] in card

@@ -1,5 +1,6 @@
 """The commands `slurm` and `k8s`: print what lets a cluster compute the parts of a job."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 import click
 
 from tumorbatch.architectures import ARCHITECTURES
+from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import complain, say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
@@ -34,7 +37,7 @@ _name = click.option("--name", default="tumorbatch", show_default=True, help="Na
 _command = click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND...")
 
 
-@click.command()
+@click.command(cls=Command)
 @_tasks
 @click.option("--time", required=True, metavar="T", help="Time of a task, as 4:00:00 or 1-12.")
 @click.option("--finish-time", metavar="T", help="Time of the finishing job.  [default: --time]")
@@ -54,6 +57,11 @@ _command = click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="
     type=click.IntRange(2),
     help="The cluster's MaxArraySize.  [default: as `scontrol show config` says, else 1001]",
 )
+@options.config_file
+@options.save_config
+@options.as_json
+@options.log_format
+@options.verbose
 @_command
 @click.pass_context
 def slurm(
@@ -67,6 +75,7 @@ def slurm(
     name: str,
     more: tuple[str, ...],
     max_array_size: int | None,
+    as_json: bool,
     command: tuple[str, ...],
 ) -> None:
     """Print a script that submits an array of Slurm and the job that finishes.
@@ -80,7 +89,7 @@ def slurm(
       tumorbatch slurm --tasks 64 --gpus 1 --time 4:00:00 -- infer /scratch/scans out.parquet > job.sh
       tumorbatch slurm --tasks 9 --time 2-0 --sbatch=--partition=long -- shard /data tfrecords > job.sh
     """
-    with session(True, "Nothing was submitted."):
+    with session(False, "Nothing was submitted."):
         words = _checked(context, command)
         tasks = _fewer(tasks, words, context)
         limit = (max_array_size or _slurm_limit()) - 1
@@ -90,10 +99,10 @@ def slurm(
                 f"{tasks:,}. Give --tasks {limit}: a part may be as large as you like."
             )
         job = Job(words, tasks, name, cpus, gpus, mem, _environment())
-        say(slurm_script(job, time, finish_time or time, more).rstrip("\n"))
+        _print(slurm_script(job, time, finish_time or time, more), tasks, as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @_tasks
 @click.option("--image", required=True, help="The container's image; see Dockerfile.")
 @click.option(
@@ -116,6 +125,11 @@ def slurm(
 @click.option(
     "--user", type=click.IntRange(1), default=1000, show_default=True, help="User who owns the files."
 )
+@options.config_file
+@options.save_config
+@options.as_json
+@options.log_format
+@options.verbose
 @_command
 @click.pass_context
 def k8s(
@@ -131,6 +145,7 @@ def k8s(
     name: str,
     namespace: str,
     user: int,
+    as_json: bool,
     command: tuple[str, ...],
 ) -> None:
     """Print two Jobs of Kubernetes: the parts, and one that finishes.
@@ -143,12 +158,16 @@ def k8s(
     Examples:
       tumorbatch k8s --tasks 64 --image tumorbatch:cpu --claim c -- infer scans out.parquet > job.yaml
     """
-    with session(True, "Nothing was submitted."):
+    with session(False, "Nothing was submitted."):
         words = _checked(context, command)
         tasks = _fewer(tasks, words, context)
         job = Job(words, tasks, name, cpus, gpus, memory, _environment())
         cluster = Cluster(image, claim, mount, namespace, parallelism or tasks, user)
-        say(kubernetes_manifest(job, cluster).rstrip("\n"))
+        _print(kubernetes_manifest(job, cluster), tasks, as_json)
+
+
+def _print(script: str, tasks: int, as_json: bool) -> None:
+    say(json.dumps({"tasks": tasks, "script": script}) if as_json else script.rstrip("\n"))
 
 
 def _environment() -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""The command `compare`: all bundles in one table, with baselines and the report's numbers."""
+"""The command `compare`: all bundles in one table, with baselines."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,14 +8,24 @@ import click
 
 from tumorbatch import shardset
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
 from tumorbatch.files import printable
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("models", type=options.PATH, nargs=-1)
+@click.option(
+    "--model",
+    "named",
+    type=options.PATH,
+    multiple=True,
+    metavar="MODEL",
+    shell_complete=options.complete_models,
+    help="One of MODELS as an option; can be repeated.",
+)
 @click.option(
     "--tfrecords",
     type=options.PATH,
@@ -32,20 +43,33 @@ from tumorbatch.files import printable
 @click.option(
     "-o", "--out", type=options.PATH, help="Folder of the comparison.  [default: compare/ in --results]"
 )
+@click.option(
+    "--reference",
+    is_flag=True,
+    help="Put beside the five networks the measures that the report gives whose method they follow: of "
+    "its own random split, without n or interval.",
+)
 @options.device
 @options.seed
+@options.config_file
+@options.save_config
+@options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def compare(
     models: tuple[Path, ...],
+    named: tuple[Path, ...],
     tfrecords: tuple[Path, ...],
     results: Path,
     out: Path | None,
+    reference: bool,
     device: str,
     seed: int,
+    as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare models: metrics with intervals, baselines, the report's values, and every pair.
+    """Compare models: metrics with intervals, baselines, and every pair.
 
     MODELS are bundles, names of bundles under models/, or folders of bundles (default models/). Each
     model is evaluated on the test split of the shard set that it was trained on; an evaluation that is
@@ -60,6 +84,7 @@ def compare(
     \b
     Examples:
       tumorbatch compare
+      tumorbatch compare --model cnn1 --model mobilenetv2
       tumorbatch compare models/ results/protocols/cnn1 --tfrecords tfrecords --tfrecords tfrecords-file
     """
     with session(quiet, "Finished evaluations are kept; the same command continues."):
@@ -68,11 +93,13 @@ def compare(
         from tumorbatch.workflows import compare as workflow
 
         config = workflow.Config(
-            tfrecords or tuple(sorted(Path().glob("tfrecords*"))), results, device, seed
+            tfrecords or tuple(sorted(Path().glob("tfrecords*"))), results, device, seed, reference
         )
         out = out or results / "compare"
-        comparison = workflow.run(models or (Path("models"),), out, config)
-        if not quiet:
+        comparison = workflow.run((*models, *named) or (Path("models"),), out, config)
+        if as_json:
+            say(json.dumps({"out": printable(str(out)), **comparison.to_dict()}))
+        elif not quiet:
             from tumorbatch.cli.tables import comparison_table
             from tumorbatch.workflows.compare import MODELS_CSV, PAGE
 

@@ -1,19 +1,29 @@
-"""Consent to the cost of a long job, asked on the terminal."""
+"""The cost of a long job: consent to it, asked on the terminal, and --dry-run, which only tells it."""
 
+import json
 import logging
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from tumorbatch.cli.console import complain
+from tumorbatch.cli.console import complain, say
 from tumorbatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from tumorbatch.workflows.cost import Cost
+    from tumorbatch.workflows.plans import Plan
     from tumorbatch.workflows.steps import Consent
 
 log = logging.getLogger(__name__)
+
+
+def print_plan(plan: "Plan", as_json: bool) -> None:
+    """Print what a command would do; with --dry-run that is all it does, so also with --quiet."""
+    if as_json:
+        say(json.dumps({"dry_run": True, **plan.facts}, ensure_ascii=False))
+    else:
+        say("\n".join([*plan.sentences, "Nothing was done (--dry-run)."]))
 
 
 def consent_from_terminal(yes: bool) -> "Consent":

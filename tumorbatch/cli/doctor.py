@@ -8,15 +8,21 @@ from pathlib import Path
 import click
 
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--quick", is_flag=True, help="Leave out the GPU, XLA and mixed precision: two seconds.")
+@options.config_file
+@options.save_config
 @options.as_json
-def doctor(quick: bool, as_json: bool) -> None:
+@options.log_format
+@options.verbose
+@options.quiet
+def doctor(quick: bool, as_json: bool, quiet: bool) -> None:
     """Report what this machine can do and what is missing.
 
     Checks versions, processor, GPU, driver, CUDA's libraries, whether mixed precision and XLA give the
@@ -28,7 +34,7 @@ def doctor(quick: bool, as_json: bool) -> None:
       tumorbatch doctor --quick --json
       tumorbatch doctor || mail -s "look at the GPU node" me
     """
-    with session(False, "Nothing was changed."):
+    with session(quiet, "Nothing was changed."):
         from tumorbatch import doctor as examination
 
         findings = examination.run(Path(), quick)
@@ -36,6 +42,6 @@ def doctor(quick: bool, as_json: bool) -> None:
             problems = sum(not finding.well for finding in findings)
             listed = [dataclasses.asdict(finding) for finding in findings]
             say(json.dumps({"problems": problems, "findings": listed}))
-        else:
+        elif not quiet:
             say(examination.format_findings(findings))
     sys.exit(ExitCode.SOME_ERRORS if any(not finding.well for finding in findings) else ExitCode.OK)

@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("models", type=options.PATH, nargs=-1, required=True)
 @click.option("-o", "--out", type=options.PATH, required=True, help="Folder of the new bundle.")
 @click.option(
@@ -22,8 +23,11 @@ from tumorbatch.cli.session import session
 @options.batch_size
 @options.device
 @options.overwrite
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def ensemble(
     models: tuple[Path, ...],

@@ -7,12 +7,13 @@ import click
 
 from tumorbatch.checks import only_given
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("src", type=options.PATH)
 @click.argument("dst", type=options.PATH)
 @options.clahe_clip
@@ -26,8 +27,11 @@ from tumorbatch.errors import ExitCode
     is_flag=True,
     help="Delete all PNG files that an earlier run left in DST, and start again.",
 )
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def equalize(
     src: Path,

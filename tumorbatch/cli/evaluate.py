@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.consent import consent_from_terminal
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
@@ -23,23 +24,26 @@ _NOT_WITH = ("rule", "freeze", "external", "trained_on", "overwrite", "tta")
 _ONLY_WITH = ("source", "weights", "reuse", "yes")
 
 
-@click.command()
-@click.argument("model", type=options.PATH)
+@click.command(cls=Command)
+@click.argument("model", type=options.PATH, required=False, shell_complete=options.complete_models)
 @click.argument("tfrecords", type=options.LOCATION, default=Path("tfrecords"))
+@options.named_model
 @click.option("-o", "--out", type=options.PATH, help="Folder of the results.  [default: results/MODEL]")
 @click.option(
     "--threshold",
     "rule",
     metavar="RULE",
-    help="How to choose the threshold on validation: sensitivity=X (the largest specificity with at "
-    "least this sensitivity), specificity=X, youden, f1, or a number between 0 and 1.  [default: the "
-    "bundle's own; sensitivity=0.95 if it has none]",
+    help="Judge at another threshold, chosen on validation: sensitivity=X (the largest specificity "
+    "with at least this sensitivity), specificity=X, youden, f1, or a number between 0 and 1.  "
+    "[default: the bundle's own; sensitivity=0.95 if it has none]",
 )
 @click.option(
     "--freeze/--no-freeze",
-    default=True,
-    show_default=True,
-    help="Write the newly chosen threshold and temperature and the new card into the bundle.",
+    default=None,
+    help="Write threshold, temperature, metrics and card into the bundle: `infer` then uses them. A "
+    "new threshold makes a new model_id, and `infer` does not continue tables of the old one. "
+    "--no-freeze writes nothing there.  [default: metrics and card only, if the threshold is the "
+    "bundle's own]",
 )
 @click.option(
     "--external",
@@ -105,17 +109,21 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
 @options.seed
 @options.yes
 @options.overwrite
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 @click.pass_context
 def evaluate(
     context: click.Context,
-    model: Path,
+    model: Path | None,
+    named: Path | None,
     tfrecords: Location,
     out: Path | None,
     rule: str | None,
-    freeze: bool,
+    freeze: bool | None,
     external: bool,
     trained_on: Path | None,
     replicates: int,
@@ -140,7 +148,7 @@ def evaluate(
 
     MODEL is the folder of a bundle, or its name under models/. Writes report.html, which opens offline,
     metrics.json, predictions.parquet and figures. Temperature and threshold are chosen on the
-    validation split alone and frozen in the bundle, where `infer` finds them.
+    validation split alone. Only --freeze changes the threshold by which `infer` decides.
 
     With --protocols, prints the cost of the missing shard sets and trainings and asks before it starts;
     without a terminal, --yes is needed. Finished parts are kept, and nothing is made twice.
@@ -149,6 +157,7 @@ def evaluate(
     Examples:
       tumorbatch evaluate cnn1
       tumorbatch evaluate models/cnn1 tfrecords --threshold youden
+      tumorbatch evaluate --model cnn1 --threshold youden --freeze
       tumorbatch evaluate cnn1 other-hospital/ --external --groups patients.csv --out results/other
       tumorbatch evaluate cnn1 --protocols --yes
     """
@@ -163,6 +172,7 @@ def evaluate(
         from tumorbatch.runtime import load_tensorflow
         from tumorbatch.staging import shard_folder
 
+        model, tfrecords = _named(context, model, named, tfrecords)
         _refuse_given(context, _NOT_WITH if protocols else _ONLY_WITH, protocols)
         if allow_unmatched and patients is None:
             raise ConfigError("--allow-unmatched needs --groups.")
@@ -200,11 +210,26 @@ def evaluate(
             say(evaluation_summary(report, out))
 
 
+def _named(
+    context: click.Context, model: Path | None, named: Path | None, tfrecords: Location
+) -> tuple[Path, Location]:
+    """Return MODEL and TFRECORDS; with --model the first argument is TFRECORDS."""
+    if named is None:
+        if model is None:
+            raise ConfigError("Give MODEL: the folder of a bundle, or its name under models/.")
+        return model, tfrecords
+    if model is None:
+        return named, tfrecords
+    if context.get_parameter_source("tfrecords") is ParameterSource.COMMANDLINE:
+        raise ConfigError("MODEL is given twice: leave out --model or the first argument.")
+    return named, model
+
+
 def _refuse_given(context: click.Context, names: tuple[str, ...], protocols: bool) -> None:
     """Raise `ConfigError` if an option was given that would be ignored."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is ParameterSource.COMMANDLINE:
+        if parameter.name in names and source not in (ParameterSource.DEFAULT, None):
             how = "cannot be combined with" if protocols else "needs"
             raise ConfigError(f"{parameter.opts[0]} {how} --protocols.")
 

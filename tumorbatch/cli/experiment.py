@@ -1,5 +1,6 @@
 """The command `experiment`: the same trainings in two arms that differ in one thing."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import click
 from tumorbatch.architectures import ARCHITECTURES
 from tumorbatch.checks import only_given
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.consent import consent_from_terminal
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
@@ -28,7 +30,7 @@ def experiment() -> None:
     """
 
 
-@experiment.command()
+@experiment.command(cls=Command)
 @click.argument("src", type=options.PATH, default=Path("data/raw"))
 @click.option(
     "--arch", type=click.Choice(ARCHITECTURES), default="cnn1", show_default=True, help="The network."
@@ -71,7 +73,11 @@ def experiment() -> None:
 @options.seed
 @options.yes
 @options.overwrite
+@options.config_file
+@options.save_config
+@options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def clahe(
     src: Path,
@@ -91,6 +97,7 @@ def clahe(
     seed: int,
     yes: bool,
     overwrite: bool,
+    as_json: bool,
     quiet: bool,
     **schedule: Any,
 ) -> None:
@@ -137,7 +144,10 @@ def clahe(
             seeds=seeds,
         )
         differences = workflow.run(src, out, config, consent_from_terminal(yes))
-        if not quiet:
+        if as_json:
+            measures = {each.name: each.to_dict() for each in differences.per_group}
+            say(json.dumps({"out": printable(str(out)), "per_group": measures}))
+        elif not quiet:
             for comparison in differences.per_group:
                 say(comparison.sentence(workflow.FIRST, workflow.SECOND))
             if split_by == "file":

@@ -7,6 +7,7 @@ import click
 
 from tumorbatch.checks import only_given
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode
@@ -14,7 +15,7 @@ from tumorbatch.errors import ExitCode
 _TFRECORDS = Path("tfrecords")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("src", type=options.PATH, default=Path("data/raw"))
 @click.option(
     "-o",
@@ -35,8 +36,11 @@ _TFRECORDS = Path("tfrecords")
 @options.formats
 @options.seed
 @options.overwrite
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def explore(
     src: Path,

@@ -1,18 +1,22 @@
 """The command `export`: write a model bundle in a format of other programs."""
 
+import json
 from pathlib import Path
 
 import click
 
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
+from tumorbatch.errors import ConfigError
 from tumorbatch.export import KINDS
 from tumorbatch.files import printable
 
 
-@click.command()
-@click.argument("model", type=options.PATH)
+@click.command(cls=Command)
+@click.argument("model", type=options.PATH, required=False, shell_complete=options.complete_models)
+@options.named_model
 @click.option(
     "--format",
     "kind",
@@ -28,9 +32,21 @@ from tumorbatch.files import printable
     help="File or folder to write.  [default: MODEL.keras, MODEL.h5 or MODEL.savedmodel]",
 )
 @options.overwrite
+@options.config_file
+@options.save_config
+@options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
-def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: bool) -> None:
+def export(
+    model: Path | None,
+    named: Path | None,
+    kind: str,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Write a model bundle in a format of other programs.
 
     MODEL is the folder of a bundle, or its name under models/. Other programs load the result without
@@ -40,14 +56,20 @@ def export(model: Path, kind: str, out: Path | None, overwrite: bool, quiet: boo
     \b
     Examples:
       tumorbatch export cnn1 --format keras
+      tumorbatch export --model cnn1 --format h5 --json
       tumorbatch export models/cnn1 --format savedmodel --out serving/cnn1/1
     """
     with session(quiet, "Nothing was published."):
         from tumorbatch import bundle
         from tumorbatch import export as exporting
 
-        folder = bundle.find(model)
+        if (model is None) is (named is None):
+            raise ConfigError("Give MODEL once: the folder of a bundle, or its name under models/.")
+        folder = bundle.find(model or named or Path())
         out = out or folder.with_name(f"{folder.name}.{kind}")
         exporting.run(folder, out, kind, overwrite)
-        if not quiet:
+        if as_json:
+            described = printable(f"{out}.json")
+            say(json.dumps({"out": printable(str(out)), "format": kind, "description": described}))
+        elif not quiet:
             say(f"Wrote {printable(str(out))}; {printable(out.name)}.json describes input and output.")

@@ -9,6 +9,8 @@ import click
 from tumorbatch import runtime
 from tumorbatch.checks import only_given
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
+from tumorbatch.cli.consent import print_plan
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError, ExitCode
@@ -17,15 +19,17 @@ from tumorbatch.infer.config import FORMATS, PATH_MODES
 from tumorbatch.object_path import Location, ObjectPath, location
 
 if TYPE_CHECKING:
+    from tumorbatch.infer.config import Config, Report
     from tumorbatch.parts import Part
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folders", type=options.LOCATION, nargs=-1, required=True, metavar="FOLDER...")
 @click.argument("out")
 @click.option(
     "--model",
     type=options.LOCATION,
+    shell_complete=options.complete_models,
     help="Folder of a model bundle, or its name under models/.  [default: the bundle there with the "
     "best validation AUC]",
 )
@@ -107,9 +111,13 @@ if TYPE_CHECKING:
 @options.timeout
 @options.formats
 @options.max_error_rate
+@options.dry_run
 @options.overwrite
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def infer(
     folders: tuple[Location, ...],
@@ -143,6 +151,7 @@ def infer(
     max_error_rate: float,
     as_json: bool,
     metrics_file: Path | None,
+    dry_run: bool,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -168,6 +177,7 @@ def infer(
     \b
     Examples:
       tumorbatch infer scans/ out.parquet
+      tumorbatch infer scans/ out.parquet --dry-run
       tumorbatch infer scans/ out.parquet --model cnn1 --quiet
       tumorbatch infer /pacs/export nightly.parquet --incremental --min-age 2m --max-runtime 6h
       find scans -name '*.dcm' -newer last -print0 | tumorbatch infer . new.parquet --files -
@@ -185,7 +195,7 @@ def infer(
                 "--metrics-file is about a table, and a part publishes none. Give it to the command "
                 "without --part."
             )
-        with recorded(metrics_file) as metrics:
+        with recorded(None if dry_run else metrics_file) as metrics:
             from tumorbatch import bundle, staging
             from tumorbatch.infer import inference
             from tumorbatch.infer.config import Config
@@ -224,15 +234,35 @@ def infer(
             else:
                 chosen = bundle.find(model) if model else bundle.best()
             target = location(out)
+            if dry_run:
+                _plan(folders, target, chosen, config, as_json)
+                return
             report = inference.run(folders, target, chosen, config)
             metrics.model_id, metrics.kept = report.model_id, report.files_kept
             metrics.files, metrics.labels = report.statuses, report.labels
             metrics.images_per_second = report.images_per_second
             metrics.code = ExitCode.SOME_ERRORS if report.errors else ExitCode.OK
-        from tumorbatch.cli.table_summaries import infer_json, infer_summary, part_summary
-
-        if as_json:
-            say(infer_json(report, target))
-        elif not quiet:
-            say((part_summary if part else infer_summary)(report, target))
+        _print(report, target, part is not None, as_json, quiet)
     sys.exit(metrics.code)
+
+
+def _plan(
+    folders: tuple[Location, ...], out: Location, model: Path, config: "Config", as_json: bool
+) -> None:
+    """Print what would be predicted, and the cost."""
+    from tumorbatch.workflows import plans
+
+    local = [place for place in folders if isinstance(place, Path)]
+    if len(local) < len(folders) or not isinstance(out, Path):
+        raise ConfigError("--dry-run looks at folders of this machine only, not at object stores.")
+    print_plan(plans.of_infer(local, out, model, config), as_json)
+
+
+def _print(report: "Report", out: Location, part: bool, as_json: bool, quiet: bool) -> None:
+    """Print the receipt of a run, or of a part."""
+    from tumorbatch.cli.table_summaries import infer_json, infer_summary, part_summary
+
+    if as_json:
+        say(infer_json(report, out))
+    elif not quiet:
+        say((part_summary if part else infer_summary)(report, out))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tumorbatch import __version__
-from tumorbatch.cli import session, streams
+from tumorbatch.cli import session, settings, streams
 from tumorbatch.cli.cluster import k8s, slurm
 from tumorbatch.cli.compare import compare
 from tumorbatch.cli.doctor import doctor
@@ -94,6 +94,10 @@ def main() -> None:
     No images? `tumorbatch sample data/raw` creates synthetic ones.
 
     \b
+    Options may also stand in a file (--config FILE.toml) or in the environment
+    (TUMORBATCH_INFER_BATCH_SIZE=64); the command line wins over both.
+
+    \b
     Exit codes:
       0   done, all files read; or nothing new to do
       2   wrong usage, or settings that do not match the existing output
@@ -113,3 +117,4 @@ for command in (
     infer, slurm, k8s, status, show, summarize, sr, export, doctor,
 ):  # fmt: skip
     main.add_command(command)
+settings.name_variables(main)

@@ -160,13 +160,27 @@ def evaluation_summary(report: "EvaluationReport", out: Path) -> str:
     if report.metrics["verdict"]:
         lines.append(report.metrics["verdict"])
         lines.append(report.metrics["beyond_metadata"])
-    how = "frozen in the bundle" if model["frozen"] else "NOT frozen; `infer` does not use them"
-    lines.append(
-        f"Threshold {model['threshold']:g} and temperature {model['temperature']:g} are {how}; "
-        f"model {model['model_id']}."
-    )
+    lines += _frozen(model, report.before)
     lines.append(f"{report.seconds:.1f} s. Open {shown_path(out / 'report.html')}")
     return "\n".join(lines)
+
+
+def _frozen(model: dict[str, Any], before: str) -> list[str]:
+    """Say whether `infer` uses the threshold of the evaluation, and what that means for tables."""
+    chosen = f"Threshold {model['threshold']:g} and temperature {model['temperature']:g} are"
+    if not model["frozen"]:
+        return [
+            f"{chosen} NOT frozen: `infer` continues with the bundle's own (model {before}). --freeze "
+            f"would make it model {model['model_id']}; `infer` does not continue tables of {before} "
+            "with that."
+        ]
+    lines = [f"{chosen} frozen in the bundle; model {model['model_id']}."]
+    if model["bundle_model_id"] != before:
+        lines.append(
+            f"The bundle was model {before} before: `infer` refuses to continue its tables, also with "
+            "--incremental (exit code 2). docs/operations.md: how to change over."
+        )
+    return lines
 
 
 def _overlap(overlap: dict[str, Any] | None) -> str:

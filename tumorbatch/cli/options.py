@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import click.shell_completion
 
 from tumorbatch.checks import IMAGE_FORMATS, MAX_SEED, sorted_formats
-from tumorbatch.cli.session import LOG_FORMATS, choose_format
+from tumorbatch.cli.command import read_config
+from tumorbatch.cli.command import save_config as remember_config
+from tumorbatch.cli.session import LOG_FORMATS, be_verbose, choose_format
 from tumorbatch.errors import ConfigError
 from tumorbatch.object_path import Location, is_uri, location
 from tumorbatch.parts import Part
@@ -130,6 +133,22 @@ def _parse_part(_: click.Context, __: click.Parameter, value: str | None) -> Par
 
 def _choose_log_format(_: click.Context, __: click.Parameter, value: str) -> None:
     choose_format(value)
+
+
+def complete_models(
+    _: click.Context, __: click.Parameter, incomplete: str
+) -> list[click.shell_completion.CompletionItem]:
+    """Return what a shell offers for a model: names under models/, and folders."""
+    from tumorbatch import bundle
+
+    names = [name for name in bundle.names() if name.startswith(incomplete)]
+    items = [click.shell_completion.CompletionItem(name) for name in names]
+    return [*items, click.shell_completion.CompletionItem(incomplete, type="dir")]
+
+
+def _choose_verbosity(_: click.Context, __: click.Parameter, value: bool) -> None:
+    if value:
+        be_verbose()
 
 
 def _force_pixels(_: click.Context, __: click.Parameter, value: str) -> None:
@@ -310,9 +329,41 @@ seed = click.option(
     show_default=True,
     help="Seed of all random choices.",
 )
+named_model = click.option(
+    "--model",
+    "named",
+    type=PATH,
+    metavar="MODEL",
+    shell_complete=complete_models,
+    help="MODEL as an option: the folder of a bundle, or its name under models/.",
+)
 yes = click.option("--yes", is_flag=True, help="Start without asking, whatever the cost.")
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace the output if it was made with other settings."
+)
+config_file = click.option(
+    "--config",
+    "config_file",
+    type=PATH,
+    metavar="FILE.toml",
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="Take options from this file: `batch-size = 64` below a head line with the command's name, "
+    "`[infer]`.",
+)
+save_config = click.option(
+    "--save-config",
+    type=PATH,
+    metavar="FILE.toml",
+    expose_value=False,
+    callback=remember_config,
+    help="Write the options given to this new file, and do nothing else.",
+)
+dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be done, and its cost; do and write nothing.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 log_format = click.option(
@@ -323,5 +374,13 @@ log_format = click.option(
     expose_value=False,
     callback=_choose_log_format,
     help="`json`: one object per line on standard error; the last one has the exit code.",
+)
+verbose = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_choose_verbosity,
+    help="Also log every setting with its origin, and where an error comes from.",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")

@@ -5,19 +5,24 @@ from pathlib import Path
 import click
 
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.files import printable
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=options.PATH)
 @click.option("--images", type=int, default=320, show_default=True, help="Number of readable images.")
 @options.seed
 @options.overwrite
+@options.config_file
+@options.save_config
+@options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
-def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> None:
+def sample(out: Path, images: int, seed: int, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Write a synthetic data set to OUT, to try the other commands.
 
     OUT/Brain Tumor and OUT/Healthy get head phantoms with and without a lesion: several sizes, JPEG,
@@ -33,7 +38,11 @@ def sample(out: Path, images: int, seed: int, overwrite: bool, quiet: bool) -> N
         from tumorbatch import synthetic as stage
 
         report = stage.run(out, stage.SampleConfig(images=images, seed=seed, overwrite=overwrite))
-        if not quiet:
+        if as_json:
+            from tumorbatch.cli.summaries import receipt_json
+
+            say(receipt_json(report, out))
+        elif not quiet:
             say(
                 f"Wrote {report.healthy} Healthy and {report.tumor} Tumor phantoms "
                 f"({report.exact_duplicates} exact and {report.near_duplicates} near duplicates) "

@@ -11,9 +11,13 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 
+import click
+from click.core import ParameterSource
+
 from tumorbatch import machine
-from tumorbatch.cli import console, streams
+from tumorbatch.cli import console, settings, streams
 from tumorbatch.errors import (
+    ConfigError,
     ExitCode,
     InputError,
     OutputError,
@@ -24,6 +28,8 @@ from tumorbatch.errors import (
 from tumorbatch.files import visible
 from tumorbatch.signals import forget, listen
 
+log = logging.getLogger(__name__)
+
 LOG_FORMATS = ("text", "json")
 
 
@@ -32,11 +38,13 @@ class _Log:
 
     Attributes:
         format: One of `LOG_FORMATS`.
+        verbose: Whether settings and tracebacks are logged too.
         started: When the command started, `time.monotonic()`.
         ended: Whether the event that ends the log was written.
     """
 
     format = "text"
+    verbose = False
     started = 0.0
     ended = False
 
@@ -46,7 +54,7 @@ def begin(arguments: Sequence[str]) -> None:
 
     The option is looked for before click reads it: other arguments may be wrong.
     """
-    _Log.format, _Log.started, _Log.ended = "text", time.monotonic(), False
+    _Log.format, _Log.verbose, _Log.started, _Log.ended = "text", False, time.monotonic(), False
     if "--log-format=json" in arguments or ("--log-format", "json") in itertools.pairwise(arguments):
         choose_format("json")
 
@@ -56,6 +64,11 @@ def choose_format(log_format: str) -> None:
     _Log.format = log_format
     if log_format == "json":
         _set_up_logging(quiet=False)
+
+
+def be_verbose() -> None:
+    """Log settings and tracebacks too, from now on."""
+    _Log.verbose = True
 
 
 def is_json() -> bool:
@@ -103,7 +116,8 @@ def _set_up_logging(quiet: bool) -> None:
     logger = logging.getLogger("tumorbatch")
     logger.handlers = [handler]
     logger.propagate = False
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    usual = logging.WARNING if quiet else logging.INFO
+    logger.setLevel(logging.DEBUG if _Log.verbose else usual)
 
 
 def _end(level: int, sentence: str, code: int, **more: object) -> None:
@@ -147,10 +161,16 @@ def session(quiet: bool, when_interrupted: str) -> Iterator[None]:
     _set_up_logging(quiet)
     listen()
     try:
+        _warn_of_variables()
+        if _Log.verbose:
+            if quiet:
+                raise ConfigError("--quiet and --verbose contradict each other: give one of them.")
+            _log_settings()
         yield
         if streams.failure() is not None:
             raise OutputError(streams.lost())
     except TumorBatchError as error:
+        _log_traceback(error)
         print_error(f"Error: {error}", error.exit_code)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as interruption:
@@ -160,10 +180,41 @@ def session(quiet: bool, when_interrupted: str) -> Iterator[None]:
         cause = _explain(error)
         if cause is None:
             raise
+        _log_traceback(error)
         print_error(f"Error: {cause} {when_interrupted}", cause.exit_code)
         sys.exit(cause.exit_code)
     finally:
         forget()
+
+
+def _warn_of_variables() -> None:
+    """Warn of environment variables that look like options of the command and are none."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        for sentence in settings.unknown_variables(context):
+            log.warning("%s", sentence)
+
+
+def _log_settings() -> None:
+    """Log each argument and option with its value and where that comes from."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in context.params and source is not None:
+            where = source.name.lower().replace("commandline", "command line")
+            where = "configuration file" if source is ParameterSource.DEFAULT_MAP else where
+            flag = max(parameter.opts, key=len) if isinstance(parameter, click.Option) else name.upper()
+            log.debug("%s = %s (%s)", flag, context.params[name], where)
+
+
+def _log_traceback(error: Exception) -> None:
+    """Log where an error comes from, a line each, where the log is verbose."""
+    if _Log.verbose:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            log.debug("%s", line)
 
 
 def _explain(error: Exception) -> TumorBatchError | None:

@@ -9,10 +9,12 @@ import click
 from tumorbatch import runtime
 from tumorbatch.checks import only_given
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
+from tumorbatch.cli.consent import print_plan
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.dataset_shape import GIVEN, SPLIT_BY
-from tumorbatch.errors import ExitCode
+from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.object_path import Location
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     return train / 100, validation / 100, test / 100
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("src", type=options.LOCATION, default=Path("data/raw"))
 @click.argument("out", type=options.PATH, default=Path("tfrecords"))
 @options.classes
@@ -99,13 +101,17 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
 @options.formats
 @options.max_error_rate
 @options.seed
+@options.dry_run
 @click.option(
     "--overwrite",
     is_flag=True,
     help="Make all records again, also with other settings. Each image stays in its split.",
 )
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def shard(
     src: Location,
@@ -129,6 +135,7 @@ def shard(
     formats: tuple[str, ...],
     max_error_rate: float,
     seed: int,
+    dry_run: bool,
     overwrite: bool,
     new_splits: bool,
     as_json: bool,
@@ -159,6 +166,7 @@ def shard(
     \b
     Examples:
       tumorbatch shard
+      tumorbatch shard --dry-run
       tumorbatch shard --groups patients.csv
       tumorbatch shard --variants clahe,plain,normalised
       tumorbatch shard scans/ tfrecords/ --class Healthy=controls --class Tumor=patients
@@ -203,6 +211,9 @@ def shard(
             formats=formats,
             **only_given(workers=workers),
         )
+        if dry_run:
+            _plan(src, out, config, as_json)
+            return
         if part:
             _compute_part(src, out, config, part, as_json, quiet)
         report = stage.run(src, out, config)
@@ -229,3 +240,12 @@ def _compute_part(
     elif not quiet:
         say(part_summary(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors else ExitCode.OK)
+
+
+def _plan(src: Location, out: Path, config: "Config", as_json: bool) -> None:
+    """Print what would be written, and the cost."""
+    from tumorbatch.workflows import plans
+
+    if not isinstance(src, Path):
+        raise ConfigError("--dry-run looks at folders of this machine only, not at object stores.")
+    print_plan(plans.of_shard(src, out, config), as_json)

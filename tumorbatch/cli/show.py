@@ -4,7 +4,9 @@ import click
 
 from tumorbatch import runtime
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.session import session
+from tumorbatch.errors import ConfigError
 from tumorbatch.object_path import Location
 
 _FORMATS = ("table", "json", "csv", "tsv")
@@ -14,7 +16,7 @@ def _split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     return tuple(name.strip() for name in value.split(",")) if value else ()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=options.LOCATION)
 @click.option(
     "--rows",
@@ -38,6 +40,11 @@ def _split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     show_default=True,
     help="`json`: one array; `csv`, `tsv`: with a head line.",
 )
+@options.config_file
+@options.save_config
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@options.log_format
+@options.verbose
 def show(
     file: Location,
     rows: int | None,
@@ -46,6 +53,7 @@ def show(
     sort: str | None,
     columns: tuple[str, ...],
     format: str,
+    as_json: bool,
 ) -> None:
     """Print rows of a table.
 
@@ -66,5 +74,8 @@ def show(
         from tumorbatch.cli import rows as table
         from tumorbatch.staging import table_copy
 
+        if as_json and format not in ("table", "json"):
+            raise ConfigError(f"--json and --format {format} contradict each other: give one of them.")
+        chosen = "json" if as_json else format
         with table_copy(file) as path:
-            table.show(path, table.Selection(where, sort, columns, rows, errors), format)
+            table.show(path, table.Selection(where, sort, columns, rows, errors), chosen)

@@ -6,15 +6,20 @@ import click
 
 from tumorbatch import runtime
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("table", type=options.PATH)
 @click.argument("folder", type=options.PATH)
 @click.argument("out", type=options.PATH)
+@options.config_file
+@options.save_config
 @options.as_json
+@options.log_format
+@options.verbose
 @options.quiet
 def sr(table: Path, folder: Path, out: Path, as_json: bool, quiet: bool) -> None:
     """Write the predictions in TABLE as DICOM structured reports, one a study.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.cli.summaries import shown_path
@@ -20,10 +21,13 @@ _STATES = ("done", "running", "stopped", "never started")  # `survey` has them a
 _LISTED = 50  # parts that are named one by one
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=options.PATH)
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def status(out: Path, as_json: bool, quiet: bool) -> None:
     """Show how far the parts of a job are: done, running (where, since when), or missing.

@@ -6,13 +6,14 @@ import click
 
 from tumorbatch import runtime
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 
 _BY = ("study_key", "series_key", "patient_key", "path")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("table", type=options.PATH)
 @click.option(
     "--by",
@@ -47,7 +48,11 @@ _BY = ("study_key", "series_key", "patient_key", "path")
     "screenshot.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@options.config_file
+@options.save_config
 @options.as_json
+@options.log_format
+@options.verbose
 @options.quiet
 def summarize(
     table: Path,

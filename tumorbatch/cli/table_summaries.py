@@ -1,4 +1,4 @@
-"""The text about a table of predictions: `infer`, `verify`."""
+"""The text about a table of predictions, and about a bundle: `infer`, `verify`."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from tumorbatch.object_path import Location
 from tumorbatch.status import Status
 
 if TYPE_CHECKING:
+    from tumorbatch.bundle_verify import Report as BundleReport
     from tumorbatch.infer.config import Report as InferReport
     from tumorbatch.infer.verify import Report as TableReport
     from tumorbatch.preprocess.part import Report as ShardPart
@@ -111,7 +112,16 @@ def infer_json(report: "InferReport", out: Location) -> str:
 
 def table_summary(report: "TableReport", table: Location) -> str:
     """Summarise what was read of a predictions table, and whether it is intact."""
-    read = f"{report.rows:,} rows in {report.files} files, {report.bytes / 1e6:,.1f} MB"
+    files = counted(report.files, "file")
+    read = f"{report.rows:,} rows in {files}, {report.bytes / 1e6:,.1f} MB"
     if report.problems:
         return f"{shown_path(table)} is damaged: {counted(len(report.problems), 'problem')} ({read})."
     return f"{shown_path(table)} is intact ({read})."
+
+
+def bundle_summary(report: "BundleReport", folder: Location) -> str:
+    """Summarise what was read of a model bundle, and whether it is intact."""
+    read = f"{counted(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB"
+    if report.problems:
+        return f"{shown_path(folder)} is damaged: {counted(len(report.problems), 'problem')} ({read})."
+    return f"{shown_path(folder)} is intact: model {report.model_id} ({read})."

@@ -56,9 +56,13 @@ def comparison_table(comparison: Comparison) -> None:
         _pairs(console, [pair for pair in comparison.pairs if pair.first.images.dataset == dataset])
         for sentence in warnings(rows, comparison):
             console.print(sentence, markup=False, style="bold")
+    beside = (
+        "; after |, the report's own, which has neither n nor interval and is of a random split"
+        if comparison.has_reference
+        else ""
+    )
     console.print(
-        "With each measure its 95 % interval, from a bootstrap over groups of copies; after |, the "
-        "report's own, which has neither n nor interval and is of a random split.",
+        f"With each measure its 95 % interval, from a bootstrap over groups of copies{beside}.",
         markup=False,
     )
     for name, why in comparison.missing.items():

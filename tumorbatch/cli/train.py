@@ -4,13 +4,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tumorbatch.architectures import ARCHITECTURES, PRETRAINED
-from tumorbatch.cli import options
-from tumorbatch.cli.console import say
+from tumorbatch.cli import options, training_runs
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
 from tumorbatch.folds import FOLDS_BY, MOST
@@ -21,9 +21,6 @@ from tumorbatch.train.config import CLASS_WEIGHTS, FEEDS, GROUP_WEIGHTS, KNOWN_I
 from tumorbatch.train.recipes import BEST, RECIPES, is_chosen, settings
 
 log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    pass
 
 _EVERY = "all"
 _FOR_PRETRAINED = ("finetune", "feature")  # beginnings of their options' names
@@ -54,7 +51,7 @@ def _without_base(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if not name.startswith(_FOR_PRETRAINED)}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("tfrecords", type=options.LOCATION, default=Path("tfrecords"))
 @click.option(
     "--arch",
@@ -104,10 +101,11 @@ def _without_base(options: dict[str, Any]) -> dict[str, Any]:
 @options.patience
 @options.learning_rate
 @click.option(
-    "--rate",
+    "--lr-schedule",
+    "rate",
     type=click.Choice(RATES),
-    help="Learning rate schedule: `cosine` falls to 0 over all epochs, `plateau` falls to a third when "
-    "half the patience has passed.  [default: constant]",
+    help="Course of the learning rate: `cosine` falls to 0 over all epochs, `plateau` falls to a third "
+    "when half the patience has passed.  [default: constant]",
 )
 @click.option(
     "--finetune-epochs",
@@ -238,9 +236,13 @@ def _without_base(options: dict[str, Any]) -> dict[str, Any]:
 @options.xla
 @options.threads
 @options.seed
+@options.dry_run
 @options.overwrite
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def train(
     tfrecords: Location,
@@ -275,6 +277,7 @@ def train(
     checkpoint_every: float,
     tensorboard: Path | None,
     part: Part | None,
+    dry_run: bool,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -301,6 +304,7 @@ def train(
     \b
     Examples:
       tumorbatch train --arch cnn1
+      tumorbatch train --arch all --dry-run
       tumorbatch train --arch mobilenetv2 --weights mobilenet_v2.weights.h5
       tumorbatch train --arch mobilenetv2 --variant plain
       tumorbatch train --arch mobilenetv2 --recipe best --epochs 6
@@ -311,7 +315,6 @@ def train(
       tumorbatch train --arch cnn1 tfrecords-leaky --out models/cnn1-leaky
     """
     with session(quiet, "Nothing was published; the same command continues from the checkpoint."):
-        from tumorbatch.cli.model_summaries import series_summary
         from tumorbatch.staging import shard_folder
         from tumorbatch.train.config import Augmentation, Config
         from tumorbatch.train.config import schedule as complete_schedule
@@ -350,25 +353,23 @@ def train(
 
         folder = shard_folder(tfrecords, cache_dir)
         ending = f"-folds{folds}" if folds else ""
-        if one:
+        if one and not dry_run:
             _refuse(part if folds is None else None)
             out = out or Path("models") / f"{arch}{ending}"
-            _print(run(folder, out, config(arch, seed)), out, folder, as_json, quiet)
+            receipt = run(folder, out, config(arch, seed))
+            training_runs.print_receipt(receipt, out, folder, as_json, quiet)
             return
         trainings = {
             f"{name}{ending}" if seeds == 1 else f"{name}{ending}-seed{number}": config(name, number)
             for name in names
             for number in range(seed, seed + seeds)
         }
-        outcomes: list[Any] = []
-        chosen = dict(part.share(list(trainings.items()))) if part else trainings
-        for outcome in train_many.run(folder, out or Path("models"), chosen, run):
-            outcomes.append(outcome)
-            if not isinstance(outcome.result, Exception):
-                _print(outcome.result, outcome.out, folder, as_json, quiet, outcome.name)
-        if not quiet and not as_json:
-            say(series_summary(outcomes))
-        code = train_many.exit_code(outcomes)
+        chosen = dict(part.share(list(trainings.items()))) if part and not one else trainings
+        if dry_run:
+            training_runs.plan(folder, out, one, chosen, folds, as_json)
+            return
+        outcomes = train_many.run(folder, out or Path("models"), chosen, run)
+        code = training_runs.print_series(outcomes, folder, as_json, quiet)
     sys.exit(code)
 
 
@@ -379,19 +380,3 @@ def _refuse(part: Part | None) -> None:
             "--part deals out the trainings of --arch all, --seeds or --folds, and this command has "
             "one. Leave it out."
         )
-
-
-def _print(
-    report: Any, out: Path, tfrecords: Path, as_json: bool, quiet: bool, name: str | None = None
-) -> None:
-    """Print the receipt of a training; `name`: of one of several; None: of a part of its folds."""
-    from tumorbatch.cli.model_summaries import train_json, train_summary
-
-    if report is None:
-        if not quiet:
-            say("The folds of this part are trained. The command without --part finishes.")
-    elif as_json:
-        say(train_json(report, out))
-    elif not quiet:
-        text = train_summary(report, out, tfrecords)
-        say(text if name is None else f"{name}:\n{text}\n")

@@ -10,6 +10,7 @@ import click
 
 from tumorbatch.architectures import PRETRAINED
 from tumorbatch.cli import options
+from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ExitCode, InputError
@@ -45,11 +46,14 @@ def weights() -> None:
     """
 
 
-@weights.command()
+@weights.command(cls=Command)
 @_to
 @_architectures
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def fetch(folder: Path | None, architectures: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Download the weights that Keras publishes, where they are missing.
@@ -71,11 +75,14 @@ def fetch(folder: Path | None, architectures: tuple[str, ...], as_json: bool, qu
         _report(states, {}, as_json, quiet)
 
 
-@weights.command()
+@weights.command(cls=Command)
 @_to
 @_architectures
+@options.config_file
+@options.save_config
 @options.as_json
 @options.log_format
+@options.verbose
 @options.quiet
 def check(folder: Path | None, architectures: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Check the weights in a folder, and that the networks compute with them what Keras' own do.

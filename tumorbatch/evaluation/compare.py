@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tumorbatch.evaluation.answers import Answers
@@ -43,16 +43,18 @@ class Row:
         answers: Of the model or baseline.
         per_group: {name in `MEASURES` or `AT_HALF`: estimate}, each group counted once: the headline.
         per_image: The same with each image counted once.
+        reference: Whether the report's own measures stand beside.
     """
 
     answers: Answers
     per_group: dict[str, Estimate]
     per_image: dict[str, Estimate]
+    reference: bool = False
 
     @property
     def published(self) -> dict[str, float] | None:
-        """Return the published measures of this architecture, shares; None if there are none."""
-        percent = PUBLISHED.get(self.answers.architecture)
+        """Return the report's measures of this architecture, shares; None if none shall stand here."""
+        percent = PUBLISHED.get(self.answers.architecture) if self.reference else None
         if percent is None:
             return None
         return {name: value / 100 for name, value in zip(PUBLISHED_MEASURES, percent, strict=True)}
@@ -159,6 +161,11 @@ class Comparison:
     alone: dict[str, str] = field(default_factory=dict)
     replicates: int = REPLICATES
 
+    @property
+    def has_reference(self) -> bool:
+        """Return whether the report's own measures stand in a row."""
+        return any(row.published is not None for row in self.rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return {
@@ -176,6 +183,7 @@ def compare_models(
     alone: dict[str, str] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
+    reference: bool = False,
 ) -> Comparison:
     """Measure each, and the differences of every pair that was judged on the same images.
 
@@ -185,6 +193,7 @@ def compare_models(
         alone: {names: why} of models without baselines.
         replicates: Bootstrap samples.
         seed: Of the bootstrap.
+        reference: Put the report's own measures beside those of its networks.
     """
     by_dataset: dict[str, list[Answers]] = defaultdict(list)
     order = list(PROTOCOLS)
@@ -195,7 +204,8 @@ def compare_models(
     rows, pairs = [], []
     for members in by_dataset.values():
         members.sort(key=_baselines_first)
-        rows += [measure(answers, replicates, seed) for answers in members]
+        measured = (measure(answers, replicates, seed) for answers in members)
+        rows += [replace(row, reference=reference) for row in measured]
         pairs += _pairs(members, replicates, seed)
     return Comparison(rows, pairs, missing, alone or {}, replicates)
 

@@ -31,7 +31,8 @@ def models_csv(comparison: Comparison) -> str:
         head += [f"{name}{end}" for end in ("", "_low", "_high", "_n")]
         if name not in ("f1", "auc"):
             head += [f"{name}_low_by_group", f"{name}_high_by_group"]
-    head += [f"report_{name}" for name in PUBLISHED_MEASURES]
+    reference = PUBLISHED_MEASURES if comparison.has_reference else ()
+    head += [f"report_{name}" for name in reference]
     lines = []
     for row in comparison.rows:
         about = row.to_dict()
@@ -48,7 +49,7 @@ def models_csv(comparison: Comparison) -> str:
             line += [*_ends(estimate), estimate.n]
             if name not in ("f1", "auc"):
                 line += [_rounded(estimate.low_by_group), _rounded(estimate.high_by_group)]
-        line += [(row.published or {}).get(name) for name in PUBLISHED_MEASURES]
+        line += [(row.published or {}).get(name) for name in reference]
         lines.append(line)
     return csv_text(head, lines)
 

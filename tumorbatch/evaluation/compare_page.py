@@ -70,7 +70,7 @@ def denominators(rows: Sequence[Row], per_group: bool = True) -> str:
     )
     return (
         f"n = {total:,} {unit} for accuracy, F1 and AUC; {tumor:,} Tumor for recall, {healthy:,} "
-        f"Healthy for specificity; for precision those that it calls Tumor: {precision}."
+        f"Healthy for specificity; for precision those that it predicts as Tumor: {precision}."
     )
 
 
@@ -108,7 +108,7 @@ def by_shard_set(comparison: Comparison) -> list[list[Row]]:
 @style.style()
 def draw(rows: Sequence[Row]) -> Any:
     """Return a matplotlib figure: accuracy and AUC of each row with intervals; baselines hollow."""
-    figure, axes = style.subplots(10.0, 1.6 + 0.3 * len(rows), 1, 2, sharey=True)
+    figure, axes = style.subplots(10.0, 1.6 + 0.3 * len(rows), 1, 2, sharey=True, sharex=True)
     for axis, name in zip(axes, ("accuracy", "auc"), strict=True):
         for place, row in enumerate(rows):
             estimate = row.per_group[name]
@@ -157,7 +157,8 @@ def add_explanation(html: Page, comparison: Comparison) -> None:
         "Models use their own threshold, which was chosen on validation; baselines, and the column "
         "“accuracy at 0.5”, use 0.5. AUC does not need a threshold."
     )
-    html.paragraph(PUBLISHED_TEXT)
+    if comparison.has_reference:
+        html.paragraph(PUBLISHED_TEXT)
     html.paragraph(PAIRS_TEXT)
 
 
@@ -170,14 +171,15 @@ def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
     for sentence in warnings(rows, comparison):
         html.paragraph(Strong(sentence))
     who = [f"{row.answers.name}{' (baseline)' * row.answers.is_baseline}" for row in rows]
+    reference = any(row.published is not None for row in rows)
     heads = ("AUC", *(MEASURES[name] for name in PUBLISHED_MEASURES))
     where = (
         f"Test split, {first.images.n:,} images in {first.images.group_count:,} groups of copies, "
         f"shard set {first.images.dataset[:12]}."
     )
     for per_group, caption in (
-        (True, f"Each group of copies counted once. {where} {denominators(rows)} With 95 % intervals. "
-         "The report's: accuracy, precision, recall and F1."),
+        (True, f"Each group of copies counted once. {where} {denominators(rows)} With 95 % intervals."
+         + " The report's: accuracy, precision, recall and F1." * reference),
         (False, f"The same per image. {denominators(rows, per_group=False)}"),
     ):  # fmt: skip
         estimates = [row.per_group if per_group else row.per_image for row in rows]
@@ -185,10 +187,14 @@ def add_section(html: Page, rows: list[Row], comparison: Comparison) -> None:
             [
                 "model or baseline",
                 *(Column(head, True) for head in heads),
-                Column("the report's, per cent", True),
+                *[Column("the report's, per cent", True)] * reference,
             ],
             [
-                [name, *(values[key].text() for key in ("auc", *PUBLISHED_MEASURES)), published(row)]
+                [
+                    name,
+                    *(values[key].text() for key in ("auc", *PUBLISHED_MEASURES)),
+                    *[published(row)] * reference,
+                ]
                 for name, row, values in zip(who, rows, estimates, strict=True)
             ],
             caption,

@@ -19,7 +19,8 @@ class Config:
             takes the default for a bundle that has none.
         as_is: Judge the bundle at its own threshold and temperature, and leave it alone, whether they
             were chosen on data or not.
-        freeze: Write a newly chosen threshold and temperature, and the renewed card, into the bundle.
+        freeze: Write the threshold and temperature, and the renewed metrics and card, into the bundle.
+            None: metrics and card only, if threshold and temperature are its own. False: nothing.
         external: The shard set is another one than the model was trained on, on purpose: nothing is
             chosen on it, all of its images are judged, and the bundle is left alone.
         replicates: Of the bootstrap.
@@ -33,7 +34,7 @@ class Config:
 
     rule: str | None = None
     as_is: bool = False
-    freeze: bool = True
+    freeze: bool | None = None
     external: bool = False
     replicates: int = REPLICATES
     seed: int = 0
@@ -85,11 +86,13 @@ class Report:
     Attributes:
         metrics: The content of metrics.json.
         renewed: Whether the bundle was changed.
+        before: The bundle's model_id before the run.
         seconds: Wall time.
     """
 
     metrics: dict[str, Any]
     renewed: bool
+    before: str
     seconds: float
 
     def summary(self) -> dict[str, Any]:
@@ -104,6 +107,9 @@ class Report:
             "threshold": model["threshold"],
             "temperature": model["temperature"],
             "frozen": model["frozen"],
+            "renewed": self.renewed,
+            "bundle_model_id": model["bundle_model_id"],
+            "bundle_model_id_before": self.before,
             **{name: test["figures"][name] for name in names},
             "beats_baselines": self.metrics["beats_baselines"],
             "seconds": round(self.seconds, 1),

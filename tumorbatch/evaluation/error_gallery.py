@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorbatch.evaluation.answers import Answers, read_images
-from tumorbatch.evaluation.gradcam import maps, overlay
+from tumorbatch.evaluation.gradcam import maps, panels, randomised, similarity
 from tumorbatch.files import visible
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.report.html import Page, Picture
 from tumorbatch.shardset import Dataset
+
+_SIDE = 300  # pixels of each image in a picture, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +27,32 @@ class GalleryPicture:
 
 
 def gallery_picture(
-    image: NDArray[np.uint8], heat: NDArray[np.float32], about: dict[str, Any]
+    image: NDArray[np.uint8],
+    heat: NDArray[np.float32],
+    control: NDArray[np.float32],
+    about: dict[str, Any],
 ) -> GalleryPicture:
-    """Draw an image and its Grad-CAM overlay.
+    """Draw an image, its Grad-CAM map, and that of random weights.
 
     Args:
-        image: uint8 [height, width], as the network sees it.
+        image: uint8 [height, width] or [height, width, channels], as the network sees it.
         heat: float32 [rows, columns] in [0, 1].
+        control: Likewise, of the network with random weights.
         about: path, label, prob, logit, width, height, format, copies.
     """
     import cv2
 
-    scale = max(1, round(150 / image.shape[1]))  # a larger file would show no more
-    encoded, data = cv2.imencode(".png", overlay(image, heat, scale)[..., ::-1])  # OpenCV: blue first
+    scale = max(1, round(_SIDE / image.shape[1]))
+    picture = panels(image, heat, control, scale)
+    encoded, data = cv2.imencode(".png", picture[..., ::-1])  # OpenCV: blue first
     if not encoded:
         raise ValueError("the picture cannot be encoded")
-    return GalleryPicture(data.tobytes(), about | {"grad_cam": bool(heat.any())})
+    alike = similarity(heat, control)
+    seen = {
+        "grad_cam": bool(heat.any()),
+        "control_correlation": None if alike is None else round(alike, 3),
+    }
+    return GalleryPicture(data.tobytes(), about | seen)
 
 
 def most_confident_errors(test: Answers, count: int) -> NDArray[np.int64]:
@@ -80,10 +92,12 @@ def errors_gallery(
     images = read_images(tfrecords, dataset, [test.images.paths[index] for index in errors])
     towards = 1 - test.labels[errors]  # the class that it was called
     heats = maps(network, images, towards)
+    controls = maps(randomised(network), images, towards)
     return [
         gallery_picture(
             image,
             heat,
+            control_map,
             {
                 "path": test.images.paths[index],
                 "label": int(test.labels[index]),
@@ -95,8 +109,8 @@ def errors_gallery(
                 "copies": int((test.groups == test.groups[index]).sum()),
             },
         )
-        for image, heat, index, prob in zip(
-            images, heats, errors, test.probabilities[errors], strict=True
+        for image, heat, control_map, index, prob in zip(
+            images, heats, controls, errors, test.probabilities[errors], strict=True
         )
     ]
 
@@ -111,18 +125,23 @@ def add_errors(page: Page, about: Mapping[str, Any], gallery: Sequence[GalleryPi
         return
     page.paragraph(
         f"{counts['fp'] + counts['fn']:,} of {n:,} test images are wrong: {counts['fp']:,} Healthy "
-        f"called Tumor, {counts['fn']:,} Tumor called Healthy. ",
+        f"predicted Tumor, {counts['fn']:,} Tumor predicted Healthy. ",
         "Here are those furthest from the threshold, one of each group of copies. Left: the image as "
-        "the network sees it; right: Grad-CAM, from purple to yellow where the image raised the score "
-        "of the wrong answer. The maps are coarse, and show where the score came from, not why."
+        "the network sees it. Middle: Grad-CAM, from purple (0) to yellow (1, the map's largest value) "
+        "where the image raised the score of the wrong answer; the white line is at 0.5. Right, the "
+        "control: the same map of the same network with random weights. A map that looks like its "
+        "control says nothing about what was learned. The maps are coarse, and show where the score "
+        "came from, not why."
         if gallery
         else "No image is shown (--gallery 0).",
     )
     for label in (TUMOR, HEALTHY):
         pictures = [picture for picture in gallery if picture.about["label"] == label]
         if pictures:
-            page.heading(f"{CLASS_NAMES[label]} called {CLASS_NAMES[1 - label]}: {len(pictures)} shown")
-            page.gallery(_pictures(pictures))
+            names = f"{CLASS_NAMES[label]} predicted {CLASS_NAMES[1 - label]}"
+            page.heading(f"{names}: {len(pictures)} shown")
+            for picture in _pictures(pictures):
+                page.figure(picture.png, picture.alt, picture.caption, photo=True)
 
 
 def _pictures(gallery: Sequence[GalleryPicture]) -> list[Picture]:
@@ -130,16 +149,18 @@ def _pictures(gallery: Sequence[GalleryPicture]) -> list[Picture]:
     for picture in gallery:
         about = picture.about
         true = CLASS_NAMES[about["label"]]
-        called = CLASS_NAMES[1 - about["label"]]
+        predicted = CLASS_NAMES[1 - about["label"]]
         copies = f", {about['copies']} copies in this split" if about["copies"] > 1 else ""
         nothing = "" if about["grad_cam"] else " Grad-CAM finds no region that raised the score."
+        alike = about.get("control_correlation")
+        control = "" if alike is None else f" Correlation of the map with its control: {alike:.2f}."
         path = visible(about["path"])
         pictures.append(
             Picture(
                 picture.png,
-                f"{path}: {true}, called {called}; next to it the Grad-CAM overlay",
-                f"{true}, called {called}: probability of Tumor {about['prob']:.3f}. {path} "
-                f"({about['width']} x {about['height']} {about['format']}{copies}).{nothing}",
+                f"{path}: {true}, predicted {predicted}; next to it the Grad-CAM maps",
+                f"{true}, predicted {predicted}: probability of Tumor {about['prob']:.3f}. {path} "
+                f"({about['width']} x {about['height']} {about['format']}{copies}).{nothing}{control}",
             )
         )
     return pictures

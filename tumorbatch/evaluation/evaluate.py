@@ -85,7 +85,8 @@ def run(
             answers["validation"] = as_validation(by_folds)
         chosen = wanted if as_is else _calibrate(subject, wanted, answers, by_folds, config)
         answers = {split: each.by_bundle(subject.name, chosen) for split, each in answers.items()}
-        freeze = config.freeze and not as_is
+        unchanged = chosen == subject.bundle
+        freeze = not as_is and (unchanged if config.freeze is None else config.freeze)
         about = {
             "schema_version": SCHEMA_VERSION,
             "model": subject.about_model(chosen, freeze),
@@ -103,7 +104,7 @@ def run(
         card = model_card(chosen, subject.dataset, metrics, about["baselines"])
         renewed = freeze and renew(model, chosen, metrics, card)
         publish(out, about, answers, chosen, gallery, pictures)
-    return Report(about, renewed, time.monotonic() - started)
+    return Report(about, renewed, subject.bundle.model_id, time.monotonic() - started)
 
 
 def _score(

@@ -43,7 +43,7 @@ def draw(compared: Sequence[MeasureCompared], first: str, second: str) -> Any:
     """
     drawn = [measure for measure in compared if measure.name in ("auc", "accuracy")]
     seeds = len(drawn[0].pairs)
-    figure, axes = style.subplots(10.0, 2.2 + 0.32 * seeds, 1, len(drawn), sharey=True)
+    figure, axes = style.subplots(10.0, 2.2 + 0.32 * seeds, 1, len(drawn), sharey=True, sharex=True)
     for axis, difference in zip(np.atleast_1d(axes), drawn, strict=True):
         axis.axvline(0, color=style.GREY, linewidth=1.0)
         for row, pair in enumerate(difference.pairs):

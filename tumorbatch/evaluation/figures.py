@@ -10,10 +10,12 @@ from tumorbatch.evaluation.answers import Answers
 from tumorbatch.evaluation.selective import curve
 from tumorbatch.labels import CLASS_NAMES, HEALTHY, TUMOR
 from tumorbatch.report import charts, style
+from tumorbatch.statistics.auc import roc_band
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import Weighting
 
 _HISTOGRAM_BINS = 20
+_BAND_REPLICATES = 500  # of the band: its width does not change visibly with more
 
 
 @style.style()
@@ -28,7 +30,7 @@ def confusion(parts: Sequence[tuple[str, Mapping[str, int]]]) -> Any:
         image = charts.matrix(
             at, np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]], np.int64)
         )
-        at.set(xlabel="called", ylabel="true class", title=title)
+        at.set(xlabel="predicted class", ylabel="true class", title=title)
     bar = figure.colorbar(image, ax=axes[0], shrink=0.8)
     bar.set_label("share of the true class")
     return figure
@@ -45,7 +47,7 @@ def _points(
             x, y, xerr=[[max(0, x - x_low)], [max(0, x_high - x)]],
             yerr=[[max(0, y - y_low)], [max(0, y_high - y)]],
             color=color, marker=marker, markersize=7, capsize=3, linestyle="none",
-            label=label, zorder=4,
+            label=label, zorder=4, clip_on=False,
         )  # fmt: skip
 
 
@@ -72,9 +74,17 @@ def roc(test: Answers, part: Mapping[str, Any]) -> Any:
     false_positive_rate, true_positive_rate, _ = roc_curve(
         test.labels, test.scores, drop_intermediate=False, sample_weight=weighting.weights
     )
-    figure, axes = style.subplots(6.2, 5.6)
+    figure, axes = style.subplots(6.2, 5.9)
     auc = Estimate.from_dict(part["figures"]["auc"])
-    axes.plot(false_positive_rate, true_positive_rate, color=style.BLUE, label=f"AUC {auc.text()}")
+    rates = np.linspace(0, 1, 201)
+    low, high = roc_band(test.scores, test.labels, weighting, rates, _BAND_REPLICATES)
+    axes.fill_between(
+        rates, low, high, color=style.SKY, alpha=0.3, linewidth=0, label="95 % interval, at each place"
+    )
+    axes.plot(
+        false_positive_rate, true_positive_rate, color=style.BLUE, clip_on=False,
+        label=f"AUC {auc.text()}",
+    )  # fmt: skip
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", label="chance")
     points = []
     for title, at in (("chosen threshold", part), ("threshold", part["at_0.5"])):
@@ -91,10 +101,10 @@ def roc(test: Answers, part: Mapping[str, Any]) -> Any:
         )
     _points(axes, points)
     axes.set(
-        xlabel="1 - specificity (share of Healthy called Tumor)",
+        xlabel="1 - specificity (share of Healthy predicted Tumor)",
         ylabel="sensitivity (share of Tumor found)",
         title=f"ROC, n = {weighting.count():,} groups, each once",
-        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
+        xlim=(0, 1), ylim=(0, 1), aspect="equal",
     )  # fmt: skip
     _legend(axes, "lower right")
     return figure
@@ -146,7 +156,7 @@ def precision_recall(test: Answers, part: Mapping[str, Any]) -> Any:
     figure, axes = style.subplots(6.2, 5.6)
     average = Estimate.from_dict(part["figures"]["average_precision"])
     axes.plot(
-        recall, precision, color=style.BLUE, drawstyle="steps-post",
+        recall, precision, color=style.BLUE, drawstyle="steps-post", clip_on=False,
         label=f"average precision {average.text()}",
     )  # fmt: skip
     share = float(np.average(test.labels, weights=weighting.weights))
@@ -160,9 +170,9 @@ def precision_recall(test: Answers, part: Mapping[str, Any]) -> Any:
     _points(axes, points)
     axes.set(
         xlabel="recall = sensitivity (share of Tumor found)",
-        ylabel="precision (share of Tumor among those called so)",
+        ylabel="precision (share of Tumor among those predicted so)",
         title=f"Precision and recall, n = {weighting.count():,} groups, each once",
-        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
+        xlim=(0, 1), ylim=(0, 1),
     )  # fmt: skip
     _legend(axes, "lower left")
     return figure
@@ -179,8 +189,9 @@ def scores(probabilities: NDArray[np.floating], labels: NDArray[np.int64], thres
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = style.subplots(8, 5, 2, 1, sharex=True)
-    edges = np.linspace(0, 1, _HISTOGRAM_BINS + 1)
+    figure, axes = style.subplots(8, 5, 2, 1, sharex=True, sharey=True)
+    # The threshold ends a bin: all of a bar is then predicted alike.
+    edges = np.union1d(np.linspace(0, 1, _HISTOGRAM_BINS + 1), [threshold])
     for at, label in zip(axes, (HEALTHY, TUMOR), strict=True):
         look = style.CLASS_STYLES[label]
         inside = probabilities[labels == label]
@@ -193,7 +204,9 @@ def scores(probabilities: NDArray[np.floating], labels: NDArray[np.int64], thres
         at.set(ylabel="images", xlim=(0, 1))
         at.yaxis.set_major_locator(MaxNLocator(integer=True))
     style.legend_above(figure, axes[0])
-    axes[1].set_xlabel(f"calibrated probability of Tumor ({_HISTOGRAM_BINS} bins)")
+    axes[1].set_xlabel(
+        f"calibrated probability of Tumor ({_HISTOGRAM_BINS} bins, one divided by the threshold)"
+    )
     return figure
 
 

@@ -1,5 +1,6 @@
 """The model card: a bundle's data, protocol, measures and limits in plain words."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,7 @@ def model_card(
     test = metrics["test"]
     part, protocol = headline(test), protocols.dataset_protocol(dataset)
     lines = [
+        *_front_matter(bundle, test, protocol),
         f"# {bundle.architecture} ({bundle.model_id})",
         "",
         "Classifies a brain image as Healthy or Tumor. **Not a medical device; not for diagnosis.**",
@@ -80,6 +82,37 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+_HUB_METRICS = {"accuracy": "accuracy", "recall": "sensitivity", "f1": "f1", "roc_auc": "auc"}
+
+
+def _front_matter(bundle: Bundle, test: Mapping[str, Any], protocol: Protocol) -> list[str]:
+    """Return what the Hugging Face Hub reads of a card, as YAML; every text in it is quoted.
+
+    There is no licence in it: who trains a model decides that.
+    """
+    figures = headline(test)["figures"]
+    name = json.dumps(f"{bundle.architecture} ({bundle.model_id})")
+    dataset = json.dumps(f"test split, {protocol.title}")
+    lines = [
+        "---",
+        "library_name: keras",
+        "pipeline_tag: image-classification",
+        "tags: [medical-imaging, brain, mri, tumor, tumorbatch]",
+        "model-index:",
+        f"- name: {name}",
+        "  results:",
+        "  - task: {type: image-classification}",
+        f"    dataset: {{type: image-folder, name: {dataset}}}",
+        "    metrics:",
+    ]
+    for kind, measure in _HUB_METRICS.items():
+        estimate = Estimate.from_dict(figures[measure])
+        if estimate.value is not None:
+            text = json.dumps(f"{measure}, each group of copies once: {_with_n(figures[measure])}")
+            lines.append(f"    - {{type: {kind}, value: {estimate.value:.6f}, name: {text}}}")
+    return [*lines, "---", ""]
 
 
 def _test_split(bundle: Bundle, test: Mapping[str, Any], protocol: Protocol) -> list[str]:
@@ -137,7 +170,7 @@ def _predictive_values(part: Mapping[str, Any]) -> list[str]:
         "theorem from the sensitivity and specificity on the test split, each group counted once, with "
         "95 % intervals:",
         "",
-        "| prevalence of Tumor | PPV: Tumor if called Tumor | NPV: Healthy if called Healthy |",
+        "| prevalence of Tumor | PPV: Tumor if predicted Tumor | NPV: Healthy if predicted Healthy |",
         "|---|---|---|",
     ]
     n = 0
@@ -249,7 +282,7 @@ def _choices(bundle: Bundle, part: Mapping[str, Any]) -> list[str]:
     raw_error = Estimate.from_dict(part["uncalibrated"]["ece"])
     error = Estimate.from_dict(part["figures"]["ece"])
     return [
-        f"- A calibrated probability of at least {bundle.threshold:g} is called Tumor. "
+        f"- A calibrated probability of at least {bundle.threshold:g} is a prediction of Tumor. "
         f"{threshold['note']} The test split was not used for it.",
         f"- Temperature {bundle.temperature:g}: logits are divided by it. {temperature['note']} The "
         f"calibration error on test is {raw_error.text()} without and {error.text()} with it.",

@@ -292,8 +292,8 @@ def _curves(page: Page, about: Mapping[str, Any], drawn: Mapping[str, bytes]) ->
 
 def _matrix(counts: Mapping[str, int]) -> str:
     return (
-        f"{counts['tn']} Healthy called Healthy, {counts['fp']} called Tumor; {counts['tp']} Tumor "
-        f"called Tumor, {counts['fn']} called Healthy"
+        f"{counts['tn']} Healthy predicted Healthy, {counts['fp']} predicted Tumor; "
+        f"{counts['tp']} Tumor predicted Tumor, {counts['fn']} predicted Healthy"
     )
 
 

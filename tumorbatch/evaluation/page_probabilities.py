@@ -63,7 +63,7 @@ def add_choices(page: Page, about: Mapping[str, Any]) -> None:
         [
             [Strong(f"Threshold {model['threshold']:g}. "),
              f"{threshold['note']}{chosen_on}{reached} A calibrated probability of at least this is "
-             "called Tumor."],
+             "a prediction of Tumor."],
             [Strong(f"Temperature {model['temperature']:g}. "),
              f"{temperature['note']} Fitted on {temperature['n']:,} images.{losses} Logits "
              "are divided by it; it changes neither their order nor the AUC."],
@@ -76,8 +76,9 @@ def add_choices(page: Page, about: Mapping[str, Any]) -> None:
         page.paragraph("Both are frozen in the bundle, and ", Code("tumorbatch infer"), " uses them.")
     else:
         page.warning(
-            "Both were NOT frozen (--no-freeze): ", Code("tumorbatch infer"), " uses the values in the "
-            f"bundle {model['bundle_model_id']}, and its predictions differ from those in this report."
+            "Both were NOT frozen (that needs --freeze): ", Code("tumorbatch infer"), " uses the "
+            f"values in the bundle {model['bundle_model_id']}, and its predictions differ from those "
+            "in this report."
         )  # fmt: skip
 
 
@@ -162,8 +163,8 @@ def add_predictive_values(page: Page, test: Mapping[str, Any]) -> None:
         )  # fmt: skip
     page.table(
         [
-            Column("prevalence of Tumor", True), Column("PPV: Tumor if called Tumor", True),
-            Column("NPV: Healthy if called Healthy", True), Column("n (groups)", True),
+            Column("prevalence of Tumor", True), Column("PPV: Tumor if predicted Tumor", True),
+            Column("NPV: Healthy if predicted Healthy", True), Column("n (groups)", True),
             Column("PPV per image", True), Column("NPV per image", True),
         ],
         rows,

@@ -54,7 +54,7 @@ def draw(comparison: Comparison) -> Any:
     """Return a matplotlib figure: accuracy at 0.5 and AUC of each row under each protocol."""
     rows = by_name(comparison)
     keys = protocols_of(comparison)
-    figure, axes = style.subplots(10.0, 1.6 + 0.75 * len(rows), 1, 2, sharey=True)
+    figure, axes = style.subplots(10.0, 1.6 + 0.75 * len(rows), 1, 2, sharey=True, sharex=True)
     for axis, name in zip(axes, (AT_HALF, "auc"), strict=True):
         for place, columns in enumerate(rows.values()):
             for number, key in enumerate(keys):

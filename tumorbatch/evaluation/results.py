@@ -35,6 +35,7 @@ from tumorbatch.files import foreign_entries, is_empty
 from tumorbatch.json_reader import TEXT, read_object
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.report.html import Picture
+from tumorbatch.schema_descriptions import described
 from tumorbatch.shardset import Dataset, file_sha256
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,19 @@ PREDICTIONS_SCHEMA = pa.schema(
         pa.field("format", pa.string(), nullable=False),
     ]
 )
+_DESCRIPTIONS = {
+    "path": "File, relative to the source folder of the shard set.",
+    "split": "validation or test.",
+    "label": "The true class: 0 Healthy, 1 Tumor.",
+    "logit": "Output of the network, before calibration.",
+    "prob": "Calibrated probability of Tumor, 0 to 1: sigmoid(logit / temperature).",
+    "called": "The predicted class: 1 if prob is at least tumorbatch.threshold of the footer.",
+    "group": "Number of the group of copies; images of one group have the same.",
+    "width": "Of the file's image, pixels.",
+    "height": "Of the file's image, pixels.",
+    "format": "Image format by the file's first bytes.",
+}
+PREDICTIONS_SCHEMA = described(PREDICTIONS_SCHEMA, _DESCRIPTIONS)
 
 
 def refuse_foreign(out: Path, loaded: Bundle, dataset_sha256: str, overwrite: bool) -> None:

@@ -19,6 +19,7 @@ from tumorbatch.statistics.intervals import proportion
 _WIDTH = 7.0  # inches
 _GAP = 0.12  # inches between the titles of neighbours
 _DARK = 0.47  # share below which the colour map cividis is dark
+_LINE = 1.25 / 72  # inches of a line, for each point of its letters
 _TITLE_SIZE = 12.0  # points, of what stands above a whole figure
 _TRAINING = {"color": style.BLUE, "linestyle": "-", "label": "training (augmented)"}
 _VALIDATION = {"color": style.VERMILLION, "linestyle": "--", "label": "validation"}
@@ -73,14 +74,15 @@ def image_sizes(
     """
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    figure, panels = style.subplots(_WIDTH, 3.7, 1, 2, sharex=True, sharey=True)
+    figure, panels = style.subplots(_WIDTH, 4.4, 1, 2, sharex=True, sharey=True)
     shapes, inverse = np.unique(np.stack([widths, heights]), axis=1, return_inverse=True)
+    most = 0  # images of one class and size
     for label, axes in enumerate(panels):
         look = style.CLASS_STYLES[label]
         counts = np.bincount(inverse.ravel()[labels == label], minlength=shapes.shape[1])
-        occurs = counts > 0
+        occurs, most = counts > 0, max(most, int(counts.max(initial=0)))
         axes.scatter(
-            *shapes[:, occurs], 6 + 1500 * counts[occurs] / max(1, len(labels)),
+            *shapes[:, occurs], _area(counts[occurs], len(labels)),
             color=look.color, marker=look.marker, alpha=0.55, linewidths=0,
         )  # fmt: skip
         axes.set(
@@ -97,7 +99,32 @@ def image_sizes(
         ticks = np.unique([shapes.min(), shapes.max()]).tolist()
     panels[0].set(ylabel="height (pixels)", xlim=(low, high), ylim=(low, high))
     panels[0].set(xticks=ticks, yticks=ticks)
+    _size_legend(figure, most, len(labels))
     return figure
+
+
+def _area(count: Any, images: int) -> Any:
+    """Return the area of a mark for `count` of all images, square points."""
+    return 6 + 1500 * count / max(1, images)
+
+
+def _size_legend(figure: Any, most: int, images: int) -> None:
+    """Add what the area of a mark says, below the figure: for one image, and for up to `most`."""
+    from matplotlib.lines import Line2D
+
+    shown = sorted({1, max(1, round(math.sqrt(most))), max(1, most)})
+    marks = [
+        Line2D(
+            [], [], marker="o", linestyle="none", markersize=math.sqrt(_area(count, images)),
+            color=style.GREY, alpha=0.55, markeredgewidth=0,
+            label=f"{count:,} {'image' if count == 1 else 'images'} of this size",
+        )
+        for count in shown
+    ]  # fmt: skip
+    figure.legend(
+        handles=marks, loc="outside lower center", ncols=len(marks), frameon=False,
+        handletextpad=1.6, columnspacing=3.5, borderpad=1.2,
+    )  # fmt: skip
 
 
 @style.style()
@@ -118,7 +145,7 @@ def pixel_intensity(histograms: Mapping[str, NDArray[np.int64]]) -> Any:
             positive = np.where(share > 0, share, np.nan)
             axes.plot(positive, color=look.color, linestyle=look.line, linewidth=1.2, label=name)
         axes.set_title(title, loc="left")
-        axes.set(ylabel="pixels of the class (%)", yscale="log", xlim=(-2, 257))
+        axes.set(ylabel="pixels of the class (%)", yscale="log", xlim=(0, 255))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     style.legend_above(figure, panels[0, 0])
     panels[-1, 0].set(xlabel="grey value (0 black to 255 white)")
@@ -165,7 +192,7 @@ def image_grid(
 
     Args:
         images: uint8 [height, width] each, 0 black to 255 white; or [height, width, 3] (R, G, B).
-        titles: One above each; none: no titles. Long ones are cut in the middle.
+        titles: One above each; none: no titles. Long ones take several lines.
         columns: In a row.
         title: Above all.
 
@@ -177,20 +204,21 @@ def image_grid(
     columns = max(1, min(columns, len(images)))
     rows = math.ceil(len(images) / columns)
     width = _WIDTH if columns > 2 else 2.4 * columns + 0.6
-    height = rows * (width / columns + (0.25 if titles else 0)) + (0.4 if title else 0)
-    figure, panels = style.subplots(width, height, rows, columns, squeeze=False)
     size = 9 if columns < 5 else 7
+    names = [style.wrapped(name, width / columns - _GAP, size) for name in titles]
+    lines = max((name.count("\n") + 1 for name in names), default=0)
+    height = rows * (width / columns + 0.1 + lines * _LINE * size) + (0.4 if title else 0)
+    figure, panels = style.subplots(width, height, rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])  # the layout would measure them, though they are not drawn
         axes.set_axis_off()
         axes.set_anchor("N")  # so that the titles of a row stand at one height
     for at, (axes, image) in enumerate(zip(panels.flat, images, strict=False)):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-        if titles:
-            name = style.fitted(titles[at], width / columns - _GAP, size)
-            axes.set_title(style.plain(name), fontsize=size, pad=3)
+        if names:
+            axes.set_title(style.plain_lines(names[at]), fontsize=size, pad=3)
     if title:
-        figure.suptitle(style.plain(style.fitted(title, width - _GAP, _TITLE_SIZE)))
+        figure.suptitle(style.plain_lines(style.wrapped(title, width - _GAP, _TITLE_SIZE)))
     return figure
 
 
@@ -208,8 +236,11 @@ def training_history(
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, (loss, accuracy) = style.subplots(10, 4.2, 1, 2)
-    figure.suptitle(style.plain(style.fitted(title, 10 - _GAP, _TITLE_SIZE)))
+    figure, (loss, accuracy) = style.subplots(10, 4.4, 1, 2)
+    highest_auc = history["val_auc"][best_epoch - 1]
+    why = f"Kept: the weights of epoch {best_epoch}, whose validation AUC is the highest"
+    title = style.wrapped(f"{title}\n{why} ({highest_auc:.3f})", 10 - _GAP, _TITLE_SIZE)
+    figure.suptitle(style.plain_lines(title))
     epochs = range(1, len(history["loss"]) + 1)
     marker = "o" if len(epochs) < 3 else ""  # a line of one point would not be seen
     for axes, name, unit in (
@@ -219,13 +250,14 @@ def training_history(
         axes.plot(epochs, history[f"val_{name}"], marker=marker, **_VALIDATION)
         if name == "accuracy":
             axes.plot(epochs, history["val_auc"], marker=marker, **_AUC)
-        axes.axvline(best_epoch, color="0.5", linewidth=0.8, label=f"kept: epoch {best_epoch}")
+        axes.axvline(best_epoch, color="0.5", linewidth=0.8, label=f"epoch {best_epoch}, kept")
         for before, after in pairwise(_ends(phases)):
             if before and after > before:
                 axes.axvline(
                     before + 0.5, color="0.3", linestyle="-.", linewidth=0.8, label=list(phases)[1]
                 )
         axes.set(xlabel="epoch", ylabel=unit, title=name if axes is loss else "accuracy and AUC")
+        axes.set_xlim(*((1, len(epochs)) if len(epochs) > 1 else (0.5, 1.5)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     losses = np.array([*history["loss"], *history["val_loss"]], np.float64)
@@ -266,9 +298,8 @@ def confusion_matrix(
     figure, (axes, below) = style.subplots(5.2, 5.9, 2, 1, gridspec_kw={"height_ratios": [3.4, 1.6]})
     matrix(axes, counts)
     title = style.fitted(title, 3.2, 11)
-    axes.set(
-        xlabel="predicted", ylabel="truth", title=f"{style.plain(title)} (n = {len(truth):,} images)"
-    )
+    title = f"{style.plain(title)} (n = {len(truth):,} images)"
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
     below.set_axis_off()
     report = classification_report(
         truth, predicted, labels=labels, target_names=CLASS_NAMES, digits=3, zero_division=0.0
@@ -294,12 +325,11 @@ def matrix(axes: Any, counts: NDArray[np.int64]) -> Any:
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share = shares[row, column]
-        share_text = f"\n{share:.1%} of {CLASS_NAMES[row]}" if totals[row] else ""
-        axes.text(
-            column, row, f"{counts[row, column]:,}{share_text}", ha="center", va="center", fontsize=11,
-            # Both are then read with a contrast of 4.5 at least (WCAG 2.2, 1.4.3).
-            color="white" if share < _DARK else "black",
-        )  # fmt: skip
+        share_text = f"{share:.1%} of {CLASS_NAMES[row]}" if totals[row] else ""
+        # Both are then read with a contrast of 4.5 at least (WCAG 2.2, 1.4.3).
+        look = {"ha": "center", "color": "white" if share < _DARK else "black"}
+        axes.text(column, row - 0.02, f"{counts[row, column]:,}", va="bottom", fontsize=17, **look)
+        axes.text(column, row + 0.06, share_text, va="top", fontsize=9, **look)
     labels = (HEALTHY, TUMOR)
     names = [f"{CLASS_NAMES[label]}\n(n = {totals[label]:,})" for label in labels]
     axes.set_xticks(labels, CLASS_NAMES)

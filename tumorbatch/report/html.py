@@ -53,11 +53,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG file, its text alternative, and its caption."""
+    """A PNG file, its text alternative, and its caption.
+
+    Attributes:
+        png: The file.
+        alt: What it shows.
+        caption: Below it.
+        photo: It holds images, whose tones stay; a chart's are turned over in a dark page.
+    """
 
     png: bytes
     alt: str
     caption: str
+    photo: bool = True
 
     @property
     def base64(self) -> str:
@@ -204,15 +212,16 @@ class Page:
         # The caption is not a <caption>: that is as wide as the table, and would scroll with it.
         self._add("table", columns=heads, rows=cells, caption=caption)
 
-    def figure(self, png: bytes, alt: str, caption: str = "") -> None:
+    def figure(self, png: bytes, alt: str, caption: str = "", photo: bool = False) -> None:
         """Embed a PNG file, as wide as the text at most.
 
         Args:
             png: The file.
             alt: Text alternative: what the picture shows.
             caption: Below.
+            photo: As in `Picture`.
         """
-        self._add("figure", picture=Picture(png, alt, caption))
+        self._add("figure", picture=Picture(png, alt, caption, photo))
 
     def gallery(self, pictures: Iterable[Picture]) -> None:
         """Add small pictures side by side, as many in a row as there is room for."""

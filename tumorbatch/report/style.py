@@ -11,7 +11,7 @@ A drawing function is decorated with `style()`, makes its axes with `subplots`, 
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,27 +146,62 @@ def fitted(text: str, width: float, size: float) -> str:
         width: Inches.
         size: Of the letters, points.
     """
+    text = visible(text)
+    length = _most(len(text), lambda length: _without_middle(text, length), width, size)
+    return text if length == len(text) else _without_middle(text, length)
+
+
+def fitted_length(text: str, width: float, size: float) -> int:
+    """Return how many letters of `text` fit the width; at least 1. Arguments as for `fitted`."""
+    return max(1, _most(len(text), lambda length: text[:length], width, size))
+
+
+def _most(longest: int, shown: Callable[[int], str], width: float, size: float) -> int:
+    """Return the largest length up to `longest` whose text, `shown(length)`, fits the width."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family=_FONT, size=size)
 
-    def wide(shown: str) -> bool:
+    def wide(text: str) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # letters that the font has not: see `png`
-            return bool(text_to_path.get_text_width_height_descent(shown, font, False)[0] > 72 * width)
+            return bool(text_to_path.get_text_width_height_descent(text, font, False)[0] > 72 * width)
 
-    text = visible(text)
-    if not wide(text):
-        return text
-    fits, too_many = 0, len(text)
+    fits, too_many = 0, longest + 1
     while too_many - fits > 1:  # letters that are kept
         length = (fits + too_many) // 2
-        fits, too_many = (fits, length) if wide(_without_middle(text, length)) else (length, too_many)
-    return _without_middle(text, fits)
+        fits, too_many = (fits, length) if wide(shown(length)) else (length, too_many)
+    return fits
+
+
+def wrapped(text: str, width: float, size: float) -> str:
+    """Return `text` in as many lines as it needs to fit the width, whole; see `fitted`.
+
+    A line ends after a space, `_`, `-`, `.` or `/` if there is one in its second half, otherwise
+    anywhere. The text's own line ends stay.
+    """
+    lines = []
+    for line in text.split("\n"):
+        rest = visible(line)
+        while rest:
+            kept = fitted_length(rest, width, size)
+            if kept < len(rest):
+                ends = [at + 1 for at in range(kept // 2, kept) if rest[at] in " _-./"]
+                kept = ends[-1] if ends else kept
+            lines.append(rest[:kept].strip())
+            rest = rest[kept:]
+    return "\n".join(lines)
+
+
+def plain_lines(text: str) -> str:
+    """Return `plain` of each line of a text that `wrapped` gave."""
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def _without_middle(text: str, length: int) -> str:
+    if length >= len(text):
+        return text
     end = (length + 1) // 2
     return f"{text[: length - end]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - end :]}"
 

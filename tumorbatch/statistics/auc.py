@@ -6,7 +6,7 @@ AUC is the probability that a Tumor scores higher than a Healthy image, ties cou
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tumorbatch.statistics.intervals import REPLICATES, Estimate, Statistic, Weights
+from tumorbatch.statistics.intervals import REPLICATES, Estimate, Statistic, Weights, resampled
 from tumorbatch.statistics.weighting import Weighting
 
 _TAIL = 0.025  # of a 95 % interval, on one side
@@ -211,3 +211,44 @@ def auc_difference(
     if ends is None:
         return estimate
     return Estimate(estimate.value, estimate.n, ends[0] - 0.5, ends[1] - 0.5, "exact")
+
+
+def roc_band(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    weighting: Weighting,
+    rates: NDArray[np.float64],
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the pointwise 95 % interval of the ROC curve, by the bootstrap over groups.
+
+    Replicates without one of the classes have no curve and are left out.
+
+    Args:
+        scores: [n], larger for Tumor.
+        labels: int64 [n].
+        weighting: What counts once, and what is resampled together.
+        rates: float64 [m], false-positive rates, ascending, at which the curve is looked at.
+        replicates: How many.
+        seed: Of the draw.
+
+    Returns:
+        float64 [m] each: 2.5th and 97.5th percentile of the true-positive rate; nan without a curve.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each score
+    positive = labels[order] == 1
+    curves = []
+    for drawn in resampled(weighting.groups, replicates, seed):
+        weights = (drawn * weighting.weights)[:, order]
+        for row in weights:
+            hits, alarms = (np.cumsum(row * one)[last] for one in (positive, ~positive))
+            if hits[-1] > 0 and alarms[-1] > 0:
+                false, true = (np.append(0.0, part / part[-1]) for part in (alarms, hits))
+                curves.append(np.interp(rates, false, true))
+    if not curves:
+        nothing = np.full(len(rates), np.nan)
+        return nothing, nothing
+    low, high = np.percentile(np.stack(curves), [2.5, 97.5], axis=0)
+    return low, high

@@ -39,12 +39,14 @@ class Config:
         results: Folder of the evaluations.
         device: "auto", "cpu" or "gpu".
         seed: Of baselines and bootstrap.
+        reference: Put the report's own measures beside those of its networks.
     """
 
     tfrecords: Sequence[Path] = ()
     results: Path = Path("results")
     device: str = "auto"
     seed: int = 0
+    reference: bool = False
 
 
 def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
@@ -79,7 +81,9 @@ def run(models: Sequence[Path], out: Path, config: Config) -> "Comparison":
             f"{', '.join(map(str, models))} holds no model bundle. Train one with `tumorbatch train`."
         )
     baselines, alone = _baselines(judged, shard_sets, config.seed)
-    comparison = analysis.compare_models([*judged, *baselines], missing, alone, seed=config.seed)
+    comparison = analysis.compare_models(
+        [*judged, *baselines], missing, alone, seed=config.seed, reference=config.reference
+    )
     make_folder(out)
     with output_lock(out, lock_inside(out)):
         remove_temporaries(out, *names)
