@@ -52,8 +52,8 @@ class OutOfFold:
 
 def mean(several: Sequence[OutOfFold]) -> OutOfFold:
     """Return the mean logits of several models on the same images."""
-    logits = np.mean([one.logit for one in several], axis=0, dtype=np.float64)
-    return OutOfFold(several[0].index, several[0].fold, logits.astype(np.float32))
+    logits = np.stack([one.logit for one in several]).mean(axis=0, dtype=np.float64)
+    return OutOfFold(several[0].index, several[0].fold, np.asarray(logits, np.float32))
 
 
 def to_bytes(by: Mapping[str, OutOfFold]) -> bytes:
