@@ -131,10 +131,12 @@ _FINAL = (ExitCode.USAGE, ExitCode.TOO_MANY_ERRORS, ExitCode.NO_INPUT, ExitCode.
 _WRAPPER = f"""\
 tumorbatch "$@" &
 child=$!
-trap 'kill -TERM "$child"' TERM
+stopped=
+trap 'stopped=1; kill -TERM "$child"' TERM
 code=0
 wait "$child" || code=$?
-while kill -0 "$child" 2>/dev/null; do code=0; wait "$child" || code=$?; done
+# A signal ends `wait`, not the child: its own exit code comes with the next `wait`.
+while [ -n "$stopped" ]; do stopped=; code=0; wait "$child" || code=$?; done
 # Some files have error rows: the work is done nevertheless.
 if [ "$code" -eq {int(ExitCode.SOME_ERRORS)} ]; then code=0; fi
 exit "$code"

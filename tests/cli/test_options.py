@@ -139,3 +139,11 @@ def test_short_names_mean_one_thing(name: str) -> None:
     for option, one in _options(LEAVES[name]).items():
         short = [text for text in one.opts if len(text) == 2]
         assert short == {"out": ["-o"], "verbose": ["-v"], "quiet": ["-q"]}.get(option, []), option
+
+
+def test_an_earlier_name_of_an_option_still_works() -> None:
+    for name in ("--rate", "--lr-schedule"):
+        context = main.commands["train"].make_context(
+            "train", ["--arch", "cnn1", name, "cosine"], click.Context(main, **main.context_settings)
+        )
+        assert context.params["rate"] == "cosine"

@@ -33,6 +33,8 @@ from tumorbatch.cli.verify import verify
 from tumorbatch.cli.weights import weights
 from tumorbatch.errors import ExitCode
 
+_EARLIER_NAMES = {"rate": "lr-schedule"}  # of options; they still work, and no help names them
+
 
 class Program(click.Group):
     """The command, which sees to it that its standard streams are there and its exit code is right."""
@@ -77,7 +79,12 @@ class Program(click.Group):
 
 
 @click.group(
-    cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Program,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": lambda word: _EARLIER_NAMES.get(word, word),
+    },
 )
 @click.version_option(__version__, prog_name="tumorbatch")
 def main() -> None:
