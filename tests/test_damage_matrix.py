@@ -120,14 +120,14 @@ def _write_job(area: Path) -> None:
 
 def _table() -> object:
     target = Target.choose(Path("out.parquet"), "auto")
-    target.recover()
+    target.recover(overwrite=False)
     verify.run(target.path)
     return target.before(), list(iterate_rows(target.path))
 
 
 def _folder_table() -> object:
     target = Target.choose(Path("table"), "auto")
-    target.recover()
+    target.recover(overwrite=False)
     verify.run(target.path)
     return target.before(), list(iterate_rows(target.path))
 

@@ -145,6 +145,10 @@ QUICK_COMMANDS = {
     "verify": ("TUMORBATCH verify out.parquet", 0, "out.parquet"),
     "show": ("TUMORBATCH show out.parquet", 0, "out.parquet"),
     "infer": ("QUICK infer raw new --model model --workers 1 --format parquet", 3, "new"),
+    "status": ("TUMORBATCH status out.parquet", 0, "out.parquet"),
+    "summarize": ("TUMORBATCH summarize out.parquet --by path", 0, "out.parquet"),
+    "slurm": ("TUMORBATCH slurm --tasks 1 --time 1:00:00 -- infer raw new --model model", 0, "raw"),
+    "k8s": ("TUMORBATCH k8s --tasks 1 --image i --claim c -- infer raw new --model model", 0, "raw"),
 }
 SLOW_COMMANDS = {
     "explore": ("TUMORBATCH explore raw --out new --workers 1", 3, "new/explore.html"),
@@ -157,6 +161,13 @@ SLOW_COMMANDS = {
         0,
         "new/result.json",
     ),
+    "ensemble": (
+        "TUMORBATCH train --arch cnn1 --epochs 1 --device cpu --seed 1 --out other --quiet && "
+        "TUMORBATCH ensemble cnn1 other --out new",
+        0,
+        "new/model.json",
+    ),
+    "weights": ("TUMORBATCH weights check --arch mobilenetv2 --to raw", 3, "raw"),
     "export": ("TUMORBATCH export cnn1 --format h5 --out new.h5", 0, "new.h5"),
 }
 
@@ -176,9 +187,9 @@ def _try_commands(
 ) -> None:
     for name, (command, code, result) in commands.items():
         for how in ways:
-            output = _shell(f"{command} {how}; echo $?", folder)
+            output = _shell(f"{command} {how}; echo exit code $?", folder)
             expected = code if how in CLOSED else int(ExitCode.CANNOT_WRITE)
-            assert output.splitlines()[0] == str(expected), (name, how, output)
+            assert f"exit code {int(expected)}" in output.splitlines(), (name, how, output)
             assert (folder / result).exists(), (name, how)
             for path in folder.glob("new*"):
                 if path.is_dir():
@@ -188,7 +199,8 @@ def _try_commands(
 
 
 def test_every_command_is_tried() -> None:
-    assert QUICK_COMMANDS.keys() | SLOW_COMMANDS.keys() == main.commands.keys()
+    tried = QUICK_COMMANDS.keys() | SLOW_COMMANDS.keys()
+    assert main.commands.keys() - tried == {"sr"}  # it needs DICOM images and an extra package
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,16 @@ def test_infer_and_evaluate_take_it(
     assert footer["tta"] == "flip"
     assert footer["model_id"] == plain.with_tta("flip").model_id != plain.model_id
     code, output = invoke(
-        "evaluate", folder, shard_set, "--out", tmp_path / "out", "--tta", "flip", "--gallery", 0
+        "evaluate",
+        folder,
+        shard_set,
+        "--out",
+        tmp_path / "out",
+        "--tta",
+        "flip",
+        "--gallery",
+        0,
+        "--freeze",
     )
     assert code == ExitCode.OK, output
     frozen = bundle.load(folder)

@@ -182,6 +182,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.u
     """
     import cv2
 
+    image = image if image.ndim == 2 else image[..., 0]
     height, width = image.shape
     grey = np.repeat(image[..., np.newaxis], 3, axis=2).astype(np.float32)
     share = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
