@@ -60,7 +60,7 @@ def test_folder_bundle_and_table_in_a_store(
     assert f"{out}: 13 rows" in text
     (tmp_path / "remote.parquet").write_bytes(store.get("out.parquet") or b"")
     assert _table(tmp_path / "remote.parquet").equals(_table(tmp_path / "local.parquet"))
-    assert run("verify", out) == (0, f"{out} is intact (13 rows in 1 files, 0.0 MB).\n")
+    assert run("verify", out) == (0, f"{out} is intact (13 rows in 1 file, 0.0 MB).\n")
     assert "Healthy/broken.png" in run("show", out, "--errors")[1]
     assert not list((tmp_path / "work").rglob("*.parquet"))
     # Nothing has changed: nothing is uploaded.
