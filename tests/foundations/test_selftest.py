@@ -1,5 +1,6 @@
 """The self-test: it passes where the fast ways work, and falls back loudly where one does not."""
 
+import os
 import re
 from typing import Any
 
@@ -19,7 +20,12 @@ FAST = Runtime("gpu", "mixed_float16", True, 2, "on a T4", 1)
     [("float32", True), ("mixed_float16", False), ("mixed_float16", True), ("mixed_bfloat16", False)],
 )
 def test_the_fast_ways_agree_with_float32_here(precision: str, xla: bool) -> None:
-    assert selftest.deviation(precision, xla) is None
+    deviation = selftest.deviation(precision, xla)
+    if precision == "mixed_bfloat16" and "ONEDNN_MAX_CPU_ISA" in os.environ:
+        # Without the instructions for bfloat16 oneDNN may refuse it: `checked` then says so.
+        assert deviation is None or "AbortedError" in deviation
+    else:
+        assert deviation is None
 
 
 def test_a_runtime_that_works_is_kept() -> None:

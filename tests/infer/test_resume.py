@@ -218,7 +218,15 @@ def test_a_time_limit_ends_in_time_and_the_same_command_goes_on(
         if attempts == 2:
             report = inference.run(images, out, model, Config(workers=1))
             assert report.files_kept == 2
-    assert _without_run(_rows(out)) == _without_run(whole)
+    # On some processors an image's place in its batch changes the last bits; the footer says so.
+    ours, expected = _without_run(_rows(out)), _without_run(whole)
+    assert ours.keys() == expected.keys()
+    for path, row in ours.items():
+        for column, value in row.items():
+            same = expected[path][column]
+            assert value == (pytest.approx(same, abs=2e-5) if isinstance(value, float) else same), (
+                column
+            )
 
 
 def test_another_plan_is_refused_and_overwrite_starts_anew(
