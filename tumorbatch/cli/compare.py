@@ -51,12 +51,7 @@ from tumorbatch.files import printable
 )
 @options.device
 @options.seed
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def compare(
     models: tuple[Path, ...],
     named: tuple[Path, ...],

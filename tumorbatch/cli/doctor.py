@@ -16,12 +16,7 @@ from tumorbatch.errors import ExitCode
 
 @click.command(cls=Command)
 @click.option("--quick", is_flag=True, help="Leave out the GPU, XLA and mixed precision: two seconds.")
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def doctor(quick: bool, as_json: bool, quiet: bool) -> None:
     """Report what this machine can do and what is missing.
 

@@ -23,12 +23,7 @@ from tumorbatch.cli.session import session
 @options.batch_size
 @options.device
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def ensemble(
     models: tuple[Path, ...],
     out: Path,

@@ -27,12 +27,7 @@ from tumorbatch.errors import ExitCode
     is_flag=True,
     help="Delete all PNG files that an earlier run left in DST, and start again.",
 )
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def equalize(
     src: Path,
     dst: Path,

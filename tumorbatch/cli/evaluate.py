@@ -109,12 +109,7 @@ _ONLY_WITH = ("source", "weights", "reuse", "yes")
 @options.seed
 @options.yes
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 @click.pass_context
 def evaluate(
     context: click.Context,

@@ -73,12 +73,7 @@ def experiment() -> None:
 @options.seed
 @options.yes
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def clahe(
     src: Path,
     arch: str,

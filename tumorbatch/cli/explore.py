@@ -36,12 +36,7 @@ _TFRECORDS = Path("tfrecords")
 @options.formats
 @options.seed
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def explore(
     src: Path,
     out: Path,

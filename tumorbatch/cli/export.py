@@ -32,12 +32,7 @@ from tumorbatch.files import printable
     help="File or folder to write.  [default: MODEL.keras, MODEL.h5 or MODEL.savedmodel]",
 )
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def export(
     model: Path | None,
     named: Path | None,

@@ -113,12 +113,7 @@ if TYPE_CHECKING:
 @options.max_error_rate
 @options.dry_run
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def infer(
     folders: tuple[Location, ...],
     out: str,

@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import click.shell_completion
@@ -19,6 +20,8 @@ from tumorbatch.preprocessing_config import VARIANTS
 from tumorbatch.runtime import DEVICES, PRECISIONS, SWITCHES
 from tumorbatch.scheduler import parse_part
 from tumorbatch.tta import TTA
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
 class LocalPath(click.Path):
@@ -384,3 +387,10 @@ verbose = click.option(
     help="Also log every setting with its origin, and where an error comes from.",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+
+
+def of_a_run(command: Callback) -> Callback:
+    """Add the options that end each command's list: settings, receipt, log and silence."""
+    for option in (quiet, verbose, log_format, as_json, save_config, config_file):
+        command = option(command)
+    return command

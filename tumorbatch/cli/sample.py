@@ -16,12 +16,7 @@ from tumorbatch.files import printable
 @click.option("--images", type=int, default=320, show_default=True, help="Number of readable images.")
 @options.seed
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def sample(out: Path, images: int, seed: int, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Write a synthetic data set to OUT, to try the other commands.
 

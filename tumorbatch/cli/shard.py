@@ -107,12 +107,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     is_flag=True,
     help="Make all records again, also with other settings. Each image stays in its split.",
 )
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def shard(
     src: Location,
     out: Path,

@@ -15,12 +15,7 @@ from tumorbatch.cli.session import session
 @click.argument("table", type=options.PATH)
 @click.argument("folder", type=options.PATH)
 @click.argument("out", type=options.PATH)
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def sr(table: Path, folder: Path, out: Path, as_json: bool, quiet: bool) -> None:
     """Write the predictions in TABLE as DICOM structured reports, one a study.
 

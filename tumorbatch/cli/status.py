@@ -23,12 +23,7 @@ _LISTED = 50  # parts that are named one by one
 
 @click.command(cls=Command)
 @click.argument("out", type=options.PATH)
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def status(out: Path, as_json: bool, quiet: bool) -> None:
     """Show how far the parts of a job are: done, running (where, since when), or missing.
 

@@ -48,12 +48,7 @@ _BY = ("study_key", "series_key", "patient_key", "path")
     "screenshot.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def summarize(
     table: Path,
     by: str,

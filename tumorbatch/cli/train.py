@@ -238,12 +238,7 @@ def _without_base(options: dict[str, Any]) -> dict[str, Any]:
 @options.seed
 @options.dry_run
 @options.overwrite
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def train(
     tfrecords: Location,
     arch: str,

@@ -18,12 +18,7 @@ from tumorbatch.object_path import Location, ObjectPath
 @click.argument("what", metavar="[TFRECORDS | TABLE | MODEL]", type=options.LOCATION, required=False)
 @options.named_model
 @options.cache_dir
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def verify(
     what: Location | None, named: Path | None, cache_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:

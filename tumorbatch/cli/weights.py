@@ -49,12 +49,7 @@ def weights() -> None:
 @weights.command(cls=Command)
 @_to
 @_architectures
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def fetch(folder: Path | None, architectures: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Download the weights that Keras publishes, where they are missing.
 
@@ -78,12 +73,7 @@ def fetch(folder: Path | None, architectures: tuple[str, ...], as_json: bool, qu
 @weights.command(cls=Command)
 @_to
 @_architectures
-@options.config_file
-@options.save_config
-@options.as_json
-@options.log_format
-@options.verbose
-@options.quiet
+@options.of_a_run
 def check(folder: Path | None, architectures: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Check the weights in a folder, and that the networks compute with them what Keras' own do.
 
