@@ -1,6 +1,5 @@
 """Which group goes into which split: stratified by class, and never a group in two splits."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError
+from tumorbatch.group_order import largest_first
 from tumorbatch.labels import CLASS_NAMES
 
 
@@ -105,22 +105,11 @@ def fill(
     Returns:
         int64 [n], the split of each image; int64 [split, class], the images of each.
     """
-    present, inverse = np.unique(groups, return_inverse=True)
-    inverse = inverse.ravel()
-    counts = np.zeros((len(present), len(CLASS_NAMES)), np.int64)
-    np.add.at(counts, (inverse, labels), 1)
-    names = [""] * len(present)
-    for group, key in zip(inverse.tolist(), keys, strict=True):
-        if not names[group] or key < names[group]:
-            names[group] = key
-    ranks = [hashlib.sha256(f"{seed}:{name}".encode()).hexdigest() for name in names]
-    sizes = counts.sum(axis=1)
-    order = sorted(range(len(present)), key=lambda group: (-sizes[group], ranks[group]))
-
+    inverse, counts, order = largest_first(groups, labels, keys, str(seed))
     totals = counts.sum(axis=0)
     targets = np.outer(shares, totals)  # [split, class]
     images_assigned = np.zeros_like(targets)
-    chosen = np.full(len(present), len(shares), np.int64)
+    chosen = np.full(len(counts), len(shares), np.int64)
     if settled is not None:
         np.minimum.at(chosen, inverse, np.where(settled < 0, len(shares), settled))
     is_settled = chosen < len(shares)

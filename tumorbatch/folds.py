@@ -4,7 +4,6 @@ The test split stays out of it. Copies stay together, as in the splits; by shape
 one height and width, which stands for images from elsewhere.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tumorbatch import shardset
 from tumorbatch.checks import check_choice
 from tumorbatch.errors import ConfigError
+from tumorbatch.group_order import largest_first
 from tumorbatch.shardset import Dataset
 
 GROUP, SHAPE, BOTH = "group", "shape", "both"
@@ -136,20 +136,10 @@ def assign(
     Returns:
         int64 [n], from 0 to count - 1.
     """
-    present, inverse = np.unique(units, return_inverse=True)
-    inverse = inverse.ravel()
-    counts = np.zeros((len(present), 2))
-    np.add.at(counts, (inverse, labels), 1)
-    names = [""] * len(present)
-    for unit, key in zip(inverse.tolist(), keys, strict=True):
-        if not names[unit] or key < names[unit]:
-            names[unit] = key
-    ranks = [hashlib.sha256(f"{seed}:fold:{name}".encode()).hexdigest() for name in names]
-    sizes = counts.sum(axis=1)
-    order = sorted(range(len(present)), key=lambda unit: (-sizes[unit], ranks[unit]))
+    inverse, counts, order = largest_first(units, labels, keys, f"{seed}:fold")
     targets = np.maximum(counts.sum(axis=0) / count, 1e-12)
     held = np.zeros((count, 2))
-    chosen = np.zeros(len(present), np.int64)
+    chosen = np.zeros(len(counts), np.int64)
     for unit in order:
         fill = (held + counts[unit]) / targets
         fill[:, counts[unit] == 0] = 0
