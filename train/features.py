@@ -88,12 +88,14 @@ class FeatureFeed:
             for number in range(copies):
                 batches = []
                 for images, *others in feed.epoch(number):
-                    batches.append((forward(images).numpy(), *(value.numpy() for value in others)))
+                    features = forward(images)
+                    with tf.device("/CPU:0"):  # a GPU's memory is for the network
+                        batches.append((tf.identity(features), *others))
                     progress.advance(len(images))
                     between()
                 with tf.device("/CPU:0"):
-                    columns = (np.concatenate(column) for column in zip(*batches, strict=True))
-                    self._copies.append(tuple(map(tf.constant, columns)))
+                    columns = zip(*batches, strict=True)
+                    self._copies.append(tuple(tf.concat(column, 0) for column in columns))
 
     def epoch(self, number: int, start: int = 0) -> Any:
         """Yield every image of a copy once.
