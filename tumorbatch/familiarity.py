@@ -9,7 +9,6 @@ and Adversarial Attacks", NeurIPS 2018; O. Ledoit and M. Wolf, "A well-condition
 large-dimensional covariance matrices", Journal of Multivariate Analysis 88 (2004).
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.errors import InputError
-from tumorbatch.files import read_regular
+from tumorbatch.bundle_arrays import read_arrays
 
 UNFAMILIAR = "unfamiliar"  # the column, and the flag
 FLAGGED = 0.5  # from here on an image is flagged
@@ -120,23 +118,14 @@ def read(path: Path, sha256: str) -> list[Familiarity]:
     Raises:
         InputError: It is missing, damaged or another one.
     """
-    import safetensors
-    import safetensors.numpy
+    return read_arrays(path, sha256, _MAX_BYTES, _all)
 
-    try:
-        data = read_regular(path, _MAX_BYTES)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise ValueError("its sha256 is another one than model.json says")
-        arrays = safetensors.numpy.load(data)
-        count, rest = divmod(len(arrays), len(_PARTS))
-        if rest or not count:
-            raise ValueError("its arrays are not those of features")
-        return [_one(arrays, number) for number in range(count)]
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} is missing or damaged ({error}). Bring the original back, or train the model "
-            "again."
-        ) from error
+
+def _all(arrays: Mapping[str, NDArray[Any]]) -> list[Familiarity]:
+    count, rest = divmod(len(arrays), len(_PARTS))
+    if rest or not count:
+        raise ValueError("its arrays are not those of features")
+    return [_one(arrays, number) for number in range(count)]
 
 
 def _one(arrays: Mapping[str, NDArray[Any]], number: int) -> Familiarity:

@@ -6,13 +6,13 @@ flags rows, and `evaluate --external` leaves images out, without the shard set. 
 and an image can find out whether it was among them, so for DICOM sources it is written on request only.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tumorbatch import shardset
+from tumorbatch.bundle_arrays import read_arrays
 from tumorbatch.copies import ALTERED, BYTES, thumbnails
 from tumorbatch.copy_alignment import SAME, similarity, similarity_in_place, structures
 from tumorbatch.copy_candidates import CONTENT, WHOLE, Candidates, describe, nearest
 from tumorbatch.copy_layers import SIDE
-from tumorbatch.errors import InputError
-from tumorbatch.files import read_regular
 from tumorbatch.runtime import available_cores
 from tumorbatch.shardset import Dataset
 
@@ -104,26 +103,17 @@ class KnownImages:
         Raises:
             InputError: It is missing, damaged or another one.
         """
-        import safetensors
-        import safetensors.numpy
+        return read_arrays(path, sha256, _MAX_BYTES, cls._from_arrays)
 
-        try:
-            data = read_regular(path, _MAX_BYTES)
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise ValueError("its sha256 is another one than model.json says")
-            arrays = safetensors.numpy.load(data)
-            count = len(arrays["validation"])
-            expected = {
-                "sha256": (count, _DIGEST), "signature": (count, SIDE, SIDE), "validation": (count,),
-            }  # fmt: skip
-            kinds = {name: (one.shape, one.dtype) for name, one in arrays.items()}
-            if kinds != {name: (shape, np.dtype(np.uint8)) for name, shape in expected.items()}:
-                raise ValueError("its arrays are not those of known images")
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            raise InputError(
-                f"{path} is missing or damaged ({error}). Bring the original back, or train the model "
-                "again."
-            ) from error
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "KnownImages":
+        count = len(arrays["validation"])
+        expected = {
+            "sha256": (count, _DIGEST), "signature": (count, SIDE, SIDE), "validation": (count,),
+        }  # fmt: skip
+        kinds = {name: (one.shape, one.dtype) for name, one in arrays.items()}
+        if kinds != {name: (shape, np.dtype(np.uint8)) for name, shape in expected.items()}:
+            raise ValueError("its arrays are not those of known images")
         return cls(arrays["sha256"], arrays["signature"], arrays["validation"] == 1)
 
     @classmethod

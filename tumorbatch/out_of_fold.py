@@ -4,7 +4,6 @@
 set, by their number in the order of their paths: no name of an image is in it.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorbatch.errors import InputError
-from tumorbatch.files import read_regular
+from tumorbatch.bundle_arrays import read_arrays
 from tumorbatch.folds import GROUP, SHAPE
 
 _MAX_BYTES = 1 << 30  # sixty million images
@@ -80,23 +78,14 @@ def read(path: Path, sha256: str) -> dict[str, OutOfFold]:
     Raises:
         InputError: It is missing, damaged or another one.
     """
-    import safetensors
-    import safetensors.numpy
+    return read_arrays(path, sha256, _MAX_BYTES, _all_parts)
 
-    try:
-        data = read_regular(path, _MAX_BYTES)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise ValueError("its sha256 is another one than model.json says")
-        arrays = safetensors.numpy.load(data)
-        found = dict(_parts(arrays))
-        if not found or len(arrays) != len(_TYPES) * len(found):
-            raise ValueError("its arrays are not those of out-of-fold logits")
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} is missing or damaged ({error}). Bring the original back, or train the model "
-            "again."
-        ) from error
-    return found
+
+def _all_parts(arrays: Mapping[str, NDArray[Any]]) -> dict[str, OutOfFold]:
+    parts = dict(_parts(arrays))
+    if not parts or len(arrays) != len(_TYPES) * len(parts):
+        raise ValueError("its arrays are not those of out-of-fold logits")
+    return parts
 
 
 def _parts(arrays: Mapping[str, NDArray[np.generic]]) -> Iterable[tuple[str, OutOfFold]]:
