@@ -243,6 +243,13 @@ def test_no_help_loads_tensorflow(checkout: Path, traps: Path) -> None:
     assert _caught(traps) == ""
 
 
+def test_the_list_of_commands_is_there_at_once(checkout: Path) -> None:
+    """NumPy and pyarrow would make `tumorbatch --help` take four times as long."""
+    code = "import sys, tumorbatch.cli.main; print({'numpy', 'pyarrow', 'cv2'} & sys.modules.keys())"
+    done = _python("-c", code, path=[checkout], cwd=checkout)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
 def test_shard_loads_no_tensorflow(checkout: Path, traps: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name in ("Healthy", "Tumor"):

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.errors import ConfigError
+from tumorbatch.fold_images import FoldImages, fold_images
 from tumorbatch.folds import SPLITS as DIVIDED
-from tumorbatch.folds import Fold, FoldImages, fold_images
+from tumorbatch.folds import Fold
 from tumorbatch.labels import HEALTHY, TUMOR
 from tumorbatch.runtime import free_memory
 from tumorbatch.shard_reader import read_names, read_split

@@ -10,6 +10,7 @@ from tumorbatch.object_path import Location
 from tumorbatch.status import NO_ERRORS, Status, count_errors
 
 IMAGE_FORMATS = ("jpeg", "png", "tiff", "bmp", "webp", "dicom", "nifti")
+EXPORT_KINDS = ("keras", "h5", "savedmodel")
 _ALL_BEFORE = IMAGE_FORMATS[:-1]  # what earlier versions recorded where all formats were allowed
 MAX_SEED = 2**32 - 1  # NumPy's, scikit-learn's and Keras' limit
 MAX_BATCH = 4096  # images; the last batch is padded to this size, so it costs memory

@@ -24,13 +24,11 @@ from tumorbatch.atomic import (
 )
 from tumorbatch.bundle import Bundle
 from tumorbatch.bundle_weights import load_network
-from tumorbatch.checks import check_choice
+from tumorbatch.checks import EXPORT_KINDS, check_choice
 from tumorbatch.errors import ConfigError, OutputError, cannot_write, not_finished
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.runtime import load_tensorflow
-
-KINDS = ("keras", "h5", "savedmodel")
 
 
 def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
@@ -39,7 +37,7 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
     Args:
         model: A bundle.
         out: A file for "keras" and "h5", a folder for "savedmodel".
-        kind: One of `KINDS`.
+        kind: One of `checks.EXPORT_KINDS`.
         overwrite: Replace what is there.
 
     Raises:
@@ -48,7 +46,7 @@ def run(model: Path, out: Path, kind: str, overwrite: bool = False) -> None:
         OutputError: `out` cannot be written.
     """
     loaded, out = bundle.load(model), real_folder(out)
-    check_choice("The format", kind, KINDS)
+    check_choice("The format", kind, EXPORT_KINDS)
     if kind != "savedmodel" and out.suffix != f".{kind}":
         raise ConfigError(f"{out} must end with .{kind}: Keras takes the format from it.")
     if out.exists() and out.is_dir() is not (kind == "savedmodel"):

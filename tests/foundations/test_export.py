@@ -13,6 +13,7 @@ import pytest
 from tumorbatch import architectures, bundle, export
 from tumorbatch.bundle import Bundle
 from tumorbatch.bundle_weights import load_network, serialize_weights
+from tumorbatch.checks import EXPORT_KINDS
 from tumorbatch.errors import ExitCode
 from tumorbatch.preprocessing_config import Preprocessing
 
@@ -67,7 +68,7 @@ def exported(
     np.save(root / "images.npy", IMAGES)
     files = {}
     for which, folder in (("model", model), ("pretrained", pretrained)):
-        for kind in export.KINDS if which == "model" else ("keras", "savedmodel"):
+        for kind in EXPORT_KINDS if which == "model" else ("keras", "savedmodel"):
             files[which, kind] = root / which / kind / f"net.{kind}"
             files[which, kind].parent.mkdir(parents=True)
             export.run(folder, files[which, kind], kind)

@@ -7,7 +7,8 @@ import pytest
 
 from tumorbatch import shardset
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.folds import GROUP, SHAPE, Fold, assign, fold_images
+from tumorbatch.fold_images import assign, fold_images
+from tumorbatch.folds import GROUP, SHAPE, Fold
 from tumorbatch.out_of_fold import OutOfFold, mean, read, to_bytes
 
 

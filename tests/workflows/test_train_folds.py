@@ -14,7 +14,8 @@ from tests.untrained import leave_out_training
 from tumorbatch import bundle, shardset
 from tumorbatch.bundle_weights import load_network
 from tumorbatch.errors import ConfigError, ExitCode
-from tumorbatch.folds import BOTH, GROUP, SHAPE, Fold, fold_images
+from tumorbatch.fold_images import fold_images
+from tumorbatch.folds import BOTH, GROUP, SHAPE, Fold
 from tumorbatch.known_images import KnownImages
 from tumorbatch.out_of_fold import read
 from tumorbatch.shard_reader import read_names, read_split

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from tumorbatch import shardset
 from tumorbatch.cli import options
 from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
@@ -83,9 +82,11 @@ def compare(
       tumorbatch compare models/ results/protocols/cnn1 --tfrecords tfrecords --tfrecords tfrecords-file
     """
     with session(quiet, "Finished evaluations are kept; the same command continues."):
+        from tumorbatch import shardset
+        from tumorbatch.workflows import compare as workflow
+
         for folder in tfrecords:
             shardset.load(folder)  # a named shard set must exist
-        from tumorbatch.workflows import compare as workflow
 
         config = workflow.Config(
             tfrecords or tuple(sorted(Path().glob("tfrecords*"))), results, device, seed, reference

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
+from tumorbatch.checks import EXPORT_KINDS
 from tumorbatch.cli import options
 from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
-from tumorbatch.export import KINDS
 from tumorbatch.files import printable
 
 
@@ -20,7 +20,7 @@ from tumorbatch.files import printable
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(KINDS),
+    type=click.Choice(EXPORT_KINDS),
     required=True,
     help="`keras`: one file for Keras 3; `h5`: one file for older programs; `savedmodel`: a folder for "
     "TensorFlow Serving, LiteRT and others.",

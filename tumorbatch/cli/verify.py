@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from tumorbatch import bundle, runtime
 from tumorbatch.cli import options
 from tumorbatch.cli.command import Command
 from tumorbatch.cli.console import complain, say
@@ -42,6 +41,8 @@ def verify(
     with session(quiet, "Nothing was changed; run the same command again."):
         if what is not None and named is not None:
             raise ConfigError("verify checks one thing: leave out --model or the other name.")
+        from tumorbatch import bundle, runtime
+
         runtime.load_arrow()
         place = bundle.find(named) if named is not None else what or Path("tfrecords")
         problems, text, result = _check(place, named is not None, cache_dir)

@@ -20,7 +20,8 @@ from tumorbatch.bundle import OUT_OF_FOLD, Bundle
 from tumorbatch.checks import format_changes, refuse_nameless
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import counted, is_empty
-from tumorbatch.folds import BOTH, GROUP, SHAPE, Fold, fold_images
+from tumorbatch.fold_images import fold_images
+from tumorbatch.folds import BOTH, GROUP, SHAPE, Fold
 from tumorbatch.known_images import known_images_of
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.out_of_fold import OutOfFold, read
