@@ -40,3 +40,22 @@ class Fold:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """How the images are divided.
+
+    Attributes:
+        count: Of the folds.
+        by: `GROUP`: copies stay together; `SHAPE`: images of one height and width too; `BOTH`: twice as
+            many trainings: the networks are those of the first, the threshold that of the second.
+    """
+
+    count: int
+    by: str = GROUP
+
+    def all(self) -> list[Fold]:
+        """Return every fold, in the order in which they are trained."""
+        kinds = (GROUP, SHAPE) if self.by == BOTH else (self.by,)
+        return [Fold(number, self.count, by) for by in kinds for number in range(self.count)]

@@ -101,6 +101,10 @@ def test_no_more_tasks_than_trainings(invoke: Any) -> None:
     assert "exec tumorbatch train tfrecords --arch all --seeds 3 --part auto\n" in output
     code, output = invoke("slurm", *train, "cnn1")
     assert (code, "One training has no parts" in output) == (2, True)
+    for more, trainings in (((), 5), (("--folds-by", "both"), 10), (("--seeds", 3), 3)):
+        code, output = invoke("slurm", *train, "cnn1", "--folds", 5, *more)
+        assert code == 0
+        assert f"There are {trainings} trainings: {trainings} tasks instead of 64." in output
 
 
 def _documents(text: str) -> list[dict[str, Any]]:

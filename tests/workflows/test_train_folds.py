@@ -15,13 +15,12 @@ from tumorbatch import bundle, shardset
 from tumorbatch.bundle_weights import load_network
 from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.fold_images import fold_images
-from tumorbatch.folds import BOTH, GROUP, SHAPE, Fold
+from tumorbatch.folds import BOTH, GROUP, SHAPE, Fold, Folds
 from tumorbatch.known_images import KnownImages
 from tumorbatch.out_of_fold import read
 from tumorbatch.shard_reader import read_names, read_split
 from tumorbatch.train.config import Config, Schedule
 from tumorbatch.workflows import ensemble, ensemble_bundle, train_folds
-from tumorbatch.workflows.train_folds import Folds
 
 SHORT = Config("cnn1", Schedule(epochs=1, batch_size=64), device="cpu", deterministic=True)
 

@@ -16,6 +16,7 @@ from tumorbatch.cli.console import complain, say
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import counted
+from tumorbatch.folds import GROUP, Folds
 from tumorbatch.job_scripts import Cluster, Job, kubernetes_manifest, slurm_script
 from tumorbatch.parts import ENVIRONMENT as CHUNK_FILES_VARIABLE
 from tumorbatch.parts import chunk_size
@@ -229,8 +230,11 @@ def _fewer_trainings(tasks: int, parameters: dict[str, object]) -> int:
     seeds = parameters.get("seeds")
     trainings = len(ARCHITECTURES) if parameters.get("arch") == "all" else 1
     trainings *= seeds if isinstance(seeds, int) else 1
+    folds = parameters.get("folds")
+    if trainings == 1 and isinstance(folds, int):  # of several trainings each keeps its folds
+        trainings = len(Folds(folds, str(parameters.get("folds_by") or GROUP)).all())
     if trainings == 1:
-        raise ConfigError("One training has no parts: give --arch all or --seeds.")
+        raise ConfigError("One training has no parts: give --arch all, --seeds or --folds.")
     if trainings < tasks:
         complain(f"There are {trainings:,} trainings: {trainings:,} tasks instead of {tasks:,}.")
     return min(tasks, trainings)

@@ -288,9 +288,8 @@ def train(
     After a crash or an interruption, the same command continues from the last checkpoint; with
     --deterministic the result is identical, bit for bit, to that of an undisturbed training.
 
-    With --part, the tasks of a cluster share the trainings of --arch all and --seeds; the command
-    without --part then does what is missing. See docs/cluster.md.
-
+    With --part, the tasks of a cluster share the trainings of --arch all and --seeds, or those of
+    --folds; the command without --part then does what is missing. See docs/cluster.md.
 
     With --folds, each training and validation image is held out by one network, and temperature and
     threshold are chosen on these predictions. The test split stays untouched. Finished networks wait in

@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tumorbatch.checks import format_changes, refuse_nameless
 from tumorbatch.errors import ConfigError
 from tumorbatch.files import counted, is_empty
 from tumorbatch.fold_images import fold_images
-from tumorbatch.folds import BOTH, GROUP, SHAPE, Fold
+from tumorbatch.folds import GROUP, SHAPE, Fold, Folds
 from tumorbatch.known_images import known_images_of
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.out_of_fold import OutOfFold, read
@@ -36,25 +36,6 @@ from tumorbatch.workflows.ensemble_bundle import Joined, Part
 from tumorbatch.workflows.steps import forget
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Folds:
-    """How the images are divided.
-
-    Attributes:
-        count: Of the folds.
-        by: `GROUP`: copies stay together; `SHAPE`: images of one height and width too; `BOTH`: twice as
-            many trainings: the networks are those of the first, the threshold that of the second.
-    """
-
-    count: int
-    by: str = GROUP
-
-    def all(self) -> list[Fold]:
-        """Return every fold, in the order in which they are trained."""
-        kinds = (GROUP, SHAPE) if self.by == BOTH else (self.by,)
-        return [Fold(number, self.count, by) for by in kinds for number in range(self.count)]
 
 
 def trainer(
