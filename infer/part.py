@@ -169,13 +169,10 @@ class _Task:
 
     def _files_to_predict(self, todo: list[int], progress: Progress) -> Iterator[FileToPredict | None]:
         area = self._job.area
-        attempts: dict[str, list[Any]] = {}
-        for path in attempt_files(area):
-            attempts.setdefault(path.name.partition("-")[0], []).append(path)
         base = [by_file(iterate_rows(self._job.target.path))] if self._incremental else []
         files = itertools.chain.from_iterable(map(self._manifest.chunk, todo))
         size, position = self._frozen.chunk_files, 0
-        for entry in aligned(files, [*earlier_attempts(attempts), *base]):
+        for entry in aligned(files, [*earlier_attempts(attempt_files(area)), *base]):
             if entry.file is None:
                 continue
             if kept_rows(entry, self._incremental, self._job.config.content):

@@ -77,7 +77,7 @@ class WorkArea:
         self.frozen = None if old is None else read_frozen(folder)
         if self.frozen is not None:
             wanted: Mapping[str, Any] = {**plan, **choices}
-            same = all(self.frozen.values.get(name) == value for name, value in wanted.items())
+            same = self.frozen.has(wanted)
         else:
             wanted, same = plan, old == plan
         if not same:
@@ -91,13 +91,13 @@ class WorkArea:
         remove_temporaries(folder)
         self._chunks = [] if self.frozen is None else sound_chunks(folder, self.frozen)
         self._earlier = self._sound_parts()
-        self._attempt = max((int(name) for name in self._earlier), default=0) + 1
+        self._attempt = max((int(_attempt(path)) for path in self._earlier), default=0) + 1
         self._written: list[Path] = []
         self._rows: list[Row] = []
         self._since = time.monotonic()
 
-    def _sound_parts(self) -> dict[str, list[Path]]:
-        attempts: dict[str, list[Path]] = {}
+    def _sound_parts(self) -> list[Path]:
+        sound = []
         for path in attempt_files(self.folder):
             try:
                 for _ in iterate_file(path):
@@ -106,8 +106,8 @@ class WorkArea:
                 log.warning("%s It is computed again.", error)
                 path.unlink()
                 continue
-            attempts.setdefault(path.name.partition("-")[0], []).append(path)
-        return attempts
+            sound.append(path)
+        return sound
 
     def earlier(self) -> list[Iterator[FileRows]]:
         """Return the rows of each earlier attempt, newest first, and those of the tasks."""
@@ -171,9 +171,14 @@ def attempt_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*-*.parquet"))
 
 
-def earlier_attempts(attempts: Mapping[str, Sequence[Path]]) -> list[Iterator[FileRows]]:
-    """Return the rows of each attempt, newest first."""
-    return [by_file(_rows(paths)) for _, paths in sorted(attempts.items(), reverse=True)]
+def _attempt(path: Path) -> str:
+    return path.name.partition("-")[0]
+
+
+def earlier_attempts(paths: Sequence[Path]) -> list[Iterator[FileRows]]:
+    """Return the rows of each attempt, newest first; `paths`: as from `attempt_files`."""
+    attempts = [list(files) for _, files in itertools.groupby(paths, _attempt)]
+    return [by_file(_rows(files)) for files in reversed(attempts)]
 
 
 def kept_rows(entry: "Entry", base: bool, content: bool) -> FileRows:

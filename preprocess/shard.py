@@ -236,7 +236,7 @@ def _source_files(source: Location, out: Path, config: Config) -> tuple[list[Sou
     frozen = read_frozen(out / WORK)
     if frozen is not None:
         plan = job_plan(source, config)
-        if all(frozen.values.get(name) == value for name, value in plan.items()):
+        if frozen.has(plan):
             with Manifest(out / WORK, [source], frozen) as manifest:
                 pairs = (pair for number in manifest.chunks for pair in manifest.noted(number))
                 return [SourceFile.noted(*pair) for pair in pairs], frozen.left_out("litter")

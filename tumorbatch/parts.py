@@ -147,6 +147,10 @@ class Frozen:
         """Return the number of chunks."""
         return -(-self.files // self.chunk_files)
 
+    def has(self, plan: Mapping[str, Any]) -> bool:
+        """Return whether a task that is about `plan` belongs to this job."""
+        return all(self.values.get(name) == value for name, value in plan.items())
+
     def left_out(self, name: str) -> int:
         """Return how many files or entries are not in the list, by a reason that the stage names."""
         return int(self.values["left_out"].get(name, 0))
@@ -206,7 +210,7 @@ def join(
     waiting = False
     while True:
         frozen = read_frozen(area)
-        if frozen is not None and _same(frozen, plan):
+        if frozen is not None and frozen.has(plan):
             return frozen
         refuse_finishing(output, lock)
         holder = find_holder(gate(area))
@@ -219,7 +223,7 @@ def join(
         try:
             with output_lock(output, gate(area)):
                 frozen = read_frozen(area)
-                if frozen is None or not _same(frozen, plan):
+                if frozen is None or not frozen.has(plan):
                     refuse_finishing(output, lock)
                     _prepare(output, area, frozen, plan, overwrite)
                     _write_once(area / PLAN, {**plan, **freeze()})
@@ -227,10 +231,6 @@ def join(
             if find_holder(gate(area)) is None:
                 raise
             time.sleep(_POLL)
-
-
-def _same(frozen: Frozen, plan: Mapping[str, Any]) -> bool:
-    return all(frozen.values.get(name) == value for name, value in plan.items())
 
 
 def _prepare(
