@@ -17,6 +17,7 @@ from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Listing, list_files
 from tumorbatch.infer.target import Target
 from tumorbatch.object_path import Location, identity, several
+from tumorbatch.parts import area_beside
 from tumorbatch.preprocessing_config import DECODE_VERSION
 from tumorbatch.runtime import versions
 from tumorbatch.secret_key import create_key, read_key
@@ -72,7 +73,7 @@ class Job:
     @property
     def area(self) -> Path:
         """Return the folder of unfinished work."""
-        return self.target.path.with_name(f".{self.target.path.name}.partial")
+        return area_beside(self.target.path)
 
     def key(self) -> bytes | None:
         """Return the secret that hides the paths of this table, the same in every run, or None."""

@@ -4,6 +4,7 @@ The model judges single slices. What is computed here counts and averages its an
 turns them into an answer about a patient was compared with diagnoses, and every output says so.
 """
 
+import io
 import itertools
 import math
 import time
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tumorbatch import csv_text, json_reader, table_reader
-from tumorbatch.atomic import PRIVATE, atomic_file, write_json
+from tumorbatch.atomic import PRIVATE, atomic_file, write_bytes, write_json
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
 from tumorbatch.infer.predictions import footer, read_metadata, sidecar_path, table_files
@@ -169,27 +170,13 @@ def write(report: Report, out: Path, overwrite: bool = False) -> None:
         with atomic_file(out, PRIVATE) as file:
             pq.write_table(values, file, compression="zstd", write_page_checksum=True)
         return
-    with atomic_file(out, PRIVATE) as file:
-        for line in _csv_lines(report.rows):
-            file.write(line.encode("utf-8", "backslashreplace"))
-    write_json(sidecar_path(out), dict(report.metadata), PRIVATE)
-
-
-def _csv_lines(rows: Iterable[Row]) -> list[str]:
-    lines = _Lines()
-    writer = csv_text.Writer(lines)
+    text = io.StringIO(newline="")
+    writer = csv_text.Writer(text)
     writer.write_row(SCHEMA.names)
-    for row in rows:
+    for row in report.rows:
         writer.write_row([row[name] for name in SCHEMA.names])
-    return lines
-
-
-class _Lines(list[str]):
-    """Takes what a CSV writer writes."""
-
-    def write(self, text: str, /) -> None:
-        """Append a text."""
-        self.append(text)
+    write_bytes(out, text.getvalue().encode("utf-8", "backslashreplace"), PRIVATE)
+    write_json(sidecar_path(out), dict(report.metadata), PRIVATE)
 
 
 def metadata_of(table: Path) -> dict[str, Any]:

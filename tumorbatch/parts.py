@@ -174,6 +174,11 @@ def manifest_path(area: Path, sha256: str) -> Path:
     return area / f"manifest-{sha256[:16]}.parquet"
 
 
+def area_beside(output: Path) -> Path:
+    """Return the work area of an output that is replaced as a whole, and so cannot hold it."""
+    return output.with_name(f".{output.name}.partial")
+
+
 def gate(area: Path) -> Path:
     """Return the lock of those who write down a job's list of files."""
     return area.with_name(f"{area.name}-lock")

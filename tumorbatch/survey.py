@@ -7,7 +7,7 @@ from pathlib import Path
 from tumorbatch.errors import InputError
 from tumorbatch.files import printable
 from tumorbatch.lock import find_holder, lock_beside, lock_inside
-from tumorbatch.parts import Frozen, Part, find_chunks, gate, read_frozen, running, started
+from tumorbatch.parts import Frozen, Part, area_beside, find_chunks, gate, read_frozen, running, started
 from tumorbatch.shardset import WORK
 
 DONE, RUNNING, STOPPED, WAITING = "done", "running", "stopped", "never started"
@@ -71,8 +71,7 @@ def take(output: Path) -> Survey | None:
     Raises:
         InputError: There is neither an output nor unfinished work.
     """
-    area = output.with_name(f".{output.name}.partial")
-    lock = lock_beside(output)
+    area, lock = area_beside(output), lock_beside(output)
     if (output / WORK).is_dir():
         area, lock = output / WORK, lock_inside(output)
     frozen = read_frozen(area)

@@ -14,6 +14,7 @@ from tumorbatch import bundle, shardset
 from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.files import FoundFile, counted, printable
 from tumorbatch.labels import CLASS_NAMES
+from tumorbatch.parts import area_beside
 from tumorbatch.workflows import checks, steps
 from tumorbatch.workflows.cost import Cost
 
@@ -211,7 +212,7 @@ def _waiting_rows(out: Path) -> int:
     import pyarrow.parquet as pq
 
     count = 0
-    for part in out.with_name(f".{out.name}.partial").glob("*-*.parquet"):
+    for part in area_beside(out).glob("*-*.parquet"):
         try:
             count += pq.read_metadata(part).num_rows
         except (OSError, ValueError):
