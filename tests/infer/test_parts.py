@@ -20,6 +20,7 @@ from tumorbatch.infer.listing import Selection
 from tumorbatch.infer.predictions import iterate_rows, read_metadata
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.parts import Part, find_chunks, read_frozen
+from tumorbatch.workflows import plans
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = 24
@@ -91,6 +92,16 @@ def test_parts_and_the_finisher_give_the_table_of_one_machine(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "model", "one", "out.parquet", "out.parquet.json",
     ]  # fmt: skip
+
+
+def test_a_dry_run_counts_the_rows_of_tasks_and_not_their_list(
+    images: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 2)))  # chunks 0 and 1
+    chunk = find_chunks(_area(out))[0][0]
+    shutil.copy(chunk, parts.new_chunk(_area(out), 0))  # of a task that was taken for dead
+    assert plans.of_infer([images], out, model, _config()).facts["waiting_rows"] == 10
 
 
 def test_the_finisher_computes_what_is_missing_with_another_number_of_parts(

@@ -14,7 +14,7 @@ from tumorbatch import bundle, shardset
 from tumorbatch.dataset_shape import SPLITS
 from tumorbatch.files import FoundFile, counted, printable
 from tumorbatch.labels import CLASS_NAMES
-from tumorbatch.parts import area_beside
+from tumorbatch.parts import area_beside, find_chunks
 from tumorbatch.workflows import checks, steps
 from tumorbatch.workflows.cost import Cost
 
@@ -208,13 +208,16 @@ def _kept(table: Path, files: Sequence[FoundFile]) -> int:
 
 
 def _waiting_rows(out: Path) -> int:
-    """Return how many rows an interrupted run has left next to a table."""
+    """Return how many rows an interrupted run, or the tasks of a job, have left next to a table."""
     import pyarrow.parquet as pq
 
-    count = 0
-    for part in area_beside(out).glob("*-*.parquet"):
+    from tumorbatch.infer.work_area import attempt_files
+
+    area, count = area_beside(out), 0
+    chunks = [paths[0] for paths in find_chunks(area).values()]  # two tasks may have computed one
+    for path in (*attempt_files(area), *chunks):
         try:
-            count += pq.read_metadata(part).num_rows
+            count += pq.read_metadata(path).num_rows
         except (OSError, ValueError):
             continue  # it is computed again
     return count
