@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.slurm import Slurm, cluster
-from tests.infer.conftest import QUICK
+from tests.quick import QUICK
 from tumorbatch.parts import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,59 +1,12 @@
 """`infer` in its own process, without TensorFlow's start: what is tested is the rest of it."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-# A network that needs no TensorFlow, and parts of a few rows. Logits differ from image to image.
-QUICK = """
-import sys, time
-import numpy as np
-from tumorbatch.cli.main import main
-from tumorbatch.infer import network, work_area
-
-def load(self):
-    def score(images):
-        time.sleep(PAUSE)
-        return images.reshape(len(images), -1).astype(np.float32).mean(1) / 64 - 1
-    return score
-
-PAUSE = float(sys.argv[1])
-work_area.PART_ROWS = int(sys.argv[2])
-network.Network.load = load
-if __name__ == "__main__":
-    main(sys.argv[3:])
-"""
-
-Start = Callable[..., "subprocess.Popen[str]"]
+from tests.quick import Start, starting
 
 
 @pytest.fixture
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start `tumorbatch ARGUMENTS`, with `pause` seconds a batch and a part every `part_rows` rows."""
-    script = tmp_path_factory.mktemp("quick") / "quick.py"  # a file: the workers import it too
-    script.write_text(QUICK)
-    processes = []
-
-    def start(*arguments: object, pause: float = 0, part_rows: int = 8) -> "subprocess.Popen[str]":
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(script), str(pause), str(part_rows), *map(str, arguments)],
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    yield from starting(tmp_path_factory.mktemp("quick"))

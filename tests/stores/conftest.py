@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.quick import Start, starting
 from tests.stores.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,53 +179,12 @@ def store(
     proxy.close()
 
 
-# A network that needs no TensorFlow. Logits differ from image to image.
-QUICK = """
-import sys, time
-import numpy as np
-from tumorbatch.cli.main import main
-from tumorbatch.infer import network
-
-def load(self):
-    def score(images):
-        time.sleep(PAUSE)
-        return images.reshape(len(images), -1).astype(np.float32).mean(1) / 64 - 1
-    return score
-
-PAUSE = float(sys.argv[1])
-network.Network.load = load
-if __name__ == "__main__":
-    main(sys.argv[2:])
-"""
-
-Start = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start `tumorbatch ARGUMENTS` with such a network, `pause` seconds a batch."""
-    script = tmp_path_factory.mktemp("quick") / "quick.py"  # a file: the workers import it too
-    script.write_text(QUICK)
-    processes = []
-
-    def begin(*arguments: object, pause: float = 0) -> "subprocess.Popen[str]":
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(script), str(pause), *map(str, arguments)],
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return processes[-1]
-
-    yield begin
-    for process in processes:
-        process.kill()
-        process.communicate()
+    yield from starting(tmp_path_factory.mktemp("quick"))
 
 
 @pytest.fixture
