@@ -28,7 +28,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "quick.py").write_text(QUICK)
     command = folder / "tumorbatch"
     command.write_text(
-        f'#!/bin/bash\nexec {sys.executable} {folder}/quick.py ${{PAUSE:-0.05}} 100 "$@"\n'
+        f'#!/bin/bash\nexec {sys.executable} {folder}/quick.py ${{PAUSE:-0.05}} 100 0 "$@"\n'
     )
     command.chmod(0o755)
     return folder

@@ -53,7 +53,7 @@ def test_a_run_on_another_node_is_seen_and_its_death_too(
     model = write_bundle(tmp_path / "cnn1")
     outs = [mount / "out.parquet" for mount in mounts]
     command = ("infer", little, "--model", model, "--workers", 1)
-    first = start("infer", little, outs[0], *command[2:], "--batch-size", 1, pause=3)
+    first = start("infer", little, outs[0], *command[2:], "--batch-size", 1, stand_still=2)
     deadline = time.monotonic() + 60
     while not (mounts[1] / ".out.parquet.partial").exists():
         assert first.poll() is None
