@@ -116,6 +116,12 @@ class Timings:
     waiting: float = 0.0
     processing: float = 0.0
 
+    def count_loading(self, seconds: float) -> None:
+        """Take the loading out of the model's time, unless it is counted: it came with the first batch."""
+        if not self.loading:
+            self.loading = seconds
+            self.model -= seconds
+
     def bound(self) -> str:
         """Return what limits the speed: "decoding", "model" or "neither"."""
         working = self.processing - self.loading

@@ -156,9 +156,7 @@ class _Run:
                     area.flush()
                 raise
             area.flush()
-        if not self._timings.loading:  # it was loaded with the first batch
-            self._timings.loading = network.loading
-            self._timings.model -= network.loading
+        self._timings.count_loading(network.loading)
         self._timings.processing = time.monotonic() - began
 
     def _files_to_predict(self, progress: Progress) -> Iterator[FileToPredict | None]:

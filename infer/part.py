@@ -163,8 +163,7 @@ class _Task:
                             f"--max-runtime is over: {done:,} chunks of part {self._part} are done and "
                             f"kept, {len(todo) - done:,} are missing. The same command continues."
                         )
-        self._timings.loading = network.loading
-        self._timings.model -= network.loading
+        self._timings.count_loading(network.loading)
         self._timings.processing = time.monotonic() - began
 
     def _files_to_predict(self, todo: list[int], progress: Progress) -> Iterator[FileToPredict | None]:

@@ -14,9 +14,10 @@ import pytest
 from tests.infer.stub import use_stub, write_bundle, write_images
 from tumorbatch import lock, parts
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
-from tumorbatch.infer import inference, plan
+from tumorbatch.infer import batching, inference, plan
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Selection
+from tumorbatch.infer.network import Network
 from tumorbatch.infer.predictions import iterate_rows, read_metadata
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.parts import Part, find_chunks, read_frozen
@@ -441,3 +442,26 @@ def test_status_tells_how_far_the_parts_are(
     inference.run(images, out, model, _config())
     assert "is there, and no part" in invoke("status", out)[1]
     assert json.loads(invoke("status", out, "--json")[1])["state"] == "published"
+
+
+@pytest.mark.parametrize("part", [(1, 3), None])
+def test_loading_the_network_is_taken_out_of_its_time_once(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Any
+) -> None:
+    load = Network.load
+
+    def slow(network: Network) -> Any:
+        if not network.loading:
+            time.sleep(0.05)
+            network.loading = 0.05
+        return load(network)
+
+    def loaded_while_decoding(work: Any, chunks: Any, *more: Any) -> Any:
+        more[-1]()
+        yield from map(work, chunks)
+
+    monkeypatch.setattr(Network, "load", slow)
+    monkeypatch.setattr(batching, "ordered_map", loaded_while_decoding)
+    timings = inference.run(images, tmp_path / "out.parquet", model, _config(part)).timings
+    assert timings.loading >= 0.05
+    assert 0 <= timings.model < timings.processing - timings.loading
