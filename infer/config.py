@@ -117,7 +117,7 @@ class Timings:
     processing: float = 0.0
 
     def count_loading(self, seconds: float) -> None:
-        """Take the loading out of the model's time, unless it is counted: it came with the first batch."""
+        """Take the loading out of the model's time, once."""
         if not self.loading:
             self.loading = seconds
             self.model -= seconds

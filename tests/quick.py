@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A network that needs no TensorFlow, and tasks and parts of a few rows. Logits differ from image to image.
+# A network that needs no TensorFlow; tasks and parts of a few rows. Logits differ from image to image.
 QUICK = """
 import itertools, sys, time
 import numpy as np

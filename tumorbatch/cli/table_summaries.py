@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 def infer_summary(report: "InferReport", out: Location) -> str:
     """Summarise files, labels, errors by reason, kept rows, speed and its bottleneck."""
     labels = ", ".join(f"{count:,} {name}" for name, count in report.labels.items())
+    one_each = report.rows == report.files  # else the labels, which are of rows, are not of the files
     lines = [
-        f"{report.files:,} files: {report.statuses.get(Status.OK, 0):,} predicted ({labels}); "
-        f"errors: {rejected_files(report.statuses)}."
+        f"{report.files:,} files: {report.statuses.get(Status.OK, 0):,} predicted"
+        f"{f' ({labels})' if one_each else ''}; errors: {rejected_files(report.statuses)}."
     ]
     lines += no_image_line(report.statuses)
-    if report.rows != report.files:
-        lines.append(f"{report.rows:,} rows: one for each frame or page.")
+    if not one_each:
+        gone = ", also of files that no longer exist" if report.absent else ""
+        lines.append(f"{report.rows:,} rows: one for each frame or page{gone}. Labels: {labels}.")
     lines += _not_computed(report)
     if report.unchanged:
         lines.append(f"Nothing new: {shown_path(out)} was not changed.")
