@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tumorbatch.native import Library, find
 from tumorbatch.preprocess.classes import find_sources
-from tumorbatch.preprocess.decoding import Task, process_files
+from tumorbatch.preprocess.worker import Task, process_files
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.synthetic import SampleConfig
 from tumorbatch.synthetic import run as make_sample

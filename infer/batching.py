@@ -16,8 +16,8 @@ from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.familiarity import FLAGGED, UNFAMILIAR, unfamiliarity
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.config import Timings
-from tumorbatch.infer.decoding import Decoded, KnownFile, Row, Task, decode_files, lost
 from tumorbatch.infer.shared_memory import Place, Ring
+from tumorbatch.infer.worker import Decoded, KnownFile, Row, Task, decode_files, lost
 from tumorbatch.scoring import Scorer, probability
 from tumorbatch.status import Status
 from tumorbatch.workers import CHUNKS_PER_WORKER, ordered_map

@@ -11,7 +11,7 @@ from tumorbatch.bundle import FAMILIARITY, KNOWN_IMAGES, Bundle
 from tumorbatch.bundle_weights import load_network
 from tumorbatch.familiarity import Familiarity, read
 from tumorbatch.infer.config import Config
-from tumorbatch.infer.decoding import KnownFile
+from tumorbatch.infer.worker import KnownFile
 from tumorbatch.runtime import Runtime, resolve
 from tumorbatch.scoring import Scorer, scorer
 

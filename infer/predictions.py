@@ -22,7 +22,7 @@ from tumorbatch.atomic import PRIVATE, atomic_path, remove_temporaries, sync_fol
 from tumorbatch.errors import InputError, cannot_write, not_finished, reason
 from tumorbatch.files import printable, read_regular
 from tumorbatch.infer.columns import DESCRIPTIONS
-from tumorbatch.infer.decoding import Row
+from tumorbatch.infer.worker import Row
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.parquet_reader import read_footer
 from tumorbatch.schema_descriptions import described

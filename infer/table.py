@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.work_area import Entry, FileRows
+from tumorbatch.infer.worker import Row
 from tumorbatch.infer.writers import Writer
 from tumorbatch.status import Status
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import printable
-from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     SUCCESS,
     iterate_file,
@@ -19,6 +18,7 @@ from tumorbatch.infer.predictions import (
     stored_schema,
     table_files,
 )
+from tumorbatch.infer.worker import Row
 from tumorbatch.json_reader import COUNT, FILE_NAME, SHA256, TEXT, parse_object, read_object
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.parquet_reader import read_footer

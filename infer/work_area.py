@@ -32,8 +32,8 @@ from tumorbatch.errors import InputError
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.batching import FileToPredict
 from tumorbatch.infer.chunks import sound_chunks
-from tumorbatch.infer.decoding import Row, to_time
 from tumorbatch.infer.predictions import PredictionsWriter, iterate_file
+from tumorbatch.infer.worker import Row, to_time
 from tumorbatch.json_reader import read_object
 from tumorbatch.parts import read_frozen
 from tumorbatch.signals import deferred

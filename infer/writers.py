@@ -13,7 +13,6 @@ import numpy as np
 
 from tumorbatch import csv_text
 from tumorbatch.atomic import PRIVATE, atomic_folder, atomic_path, write_json
-from tumorbatch.infer.decoding import Row
 from tumorbatch.infer.predictions import (
     SCHEMA,
     SCHEMA_VERSION,
@@ -24,6 +23,7 @@ from tumorbatch.infer.predictions import (
     no_sidecar_left,
     publish_sidecar,
 )
+from tumorbatch.infer.worker import Row
 from tumorbatch.shardset import file_sha256
 
 PART_ROWS = 1 << 20  # rows of one file of a folder

@@ -33,7 +33,9 @@ from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.parts import Frozen, read_frozen
 from tumorbatch.preprocess.chunks import JOURNAL_SCHEMA, Chunks
 from tumorbatch.preprocess.classes import SourceFile
-from tumorbatch.preprocess.decoding import (
+from tumorbatch.preprocess.previous_set import PreviousSet
+from tumorbatch.preprocess.records import IN_PREVIOUS_SET, RecordReader, in_previous_set
+from tumorbatch.preprocess.worker import (
     CHUNK,
     FileResult,
     Task,
@@ -41,8 +43,6 @@ from tumorbatch.preprocess.decoding import (
     process_files,
     status_of,
 )
-from tumorbatch.preprocess.previous_set import PreviousSet
-from tumorbatch.preprocess.records import IN_PREVIOUS_SET, RecordReader, in_previous_set
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.secret_key import create_key, read_key
 from tumorbatch.status import DECIDED_BY_CONTENT

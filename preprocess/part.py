@@ -32,14 +32,6 @@ from tumorbatch.parts import (
 )
 from tumorbatch.preprocess.chunks import read_texts, records_path, write_chunk
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
-from tumorbatch.preprocess.decoding import (
-    CHUNK,
-    FileResult,
-    Task,
-    lost_file,
-    process_files,
-    status_of,
-)
 from tumorbatch.preprocess.first_pass import KEY, WorkArea, journal_rows, spool_record, task_of
 from tumorbatch.preprocess.given_splits import refuse_without_splits
 from tumorbatch.preprocess.previous_set import PreviousSet
@@ -51,6 +43,14 @@ from tumorbatch.preprocess.shard import (
     refuse_other,
     refuse_other_splits,
     settings_of,
+)
+from tumorbatch.preprocess.worker import (
+    CHUNK,
+    FileResult,
+    Task,
+    lost_file,
+    process_files,
+    status_of,
 )
 from tumorbatch.progress import Progress
 from tumorbatch.secret_key import read_key

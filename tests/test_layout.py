@@ -112,8 +112,8 @@ def test_the_wheel_holds_every_module_and_nothing_else(checkout: Path, wheel: Pa
 
 
 WHERE = """
-import tumorbatch, tumorbatch.infer.decoding, tumorbatch.preprocess.shard
-for module in (tumorbatch, tumorbatch.infer.decoding, tumorbatch.preprocess.shard):
+import tumorbatch, tumorbatch.infer.worker, tumorbatch.preprocess.shard
+for module in (tumorbatch, tumorbatch.infer.worker, tumorbatch.preprocess.shard):
     print(module.__file__)
 print(list(tumorbatch.__path__))
 """
@@ -126,7 +126,7 @@ def test_the_installed_wheel_runs_anywhere(installed: Path) -> None:
     package = installed / "tumorbatch"
     assert _python("-c", WHERE, path=[installed], cwd=Path("/")).stdout.splitlines() == [
         f"{package}/__init__.py",
-        f"{package}/infer/decoding.py",
+        f"{package}/infer/worker.py",
         f"{package}/preprocess/shard.py",
         f"['{package}']",
     ]
@@ -175,7 +175,7 @@ def test_a_checkout_runs_from_its_root_without_being_installed(checkout: Path) -
     assert "Classify brain images as Healthy or Tumor" in help_text.stdout
     assert _python("-c", WHERE, path=[], cwd=checkout).stdout.splitlines() == [
         f"{checkout}/tumorbatch/__init__.py",
-        f"{checkout}/infer/decoding.py",
+        f"{checkout}/infer/worker.py",
         f"{checkout}/preprocess/shard.py",
         f"['{checkout}/tumorbatch', '{checkout}']",
     ]

@@ -23,9 +23,9 @@ from tests.surroundings import needs_mounts
 from tumorbatch import machine
 from tumorbatch.errors import ExitCode, TryAgainError
 from tumorbatch.files import FoundFile, find_files
-from tumorbatch.infer import decoding
+from tumorbatch.infer import worker
 from tumorbatch.preprocess import decode, equalize_folder, first_pass, previous_set, shard
-from tumorbatch.preprocess import decoding as sharding
+from tumorbatch.preprocess import worker as shard_worker
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.explore import survey
 from tumorbatch.preprocessing_config import Preprocessing
@@ -40,8 +40,8 @@ HOW = Preprocessing(size=SIZE)
 def _outcomes(file: FoundFile, folder: Path) -> dict[str, tuple[str, str | None]]:
     """Status and error of one file in each stage that decodes."""
     source = SourceFile(file, 0)
-    (inferred,) = decoding.decode_files([decoding.Task(file)], HOW)
-    (sharded,) = sharding.process_files([sharding.Task(source)], HOW, b"secret", 60)
+    (inferred,) = worker.decode_files([worker.Task(file)], HOW)
+    (sharded,) = shard_worker.process_files([shard_worker.Task(source)], HOW, b"secret", 60)
     task = equalize_folder._Task(file, str(folder / "out.png"))
     (equalized,) = equalize_folder.equalize_files([task], HOW, 60)
     (explored,) = survey.look_at_files([source], HOW, b"secret", 60)
@@ -101,7 +101,7 @@ def test_a_bug_stays_a_bug(image: FoundFile, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(decode, "read_header", fail)
     with pytest.raises(ZeroDivisionError):
-        decoding.decode_files([decoding.Task(image)], HOW)
+        worker.decode_files([worker.Task(image)], HOW)
 
 
 def test_such_a_row_is_tried_again_by_every_stage_that_keeps_rows() -> None:
@@ -113,14 +113,14 @@ def test_such_a_row_is_tried_again_by_every_stage_that_keeps_rows() -> None:
 LIMITED = """
 import resource, sys
 import numpy as np, cv2
-from tumorbatch.infer import decoding
+from tumorbatch.infer import worker
 from tumorbatch.files import find_files
 from tumorbatch.preprocessing_config import Preprocessing
 from pathlib import Path
 (file,) = find_files(Path(sys.argv[1]))
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (20 << 20), -1))
-(done,) = decoding.decode_files([decoding.Task(file)], Preprocessing(size=32))
+(done,) = worker.decode_files([worker.Task(file)], Preprocessing(size=32))
 print(done.rows[0]["status"], done.rows[0].get("error"))
 """
 
@@ -149,7 +149,7 @@ def test_a_first_pass_goes_on_at_what_the_machine_could_not_decode(
     def starved(function: Callable[..., Any], chunks: Any, *_: Any) -> Any:
         for chunk in chunks:
             row = {"status": Status.MACHINE_ERROR.value, "error": "not enough memory"}
-            yield [sharding.FileResult(row, None) for _ in chunk]
+            yield [shard_worker.FileResult(row, None) for _ in chunk]
 
     with monkeypatch.context() as patch:
         patch.setattr(first_pass, "ordered_map", starved)

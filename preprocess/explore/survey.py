@@ -25,8 +25,8 @@ from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.preprocess import duplicates as grouping
 from tumorbatch.preprocess.classes import SourceFile
 from tumorbatch.preprocess.decode import decode
-from tumorbatch.preprocess.decoding import CHUNK, patient, read_source
 from tumorbatch.preprocess.pixels import describe, equalize
+from tumorbatch.preprocess.worker import CHUNK, patient, read_source
 from tumorbatch.preprocessing_config import Preprocessing
 from tumorbatch.status import FileError, Status
 from tumorbatch.workers import limited, ordered_map

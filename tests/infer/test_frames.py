@@ -15,9 +15,9 @@ from tumorbatch.errors import ExitCode
 from tumorbatch.files import find_files
 from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
-from tumorbatch.infer.decoding import Task, decode_files
 from tumorbatch.infer.predictions import iterate_rows
 from tumorbatch.infer.shared_memory import Ring
+from tumorbatch.infer.worker import Task, decode_files
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.status import FileError, Status
 

@@ -17,10 +17,10 @@ from tests.preprocess.dicom.test_decode import ID, make
 from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.files import FoundFile
 from tumorbatch.infer.config import Config
-from tumorbatch.infer.decoding import Task, decode_files
 from tumorbatch.infer.plan import identity_secret
 from tumorbatch.infer.predictions import EARLIER_SCHEMA, SCHEMA, iterate_rows, read_metadata
 from tumorbatch.infer.target import Target
+from tumorbatch.infer.worker import Task, decode_files
 from tumorbatch.parts import Part
 from tumorbatch.preprocess.pixels import is_blank
 from tumorbatch.preprocessing_config import Preprocessing

@@ -25,8 +25,8 @@ from tumorbatch.errors import ExitCode
 from tumorbatch.files import find_files
 from tumorbatch.infer import inference
 from tumorbatch.infer.config import Config
-from tumorbatch.infer.decoding import Task, decode_files, lost
 from tumorbatch.infer.predictions import SCHEMA, iterate_rows, read_metadata
+from tumorbatch.infer.worker import Task, decode_files, lost
 from tumorbatch.preprocess.pixels import process
 from tumorbatch.status import FileError, Status
 from tumorbatch.tfrecord import ImageRecord

@@ -15,7 +15,7 @@ from tumorbatch import shardset
 from tumorbatch.checks import IMAGE_FORMATS
 from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.files import find_files
-from tumorbatch.infer import decoding
+from tumorbatch.infer import worker
 from tumorbatch.infer.config import Config as InferConfig
 from tumorbatch.infer.target import Target
 from tumorbatch.preprocess import equalize_folder, shard
@@ -81,7 +81,7 @@ def test_every_stage_that_decodes_gives_the_reason(source: Path, tmp_path: Path)
     (image,) = (file for file in find_files(source) if file.name.endswith("named as.png"))
     (one,) = (file for file in find_sources(source, {}) if file.file.name == image.name)
     expected = (Status.UNSUPPORTED, REASON)
-    (inferred,) = decoding.decode_files([decoding.Task(image)], HOW, formats=NOT_TIFF)
+    (inferred,) = worker.decode_files([worker.Task(image)], HOW, formats=NOT_TIFF)
     assert (inferred.rows[0]["status"], inferred.rows[0]["error"]) == expected
     (looked_at,) = survey.look_at_files([one], HOW, b"secret", 60, NOT_TIFF)
     assert (looked_at.row["status"], looked_at.row["error"]) == expected

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tumorbatch.files import FoundFile
-from tumorbatch.infer.decoding import Task, decode_files
+from tumorbatch.infer.worker import Task, decode_files
 from tumorbatch.preprocess.decode import decode, open_image
 from tumorbatch.preprocess.image import WINDOW_PERCENTILES
 from tumorbatch.preprocessing_config import Preprocessing

@@ -19,7 +19,7 @@ from tests.preprocess.sets import (
 )
 from tumorbatch import shardset
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.preprocess import decoding, first_pass, verify
+from tumorbatch.preprocess import first_pass, verify, worker
 from tumorbatch.preprocess.shard import run
 from tumorbatch.preprocess.splits import Fractions
 from tumorbatch.shardset import DATASET, MANIFEST
@@ -35,13 +35,13 @@ pytestmark = pytest.mark.usefixtures("in_process")
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The sizes of what is decoded from here on."""
     seen: list[str] = []
-    real = decoding.process
+    real = worker.process
 
     def process(data: bytes, preprocessing: Any, **others: Any) -> Any:
         seen.append(data[:4].hex())
         return real(data, preprocessing)
 
-    monkeypatch.setattr(decoding, "process", process)
+    monkeypatch.setattr(worker, "process", process)
     return seen
 
 
@@ -182,7 +182,7 @@ def test_linked_groups_go_to_train_first_then_validation(raw: Path, out: Path, t
 def test_a_file_that_could_not_be_read_is_tried_again(
     raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = decoding.read_file
+    real = worker.read_file
 
     def once(file: Any) -> Any:
         if file.name == "Healthy/000.png":
@@ -190,7 +190,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(
         return real(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "read_file", once)
+        patch.setattr(worker, "read_file", once)
         assert _update(raw, out).changes == {"kept": 49, "changed": 1}
         assert by_path(out)["Healthy/000.png"]["status"] == "io_error"
         assert _update(raw, out).unchanged
@@ -368,7 +368,7 @@ def test_a_row_that_the_bytes_did_not_decide_is_not_kept(
     """A file that could not be read, or whose worker was killed, before the run itself was."""
     expected = content_of(out)
     shutil.rmtree(out)
-    real = decoding.read_file
+    real = worker.read_file
 
     def once(file: Any) -> Any:
         if file.name.endswith("0.png"):
@@ -376,7 +376,7 @@ def test_a_row_that_the_bytes_did_not_decide_is_not_kept(
         return real(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "read_file", once)
+        patch.setattr(worker, "read_file", once)
         _stop_after(patch, 3, 10)
         with pytest.raises(KeyboardInterrupt):
             _update(raw, out)

@@ -19,8 +19,8 @@ from tumorbatch.checks import refuse_too_many_errors
 from tumorbatch.cli.summaries import shard_summary
 from tumorbatch.errors import TooManyErrorsError
 from tumorbatch.files import find_files
-from tumorbatch.infer.decoding import Task, decode_files, lost
 from tumorbatch.infer.predictions import PredictionsWriter
+from tumorbatch.infer.worker import Task, decode_files, lost
 from tumorbatch.preprocess import equalize_folder, verify
 from tumorbatch.preprocess.shard import Config, run
 from tumorbatch.preprocessing_config import Preprocessing

@@ -1,4 +1,4 @@
-"""The part of inference that runs in worker processes: files to tensors, one row a frame."""
+"""What a worker process of `infer` does: files to tensors, one row a frame."""
 
 import datetime
 import functools
