@@ -145,7 +145,7 @@ def _chunks(
 
 
 def _add_flag(row: Row, flag: str) -> None:
-    row["flags"] = ",".join(sorted([*filter(None, row["flags"].split(",")), flag]))
+    row["flags"] = sorted([*row["flags"], flag])
 
 
 class _Batches:

@@ -1,4 +1,4 @@
-"""What each column of the predictions means, for the schema that a table carries."""
+"""What each column of the predictions means, for the schema that a table carries; reading of flags."""
 
 DESCRIPTIONS = {
     "path": "File, relative to the folder that was scanned; with --path-mode hash its HMAC-SHA256.",
@@ -14,7 +14,7 @@ DESCRIPTIONS = {
     "width": "Of the decoded image, pixels, before it was resized for the network.",
     "height": "Of the decoded image, pixels, before it was resized for the network.",
     "format": "Image format by the file's first bytes.",
-    "flags": "What is special about the image, names separated by commas; empty: nothing.",
+    "flags": "What is special about the image, a list of names; empty: nothing.",
     "model_id": "Weights, threshold, temperature and preprocessing that the row was made with.",
     "run_id": "Run that computed the row.",
     "patient_key": "Of DICOM with --identity-key: HMAC-SHA256 of the PatientID.",
@@ -26,3 +26,14 @@ DESCRIPTIONS = {
     "slice_position": "Of DICOM: place of the slice along the normal of its plane, millimetres.",
     "unfamiliar": "How far the image's features lie from those of the training images.",
 }
+
+
+def flags(value: object) -> list[str]:
+    """Return the flags of a row: CSV and earlier tables have one text, with commas between the names.
+
+    Args:
+        value: A list of names, a text, or None.
+    """
+    if isinstance(value, str):
+        return [name for name in value.split(",") if name]
+    return [str(name) for name in value] if isinstance(value, list) else []

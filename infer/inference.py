@@ -21,7 +21,7 @@ from tumorbatch.infer.network import Network
 from tumorbatch.infer.part import run_part
 from tumorbatch.infer.plan import Job
 from tumorbatch.infer.predictions import iterate_rows, sidecar_path
-from tumorbatch.infer.table import ABSENT, Counts, flags, write_table
+from tumorbatch.infer.table import ABSENT, Counts, write_table
 from tumorbatch.infer.work_area import (
     Entry,
     FileRows,
@@ -165,7 +165,7 @@ class _Run:
         size = frozen.chunk_files if frozen else chunk_size(files)
         position = 0
         for entry in aligned(self._listing.files, self._earlier()):
-            marked_absent = any(ABSENT in flags(rows[0]) for rows in entry.rows if rows)
+            marked_absent = any(ABSENT in (rows[0]["flags"] or ()) for rows in entry.rows if rows)
             if entry.file is None:
                 self._changes += self._config.prune or not marked_absent
                 continue

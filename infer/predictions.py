@@ -1,4 +1,4 @@
-"""The predictions as Parquet: one flat row for every frame of every input file, and what made them.
+"""The predictions as Parquet: one row for every frame of every input file, and what made them.
 
 A table is one file with a sidecar (`out.parquet`, `out.parquet.json`), or a folder of files
 `part-00000.parquet`, ... with a `_SUCCESS` that is written last.
@@ -21,7 +21,7 @@ from tumorbatch import json_reader, parquet_reader
 from tumorbatch.atomic import PRIVATE, atomic_path, remove_temporaries, sync_folder, write_json, writing
 from tumorbatch.errors import InputError, cannot_write, not_finished, reason
 from tumorbatch.files import printable, read_regular
-from tumorbatch.infer.columns import DESCRIPTIONS
+from tumorbatch.infer.columns import DESCRIPTIONS, flags
 from tumorbatch.infer.worker import Row
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.parquet_reader import read_footer
@@ -29,7 +29,8 @@ from tumorbatch.schema_descriptions import described
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
 
-SCHEMA_VERSION = 2  # 2: the column `frame`; columns behind `run_id` came later
+SCHEMA_VERSION = 3  # 2: the column `frame`; 3: `flags` is a list. Columns behind `run_id` came later
+CONTINUED = ("2",)  # earlier versions whose rows `iterate_rows` gives as those of this one
 ROW_GROUP = 65_536  # rows
 SUCCESS = "_SUCCESS"
 PARTS = "part-*.parquet"
@@ -50,7 +51,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("format", pa.string()),
-        ("flags", pa.string()),
+        ("flags", pa.list_(pa.field("element", pa.string()))),  # the name that Parquet gives it
         pa.field("model_id", pa.string(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
         # Of DICOM files; the keys only with --identity-key.
@@ -322,10 +323,27 @@ def stored_schema(names: Sequence[str]) -> pa.Schema:
     return pa.schema([field for field in SCHEMA if field.name not in absent])
 
 
+def file_schema(path: Path) -> pa.Schema:
+    """Return the schema of a Parquet table, which may be that of an earlier version.
+
+    Raises:
+        OSError, ValueError: It is missing, unreadable, or not a Parquet file.
+    """
+    found = read_footer(path)[0]
+    schema = stored_schema(found.names)
+    if "flags" in found.names and found.field("flags").type == pa.string():
+        place = schema.get_field_index("flags")
+        schema = schema.set(place, schema.field(place).with_type(pa.string()))
+    return schema
+
+
 def iterate_file(path: Path) -> Iterator[Row]:
     """Yield each row of one Parquet file as `iterate_rows` does."""
     try:
-        schema = stored_schema(read_footer(path)[0].names)
-        yield from parquet_reader.iterate_rows(path, schema, _check_values)
+        schema = file_schema(path)
+        for row in parquet_reader.iterate_rows(path, schema, _check_values):
+            if isinstance(row["flags"], str):
+                row["flags"] = flags(row["flags"])
+            yield row
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}.") from error

@@ -27,6 +27,7 @@ from tumorbatch import __version__
 from tumorbatch.atomic import PRIVATE, atomic_path, make_folder
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import is_empty, read_file
+from tumorbatch.infer.columns import flags
 from tumorbatch.infer.listing import found_file
 from tumorbatch.infer.summarize import LEFT_OUT, NOT_VALIDATED, metadata_of, prediction_rows
 from tumorbatch.machine import is_machines
@@ -119,7 +120,7 @@ def _studies(table: Path, folder: Path, skipped: Counter[str]) -> dict[str, list
     for row in prediction_rows(table):
         if row.get("status") != Status.OK or row.get("format") != "dicom":
             continue
-        if LEFT_OUT & set(str(row.get("flags") or "").split(",")):
+        if LEFT_OUT.intersection(flags(row.get("flags"))):
             skipped["flagged"] += 1
             continue
         path = str(row["path"])

@@ -21,6 +21,7 @@ from tumorbatch import csv_text, json_reader, table_reader
 from tumorbatch.atomic import PRIVATE, atomic_file, write_bytes, write_json
 from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
+from tumorbatch.infer.columns import flags
 from tumorbatch.infer.predictions import footer, read_metadata, sidecar_path, table_files
 from tumorbatch.status import Status
 from tumorbatch.table_reader import Row, as_number
@@ -227,7 +228,7 @@ def _add(group: _Group, row: Row, config: Config) -> None:
     prob = as_number(row["prob_tumor"])
     if row.get("status") != Status.OK or prob is None or not math.isfinite(prob):
         group.counts["errors"] += row.get("status") != Status.NOT_AN_IMAGE
-    elif not config.all_rows and LEFT_OUT & set(str(row.get("flags") or "").split(",")):
+    elif not config.all_rows and LEFT_OUT.intersection(flags(row.get("flags"))):
         group.counts["left_out"] += 1
     else:
         place = as_number(row.get("slice_position"))

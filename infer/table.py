@@ -72,13 +72,7 @@ class Duplicates:
 def _flagged(row: Row, extra: set[str]) -> Row:
     if row.get("flags") is None:  # a row without a prediction
         return row
-    flags = set(filter(None, row["flags"].split(","))) - {DUPLICATE, ABSENT}
-    return {**row, "flags": ",".join(sorted(flags | extra))}
-
-
-def flags(row: Row) -> set[str]:
-    """Return a row's flags."""
-    return set(filter(None, (row.get("flags") or "").split(",")))
+    return {**row, "flags": sorted({*row["flags"], *extra} - ({DUPLICATE, ABSENT} - extra))}
 
 
 def write_table(
@@ -98,7 +92,7 @@ def write_table(
         present = entry.file is not None
         flagged = duplicates.flag(rows, *([] if present else [ABSENT]))
         counts.add(flagged, present)
-        counts.duplicates += DUPLICATE in flags(flagged[0])
+        counts.duplicates += DUPLICATE in (flagged[0].get("flags") or ())
         waiting += flagged
         if len(waiting) >= _BATCH:
             writer.write(waiting)

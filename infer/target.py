@@ -13,6 +13,7 @@ from tumorbatch.checks import IMAGE_FORMATS, differences
 from tumorbatch.errors import ConfigError, InputError, OutputError, TumorBatchError
 from tumorbatch.files import foreign_entries, is_empty, printable
 from tumorbatch.infer.predictions import (
+    CONTINUED,
     PARTS,
     SCHEMA_VERSION,
     SUCCESS,
@@ -239,6 +240,8 @@ class Target:
         expected = {"schema_version": str(SCHEMA_VERSION), "identity_key": "", **settings}
         # What earlier versions do not say.
         before = {"formats": ",".join(IMAGE_FORMATS), "identity_key": "", **before}
+        if before.get("schema_version") in CONTINUED:
+            before["schema_version"] = expected["schema_version"]
         changed = [name for name, *_ in differences(before, expected)]
         if changed:
             raise ConfigError(

@@ -12,6 +12,7 @@ from tumorbatch.errors import InputError, reason
 from tumorbatch.files import printable
 from tumorbatch.infer.predictions import (
     SUCCESS,
+    file_schema,
     iterate_file,
     read_metadata,
     sidecar_of,
@@ -157,10 +158,10 @@ def _changed(path: Path, recorded: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _check_columns(path: Path) -> None:
     try:
-        schema, _ = read_footer(path)
+        schema, expected = read_footer(path)[0], file_schema(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {reason(error)}.") from error
-    if "frame" not in schema.names or not schema.equals(stored_schema(schema.names)):
+    if "frame" not in schema.names or not schema.equals(expected):
         raise InputError(f"{path} has other columns than this version of tumorbatch writes.")
 
 

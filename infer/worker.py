@@ -107,7 +107,8 @@ def decode_files(
             [row["sha256"] for row in rows], [one for _, one in signatures]
         )
         for row, flag in zip(rows, flags, strict=True):
-            row["flags"] = ",".join(filter(None, (row["flags"], flag)))
+            if flag:
+                row["flags"].append(flag)
     return decoded
 
 
@@ -189,7 +190,7 @@ def _described(processed: Processed, more_flags: Sequence[str]) -> Row:
         "width": width,
         "height": height,
         "format": processed.decoded.header.format,
-        "flags": ",".join(sorted((*processed.flags, *more_flags, *blank))),
+        "flags": sorted((*processed.flags, *more_flags, *blank)),
     }
 
 

@@ -60,7 +60,7 @@ class TextWriter:
     """CSV with a head line (see `csv_text`), or one JSON object a line, UTF-8; with the sidecar.
 
     Times are ISO 8601 in UTC; a float32 has the fewest digits that give it again. In CSV null and ""
-    are both empty.
+    are both empty, and the flags are one text, with commas between them.
 
     Args:
         path: The file; its folder exists.
@@ -91,7 +91,7 @@ class TextWriter:
         for row in rows:
             value = {name: _plain(name, row.get(name)) for name in SCHEMA.names}
             if self._csv:
-                self._writer.write_row(value.values())
+                self._writer.write_row((value | {"flags": _joined(value["flags"])}).values())
             else:
                 self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -111,6 +111,10 @@ class TextWriter:
             self._file.close()
             finish_file(self._temporary, self._path, self._metadata, self._private, sidecar=True)
         publish_sidecar(self._path)
+
+
+def _joined(names: list[str] | None) -> str | None:
+    return None if names is None else ",".join(names)
 
 
 def _plain(name: str, value: Any) -> Any:

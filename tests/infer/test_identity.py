@@ -78,7 +78,7 @@ def test_texts_of_no_list_are_not_shown(tmp_path: Path) -> None:
     assert (row["modality"], row["body_part"]) == ("OTHER", "OTHER")
     row = _row(tmp_path, Modality="MR", BodyPartExamined="Head^Brain ")
     assert (row["modality"], row["body_part"]) == ("MR", "HEAD")
-    assert "not-" not in row["flags"]
+    assert not [flag for flag in row["flags"] if flag.startswith("not-")]
 
 
 def test_the_place_of_a_slice(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_what_is_no_slice_of_an_mr_of_the_head_is_flagged(
 ) -> None:
     pixels = PIXELS if values is not None else np.full_like(PIXELS, 7)
     (row,) = _rows(tmp_path, make(pixels, 12, **(values or {})))
-    assert flag in row["flags"].split(",")
+    assert flag in row["flags"]
     plain = _row(tmp_path, Modality="MR", BodyPartExamined="BRAIN")
-    assert flag not in plain["flags"].split(",")
+    assert flag not in plain["flags"]
 
 
 def test_nearly_nothing_is_blank() -> None:

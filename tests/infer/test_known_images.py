@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 def _flags(table: Path) -> dict[str, set[str]]:
     rows = pq.read_table(table).to_pylist()
-    return {row["path"]: set((row["flags"] or "").split(",")) & set(FLAGS) for row in rows}
+    return {row["path"]: set(row["flags"] or ()) & set(FLAGS) for row in rows}
 
 
 def test_images_of_the_training_and_their_copies_are_flagged(

@@ -40,7 +40,7 @@ def _rows(count: int, first: int = 0) -> list[dict[str, Any]]:
         else:
             share = float(np.float32(index / 10_000))
             row |= {"status": "ok", "label": "Tumor", "prob_tumor": share, "logit": -share}
-            row |= {"width": 300 + index, "height": 200, "format": "png", "flags": "16-bit,alpha"}
+            row |= {"width": 300 + index, "height": 200, "format": "png", "flags": ["16-bit", "alpha"]}
             row |= {"file_size": 2**40 + index, "mtime": when, "sha256": f"{index:064x}"}
         rows.append(row)
     return rows
@@ -77,7 +77,7 @@ def test_golden_schema(tmp_path: Path) -> None:
         ("width", "int32", True),
         ("height", "int32", True),
         ("format", "string", True),
-        ("flags", "string", True),
+        ("flags", "list<element: string>", True),
         ("model_id", "string", False),
         ("run_id", "string", False),
         ("patient_key", "string", True),
@@ -134,7 +134,7 @@ def test_footer_and_sidecar_say_the_same(tmp_path: Path) -> None:
     path = _write(tmp_path / "out.parquet", _rows(5))
     footer = read_metadata(path)
     assert footer == {
-        "schema_version": "2",
+        "schema_version": "3",
         "model_id": "cnn1-0123",
         "threshold": "0.5",
         "classes": '["Healthy", "Tumor"]',
@@ -147,7 +147,7 @@ def test_footer_and_sidecar_say_the_same(tmp_path: Path) -> None:
     sidecar = json.loads(sidecar_path(path).read_text())
     data = path.read_bytes()
     assert sidecar == {
-        "schema_version": 2,
+        "schema_version": 3,
         **METADATA,
         "file": "out.parquet",
         "bytes": len(data),

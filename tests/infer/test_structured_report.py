@@ -46,7 +46,7 @@ def _table(scans: Path, path_mode: str = "relative", **changes: Any) -> Path:
             [
                 {
                     "path": name, "frame": 1, "status": "ok", "prob_tumor": prob, "format": "dicom",
-                    "label": "Tumor" if prob >= 0.5 else "Healthy", "flags": "", "model_id": "cnn1-0",
+                    "label": "Tumor" if prob >= 0.5 else "Healthy", "flags": [], "model_id": "cnn1-0",
                     "sha256": hashlib.sha256((scans / name).read_bytes()).hexdigest(), "run_id": "r",
                     **changes,
                 }
@@ -100,7 +100,7 @@ def test_what_is_left_out(scans: Path, tmp_path: Path) -> None:
     (scans / "b" / "1.dcm").write_bytes((scans / "a" / "1.dcm").read_bytes())
     report = run(table, scans, tmp_path / "sr")
     assert (report.studies, report.skipped) == (1, {"the file is missing or has changed": 1})
-    for changes in ({"flags": "localizer"}, {"format": "png"}, {"path": "../a/1.dcm"}):
+    for changes in ({"flags": ["localizer"]}, {"format": "png"}, {"path": "../a/1.dcm"}):
         with pytest.raises(InputError, match="No row of"):
             run(_table(scans, **changes), scans, tmp_path / "other")
 

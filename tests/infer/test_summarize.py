@@ -23,7 +23,7 @@ def _row(name: str, prob: float | None, place: float | None, **more: Any) -> dic
     return {
         "path": name, "frame": 1, "status": "ok" if ok else "truncated",
         "label": ("Tumor" if (prob or 0) >= 0.5 else "Healthy") if ok else None,
-        "prob_tumor": prob, "logit": 0.0 if ok else None, "flags": "" if ok else None,
+        "prob_tumor": prob, "logit": 0.0 if ok else None, "flags": [] if ok else None,
         "model_id": "m", "run_id": "r", "slice_position": place, **keys, **more,
     }  # fmt: skip
 
@@ -35,7 +35,7 @@ ROWS = [
     _row("a3", 1.0, 5.0),
     _row("a4", 0.5, 15.0),
     _row("a5", 0.625, 40.0),
-    _row("a6", 0.875, 0.0, flags="localizer,low-res"),
+    _row("a6", 0.875, 0.0, flags=["localizer", "low-res"]),
     _row("a7", None, None),
     _row("b1", 0.75, 12.0, series_key="b" * 64),
     _row("b2", 0.125, 12.0, series_key="b" * 64),  # another echo at the same place

@@ -19,7 +19,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four rows: sure, unsure, small and unsure, and without a prediction."""
     rows = []
     for number, (probability, flags) in enumerate(
-        [(0.99, ""), (0.38, "16-bit"), (0.36, "16-bit,low-res")]
+        [(0.99, []), (0.38, ["16-bit"]), (0.36, ["16-bit", "low-res"])]
     ):
         row = {"path": f"{number}.png", "frame": 1, "status": "ok", "label": "Tumor", "flags": flags}
         rows.append(row | {"prob_tumor": float(np.float32(probability)), "logit": 0.0})

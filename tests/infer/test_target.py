@@ -31,7 +31,7 @@ def _rows(count: int, format: str = "png") -> list[dict[str, Any]]:
         name = ("a,b", 'quote"d', "line\nend", "Zürich", "=1+1")[index % 5]
         row = {"path": f"{index:03}/{name}.png", "frame": 1, "status": "ok", "label": "Tumor"}
         row |= {"prob_tumor": float(np.float32(1 / (index + 3))), "logit": float(np.float32(-0.1))}
-        row |= {"file_size": 10, "mtime": WHEN, "width": 5, "height": 4, "format": format, "flags": ""}
+        row |= {"file_size": 10, "mtime": WHEN, "width": 5, "height": 4, "format": format, "flags": []}
         if index % 4 == 3:
             row = {"path": row["path"], "frame": 1, "status": "empty", "error": "the file has no bytes"}
         rows.append(dict.fromkeys(SCHEMA.names) | row | {"model_id": "cnn1-0123", "run_id": "r"})

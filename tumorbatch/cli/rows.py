@@ -163,7 +163,12 @@ def _first(rows: Iterator[Row], sort: str | None, limit: int | None) -> Iterable
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else str(_flat(value))
+
+
+def _flat(value: object) -> object:
+    """Return a list (of flags) as one text, and other values as they are."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _cell(name: str, row: Row) -> str:
@@ -220,7 +225,7 @@ def _json_value(value: object) -> str:
 
 
 def _print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    for cells in (columns, *([row.get(name) for name in columns] for row in rows)):
+    for cells in (columns, *([_flat(row.get(name)) for name in columns] for row in rows)):
         line = io.StringIO(newline="")
         csv_text.Writer(line).write_row(cells)
         say(line.getvalue().removesuffix("\n"))
