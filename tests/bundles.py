@@ -34,3 +34,34 @@ def write_bundle(folder: Path, size: int = 32) -> Path:
     )
     (folder / bundle.MODEL).write_text(json.dumps(written.to_dict()))
     return folder
+
+
+def write_ensemble(folder: Path) -> Path:
+    """Write a bundle of two networks with each further file that `infer` reads; none can be used."""
+    write_bundle(folder)
+    (folder / bundle.WEIGHTS).unlink()
+
+    def digest(name: str) -> str:
+        (folder / name).write_bytes(name.encode())
+        return hashlib.sha256(name.encode()).hexdigest()
+
+    members = tuple(
+        bundle.Member(
+            name=f"m{number}",
+            architecture="cnn1",
+            weights_sha256=digest(bundle.member_file(number)),
+            model_id=f"cnn1-{number}",
+            weight=0.5,
+            channels=Preprocessing().channels,
+        )
+        for number in range(2)
+    )
+    rewrite(
+        folder,
+        architecture=bundle.ENSEMBLE,
+        members=members,
+        weights_sha256=bundle.members_sha256(members),
+        known_images_sha256=digest(bundle.KNOWN_IMAGES),
+        familiarity_sha256=digest(bundle.FAMILIARITY),
+    )
+    return folder

@@ -32,7 +32,7 @@ def cache_folder(given: Path | None) -> Path:
 
 
 def bundle_folder(model: ObjectPath, cache: Path | None) -> Path:
-    """Return a copy of a model bundle; its weights are those of its model.json, to the bit.
+    """Return a copy of all that `infer` reads of a model bundle, each file the one of its model.json.
 
     Raises:
         InputError: There is no such bundle, or it is damaged.
@@ -40,9 +40,12 @@ def bundle_folder(model: ObjectPath, cache: Path | None) -> Path:
     """
     folder = _described(model, bundle.MODEL, cache)
     loaded = bundle.load(folder)
-    _copy(model / bundle.WEIGHTS, folder / bundle.WEIGHTS, loaded.weights_sha256)
-    if loaded.known_images_sha256:
-        _copy(model / bundle.KNOWN_IMAGES, folder / bundle.KNOWN_IMAGES, loaded.known_images_sha256)
+    files = {name: sha256 for name, (_, sha256) in loaded.weights.items()}
+    files[bundle.KNOWN_IMAGES] = loaded.known_images_sha256
+    files[bundle.FAMILIARITY] = loaded.familiarity_sha256
+    for name, sha256 in files.items():
+        if sha256:
+            _copy(model / name, folder / name, sha256)
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
+from tests.bundles import write_bundle, write_ensemble
 from tumorbatch import staging, store_connection, stores
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
 from tumorbatch.files import MAX_BYTES, FoundFile, check_folder, find_files, read_file
@@ -136,6 +137,18 @@ def test_a_bundle_or_set_is_copied_once_and_checked(
         staging.shard_folder(place, cache)
     with pytest.raises(InputError, match=r"s3://b/none has no dataset.json"):
         staging.shard_folder(ObjectPath.parse("s3://b/none"), cache)
+
+
+def test_the_copy_of_a_bundle_has_all_that_infer_reads(bucket: Path, tmp_path: Path) -> None:
+    single, several = write_bundle(bucket / "cnn1"), write_ensemble(bucket / "both")
+    for folder in (single, several):
+        copy = staging.bundle_folder(ObjectPath.parse(f"s3://b/{folder.name}"), tmp_path)
+        assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+            path.name: path.read_bytes() for path in folder.iterdir()
+        }
+    (several / "familiarity.safetensors").write_bytes(b"another's")
+    with pytest.raises(InputError, match=r"familiarity.safetensors is damaged"):
+        staging.bundle_folder(ObjectPath.parse("s3://b/both"), tmp_path / "other")
 
 
 def test_an_output_in_a_store_needs_a_work_folder(tmp_path: Path) -> None:
