@@ -162,7 +162,7 @@ def _example_pairs(survey: Survey) -> NDArray[np.int64]:
 
 def _grid(pictures: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Any:
     images = [two[VERSIONS.index("before")] for _, two in pictures]
-    return charts.image_grid(images, [path.rsplit("/", 1)[-1] for path, _ in pictures], title=title)
+    return charts.image_grid(images, [path for path, _ in pictures], title=title)
 
 
 def _before_and_after(pairs: Sequence[tuple[str, NDArray[np.uint8]]]) -> Any:

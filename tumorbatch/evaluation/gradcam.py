@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tumorbatch.architectures import BASE, member_channels, members
 from tumorbatch.errors import ConfigError
+from tumorbatch.report.style import VIEWER
 from tumorbatch.scoring import with_channels
 
 
@@ -195,11 +196,11 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.u
 
 
 def _write(picture: NDArray[np.uint8], text: str, left: int, bottom: int, size: float) -> None:
-    """Write black letters into a picture; `size` 1 is 22 pixels high."""
+    """Write white letters into a picture; `size` 1 is 22 pixels high."""
     import cv2
 
     face = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(picture, text, (left, bottom), face, size, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(picture, text, (left, bottom), face, size, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def panels(
@@ -226,7 +227,8 @@ def panels(
         ("Grad-CAM", overlay(large, heat)),
         ("random weights", overlay(large, control)),
     ]
-    out = np.full((_HEAD + height, 3 * width + 3 * _GAP + _BAR + 32, 3), 255, np.uint8)
+    out = np.empty((_HEAD + height, 3 * width + 3 * _GAP + _BAR + 32, 3), np.uint8)
+    out[:] = list(bytes.fromhex(VIEWER.removeprefix("#")))
     for number, (title, part) in enumerate(parts):
         left = number * (width + _GAP)
         out[_HEAD:, left : left + width] = part

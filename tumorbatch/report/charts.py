@@ -188,7 +188,7 @@ def image_means(means: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int
 def image_grid(
     images: Sequence[NDArray[np.uint8]], titles: Sequence[str] = (), columns: int = 6, title: str = ""
 ) -> Any:
-    """Draw images side by side, each in its own proportions.
+    """Draw images side by side, each in its own proportions, on black as a viewer shows them.
 
     Args:
         images: uint8 [height, width] each, 0 black to 255 white; or [height, width, 3] (R, G, B).
@@ -216,9 +216,11 @@ def image_grid(
     for at, (axes, image) in enumerate(zip(panels.flat, images, strict=False)):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
         if names:
-            axes.set_title(style.plain_lines(names[at]), fontsize=size, pad=3)
+            axes.set_title(style.plain_lines(names[at]), fontsize=size, pad=3, color="white")
     if title:
-        figure.suptitle(style.plain_lines(style.wrapped(title, width - _GAP, _TITLE_SIZE)))
+        text = style.plain_lines(style.wrapped(title, width - _GAP, _TITLE_SIZE))
+        figure.suptitle(text, color="white")
+    figure.set_facecolor(style.VIEWER)
     return figure
 
 

@@ -25,6 +25,7 @@ GREEN = "#009E73"
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 PURPLE = "#CC79A7"
+VIEWER = "#16181B"  # behind photographs, whose tones stay in a dark page: its own background
 GREY = "#6E6E6E"  # not Okabe and Ito's: for what is not data, such as lines of reference
 
 DPI = 120  # pixels an inch: a figure of 10 inches has 1200
@@ -74,7 +75,7 @@ _STYLE = {
     "hatch.linewidth": 0.6,
     "legend.framealpha": 0.9,
     "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "savefig.facecolor": "auto",
 }
 
 
