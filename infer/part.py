@@ -65,6 +65,8 @@ def run_part(job: Job, part: Part, started: float) -> Report:
     """
     out, area, config = job.target.path, job.area, job.config
     refuse_finishing(out, lock_beside(out))
+    if not config.overwrite:
+        job.target.bring()
     before = None if config.overwrite else job.target.refuse_foreign(job.loaded.model_id)
     frozen = _join(job)
     if config.incremental and before is not None:

@@ -331,7 +331,7 @@ def file_schema(path: Path) -> pa.Schema:
     """
     found = read_footer(path)[0]
     schema = stored_schema(found.names)
-    if "flags" in found.names and found.field("flags").type == pa.string():
+    if found.names.count("flags") == 1 and found.field("flags").type == pa.string():
         place = schema.get_field_index("flags")
         schema = schema.set(place, schema.field(place).with_type(pa.string()))
     return schema

@@ -1,8 +1,7 @@
 """Where the predictions go: what may be replaced, and how the table is written."""
 
 import contextlib
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tumorbatch.infer.predictions import (
 from tumorbatch.infer.writers import DatasetWriter, TextWriter, Writer
 from tumorbatch.json_reader import TEXT, read_object
 from tumorbatch.object_path import Location, ObjectPath
+from tumorbatch.parts import place_in_work
 
 _SUFFIXES = {
     "": "parquet", ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl",
@@ -109,14 +109,7 @@ class Target:
                 f"{remote} would be a folder, which an object store cannot replace in one step. Give "
                 "the name of a file, such as s3://bucket/out.parquet."
             )
-        if work is None:
-            raise ConfigError(
-                f"{remote} is in an object store, which keeps no unfinished work and has no locks. "
-                "Give --work DIR, a folder on a disk that all tasks of this run share."
-            )
-        # Two outputs of one name must not meet there.
-        digest = hashlib.sha256(str(remote).encode()).hexdigest()[:8]
-        return cls(work / f"{printable(remote.name)}-{digest}" / remote.name, format, remote)
+        return cls(place_in_work(remote, work), format, remote)
 
     def refuse_missing_folder(self) -> None:
         """Raise `OutputError` if the folder of the output does not exist: its name may be mistyped."""
@@ -144,13 +137,27 @@ class Target:
             recover_sidecar(self.path)
         if self.remote:
             self._remove_copy()
-            try:
-                stores.check_container(self.remote)
-                for path in () if overwrite else self._files():
-                    with contextlib.suppress(FileNotFoundError):
-                        stores.fetch(self.remote.beside(path.name), path)
-            except InputError as error:
-                raise OutputError(str(error)) from error
+            self._bring(() if overwrite else self._files())
+
+    def bring(self) -> None:
+        """Bring a table that is in an object store into the work folder, for a task to look at.
+
+        Raises:
+            OutputError, TryAgainError: As `recover`.
+        """
+        if self.remote:
+            self._bring(self._files())
+
+    def _bring(self, paths: Iterable[Path]) -> None:
+        if self.remote is None:
+            return
+        try:
+            stores.check_container(self.remote)
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    stores.fetch(self.remote.beside(path.name), path)
+        except InputError as error:
+            raise OutputError(str(error)) from error
 
     def upload(self) -> None:
         """Make the finished table the one in the object store, if OUT is there.

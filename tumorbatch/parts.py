@@ -38,8 +38,10 @@ from tumorbatch.atomic import (
 )
 from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import ConfigError, TryAgainError
+from tumorbatch.found_file import printable
 from tumorbatch.json_reader import COUNT, SHA256, TEXT, read_object
 from tumorbatch.lock import Holder, find_holder, output_lock
+from tumorbatch.object_path import ObjectPath
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +179,22 @@ def manifest_path(area: Path, sha256: str) -> Path:
 def area_beside(output: Path) -> Path:
     """Return the work area of an output that is replaced as a whole, and so cannot hold it."""
     return output.with_name(f".{output.name}.partial")
+
+
+def place_in_work(remote: ObjectPath, work: Path | None) -> Path:
+    """Return the file in the work folder that stands for an output in an object store.
+
+    Raises:
+        ConfigError: No work folder is given.
+    """
+    if work is None:
+        raise ConfigError(
+            f"{remote} is in an object store, which keeps no unfinished work and has no locks. Give "
+            "--work DIR, a folder on a disk that all tasks of this run share."
+        )
+    # Two outputs of one name must not meet there.
+    digest = hashlib.sha256(str(remote).encode()).hexdigest()[:8]
+    return work / f"{printable(remote.name)}-{digest}" / remote.name
 
 
 def gate(area: Path) -> Path:

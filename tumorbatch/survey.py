@@ -4,10 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tumorbatch.errors import InputError
+from tumorbatch import stores
+from tumorbatch.errors import ConfigError, InputError
 from tumorbatch.files import printable
 from tumorbatch.lock import find_holder, lock_beside, lock_inside
-from tumorbatch.parts import Frozen, Part, area_beside, find_chunks, gate, read_frozen, running, started
+from tumorbatch.object_path import Location, ObjectPath
+from tumorbatch.parts import (
+    Frozen,
+    Part,
+    area_beside,
+    find_chunks,
+    gate,
+    place_in_work,
+    read_frozen,
+    running,
+    started,
+)
 from tumorbatch.shardset import WORK
 
 DONE, RUNNING, STOPPED, WAITING = "done", "running", "stopped", "never started"
@@ -59,25 +71,29 @@ class Survey:
         return sum(part.state == state for part in self.parts)
 
 
-def take(output: Path) -> Survey | None:
+def take(output: Location, work: Path | None = None) -> Survey | None:
     """Look how far a job is, without disturbing it.
 
     Args:
         output: A table, or the folder of a shard set.
+        work: The work folder of a table in an object store.
 
     Returns:
         None where no task has left anything, and the output is there.
 
     Raises:
         InputError: There is neither an output nor unfinished work.
+        ConfigError: `work` is missing, or was given for an output on a disk.
+        TumorBatchError: As `stores.find_objects`.
     """
-    area, lock = area_beside(output), lock_beside(output)
-    if (output / WORK).is_dir():
-        area, lock = output / WORK, lock_inside(output)
+    place = _place(output, work)
+    area, lock = area_beside(place), lock_beside(place)
+    if (place / WORK).is_dir():
+        area, lock = place / WORK, lock_inside(place)
     frozen = read_frozen(area)
     listing, finishing = (find_holder(path) for path in (gate(area), lock))
     if frozen is None and listing is None:
-        if finishing is None and not output.exists():
+        if finishing is None and not _exists(output):
             raise InputError(
                 f"{printable(str(output))} does not exist, and no part of it was computed. Give the "
                 "output of the command, as it was given there."
@@ -91,6 +107,19 @@ def take(output: Path) -> Survey | None:
         listing=listing.text if listing else "",
         finishing=finishing.text if finishing else "",
     )
+
+
+def _place(output: Location, work: Path | None) -> Path:
+    """Return beside which file or folder the unfinished work of an output lies."""
+    if isinstance(output, ObjectPath):
+        return place_in_work(output, work)
+    if work is not None:
+        raise ConfigError("--work is for an OUT in an object store: leave it out.")
+    return output
+
+
+def _exists(output: Location) -> bool:
+    return stores.exists(output) if isinstance(output, ObjectPath) else output.exists()
 
 
 def _parts(area: Path, frozen: Frozen) -> list[PartState]:

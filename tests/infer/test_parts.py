@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
+from tests.bundles import rewrite
 from tests.infer.stub import use_stub, write_bundle, write_images
-from tumorbatch import lock, parts
+from tumorbatch import lock, parts, stores
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
 from tumorbatch.infer import batching, inference, plan
 from tumorbatch.infer.config import Config
@@ -20,6 +22,7 @@ from tumorbatch.infer.listing import Selection
 from tumorbatch.infer.network import Network
 from tumorbatch.infer.predictions import iterate_rows, read_metadata
 from tumorbatch.lock import lock_beside, output_lock
+from tumorbatch.object_path import ObjectPath
 from tumorbatch.parts import Part, find_chunks, read_frozen
 from tumorbatch.workflows import plans
 
@@ -442,6 +445,34 @@ def test_status_tells_how_far_the_parts_are(
     inference.run(images, out, model, _config())
     assert "is there, and no part" in invoke("status", out)[1]
     assert json.loads(invoke("status", out, "--json")[1])["state"] == "published"
+
+
+def test_the_parts_of_a_table_in_a_store(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Any
+) -> None:
+    (tmp_path / "b").mkdir()
+    system = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    monkeypatch.setattr(stores, "connection", lambda path: system)
+    out, work = ObjectPath.parse("s3://b/out.parquet"), tmp_path / "work"
+    work.mkdir()
+    status = ("status", out, "--work", work)
+    assert "Give --work DIR" in invoke("status", out)[1]
+    assert (invoke("status", out)[0], invoke(*status)[0]) == (ExitCode.USAGE, ExitCode.NO_INPUT)
+    assert invoke("status", tmp_path / "out.parquet", "--work", work)[0] == ExitCode.USAGE
+    inference.run(images, out, model, _config((1, 2), work=work))
+    text = invoke(*status)[1]
+    assert "s3://b/out.parquet: 2 parts: 1 done, 1 never started; 2 of 5 chunks computed" in text
+    inference.run(images, out, model, _config(work=work))
+    assert "is there, and no part" in invoke(*status)[1]
+    # Its rows are kept by tasks too, and another model's table is refused before they compute.
+    again = inference.run(images, out, model, _config((1, 1), work=work, incremental=True))
+    assert again.files_kept == FILES - 1  # the broken one is read again
+    shutil.rmtree(work)
+    work.mkdir()
+    other = write_bundle(tmp_path / "other")
+    rewrite(other, threshold=0.25)
+    with pytest.raises(ConfigError, match="holds predictions of model"):
+        inference.run(images, out, other, _config((1, 2), work=work))
 
 
 @pytest.mark.parametrize("part", [(1, 3), None])

@@ -13,6 +13,7 @@ from tumorbatch.cli.console import say
 from tumorbatch.cli.session import session
 from tumorbatch.cli.summaries import shown_path
 from tumorbatch.files import counted
+from tumorbatch.object_path import Location
 
 if TYPE_CHECKING:
     from tumorbatch.survey import Survey
@@ -22,12 +23,20 @@ _LISTED = 50  # parts that are named one by one
 
 
 @click.command(cls=Command)
-@click.argument("out", type=options.PATH)
+@click.argument("out", type=options.LOCATION)
+@click.option(
+    "--work",
+    type=options.PATH,
+    metavar="DIR",
+    help="Folder of the unfinished work, as it was given to `infer`; needed if OUT is in an object "
+    "store.",
+)
 @options.of_a_run
-def status(out: Path, as_json: bool, quiet: bool) -> None:
+def status(out: Location, work: Path | None, as_json: bool, quiet: bool) -> None:
     """Show how far the parts of a job are: done, running (where, since when), or missing.
 
-    OUT is the output of `infer` or `shard`, as it was given there. Nothing is changed or disturbed.
+    OUT is the output of `infer` or `shard`, as it was given there; of one in an object store, the
+    unfinished work is in --work DIR. Nothing is changed or disturbed.
     A part is stopped if its task has ended before all of its chunks were computed: start it again, or
     leave it to the command without --part.
 
@@ -35,18 +44,19 @@ def status(out: Path, as_json: bool, quiet: bool) -> None:
     Examples:
       tumorbatch status out.parquet
       tumorbatch status /scratch/tfrecords --json
+      tumorbatch status s3://b/out.parquet --work /scratch/me
     """
     with session(quiet, "Nothing was changed; run the same command again."):
         from tumorbatch.survey import take
 
-        survey = take(out)
+        survey = take(out, work)
         if as_json:
             say(_json(survey, out))
         elif not quiet:
             say(_text(survey, out))
 
 
-def _json(survey: "Survey | None", out: Path) -> str:
+def _json(survey: "Survey | None", out: Location) -> str:
     state = "published" if survey is None else "unfinished"
     value: dict[str, object] = {"out": shown_path(out), "state": state}
     if survey is not None:
@@ -55,7 +65,7 @@ def _json(survey: "Survey | None", out: Path) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _text(survey: "Survey | None", out: Path) -> str:
+def _text(survey: "Survey | None", out: Location) -> str:
     name = shown_path(out)
     if survey is None:
         return f"{name} is there, and no part of it is being computed."
