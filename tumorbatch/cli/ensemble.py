@@ -39,7 +39,8 @@ def ensemble(
     MODELS are folders of bundles, or their names under models/: two or more, of any architecture,
     trained on the same shard set. Each has the same weight. The new bundle holds all their weights;
     `evaluate`, `compare`, `infer` and `export` take it as they take any other. Temperature and
-    threshold are chosen anew on the validation split.
+    threshold are chosen anew: on the validation split or, where all MODELS were trained with the same
+    --folds, on the mean of their out-of-fold predictions.
 
     An image is decoded once, and each network then sees it: the time of the networks adds up, and is
     printed.
