@@ -85,12 +85,15 @@ def read_frame(data: bytes) -> Frame:
         ValueError: There is no frame header, or a segment without a length.
         struct.error: It ends inside a segment.
     """
-    frame = None
-    for marker, start, _ in _segments(data):
-        if marker in _FRAMES and frame is None:
-            frame = Frame(marker, *struct.unpack_from(">BHHB", data, start + 4))
-    if frame is None:
+    return _frame(data, list(_segments(data)))
+
+
+def _frame(data: bytes, segments: list[tuple[int, int, int]]) -> Frame:
+    """Do what `read_frame` does, once the segments are known."""
+    start = next((start for marker, start, _ in segments if marker in _FRAMES), None)
+    if start is None:
         raise ValueError("JPEG without a frame header")
+    frame = Frame(data[start + 1], *struct.unpack_from(">BHHB", data, start + 4))
     if frame.marker not in _READ or frame.bits != 8:
         kind = (
             f"of {frame.bits} bits" if frame.marker in _READ else "with lossless or hierarchical coding"
@@ -101,9 +104,10 @@ def read_frame(data: bytes) -> Frame:
 
 def read_header(data: bytes) -> Header:
     """Read what a JPEG file says of itself; see `read_frame` for what is raised."""
-    frame = read_frame(data)
+    segments = list(_segments(data))
+    frame = _frame(data, segments)
     orientation = None
-    for marker, start, end in _segments(data):
+    for marker, start, end in segments:
         if marker == _EXIF and data[start + 4 : start + 10] == b"Exif\0\0" and orientation is None:
             orientation = orientation_of(data[start + 10 : end])
     return Header(

@@ -235,3 +235,8 @@ def test_make_targets_call_what_the_scripts_take(
     script, *words = shlex.split(line)[1:]
     given = harness(Path(script).stem).parser().parse_args(words)
     assert given.data == Path("some folder")
+
+
+def test_shard_makes_no_more_calls_a_file_than_its_bound(harness: Callable[[str], ModuleType]) -> None:
+    guard = harness("guard")
+    assert guard.calls() <= guard.CALLS
