@@ -8,7 +8,7 @@ DEMO_NEW ?= 48
 DEMO_EPOCHS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-cluster test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs man check dist clean
+.PHONY: help install demo test test-all test-cluster test-io test-elsewhere test-faults test-lowest test-native bench bench-quick bench-curve bench-guard lint types format docs man check dist clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -80,6 +80,17 @@ test-cluster: install $(SERVERS)/.installed ## a real Slurm of two nodes, which 
 	TUMORBATCH_SERVERS=$(abspath $(SERVERS))/bin $(BIN)/python -m pytest -m cluster tests/stores \
 		$(if $(SHORT),-k 'rclone and folder')
 
+# tensorflow-io needs an older TensorFlow, which has its own environment.
+IO := $(VENV)-io
+$(IO)/.installed: setup.cfg constraints-io.txt
+	$(PYTHON) -m venv $(IO)
+	$(abspath $(IO))/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-io.txt --config-settings editable_mode=strict --editable '.[io]' pytest
+	touch $@
+
+test-io: $(IO)/.installed $(SERVERS)/.installed ## training straight from S3, with tensorflow-io
+	TUMORBATCH_SERVERS=$(abspath $(SERVERS))/bin $(abspath $(IO))/bin/python -m pytest -m io tests/stores
+
 test-lowest: $(VENV)-lowest/.installed ## the test suite on the lowest versions that setup.cfg allows
 	$(abspath $(VENV))-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
 
@@ -149,4 +160,4 @@ dist: install ## dist/*.tar.gz (source) and dist/*.whl (for this kind of machine
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove the environment, the demo, and caches
-	rm -rf $(VENV) $(VENV)-lowest $(PEERS) $(SERVERS) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(PEERS) $(SERVERS) $(IO) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -185,6 +185,8 @@ class Config:
             images: "on", "off", or "auto": not where one of them is DICOM, since they show whether
             a person was in the training set.
         fold: Train on training and validation split without this fold, and validate on it.
+        shards: URI of the folder in S3 from which the shards are read in each epoch; "": they are in
+            the folder of the shard set.
     """
 
     architecture: str
@@ -206,6 +208,7 @@ class Config:
     tensorboard: Path | None = None
     known_images: str = "auto"
     fold: Fold | None = None
+    shards: str = ""
 
     def __post_init__(self) -> None:
         check_choice("--arch", self.architecture, architectures.ARCHITECTURES)
@@ -219,6 +222,8 @@ class Config:
                     f"{architectures.CHANNELS} channels of the input. Received: "
                     f"{','.join(self.variants)}."
                 )
+        if self.shards and self.feed == "ram":
+            raise ConfigError("--stream reads the shards in each epoch: leave out --feed ram.")
         if not self.checkpoint_minutes > 0:
             raise ConfigError(
                 f"checkpoint_minutes must be above 0. Received: {self.checkpoint_minutes:g}."

@@ -12,10 +12,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tumorbatch.errors import ConfigError
+from tumorbatch.errors import ConfigError, TumorBatchError
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import Runtime
 from tumorbatch.scoring import scorer
+from tumorbatch.shard_reader import damage
 from tumorbatch.shard_records import damaged_shard
 from tumorbatch.signals import deferred
 from tumorbatch.statistics.classification import Measures
@@ -338,7 +339,9 @@ def _explained(train: Images | Shards, batch_size: int, error: Exception) -> Exc
             f"There is not enough memory for batches of {batch_size} images. Give a smaller "
             f"--batch-size. ({error.message.splitlines()[0]})"
         )
-    damaged = None
+    damaged: TumorBatchError | None = None
+    if isinstance(train, Shards) and train.dataset.location:
+        return damage(train.folder, train.dataset, train.split, error)
     if isinstance(train, Shards):
         damaged = damaged_shard(train.folder, train.dataset, train.split)
     return damaged or error

@@ -1,7 +1,6 @@
 """A split that stays on disk: its shards are read in each epoch, with bounded memory."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +98,7 @@ class StreamFeed:
         """Yield batches as `TrainingFeed.epoch`; a damaged shard raises `tf.errors.OpError`."""
         rng = np.random.default_rng([self._seed, number])
         shards = self._shards
-        names = [os.fspath(shards.folder / shard.name) for shard in shards.dataset.split(shards.split)]
+        names = shards.dataset.paths(shards.folder, shards.split)
         names = [names[index] for index in rng.permutation(len(names))]
 
         def prepare(step: Any, serialized: Any) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from tumorbatch.runtime import Runtime, load_tensorflow, resolve, versions
 from tumorbatch.scoring import scorer
 from tumorbatch.selftest import checked
 from tumorbatch.shardset import DATASET, Dataset
-from tumorbatch.train import history, pretrained
+from tumorbatch.train import history, object_shards, pretrained
 from tumorbatch.train.checkpoint import Checkpoint
 from tumorbatch.train.config import Config, DivergedError
 
@@ -81,7 +81,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
         TryAgainError: Another process is training into `out`.
     """
     started = time.monotonic()
-    dataset, out = shardset.load(tfrecords), real_folder(out)
+    dataset, out = _dataset(tfrecords, config), real_folder(out)
     if config.variants:
         dataset = dataset.select(config.variants)
     refuse_nameless(out)
@@ -121,6 +121,13 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
     return Report(trained, metrics, dataset.leaky, epochs, fitted, time.monotonic() - started)
 
 
+def _dataset(tfrecords: Path, config: Config) -> Dataset:
+    """Return the description of the shard set; of one in S3, its shards are not looked at."""
+    if not config.shards:
+        return shardset.load(tfrecords)
+    return replace(shardset.read(tfrecords / DATASET), location=config.shards)
+
+
 def _train(
     tfrecords: Path,
     out: Path,
@@ -130,6 +137,8 @@ def _train(
     checkpoint: Checkpoint,
     start: "pretrained.Source | None",
 ) -> "tuple[Bundle, dict[str, Any], Fitted]":
+    if config.shards:
+        object_shards.connect(config.threads, config.onednn)
     runtime = _set_up(config, dataset)
     from tumorbatch.train.distribute import strategy
     from tumorbatch.train.familiarity import familiarity
@@ -207,7 +216,7 @@ def _data(
         schedule.group_weights,
         class_weights(schedule, dataset.records("train"), tumors),
     )
-    return *splits(tfrecords, dataset, config.feed, weights), None
+    return *splits(tfrecords, dataset, "stream" if config.shards else config.feed, weights), None
 
 
 def _set_up(config: Config, dataset: Dataset) -> Runtime:
@@ -280,7 +289,7 @@ def _plan(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
     """Return what an interrupted training must share with the one that continues it."""
     return {
         **summary,
-        "feed": config.feed,
+        "feed": "stream" if config.shards else config.feed,
         "device": config.device,
         "precision": config.precision,
         "xla": config.xla,

@@ -1,7 +1,9 @@
 """The content of dataset.json: what a shard set is made of, and which of its variants is read."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from tumorbatch.checks import IMAGE_FORMATS
@@ -63,6 +65,7 @@ class Dataset:
         schema_version: Of the format; sets of the first one are read, see `leak`.
         subclasses: {split: {subclass: images}} where folders were joined to one class; else empty.
         variants: Names of the variants in each record, the first in `image/raw`; empty: it alone.
+        location: URI of the folder of the shards, if they are not beside dataset.json; not stored.
     """
 
     preprocessing: Preprocessing
@@ -86,6 +89,12 @@ class Dataset:
     schema_version: int = SCHEMA_VERSION
     subclasses: dict[str, dict[str, int]] = field(default_factory=dict)
     variants: tuple[str, ...] = ()
+    location: str = ""
+
+    def paths(self, folder: Path, split: str) -> list[str]:
+        """Return the shards of a split, as TensorFlow opens them, for a set described in `folder`."""
+        place = self.location or os.fspath(folder)
+        return [f"{place}/{shard.name}" for shard in self.split(split)]
 
     @property
     def stored(self) -> Preprocessing:

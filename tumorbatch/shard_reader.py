@@ -1,6 +1,5 @@
 """Read the shards of a split with TensorFlow, and name the damaged one."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tumorbatch import tfrecord
-from tumorbatch.errors import InputError
+from tumorbatch.errors import InputError, TryAgainError, TumorBatchError
 from tumorbatch.scoring import Scorer
 from tumorbatch.shard_records import damaged_shard
 from tumorbatch.shardset import MAKE_AGAIN, Dataset
@@ -18,6 +17,12 @@ READERS = 16  # shards that are read side by side, at most
 READ_BATCH = 256  # records parsed by one op call; parsing them one by one costs three times as much
 READ_BUFFER = 8 << 20  # bytes read ahead from each shard
 
+
+# What TensorFlow raises where bytes or their number are wrong, and not the file system.
+_DAMAGE = (
+    tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.InvalidArgumentError,
+    ValueError,
+)  # fmt: skip
 
 # TensorFlow rewrites Python's `if` and `for` in what a pipeline maps. None is here, and it
 # writes a file for each function, which a killed process leaves in the folder of temporary files.
@@ -57,7 +62,7 @@ def parse(serialized: Any, dataset: Dataset) -> tuple[Any, Any]:
 
 def _batches(folder: Path, dataset: Dataset, split: str) -> Any:
     """Return the records of a split as batches of strings, in an order that the shards alone decide."""
-    names = [os.fspath(folder / shard.name) for shard in dataset.split(split)]
+    names = dataset.paths(folder, split)
     data = tf.data.TFRecordDataset(
         names, buffer_size=READ_BUFFER, num_parallel_reads=min(len(names), READERS)
     )
@@ -131,7 +136,7 @@ def score_split(
     Raises:
         InputError: A shard is damaged; the text names it.
     """
-    names = [os.fspath(folder / shard.name) for shard in dataset.split(split)]
+    names = dataset.paths(folder, split)
     data = tf.data.TFRecordDataset(names, buffer_size=READ_BUFFER)
     data = data.apply(tf.data.experimental.assert_cardinality(dataset.records(split)))
     data = data.batch(READ_BATCH).map(as_written(lambda serialized: parse(serialized, dataset)))
@@ -145,8 +150,26 @@ def score_split(
     return np.concatenate(logits), np.concatenate(labels)
 
 
-def damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> InputError:
-    """Return the error of an unreadable split; it names the shard, which TensorFlow's does not."""
+def damage(folder: Path, dataset: Dataset, split: str, error: Exception) -> TumorBatchError:
+    """Return the error of an unreadable split; it names the shard, which TensorFlow's does not.
+
+    Of shards in an object store nothing is read again: what TensorFlow says of the bytes is damage, and
+    all else the store's failure.
+    """
+    if dataset.location:
+        if isinstance(error, _DAMAGE):
+            return InputError(
+                f"A {split} shard in {dataset.location} is damaged, or not whole "
+                f"({_first_line(error)}). `tumorbatch verify {dataset.location}` names it."
+            )
+        return TryAgainError(
+            f"The {split} shards in {dataset.location} cannot be read just now ({_first_line(error)}). "
+            "The same command tries again, and continues from the last checkpoint."
+        )
     return damaged_shard(folder, dataset, split) or InputError(
         f"The {split} shards in {folder} cannot be read: {error}. {MAKE_AGAIN}"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200].rstrip(". ")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tumorbatch import bundle, shardset, stores
 from tumorbatch.atomic import make_folder, write_bytes
-from tumorbatch.errors import InputError, OutputError, TryAgainError
+from tumorbatch.errors import ConfigError, InputError, OutputError, TryAgainError
 from tumorbatch.files import printable
 from tumorbatch.object_path import Location, ObjectPath
 from tumorbatch.progress import Progress
@@ -49,21 +49,34 @@ def bundle_folder(model: ObjectPath, cache: Path | None) -> Path:
     return folder
 
 
-def shard_folder(tfrecords: Location, cache: Path | None) -> Path:
+def shard_folder(tfrecords: Location, cache: Path | None, streamed: bool = False) -> Path:
     """Return a shard set's folder; of one in an object store, a copy.
 
+    Args:
+        tfrecords: The set.
+        cache: Folder of copies; None: `cache_folder`.
+        streamed: Copy dataset.json and the manifest alone: TensorFlow reads the shards in S3.
+
     Raises:
+        ConfigError: `streamed`, and the set is not in S3.
         InputError: There is no such set, or it is damaged.
         OutputError: The cache cannot hold it.
         TumorBatchError: As `stores.find_objects`.
     """
+    if streamed and not (isinstance(tfrecords, ObjectPath) and tfrecords.scheme == "s3"):
+        raise ConfigError(
+            f"--stream reads s3:// only, and {printable(str(tfrecords))} is not there. Leave it out; "
+            "--feed stream reads the shards of a folder in each epoch."
+        )
     if isinstance(tfrecords, Path):
         return tfrecords
     folder = _described(tfrecords, DATASET, cache)
     dataset = shardset.read(folder / DATASET)
+    _copy(tfrecords / MANIFEST, folder / MANIFEST, dataset.manifest_sha256)
+    if streamed:
+        return folder
     missing = [shard for shard in dataset.shards if not (folder / shard.name).exists()]
     _refuse_full(folder, sum(shard.bytes for shard in missing))
-    _copy(tfrecords / MANIFEST, folder / MANIFEST, dataset.manifest_sha256)
     with Progress("stage", "shards", len(dataset.shards)) as progress:
 
         def copy(shard: shardset.Shard) -> None:

@@ -4,8 +4,11 @@ Each command parses, builds the config, calls the stage's `run`, and prints its 
 imported inside their commands, so that `--help` is instant and `shard` never loads TensorFlow.
 """
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -45,6 +48,11 @@ class Program(click.Group):
             return self._logged(args, *more, **options)
         streams.fill()
         streams.guard()
+        with _leaving():
+            return self._run(args, *more, **options)
+
+    def _run(self, args: Sequence[str] | None, *more: Any, **options: Any) -> Any:
+        """Run the command; a failure of standard output is one of --help, too."""
         try:
             return self._logged(args, *more, **options)
         except SystemExit as end:
@@ -76,6 +84,31 @@ class Program(click.Group):
                 raise
             session.print_error(f"Error: {error.format_message()}", ExitCode.USAGE)
             context.exit(ExitCode.USAGE)
+
+
+@contextlib.contextmanager
+def _leaving() -> Iterator[None]:
+    """End the process at once where Python's own end would abort it: after tensorflow-io read S3.
+
+    Its client is destroyed after what it needs (tensorflow/io #2039), and the exit code would be 134.
+    """
+    code: object = 0
+    try:
+        yield
+    except SystemExit as end:
+        code = end.code
+        raise
+    except BaseException:
+        code = ExitCode.BUG
+        if "tensorflow_io" in sys.modules:
+            traceback.print_exc()
+        raise
+    finally:
+        if "tensorflow_io" in sys.modules:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 @click.group(

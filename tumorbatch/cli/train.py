@@ -185,6 +185,12 @@ def _without_base(options: dict[str, Any]) -> dict[str, Any]:
     "larger than the memory; `auto`: `ram` if they fit.",
 )
 @click.option(
+    "--stream",
+    is_flag=True,
+    help="Read shards in S3 (s3://bucket/set) from there in each epoch, by tensorflow-io, instead of "
+    "copying them first. Needs the extra `io`.",
+)
+@click.option(
     "--gpus",
     type=click.IntRange(min=1),
     default=1,
@@ -260,6 +266,7 @@ def train(
     weights: str | None,
     cache_dir: Path | None,
     feed: str,
+    stream: bool,
     device: str,
     gpus: int,
     precision: str,
@@ -343,9 +350,10 @@ def train(
                 checkpoint_minutes=checkpoint_every / 60,
                 overwrite=overwrite,
                 tensorboard=tensorboard,
+                shards=str(tfrecords) if stream else "",
             )
 
-        folder = shard_folder(tfrecords, cache_dir)
+        folder = shard_folder(tfrecords, cache_dir, stream)
         ending = f"-folds{folds}" if folds else ""
         if one and not dry_run:
             _refuse(part if folds is None else None)

@@ -29,6 +29,8 @@ def plan(
             "--dry-run does not know the cost of folds: leave out --folds, and take the cost "
             f"{folds} times."
         )
+    if any(each.shards for each in trainings.values()):
+        raise ConfigError("--dry-run looks at shards on this machine: leave out --stream.")
     folder = out or Path("models")
     places = {out if alone and out else folder / name: each for name, each in trainings.items()}
     print_plan(plans.of_train(tfrecords, places), as_json)

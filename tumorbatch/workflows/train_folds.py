@@ -83,8 +83,9 @@ def _work(out: Path) -> Path:
 
 
 def _refuse_stream(config: Config) -> None:
-    if config.feed == "stream":
-        raise ConfigError("Folds are held in memory: leave out --feed stream.")
+    if config.feed == "stream" or config.shards:
+        option = "--stream" if config.shards else "--feed stream"
+        raise ConfigError(f"Folds are held in memory: leave out {option}.")
 
 
 def run(tfrecords: Path, out: Path, config: Config, folds: Folds) -> Report:
