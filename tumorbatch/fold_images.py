@@ -16,6 +16,8 @@ from tumorbatch.folds import SHAPE, SPLITS
 from tumorbatch.group_order import largest_first
 from tumorbatch.shardset import Dataset
 
+_UNEQUAL = 1.5  # times its share: a fold from here on is named
+
 
 @dataclass(frozen=True, slots=True)
 class FoldImages:
@@ -34,6 +36,18 @@ class FoldImages:
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     shapes: tuple[str, ...]
+
+    @property
+    def imbalance(self) -> str:
+        """Return a sentence where one fold holds far more images than its share; otherwise ""."""
+        held = np.bincount(self.folds)
+        count, largest = len(self.folds), int(held.max())
+        if largest * len(held) <= _UNEQUAL * count:
+            return ""
+        return (
+            f"the folds are unequal: one holds {largest:,} of {count:,} images, which copies and equal "
+            f"shapes connect. The network that has not seen them is trained on {count - largest:,}"
+        )
 
 
 def fold_images(folder: Path, dataset: Dataset, count: int, by: str) -> FoldImages:

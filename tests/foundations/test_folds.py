@@ -7,7 +7,7 @@ import pytest
 
 from tumorbatch import shardset
 from tumorbatch.errors import ConfigError, InputError
-from tumorbatch.fold_images import assign, fold_images
+from tumorbatch.fold_images import FoldImages, assign, fold_images
 from tumorbatch.folds import GROUP, SHAPE, Fold
 from tumorbatch.out_of_fold import OutOfFold, mean, read, to_bytes
 
@@ -49,6 +49,18 @@ def test_the_folds_of_a_shard_set(shard_set: Path, by: str) -> None:
         assert len(np.unique(images.folds[together == one])) == 1
     for group in np.unique(images.groups):
         assert len(np.unique(images.folds[images.groups == group])) == 1
+
+
+def test_a_fold_that_holds_far_more_than_its_share_is_named() -> None:
+    none = np.zeros(30, np.int64)
+    names = tuple(map(str, range(30)))
+    equal, unequal = (
+        FoldImages(names, np.repeat([0, 1, 2], sizes), none, none, names)
+        for sizes in ([15, 8, 7], [16, 7, 7])
+    )
+    assert not equal.imbalance
+    assert "one holds 16 of 30 images" in unequal.imbalance
+    assert unequal.imbalance.endswith("is trained on 14")
 
 
 def test_more_folds_than_groups_are_refused(shard_set: Path) -> None:

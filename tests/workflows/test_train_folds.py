@@ -80,6 +80,7 @@ def test_the_threshold_is_that_of_held_out_shapes_and_both_places_are_told(folde
     card = (folded / bundle.CARD).read_text()
     assert "| elsewhere (image shapes that were not trained on: folds by shape) | " in card
     assert "not measured |" not in card
+    assert "Elsewhere is not one place" in card
     assert "| out-of-fold | " in card
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tumorbatch.bundle import Bundle
 from tumorbatch.evaluation import protocols
 from tumorbatch.evaluation.baseline_tests import beyond_metadata
-from tumorbatch.evaluation.choice import PLACES
+from tumorbatch.evaluation.choice import CAVEAT, ELSEWHERE, PLACES
 from tumorbatch.evaluation.held_out import OUT_OF_FOLD_SPLIT
 from tumorbatch.evaluation.protocols import Protocol
 from tumorbatch.shardset import Dataset
@@ -312,6 +312,7 @@ def _expected(bundle: Bundle) -> list[str]:
         "Out-of-fold predictions of single networks on all training and validation images, each group "
         "of copies counted once. The best epoch of each network was chosen on its fold, so they are "
         "slightly too good; the ensemble is usually better than its networks.",
+        *(["", CAVEAT] if ELSEWHERE in expected else []),
         "",
     ]
 

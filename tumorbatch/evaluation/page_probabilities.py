@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tumorbatch.evaluation.choice import PLACES
+from tumorbatch.evaluation.choice import CAVEAT, ELSEWHERE, PLACES
 from tumorbatch.report.html import Code, Column, Page, Strong
 from tumorbatch.statistics.intervals import Estimate
 from tumorbatch.statistics.weighting import headline
@@ -98,7 +98,8 @@ def _expected(page: Page, calibration: Mapping[str, Any]) -> None:
         ],
         "What to expect at this threshold. Out-of-fold predictions of single networks on all training "
         "and validation images, each group of copies counted once, with 95 % intervals. The best epoch "
-        "of each network was chosen on its fold, so they are slightly too good.",
+        "of each network was chosen on its fold, so they are slightly too good."
+        + (f" {CAVEAT}" if ELSEWHERE in expected else ""),
     )
 
 

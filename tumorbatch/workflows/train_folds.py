@@ -112,7 +112,9 @@ def run(tfrecords: Path, out: Path, config: Config, folds: Folds) -> Report:
     out = real_folder(out)
     wanted = folds.all()
     for by in dict.fromkeys(fold.by for fold in wanted):
-        fold_images(tfrecords, dataset, folds.count, by)  # before anything costs time
+        images = fold_images(tfrecords, dataset, folds.count, by)  # before anything costs time
+        if images.imbalance:
+            log.warning("by %s %s", by, images.imbalance)
     summary = _summary(tfrecords, dataset, config, folds)
     make_folder(out.parent)
     recover_folder(out)
