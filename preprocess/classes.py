@@ -26,6 +26,7 @@ _SPLIT_FOLDERS = {
     "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
+_WRAPPERS = 4  # folders inside each other that are looked into for the class folders
 
 
 def _fold(folder: str) -> str:
@@ -230,6 +231,7 @@ def _class_folders(source: Location, present: Sequence[str], folders: ClassFolde
             continue
         name = _known_class(folder)
         if name is None:
+            _name_wrapped(source, present)
             raise ConfigError(
                 f"{source} has a folder {printable(folder)!r}, which is not a known name of "
                 f"{' or '.join(CLASS_NAMES)}. Found: {listed}. Say which folder is which with "
@@ -253,6 +255,25 @@ def _class_folders(source: Location, present: Sequence[str], folders: ClassFolde
     if set(chosen[CLASS_NAMES[0]]) & set(chosen[CLASS_NAMES[1]]):
         raise ConfigError("--class names one folder for both classes; each needs its own.")
     return [chosen[name] for name in CLASS_NAMES]
+
+
+def _name_wrapped(source: Location, present: Sequence[str]) -> None:
+    """Raise `ConfigError` where `source` holds one folder alone, and the class folders lie inside it.
+
+    Archives of public data sets unpack to such folders.
+    """
+    place = source
+    for _ in range(_WRAPPERS):
+        if len(present) != 1:
+            return
+        place = place / present[0]
+        present = _folders(place, [])
+        known = [_known_class(folder) is not None or split_of_folder(folder) for folder in present]
+        if known and all(known):
+            listed = ", ".join(repr(printable(name)) for name in present)
+            raise ConfigError(
+                f"{source} has no folders for the classes, but {place} has: {listed}. Give that folder."
+            )
 
 
 def _given(

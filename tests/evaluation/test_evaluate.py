@@ -185,6 +185,29 @@ def test_the_report_is_one_file_that_names_protocol_and_limits(
         assert f"{heading}</h2>" in text
 
 
+def test_the_report_shows_what_the_choices_were_made_on() -> None:
+    """Temperature and threshold count images; by group, the log loss may be lower without it."""
+    from tumorbatch.evaluation.choice import choose
+    from tumorbatch.evaluation.page_probabilities import add_choices
+    from tumorbatch.report.html import Page
+    from tumorbatch.statistics.calibration import DEFAULT_RULE, Rule
+
+    copies = [0] * 8  # of one image, which the model is right about
+    images = answers([1] * 8 + [-1, 1], [1] * 8 + [0, 0], groups=np.array([*copies, 1, 2]))
+    chosen = choose(images, {}, Rule.parse(DEFAULT_RULE), dataset_sha256="0")
+    threshold, temperature = (chosen[name]["value"] for name in ("threshold", "temperature"))
+    values = split_metrics(images.at(threshold, temperature), 100)
+    losses = [one["log_loss"]["value"] for one in (values["uncalibrated"], values["figures"])]
+    by_group = [values["per_group"][name]["log_loss"]["value"] for name in ("uncalibrated", "figures")]
+    assert losses[0] > losses[1]
+    assert by_group[0] < by_group[1]
+    model = {"threshold": threshold, "temperature": temperature, "calibration": chosen, "frozen": True}
+    page = Page("Report")
+    add_choices(page, {"model": model, "validation": values})
+    assert f"there is, per image, {losses[0]:.3f} (" in page.html()
+    assert f" without and {losses[1]:.3f} (" in page.html()
+
+
 def test_again_gives_the_same_bytes_and_leaves_the_bundle_alone(
     evaluated: tuple[Path, Path, str], shard_set: Path, invoke: Any
 ) -> None:

@@ -106,6 +106,16 @@ def test_a_general_name_beside_a_kind_of_tumour_is_refused(
     assert Counter(entry.subclass for entry in found) == {"glioma": 1, "Tumor": 1, "Healthy": 1}
 
 
+def test_a_folder_around_the_class_folders_is_named(build: "type[Build]", tmp_path: Path) -> None:
+    inner = _write(build, tmp_path / "archive" / "images", 1, "yes", "no")
+    with pytest.raises(ConfigError, match=rf"but {inner} has: 'no', 'yes'\. Give that folder"):
+        find_sources(tmp_path, {})
+    assert len(find_sources(inner, {})) == 2  # the advice works
+    (inner / "else").mkdir()
+    with pytest.raises(ConfigError, match="folder 'archive', which is not a known name"):
+        find_sources(tmp_path, {})
+
+
 def test_one_folder_in_both_classes_is_refused(build: "type[Build]", tmp_path: Path) -> None:
     _write(build, tmp_path, 1, "a", "b")
     with pytest.raises(ConfigError, match="both classes"):

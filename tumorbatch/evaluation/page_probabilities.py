@@ -41,16 +41,18 @@ def add_choices(page: Page, about: Mapping[str, Any]) -> None:
     fixed = threshold["rule"].startswith("value=")
     where = "out-of-fold predictions" if model.get("out_of_fold") else "validation"
     chosen_on = "" if fixed else f" Images: {threshold['n']:,}."
-    values = headline(about.get("validation", {}))  # of an external set there is none
+    # Per image, as they were chosen: by group the log loss may be higher with the temperature than
+    # without. Of an external set there is no validation.
+    values = about.get("validation", {})
     reached = (
-        " On {} it gives a sensitivity of {} and a specificity of {}.".format(
+        " On {} it gives, per image, a sensitivity of {} and a specificity of {}.".format(
             where, *(_with_n(values["figures"][name]) for name in ("sensitivity", "specificity"))
         )
         if values
         else ""
     )
     losses = (
-        " The log loss there is {} without and {} with it.".format(
+        " The log loss there is, per image, {} without and {} with it.".format(
             *(
                 Estimate.from_dict(value["log_loss"]).text()
                 for value in (values["uncalibrated"], values["figures"])
@@ -104,7 +106,7 @@ def _expected(page: Page, calibration: Mapping[str, Any]) -> None:
 
 
 def _with_n(value: Mapping[str, Any]) -> str:
-    estimate = Estimate.from_dict(value)
+    estimate = Estimate.from_dict(value).over_groups
     if estimate.low is None:
         return f"{estimate.text()} (n = {estimate.n:,})"
     return f"{estimate.value:.3f} ({estimate.interval()}; n = {estimate.n:,})"
