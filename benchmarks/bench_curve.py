@@ -1,14 +1,16 @@
 """Cost curves: time an image and peak memory of a command while the folder grows. `make bench-curve`.
 
-    python benchmarks/bench_curve.py DATA [--stages shard infer explore] [--files 1000 4000 ...]
+    python benchmarks/bench_curve.py DATA [--stages shard infer] [--files 1000 4000 ...] [--stub]
 
 DATA has class folders. Their files are hard-linked as often as needed (copied where the file system has
 no hard links), in folders of a thousand. One run for each number; JSON, a chart and a table. Memory is
-the highest resident set (VmHWM) of the parent, and of the largest worker.
+the highest resident set (VmHWM) of the parent, and of the largest worker. With --stub the network of
+`infer` costs nothing, and CPU seconds are what a shared machine can be asked for.
 """
 
 import argparse
 import datetime
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import chart
+from bench_parts import write_model
 from common import FailedError, link_files
 from inputs import tumorbatch
 from machine import environment
@@ -26,6 +29,7 @@ from tumorbatch.atomic import make_folder, write_json
 from tumorbatch.preprocess.classes import find_sources
 
 STAGES = ("shard", "infer", "explore")
+STUB = str(Path(__file__).with_name("stub_network.py"))
 FILES = (1_000, 4_000, 16_000, 64_000, 100_000)
 
 
@@ -77,24 +81,28 @@ def grow(data: Path, images: Path, names: Sequence[str], have: int, wanted: int)
     link_files(pairs)
 
 
-def measure(stage: str, images: Path, files: int, out: Path, options: Sequence[str]) -> dict[str, Any]:
+def measure(
+    stage: str, images: Path, files: int, out: Path, options: Sequence[str], program: Sequence[str]
+) -> dict[str, Any]:
     """Run a command once; gives a point of the curve.
 
     Raises:
         FailedError: The command failed.
     """
     where = ["--out", str(out)] if stage == "explore" else [str(out)]
-    command = [sys.executable, "-m", "tumorbatch", stage, str(images), *where, "--quiet", *options]
-    started = time.monotonic()
+    command = [sys.executable, *program, stage, str(images), *where, "--quiet", *options]
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     parent, worker = peaks(process)
     seconds = time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode not in (0, 3):
         raise FailedError(f"tumorbatch {stage} ended with exit code {process.returncode}")
     return {
         "stage": stage,
         "files": files,
         "seconds": round(seconds, 3),
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 3),
         "parent_mib": parent,
         "worker_mib": worker,
     }
@@ -103,8 +111,10 @@ def measure(stage: str, images: Path, files: int, out: Path, options: Sequence[s
 def line(point: dict[str, Any]) -> str:
     """Return a row of the table."""
     milliseconds = 1e3 * point["seconds"] / point["files"]
+    cpu = 1e3 * point["cpu_seconds"] / point["files"]
     return (
-        f"{point['stage']:8}{point['files']:>10,} files{milliseconds:>9.2f} ms an image"
+        f"{point['stage']:8}{point['files']:>10,} files{milliseconds:>9.2f} ms an image,"
+        f" {cpu:.2f} of CPU"
         f"{point['parent_mib']:>8,} MiB parent{point['worker_mib']:>7,} MiB largest worker"
     )
 
@@ -115,6 +125,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("data", type=Path, help="folder with class folders")
     arguments.add_argument("--stages", nargs="+", choices=STAGES, default=["shard", "infer"])
     arguments.add_argument("--files", nargs="+", type=int, default=list(FILES))
+    arguments.add_argument(
+        "--stub", action="store_true", help="infer with a network that costs nothing"
+    )
     arguments.add_argument("--model", type=Path, help="bundle for infer [cnn1, trained for an epoch]")
     arguments.add_argument("--out", type=Path, default=Path("results/bench"))
     return arguments
@@ -134,10 +147,14 @@ def main(words: Sequence[str] | None = None) -> int:
     make_folder(given.out)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         area, model = Path(folder), given.model
+        if given.stub:
+            model = area / "cnn1"
+            write_model(model)
         if model is None and "infer" in given.stages:
             model = area / "cnn1"
             tumorbatch("shard", given.data, area / "tfrecords", accepted=(0, 3))
             tumorbatch("train", area / "tfrecords", "--arch", "cnn1", "--out", model, "--epochs", 1)
+        program = [STUB] if given.stub else ["-m", "tumorbatch"]
         have = 0
         for wanted in sorted(given.files):
             grow(given.data, area / "images", names, have, wanted)
@@ -146,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 out = area / f"{stage}-{wanted}{'.parquet' if stage == 'infer' else ''}"
                 options = ["--model", str(model)] if stage == "infer" else []
                 try:
-                    point = measure(stage, area / "images", wanted, out, options)
+                    point = measure(stage, area / "images", wanted, out, options, program)
                 except FailedError as error:
                     print(error, file=sys.stderr)
                     return 1

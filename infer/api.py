@@ -1,9 +1,10 @@
 """Predictions for notebooks and scripts, without a file in between."""
 
 import contextlib
+import itertools
 import os
 import uuid
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from tumorbatch.infer.network import Network
 from tumorbatch.infer.plan import identity_secret
 from tumorbatch.infer.predictions import SCHEMA, footer
 from tumorbatch.infer.table import Duplicates
+from tumorbatch.infer.work_area import FileRows
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -72,15 +74,22 @@ def batches(
         config.max_frames, Timings(), network.known, config.formats, identity_secret(config),
         network.load,
     )  # fmt: skip
-    waiting = []
+
+    def batch(files: Sequence[tuple[FileRows, bool]]) -> pa.RecordBatch:
+        flagged = itertools.chain.from_iterable(duplicates.flag(files))
+        return pa.RecordBatch.from_pylist([{**identity, **row} for row in flagged], schema)
+
+    waiting: list[tuple[FileRows, bool]] = []
+    count = 0
     with contextlib.closing(results):
         for of_file in results:
-            waiting += [{**identity, **row} for row in duplicates.flag(of_file)]
-            if len(waiting) >= rows:
-                yield pa.RecordBatch.from_pylist(waiting, schema)
-                waiting = []
+            waiting.append((of_file, True))
+            count += len(of_file)
+            if count >= rows:
+                yield batch(waiting)
+                waiting, count = [], 0
     if waiting:
-        yield pa.RecordBatch.from_pylist(waiting, schema)
+        yield batch(waiting)
 
 
 def _schema(loaded: bundle.Bundle) -> pa.Schema:

@@ -68,7 +68,7 @@ def run(sources: Location | Sequence[Location], out: Location, model: Path, conf
         return run_part(job, config.part, started)
     target, loaded = job.target, job.loaded
     out = target.path
-    with output_lock(out, lock_beside(out)):
+    with output_lock(out, lock_beside(out)), contextlib.ExitStack() as reading:
         refuse_running(out, job.area)
         remove_temporaries(out.parent, out.name, sidecar_path(out).name, f".{out.name}.key")
         target.recover(config.overwrite)
@@ -80,10 +80,8 @@ def run(sources: Location | Sequence[Location], out: Location, model: Path, conf
         listing = None if read_frozen(job.area) else job.find_files(key)  # before anything is deleted
         area = WorkArea(job.area, job.plan(settings), config.overwrite, job.choices())
         if area.frozen is not None:
-            with Manifest(area.folder, job.sources, area.frozen) as manifest:
-                files = [file for number in manifest.chunks for file in manifest.chunk(number)]
-                numbers = {name: area.frozen.left_out(name) for name in LEFT_OUT}
-                listing = Listing(files, **numbers)
+            manifest = reading.enter_context(Manifest(area.folder, job.sources, area.frozen))
+            listing = Listing(manifest, **{name: area.frozen.left_out(name) for name in LEFT_OUT})
         if listing is None:  # --overwrite has ended another job
             listing = job.find_files(key)
         job.announce()
@@ -91,6 +89,7 @@ def run(sources: Location | Sequence[Location], out: Location, model: Path, conf
         network = Network(model, loaded, config)
         task.predict(network, started)
         if task.nothing_new() and before is not None:
+            reading.close()  # NFS keeps a deleted file that is open, and with it the folder
             area.remove()
             remove_gate(area.folder)
             target.unchanged()
@@ -99,6 +98,7 @@ def run(sources: Location | Sequence[Location], out: Location, model: Path, conf
         where = {} if config.path_mode == "hash" else {"sources": job.real_names()}
         counts = task.publish({**job.static(), **settings, **where}, network)
         target.upload()
+        reading.close()
         area.remove()
         remove_gate(area.folder)
     return task.report(counts, started)

@@ -8,12 +8,14 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from tumorbatch import stores
-from tumorbatch.errors import ConfigError, InputError, reason
+from tumorbatch.errors import ConfigError, InputError, TryAgainError, reason
 from tumorbatch.files import (
     FoundFile,
     composed,
@@ -22,6 +24,7 @@ from tumorbatch.files import (
     marked_encoding,
     printable,
     read_regular,
+    walk_files,
 )
 from tumorbatch.object_path import Location, ObjectPath, identity, is_uri, several
 from tumorbatch.status import Status
@@ -36,6 +39,7 @@ _SUFFIXES = frozenset(
     }
 )  # fmt: skip
 _MAX_LIST_BYTES = 1 << 30  # ten million paths of the usual length
+_WINDOW = 8192  # files that are looked at together, some by requests to a store
 _HEAD = 132  # bytes; a DICOM file says what it is at its end
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM")
 
@@ -61,6 +65,14 @@ class Selection:
     listed: str | None = None
 
 
+class Files(Protocol):
+    """Files, sorted by name: a list, or what reads one."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[FoundFile]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What a folder holds.
@@ -73,7 +85,7 @@ class Listing:
         litter: Number of entries that were skipped, as in `find_files`.
     """
 
-    files: list[FoundFile]
+    files: Files
     others: int
     young: int
     future: int = 0
@@ -89,7 +101,7 @@ def list_files(
     own: frozenset[str],
     key: bytes | None,
 ) -> Listing:
-    """Find the files that become rows.
+    """Find the files that become rows, as a list.
 
     Args:
         sources: A folder, which is walked recursively without hidden entries, or a prefix in an object
@@ -102,45 +114,77 @@ def list_files(
         InputError: A source or the list is missing, or names what is outside; nothing is selected.
         ConfigError: Two of the sources hold the same files; a list goes with several sources.
     """
+    left_out: Counter[str] = Counter()
+    files = list(stream_files(sources, selection, own, left_out))
+    if key is not None:
+        files = sorted(
+            (replace(file, name=hashed(file.name, key)) for file in files), key=lambda file: file.name
+        )
+    return Listing(files, **{name: left_out[name] for name in LEFT_OUT})
+
+
+def stream_files(
+    sources: Location | Sequence[Location],
+    selection: Selection,
+    own: frozenset[str],
+    left_out: Counter[str],
+) -> Iterator[FoundFile]:
+    """Yield the files that become rows, sorted by name; of one folder, the memory does not hold all.
+
+    Args:
+        sources, selection, own: As for `list_files`, which raises the same.
+        left_out: Gets {name in `LEFT_OUT`: number of files}.
+
+    Raises:
+        TryAgainError: A folder was replaced while it was listed.
+    """
     litter: list[str] = []
     sources = several(sources)
-    shown = ", ".join(printable(str(source)) for source in sources)
     if selection.listed and len(sources) > 1:
         raise ConfigError("--files takes paths below one folder: give one FOLDER with it.")
     named = {str(one) for one in sources if isinstance(one, Path) and not one.is_dir()}
     found_files = (
         _listed(sources[0], selection.listed) if selection.listed else find_in(sources, litter)
     )
-    if own:
-        found_files = [file for file in found_files if identity(file.path) not in own]
-    selected = [file for file in found_files if _matches(file.name, selection)]
-    if not (selection.all_files or selection.listed):
-        selected = _images(selected, named)
-    others = len(found_files) - len(selected)
+    any_file = selection.all_files or selection.listed is not None
     current_time, age = time.time_ns(), int(selection.min_age * 1e9)
-    future = sum(file.mtime_ns > current_time + age for file in selected)
-    # The clock of a file server may be a little ahead: such a file may still be growing.
-    files = [
-        file
-        for file in selected
-        if not age or not current_time - age < file.mtime_ns <= current_time + age
-    ]
-    young = len(selected) - len(files)
-    if not files:
-        reasons = f"{others:,} that are not images or not selected" if others else "none at all"
-        reasons += f", {young:,} younger than --min-age" if young else ""
-        raise InputError(
-            f"{shown} holds no files to predict ({reasons}). Give the folder with the "
-            "images; --all-files makes a row for every file."
-        )
-    if key is not None:
-        files = sorted(
-            (replace(file, name=hashed(file.name, key)) for file in files), key=lambda file: file.name
-        )
-    return Listing(files, others, young, future if age else 0, len(litter))
+    last = ""
+    coming = iter(found_files)
+    while window := list(itertools.islice(coming, _WINDOW)):
+        window = [file for file in window if identity(file.path) not in own] if own else window
+        selected = [file for file in window if _matches(file.name, selection)]
+        if not any_file:
+            selected = _images(selected, named)
+        left_out["others"] += len(window) - len(selected)
+        for file in selected:
+            # The clock of a file server may be a little ahead: such a file may still be growing.
+            if age and current_time - age < file.mtime_ns <= current_time + age:
+                left_out["young"] += 1
+                continue
+            left_out["future"] += bool(age) and file.mtime_ns > current_time + age
+            if file.name < last:
+                raise TryAgainError(
+                    f"{printable(str(sources[0]))} was changed while it was listed: a folder in it was "
+                    "replaced. Run the same command again."
+                )
+            last = file.name
+            yield file
+    left_out["litter"] = len(litter)
+    if not last:
+        raise _no_files(sources, left_out)
 
 
-def find_in(sources: Sequence[Location], litter: list[str]) -> list[FoundFile]:
+def _no_files(sources: Sequence[Location], left_out: Counter[str]) -> InputError:
+    others, young = left_out["others"], left_out["young"]
+    reasons = f"{others:,} that are not images or not selected" if others else "none at all"
+    reasons += f", {young:,} younger than --min-age" if young else ""
+    return InputError(
+        f"{', '.join(printable(str(source)) for source in sources)} holds no files to predict "
+        f"({reasons}). Give the folder with the images; --all-files makes a row for every file."
+    )
+
+
+def find_in(sources: Sequence[Location], litter: list[str]) -> Iterable[FoundFile]:
     """Find the files of one source, or of several under names that cannot collide; sorted by name.
 
     The names of a single folder's files are relative to it. Those of several sources are relative to
@@ -156,7 +200,7 @@ def find_in(sources: Sequence[Location], litter: list[str]) -> list[FoundFile]:
     """
     first = sources[0]
     if len(sources) == 1 and (isinstance(first, ObjectPath) or not first.is_file()):
-        return find_files(first, litter)
+        return walk_files(first, litter)
     paths = [source for source in sources if isinstance(source, Path)]
     if len(paths) < len(sources):
         raise ConfigError("Of an object store, one FOLDER is read at a time: give it alone.")

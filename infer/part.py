@@ -11,7 +11,7 @@ from typing import Any
 from tumorbatch.atomic import PRIVATE, write_json
 from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import TryAgainError
-from tumorbatch.file_list import Manifest, write_manifest
+from tumorbatch.file_list import Manifest, write_as_listed
 from tumorbatch.infer.batching import FileToPredict, predict_files
 from tumorbatch.infer.chunks import finished_chunk
 from tumorbatch.infer.config import Report, Timings
@@ -35,7 +35,6 @@ from tumorbatch.parts import (
     Frozen,
     Part,
     at_work,
-    chunk_size,
     find_chunks,
     join,
     new_chunk,
@@ -98,16 +97,14 @@ def _join(job: Job) -> Frozen:
                 refuse_other_plan(area.name, old, whole)
             for path in (area / _PLAN, *attempt_files(area)):
                 path.unlink()
-        listing = job.find_files(key)
-        size = chunk_size(len(listing.files))
+        left_out: Counter[str] = Counter()
+        written = write_as_listed(area, job.sources, job.stream_files(key, left_out))
         write_json(area / _PLAN, whole, PRIVATE)
         return {
             **whole,
             "run_id": uuid.uuid4().hex,
-            "files": len(listing.files),
-            "chunk_files": size,
-            "left_out": {name: getattr(listing, name) for name in LEFT_OUT},
-            "manifest_sha256": write_manifest(area, job.sources, listing.files, size),
+            **written,
+            "left_out": {name: left_out[name] for name in LEFT_OUT},
         }
 
     return join(out, lock_beside(out), area, plan, freeze, job.config.overwrite)

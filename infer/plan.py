@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from tumorbatch import bundle, native
 from tumorbatch.bundle import Bundle
 from tumorbatch.checks import sorted_formats
 from tumorbatch.errors import ConfigError
-from tumorbatch.files import printable
+from tumorbatch.files import FoundFile, printable
 from tumorbatch.infer.config import Config
-from tumorbatch.infer.listing import Listing, list_files
+from tumorbatch.infer.listing import LEFT_OUT, Listing, list_files, stream_files
 from tumorbatch.infer.target import Target
 from tumorbatch.object_path import Location, identity, several
 from tumorbatch.parts import area_beside
@@ -125,13 +126,19 @@ class Job:
         """List the files of the sources, and log what is left out."""
         own = frozenset(map(identity, self.target.outputs()))
         listing = list_files(self.sources, self.config.selection, own, key)
-        if listing.young:
-            log.info("%d files younger than --min-age are left for the next run", listing.young)
-        if listing.future:
-            log.info(
-                "%d files have a time of change in the future; --min-age passes them", listing.future
-            )
+        _log_left_out(listing.young, listing.future)
         return listing
+
+    def stream_files(self, key: bytes | None, left_out: Counter[str]) -> Iterator[FoundFile]:
+        """Yield what `find_files` lists, and count what is left out; hidden names are sorted first."""
+        if key is not None:
+            listing = self.find_files(key)
+            left_out.update({name: getattr(listing, name) for name in LEFT_OUT})
+            yield from listing.files
+            return
+        own = frozenset(map(identity, self.target.outputs()))
+        yield from stream_files(self.sources, self.config.selection, own, left_out)
+        _log_left_out(left_out["young"], left_out["future"])
 
     def announce(self) -> None:
         """Log what computes."""
@@ -181,3 +188,10 @@ def identity_secret(config: Config) -> bytes | None:
 def _software() -> dict[str, str]:
     """Return the versions of what decides the predictions."""
     return versions("tensorflow", "keras", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg")
+
+
+def _log_left_out(young: int, future: int) -> None:
+    if young:
+        log.info("%d files younger than --min-age are left for the next run", young)
+    if future:
+        log.info("%d files have a time of change in the future; --min-age passes them", future)

@@ -3,10 +3,13 @@
 One row group of the Parquet file is one chunk, so that a task reads its own part only.
 """
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,7 +18,7 @@ from tumorbatch.atomic import PRIVATE, atomic_path
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import FoundFile, check_source, open_regular, printable
 from tumorbatch.object_path import Location, ObjectPath, is_uri, location
-from tumorbatch.parts import Frozen, manifest_path
+from tumorbatch.parts import Frozen, chunk_size, manifest_path
 from tumorbatch.shardset import file_sha256
 from tumorbatch.status import Status
 
@@ -37,7 +40,7 @@ _SCHEMA = pa.schema(
 def write_manifest(
     area: Path,
     sources: Sequence[Location],
-    files: Sequence[FoundFile],
+    files: Iterable[FoundFile],
     chunk_files: int,
     notes: Sequence[str] | None = None,
 ) -> str:
@@ -51,18 +54,79 @@ def write_manifest(
         notes: What else is known of each file.
     """
     roots = [os.path.join(str(source), "") for source in sources]
+
+    def chunks() -> Iterator[pa.Table]:
+        coming = iter(files)
+        for number in itertools.count():
+            rows = [_row(file, roots, number) for file in itertools.islice(coming, chunk_files)]
+            if not rows:
+                return
+            some = notes[number * chunk_files : (number + 1) * chunk_files] if notes else ()
+            for row, note in zip(rows, some, strict=bool(notes)):
+                row["note"] = note
+            yield pa.Table.from_pylist(rows, _SCHEMA)
+
+    return _write(area, chunks())
+
+
+def write_as_listed(
+    area: Path, sources: Sequence[Location], files: Iterable[FoundFile]
+) -> dict[str, Any]:
+    """Write a list of files while it comes: the memory holds a chunk.
+
+    How large chunks are depends on the number of files, which the end alone tells; a long list is then
+    written again.
+
+    Args:
+        area: The work area.
+        sources: Folders that hold the files, or files.
+        files: Sorted by name.
+
+    Returns:
+        What the plan says of it: `files`, `chunk_files`, `manifest_sha256`.
+    """
+    size = chunk_size(0)
+    sha256 = write_manifest(area, sources, files, size)
+    short = manifest_path(area, sha256)
+    with pq.ParquetFile(short) as file:
+        count = file.metadata.num_rows
+        if chunk_size(count) != size:
+            size = chunk_size(count)
+            sha256 = _write(area, _regrouped(file, size))
+            short.unlink()
+    return {"files": count, "chunk_files": size, "manifest_sha256": sha256}
+
+
+def _regrouped(file: pq.ParquetFile, size: int) -> Iterator[pa.Table]:
+    """Yield the rows of a list in chunks of another size."""
+    column, waiting, numbers = (
+        _SCHEMA.get_field_index("chunk"),
+        _SCHEMA.empty_table(),
+        itertools.count(),
+    )
+
+    def chunk(rows: pa.Table) -> pa.Table:
+        number = pa.array(np.full(rows.num_rows, next(numbers), np.int32))
+        return rows.set_column(column, _SCHEMA.field(column), number)
+
+    for group in range(file.num_row_groups):
+        waiting = pa.concat_tables([waiting, file.read_row_group(group)])
+        while waiting.num_rows >= size:
+            yield chunk(waiting.slice(0, size))
+            waiting = waiting.slice(size)
+    if waiting.num_rows:
+        yield chunk(waiting)
+
+
+def _write(area: Path, chunks: Iterable[pa.Table]) -> str:
     waiting = area / f".manifest-{os.getpid()}.parquet"
     with (
         atomic_path(waiting, PRIVATE) as temporary,
         temporary.open("wb") as stream,
         pq.ParquetWriter(stream, _SCHEMA, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for number, first in enumerate(range(0, len(files), chunk_files)):
-            end = first + chunk_files
-            rows = [_row(file, roots, number) for file in files[first:end]]
-            for row, note in zip(rows, notes[first:end] if notes else (), strict=bool(notes)):
-                row["note"] = note
-            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA), row_group_size=chunk_files)
+        for chunk in chunks:
+            writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
     sha256 = file_sha256(waiting)
     os.replace(waiting, manifest_path(area, sha256))
     return sha256
@@ -144,6 +208,13 @@ class Manifest:
                     path, row["name"], row["problem"], status, row["size"], row["mtime_ns"]
                 )
                 yield file, row["note"] or ""
+
+    def __len__(self) -> int:
+        return self._frozen.files
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        """Yield all files in their order; the memory holds one chunk."""
+        return itertools.chain.from_iterable(map(self.chunk, self.chunks))
 
     @property
     def chunks(self) -> range:

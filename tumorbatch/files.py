@@ -191,55 +191,96 @@ def find_files(root: Location, litter: list[str] | None = None) -> list[FoundFil
     Raises:
         InputError: `root` is not a folder, or cannot be listed.
     """
-    litter = [] if litter is None else litter
+    return sorted(walk_files(root, [] if litter is None else litter), key=lambda file: file.name)
+
+
+def walk_files(root: Location, litter: list[str]) -> Iterator[FoundFile]:
+    """Yield what `find_files` returns, sorted by name; the memory holds the folders on the way.
+
+    Raises:
+        InputError: `root` is not a folder, or cannot be listed.
+    """
     if isinstance(root, ObjectPath):
         from tumorbatch import stores
 
-        return list(stores.find_objects(root, litter))
+        return stores.find_objects(root, litter)
     check_folder(root)
     # A link to a folder above the root leads back to it: a loop, and all its neighbours would be rows.
-    above = tuple((info.st_dev, info.st_ino) for info in map(os.stat, root.resolve().parents))
-    files = _walk(os.fspath(root), "", above, litter)
-    return sorted(files, key=lambda file: file.name)
+    above = tuple(map(_identity, map(os.stat, (root, *root.resolve().parents))))
+    return _walk(os.fspath(root), above, litter)
 
 
-def _walk(
-    folder: str, prefix: str, above: tuple[tuple[int, int], ...], litter: list[str]
-) -> Iterator[FoundFile]:
-    pending = [(folder, prefix, above)]  # a stack: deep trees must not meet the recursion limit
+def _identity(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+class _Folder(NamedTuple):
+    """A folder that is being walked: its path, its name, which folders it is in, what is to come."""
+
+    path: str
+    prefix: str
+    above: tuple[tuple[int, int], ...]
+    entries: Iterator[tuple[str, str]]
+
+
+def _walk(root: str, above: tuple[tuple[int, int], ...], litter: list[str]) -> Iterator[FoundFile]:
+    try:
+        # A stack: deep trees must not meet the recursion limit.
+        pending = [_open(root, "", above, litter)]
+    except OSError as error:
+        raise InputError(f"{root} cannot be read: {error.strerror}.") from error
     while pending:
-        folder, prefix, above = pending.pop()
-        try:
-            info = os.stat(folder)
-            key = (info.st_dev, info.st_ino)
-            if key in above:
-                yield FoundFile(folder, prefix.rstrip("/"), "symbolic link loop")
-                continue
-            entries = sorted(os.listdir(folder))
-        except OSError as error:
-            problem = f"the folder cannot be listed: {error.strerror}"
-            yield FoundFile(folder, prefix.rstrip("/"), problem, Status.IO_ERROR)
+        folder = pending[-1]
+        _, entry = next(folder.entries, ("", ""))
+        if not entry:
+            pending.pop()
             continue
-        for entry in entries:
-            if is_litter(entry):
-                litter.append(os.path.join(folder, entry))
-                continue
-            if entry.startswith("."):
-                continue
-            path = os.path.join(folder, entry)
-            name = prefix + printable(entry)
+        path, name = os.path.join(folder.path, entry), folder.prefix + printable(entry)
+        try:
+            info = os.stat(path)
+        except OSError as error:
+            loop = error.errno == errno.ELOOP
+            yield FoundFile(path, name, "symbolic link loop" if loop else "")
+            continue
+        if stat.S_ISREG(info.st_mode):
+            yield FoundFile(path, name, size=info.st_size, mtime_ns=info.st_mtime_ns)
+        elif not stat.S_ISDIR(info.st_mode):
+            yield FoundFile(path, name, "not a regular file")
+        elif _identity(info) in folder.above:
+            yield FoundFile(path, name, "symbolic link loop")
+        else:
             try:
-                info = os.stat(path)
+                pending.append(_open(path, name + "/", (*folder.above, _identity(info)), litter))
             except OSError as error:
-                loop = error.errno == errno.ELOOP
-                yield FoundFile(path, name, "symbolic link loop" if loop else "")
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                pending.append((path, name + "/", (*above, key)))
-            elif stat.S_ISREG(info.st_mode):
-                yield FoundFile(path, name, size=info.st_size, mtime_ns=info.st_mtime_ns)
-            else:
-                yield FoundFile(path, name, "not a regular file")
+                problem = f"the folder cannot be listed: {error.strerror}"
+                yield FoundFile(path, name, problem, Status.IO_ERROR)
+
+
+def _open(folder: str, prefix: str, above: tuple[tuple[int, int], ...], litter: list[str]) -> _Folder:
+    """Read a folder's names, in the order of what lies below them.
+
+    Everything in `a` is called `a/...`, and comes after `a-b`. What cannot be entered is one row, `a`.
+    """
+    entries = []
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            if is_litter(entry.name):
+                litter.append(entry.path)
+            elif not entry.name.startswith("."):
+                slash = "/" if _can_be_entered(entry, above) else ""
+                entries.append((printable(entry.name) + slash, entry.name))
+    return _Folder(folder, prefix, above, iter(sorted(entries)))
+
+
+def _can_be_entered(entry: "os.DirEntry[str]", above: tuple[tuple[int, int], ...]) -> bool:
+    """Return whether an entry is a folder that can be listed, and in which the walk is not yet."""
+    try:
+        if not entry.is_dir() or (entry.is_symlink() and _identity(entry.stat()) in above):
+            return False
+        os.scandir(entry.path).close()
+    except OSError:
+        return False
+    return True
 
 
 class NotRegularError(OSError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tumorbatch.errors import InputError
-from tumorbatch.files import FoundFile, find_files, printable, read_file
+from tumorbatch.files import FoundFile, find_files, printable, read_file, walk_files
 from tumorbatch.status import FileError, Status
 
 Unprivileged = Callable[[], contextlib.AbstractContextManager[None]]
@@ -170,6 +170,19 @@ def test_a_folder_without_search_permission_gives_rows(
         file = _one(open_folder)
         assert file.name == "listed/b.png"
         assert _status_of(file) == (Status.IO_ERROR, "cannot be read: Permission denied")
+
+
+def test_a_walk_gives_names_in_their_order(tmp_path: Path) -> None:
+    """What lies in `a` is called `a/...` and comes after `a-b`; `a` itself, if it is a row, before."""
+    for name in ("a/z.png", "a/b/c.png", "a-b/c.png", "a.png", "ab.png", "é/a.png", "z/.x/a.png"):
+        _write(tmp_path / name)
+    _write(tmp_path / os.fsdecode(b"a\xff") / "x.png")
+    (tmp_path / "a-b" / "up").symlink_to("..")
+    (tmp_path / "a-b" / "up-0.png").symlink_to("c.png")
+    names = [file.name for file in walk_files(tmp_path, [])]
+    assert names == sorted(names)
+    assert len(names) == 9
+    assert "a-b/up" in names
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

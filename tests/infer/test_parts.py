@@ -16,6 +16,8 @@ from tests.bundles import rewrite
 from tests.infer.stub import use_stub, write_bundle, write_images
 from tumorbatch import lock, parts, stores
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
+from tumorbatch.file_list import Manifest, write_as_listed
+from tumorbatch.files import FoundFile
 from tumorbatch.infer import batching, inference, plan
 from tumorbatch.infer.config import Config
 from tumorbatch.infer.listing import Selection
@@ -231,14 +233,14 @@ def test_a_task_waits_for_the_list_that_another_one_writes(
 ) -> None:
     out, listed = tmp_path / "out.parquet", []
     monkeypatch.setattr(parts, "_POLL", 0.05)
-    real = plan.list_files
+    real = plan.stream_files
 
     def list_slowly(*arguments: Any) -> Any:
         time.sleep(0.5)
         listed.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(plan, "list_files", list_slowly)
+    monkeypatch.setattr(plan, "stream_files", list_slowly)
     with ThreadPoolExecutor(2) as threads, caplog.at_level("INFO"):
         tasks = [
             threads.submit(inference.run, images, out, model, _config((number, 2))) for number in (1, 2)
@@ -407,6 +409,26 @@ def test_a_signal_ends_a_task_and_costs_one_chunk(
     left = {path.name for path in _area(out).iterdir()}
     assert len(find_chunks(_area(out))) == 2
     assert not [name for name in left if name.startswith(".") or name.endswith(".lock")]
+
+
+def test_a_long_list_is_written_while_it_comes_and_has_large_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(parts.ENVIRONMENT)
+    monkeypatch.setattr(parts, "CHUNK_FILES", 3)
+    monkeypatch.setattr(parts, "LARGE_CHUNK_FILES", 7)
+    monkeypatch.setattr(parts, "MANY_FILES", 10)
+    for count, size in ((10, 3), (20, 7), (21, 7)):
+        names = [f"{number:02}.png" for number in range(count)]
+        files = [FoundFile(str(tmp_path / name), name, size=len(name)) for name in names]
+        area = tmp_path / str(count)
+        area.mkdir()
+        written = write_as_listed(area, [tmp_path], iter(files))
+        assert (written["files"], written["chunk_files"]) == (count, size)
+        with Manifest(area, [tmp_path], parts.Frozen(written)) as manifest:
+            assert len(list(manifest.chunk(0))) == size
+            assert list(manifest) == files
+        assert len(list(area.iterdir())) == 1
 
 
 # ------------------------------------------------------------------------------------ status

@@ -157,18 +157,19 @@ def of_infer(sources: Sequence[Path], out: Path, model: Path, config: "InferConf
     before = None if config.overwrite else target.refuse_foreign(loaded.model_id)
     own = frozenset(map(os.path.realpath, map(str, target.outputs())))
     listing = list_files(sources, config.selection, own, None)
+    files = list(listing.files)
     hidden = config.path_mode == "hash"
     kept = 0
     if config.incremental and before is not None and not (config.content or hidden):
-        kept = _kept(target.path, listing.files)
+        kept = _kept(target.path, files)
     waiting = _waiting_rows(target.path)
-    new = len(listing.files) - kept
-    decoding, network = _times(listing.files, model, loaded, config)
+    new = len(files) - kept
+    decoding, network = _times(files, model, loaded, config)
     seconds = new * (decoding + network)
-    rows = len(listing.files)
-    table = rows * _ROW + sum(min(64, len(file.name)) for file in listing.files)
+    rows = len(files)
+    table = rows * _ROW + sum(min(64, len(file.name)) for file in files)
     sentences = [
-        f"{rows:,} files, {_megabytes(listing.files)}, would be {rows:,} rows or more in "
+        f"{rows:,} files, {_megabytes(files)}, would be {rows:,} rows or more in "
         f"{printable(str(target.path))} ({target.format}, about {max(1, round(table / 1e6)):,} MB), by "
         f"model {loaded.model_id}. Left out: {listing.others:,} not images or not selected, "
         f"{listing.young:,} too young.",
@@ -188,7 +189,7 @@ def of_infer(sources: Sequence[Path], out: Path, model: Path, config: "InferConf
         "some seconds to load TensorFlow. Files of many frames take longer."
     )
     facts = {
-        "files": rows, "bytes_of_files": sum(file.size for file in listing.files), "kept": kept,
+        "files": rows, "bytes_of_files": sum(file.size for file in files), "kept": kept,
         "new": new, "others": listing.others, "young": listing.young, "waiting_rows": waiting,
         "format": target.format, "model_id": loaded.model_id, "seconds": round(seconds, 1),
         "bytes": table,
