@@ -126,8 +126,8 @@ def _without_base(options: dict[str, Any]) -> dict[str, Any]:
     "--feature-copies",
     type=click.IntRange(min=0),
     help="While the base is frozen: compute its features of so many randomly changed copies of each "
-    "image once, and train on these in every epoch, which takes less time; 0: new changes in every "
-    "epoch.  [default: 0]",
+    "image once, and train on these in every epoch, which takes less time if they are fewer than "
+    "the epochs; 0: new changes in every epoch.  [default: 0]",
 )
 @click.option(
     "--weight-decay", type=float, help="AdamW's weight decay, for kernels only.  [default: 0.05]"
