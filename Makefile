@@ -72,9 +72,11 @@ $(SERVERS)/.installed: tests/stores/requirements.txt
 	$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-test-cluster: install $(SERVERS)/.installed ## a real Slurm of two nodes, which apt-get installs, and three S3 servers (minutes)
+test-cluster: install $(SERVERS)/.installed ## a real Slurm of two nodes, which apt-get installs, two Ray nodes, and three S3 servers (minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt kubernetes-validate==1.37.0 \
 		|| echo "kubernetes-validate cannot be installed here: the test of the schema is skipped."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ray \
+		|| echo "ray cannot be installed here: its tests are skipped."
 	$(BIN)/python -m pytest -m cluster tests/cluster $(if $(SHORT),-k publishes)
 	$(BIN)/python -m pytest tests/cli/test_cluster.py
 	TUMORBATCH_SERVERS=$(abspath $(SERVERS))/bin $(BIN)/python -m pytest -m cluster tests/stores \

@@ -1,8 +1,9 @@
 """How to infer, and the receipt of it."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tumorbatch.checks import (
     IMAGE_FORMATS,
@@ -18,6 +19,9 @@ from tumorbatch.parts import Part
 from tumorbatch.runtime import available_cores
 from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
+
+if TYPE_CHECKING:
+    from tumorbatch.ray_cluster import Cluster
 
 FORMATS = ("auto", "parquet", "dataset", "csv", "jsonl")
 MAX_FRAMES = 2_000  # pages or frames a file; long series of one acquisition have some hundreds
@@ -51,6 +55,7 @@ class Config:
             there; None: these columns are null.
         part: Compute this part only, and publish nothing; None: the whole.
         work: Folder of the unfinished work, for an output in an object store.
+        cluster: Its engines compute; None: this machine.
         tta: "none", or "flip": the mean logit of an image and its mirror; None: as in the bundle.
     """
 
@@ -75,6 +80,7 @@ class Config:
     identity_key: Path | None = None
     part: Part | None = None
     work: Path | None = None
+    cluster: "Cluster | None" = None
     tta: str | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +102,8 @@ class Config:
             raise ConfigError(f"--min-age must be at least 0. Received: {self.selection.min_age:g}.")
         if (self.content or self.prune) and not self.incremental:
             raise ConfigError("--hash and --prune say how to do --incremental: give that too.")
+        if self.cluster and self.part:
+            raise ConfigError("--executor ray computes all parts: leave out --part.")
 
 
 @dataclass(slots=True)
@@ -115,6 +123,13 @@ class Timings:
     loading: float = 0.0
     waiting: float = 0.0
     processing: float = 0.0
+
+    def add(self, other: "Timings", share: float) -> None:
+        """Add what one of several networks did that run at a time; `share`: 1 of their number."""
+        self.decoding += other.decoding
+        self.model += share * other.model
+        self.loading += share * other.loading
+        self.waiting += share * other.waiting
 
     def count_loading(self, seconds: float) -> None:
         """Take the loading out of the model's time, once."""
@@ -184,3 +199,15 @@ class Report:
     def computed(self) -> int:
         """Return the number of files read in this run."""
         return self.files - self.files_kept
+
+    def after(self, made: "Report") -> "Report":
+        """Return the receipt of the run that finished what others have computed, with theirs."""
+        timings = replace(made.timings)
+        timings.add(self.timings, 1)
+        timings.processing += self.timings.processing if self.computed else 0
+        return replace(
+            self,
+            files_kept=self.files_kept - made.computed,
+            seconds=self.seconds + made.seconds,
+            timings=timings,
+        )

@@ -34,7 +34,7 @@ from tumorbatch.infer.work_area import (
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.object_path import Location
-from tumorbatch.parts import chunk_size, read_frozen, refuse_running, remove_gate
+from tumorbatch.parts import Part, chunk_size, read_frozen, refuse_running, remove_gate
 from tumorbatch.progress import Progress
 from tumorbatch.runtime import processor
 from tumorbatch.status import Status
@@ -66,6 +66,9 @@ def run(sources: Location | Sequence[Location], out: Location, model: Path, conf
     job = Job.prepare(sources, out, model, config)
     if config.part is not None:
         return run_part(job, config.part, started)
+    if config.cluster is not None:
+        made = run_part(job, Part(1, 1), started)
+        return run(sources, out, model, dataclasses.replace(config, cluster=None)).after(made)
     target, loaded = job.target, job.loaded
     out = target.path
     with output_lock(out, lock_beside(out)), contextlib.ExitStack() as reading:

@@ -1,15 +1,17 @@
-"""One task of the first pass in several parts: its chunks are computed and kept."""
+"""One task of the first pass in several parts: its chunks are computed and kept.
+
+With a cluster there is one part, the whole: engines read its chunks, and this process keeps them.
+"""
 
 import contextlib
 import functools
-import itertools
 import json
 import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from tumorbatch.files import check_folder
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.labels import CLASS_NAMES
 from tumorbatch.lock import lock_inside
-from tumorbatch.object_path import Location
+from tumorbatch.object_path import Location, absolute
 from tumorbatch.parts import (
+    CHUNK_FILES,
     Frozen,
     Part,
     at_work,
@@ -30,8 +33,10 @@ from tumorbatch.parts import (
     new_chunk,
     refuse_finishing,
 )
+from tumorbatch.preprocess import shard
 from tumorbatch.preprocess.chunks import read_texts, records_path, write_chunk
 from tumorbatch.preprocess.classes import SourceFile, find_sources, refuse_inside
+from tumorbatch.preprocess.engine import Reader, in_batches, read_files
 from tumorbatch.preprocess.first_pass import KEY, WorkArea, journal_rows, spool_record, task_of
 from tumorbatch.preprocess.given_splits import refuse_without_splits
 from tumorbatch.preprocess.previous_set import PreviousSet
@@ -44,21 +49,14 @@ from tumorbatch.preprocess.shard import (
     refuse_other_splits,
     settings_of,
 )
-from tumorbatch.preprocess.worker import (
-    CHUNK,
-    FileResult,
-    Task,
-    lost_file,
-    process_files,
-    status_of,
-)
+from tumorbatch.preprocess.worker import FileResult, Task, status_of
 from tumorbatch.progress import Progress
+from tumorbatch.ray_cluster import Cluster, compute, refuse_missing
 from tumorbatch.secret_key import read_key
 from tumorbatch.shardset import WORK
 from tumorbatch.signals import deferred
 from tumorbatch.status import count_errors
 from tumorbatch.stores import watched
-from tumorbatch.workers import ordered_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class Report:
 
 
 def run_part(source: Location, out: Path, config: Config, part: Part) -> Report:
-    """Read the files of one part, those of its chunks that are not finished yet.
+    """Read the files of one part, those of its chunks that are not finished yet, here or on a cluster.
 
     `shard.run` takes what the tasks have left, reads the other files, and makes the set.
 
@@ -101,7 +99,14 @@ def run_part(source: Location, out: Path, config: Config, part: Part) -> Report:
         OutputError: `out` cannot be written.
         TryAgainError: Another task computes this part, or the set is being finished.
     """
+    return _run_part(source, out, config, part)[0]
+
+
+def _run_part(source: Location, out: Path, config: Config, part: Part) -> tuple[Report, int]:
+    """Return the receipt of `run_part`, and the number of files of chunks that were there before."""
     started = time.monotonic()
+    if config.cluster is not None:
+        refuse_missing()
     check_folder(source)
     make_folder(out)
     refuse_finishing(out, lock_inside(out))
@@ -117,9 +122,27 @@ def run_part(source: Location, out: Path, config: Config, part: Part) -> Report:
     with at_work(out, lock_inside(out), area, part), contextlib.ExitStack() as stack:
         previous_set = stack.enter_context(PreviousSet(out)) if old is not None else None
         manifest = stack.enter_context(Manifest(area, [source], frozen))
-        kept, statuses = _compute(area, config, part, frozen, manifest, previous_set)
+        task = _Task(area, config, part, frozen, manifest, previous_set)
+        chunks_kept, kept, read = task.compute()
     chunks = len(part.chunks(frozen.chunks))
-    return Report(str(part), chunks, kept, dict(statuses), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Report(str(part), chunks, chunks_kept, dict(kept + read), seconds), kept.total()
+
+
+def run_on_cluster(source: Location, out: Path, config: Config) -> shard.Report:
+    """Make the shard set of `source` in `out`; the engines of `Config.cluster` read the files.
+
+    Raises:
+        TumorBatchError: As `run_part`, `shard.run` and `ray_cluster.compute`.
+    """
+    started = time.monotonic()
+    made, kept = _run_part(source, out, config, Part(1, 1))
+    report = shard.run(source, out, replace(config, cluster=None))
+    return replace(
+        report,
+        taken_over=report.taken_over - (made.files - kept),
+        seconds=time.monotonic() - started,
+    )
 
 
 def _freeze(source: Location, out: Path, config: Config) -> dict[str, Any]:
@@ -130,6 +153,8 @@ def _freeze(source: Location, out: Path, config: Config) -> dict[str, Any]:
     refuse_without_splits(source, files, config.split_by)
     work = WorkArea(out / WORK, settings_of(config), pixel_software(), config.overwrite)
     size = chunk_size(len(files))
+    if config.cluster is not None:  # an engine returns all records of a chunk together
+        size = min(size, CHUNK_FILES)
     notes = [file.note() for file in files]
     return {
         "run_id": uuid.uuid4().hex,
@@ -142,66 +167,81 @@ def _freeze(source: Location, out: Path, config: Config) -> dict[str, Any]:
     }
 
 
-def _compute(
-    area: Path,
-    config: Config,
-    part: Part,
-    frozen: Frozen,
-    manifest: Manifest,
-    previous_set: PreviousSet | None,
-) -> tuple[int, Counter[str]]:
-    """Compute what is missing; return the number of chunks that were there, and {status: files}."""
-    statuses: Counter[str] = Counter()
-    todo = []
-    paths = find_chunks(area)
-    numbers = part.chunks(frozen.chunks)
-    for number in numbers:
-        texts = (read_texts(path, number, frozen) for path in paths.get(number, ()))
-        footer = next(filter(None, texts), None)
-        if footer is None:
-            todo.append(number)
-        else:
-            statuses.update(parse_object(footer["statuses"].encode(), {TEXT: COUNT}))
-    if todo:
-        manifest.probe(todo)
-        work = functools.partial(
-            process_files,
-            preprocessing=config.preprocessing,
-            secret=read_key(area / KEY),
-            seconds=config.timeout,
-            formats=config.formats,
-        )
-        tasks = _tasks(manifest, todo, previous_set)
-        first = next(manifest.chunk(todo[0])).path
-        computed = ordered_map(work, tasks, config.workers, lost_file, config.timeout)
-        results = watched(computed, first, status_of)
-        total = min(len(todo) * frozen.chunk_files, frozen.files)
-        with Progress("shard", "images", total) as progress, contextlib.closing(results):
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """The work of one part."""
+
+    area: Path
+    config: Config
+    part: Part
+    frozen: Frozen
+    manifest: Manifest
+    previous_set: PreviousSet | None
+
+    def compute(self) -> tuple[int, Counter[str], Counter[str]]:
+        """Compute what is missing.
+
+        Returns:
+            The number of chunks that were there, {status: their files}, {status: the other files}.
+        """
+        kept: Counter[str] = Counter()
+        read: Counter[str] = Counter()
+        todo = []
+        paths = find_chunks(self.area)
+        numbers = self.part.chunks(self.frozen.chunks)
+        for number in numbers:
+            texts = (read_texts(path, number, self.frozen) for path in paths.get(number, ()))
+            footer = next(filter(None, texts), None)
+            if footer is None:
+                todo.append(number)
+            else:
+                kept.update(parse_object(footer["statuses"].encode(), {TEXT: COUNT}))
+        if todo:
+            self.manifest.probe(todo)
+            cluster = self.config.cluster
+            chunks = self._read_here(todo) if cluster is None else self._read_on(cluster, todo)
+            total = min(len(todo) * self.frozen.chunk_files, self.frozen.files)
+            with Progress("shard", "images", total) as progress, contextlib.closing(chunks):
+                for number, results in chunks:
+                    files = [SourceFile.noted(*pair) for pair in self.manifest.noted(number)]
+                    read += _publish(
+                        new_chunk(self.area, number), number, self.frozen, files, results,
+                        self.previous_set, progress.advance,
+                    )  # fmt: skip
+        return len(numbers) - len(todo), kept, read
+
+    def _read_here(self, todo: list[int]) -> Generator[tuple[int, Iterator[list[FileResult]]]]:
+        """Yield each chunk's number with what its files give."""
+        batches = (batch for number in todo for batch in in_batches(self._tasks(number)))
+        computed = read_files(batches, self.config, read_key(self.area / KEY))
+        results = watched(computed, next(self.manifest.chunk(todo[0])).path, status_of)
+        with contextlib.closing(results):
             for number in todo:
-                files = [SourceFile.noted(*pair) for pair in manifest.noted(number)]
-                statuses += _publish(
-                    new_chunk(area, number),
-                    number,
-                    frozen,
-                    files,
-                    results,
-                    previous_set,
-                    progress.advance,
-                )
-    return len(numbers) - len(todo), statuses
+                yield number, results
+
+    def _read_on(
+        self, cluster: Cluster, todo: list[int]
+    ) -> Generator[tuple[int, Iterator[list[FileResult]]]]:
+        """Yield the same, in the order in which the engines of a cluster finish the chunks."""
+        some = [absolute(path) for path in self.manifest.some(todo)]
+        arguments = (replace(self.config, cluster=None), read_key(self.area / KEY))
+        chunks = ((number, [_anywhere(task) for task in self._tasks(number)]) for number in todo)
+        cluster = replace(cluster, engines=min(cluster.engines, len(todo)))
+        computed = compute(cluster, self.config.workers, Reader, arguments, some, chunks)
+        with contextlib.closing(computed):
+            for number, results in computed:
+                yield number, watched((one for one in [results]), some[0], status_of)
+
+    def _tasks(self, number: int) -> Iterator[Task]:
+        """Yield the files of a chunk."""
+        for pair in self.manifest.noted(number):
+            yield task_of(SourceFile.noted(*pair), CLASS_NAMES, self.previous_set)
 
 
-def _tasks(
-    manifest: Manifest, todo: list[int], previous_set: PreviousSet | None
-) -> Iterator[list[Task]]:
-    """Yield the files of chunks, so many a task; no task has files of two chunks."""
-    for number in todo:
-        tasks = (
-            task_of(SourceFile.noted(*pair), CLASS_NAMES, previous_set)
-            for pair in manifest.noted(number)
-        )
-        while some := list(itertools.islice(tasks, CHUNK)):
-            yield some
+def _anywhere(task: Task) -> Task:
+    """Return a task that means the same in another current folder."""
+    file = replace(task.source.file, path=absolute(task.source.file.path))
+    return task._replace(source=replace(task.source, file=file))
 
 
 def _publish(

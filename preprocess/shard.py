@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,6 +52,9 @@ from tumorbatch.shardset import DATASET, WORK, Dataset
 from tumorbatch.status import count_errors
 from tumorbatch.workers import SECONDS
 
+if TYPE_CHECKING:
+    from tumorbatch.ray_cluster import Cluster
+
 _DECIDE_SPLITS = ("split_by", "fractions", "seed")
 _DECIDE_PIXELS = ("numpy", "opencv-python-headless", "scipy", "simplejpeg")
 
@@ -78,6 +81,7 @@ class Config:
         shard_bytes: Wanted size of a shard.
         max_error_rate: Above this share of unreadable files nothing is published, 0 to 1.
         overwrite: Make all records anew, whatever is there. Each image stays in its split.
+        cluster: Its engines read the files; None: this machine.
         new_splits: With `overwrite`: settle the splits anew as well.
     """
 
@@ -96,6 +100,7 @@ class Config:
     max_error_rate: float = 1.0
     overwrite: bool = False
     new_splits: bool = False
+    cluster: "Cluster | None" = None
 
     def __post_init__(self) -> None:
         check_choice("--split-by", self.split_by, (*SPLIT_BY, GIVEN))

@@ -141,6 +141,14 @@ class Bundle:
         }
 
     @property
+    def files(self) -> dict[str, str]:
+        """Return {file: sha256} of all that inference reads beside model.json."""
+        files = {name: sha256 for name, (_, sha256) in self.weights.items()}
+        files[KNOWN_IMAGES] = self.known_images_sha256
+        files[FAMILIARITY] = self.familiarity_sha256
+        return {name: sha256 for name, sha256 in files.items() if sha256}
+
+    @property
     def model_id(self) -> str:
         """Return architecture and 12 hex digits that identify weights, threshold and preprocessing."""
         parts = [self.weights_sha256, self.threshold, self.temperature, self.preprocessing.fingerprint]

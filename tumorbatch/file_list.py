@@ -221,22 +221,24 @@ class Manifest:
         """Return the numbers of all chunks."""
         return range(self._file.num_row_groups)
 
-    def probe(self, todo: Sequence[int]) -> None:
-        """Raise `InputError` where this machine does not see the files of some chunks.
+    def some(self, todo: Sequence[int]) -> list[str]:
+        """Return paths of some chunks: the first, one in the middle, and one near the end."""
+        numbers = (todo[0], todo[len(todo) // 2], todo[-1])
+        return [file.path for number in numbers if (file := next(self.chunk(number), None)) is not None]
 
-        The first, one in the middle and one near the end are looked for.
-        """
+    def probe(self, todo: Sequence[int]) -> None:
+        """Raise `InputError` where this machine sees none of some paths of these chunks."""
         for source in self._sources:
             check_source(location(source))
-        numbers = (todo[0], todo[len(todo) // 2], todo[-1])
-        some = [file for number in numbers if (file := next(self.chunk(number), None)) is not None]
-        if some and not any(_is_seen(file.path) for file in some):
-            names = ", ".join(dict.fromkeys(file.path for file in some))
+        some = self.some(todo)
+        if some and not any(map(is_seen, some)):
+            names = ", ".join(dict.fromkeys(some))
             raise InputError(
                 f"None of {printable(names)} can be seen on {os.uname().nodename}. Mount the folder "
                 "there under the same name; --overwrite lists its files again."
             )
 
 
-def _is_seen(path: str) -> bool:
+def is_seen(path: str) -> bool:
+    """Return whether this machine sees a file, or an object."""
     return stores.exists(ObjectPath.parse(path)) if is_uri(path) else os.path.lexists(path)

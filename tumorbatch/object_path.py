@@ -89,6 +89,11 @@ def location(text: str) -> Location:
     return ObjectPath.parse(text) if is_uri(text) else Path(text)
 
 
+def absolute(path: str) -> str:
+    """Return a path that names the same file in every current folder, and on nodes that share it."""
+    return path if is_uri(path) else os.path.abspath(path)
+
+
 def identity(place: Location | str) -> str:
     """Return the one name of a place: of a file its real path, of an object its URI."""
     return str(place) if is_uri(str(place)) else os.path.realpath(str(place))

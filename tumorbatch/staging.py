@@ -39,13 +39,8 @@ def bundle_folder(model: ObjectPath, cache: Path | None) -> Path:
         TumorBatchError: As `stores.find_objects`.
     """
     folder = _described(model, bundle.MODEL, cache)
-    loaded = bundle.load(folder)
-    files = {name: sha256 for name, (_, sha256) in loaded.weights.items()}
-    files[bundle.KNOWN_IMAGES] = loaded.known_images_sha256
-    files[bundle.FAMILIARITY] = loaded.familiarity_sha256
-    for name, sha256 in files.items():
-        if sha256:
-            _copy(model / name, folder / name, sha256)
+    for name, sha256 in bundle.load(folder).files.items():
+        _copy(model / name, folder / name, sha256)
     return folder
 
 

@@ -14,7 +14,7 @@ from tumorbatch import parts
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.parts import Part, find_chunks
-from tumorbatch.preprocess import first_pass, part, shard
+from tumorbatch.preprocess import engine, first_pass, shard
 from tumorbatch.preprocess.part import run_part
 from tumorbatch.shardset import WORK
 
@@ -30,7 +30,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             yield work(tasks)
 
     monkeypatch.setenv(parts.ENVIRONMENT, "7")
-    for module in (first_pass, part):
+    for module in (engine, first_pass):
         monkeypatch.setattr(module, "ordered_map", in_this_process)
     return names
 

@@ -43,7 +43,8 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "feed", "steps_per_execution", "pixels",
     ),
     "Run": (
-        "max_runtime", "part", "seed", "yes", "dry_run", "overwrite", "config_file", "save_config",
+        "max_runtime", "part", "executor", "address", "engines", "gpus_per_engine",
+        "seed", "yes", "dry_run", "overwrite", "config_file", "save_config",
         "as_json", "metrics_file", "log_format", "verbose", "quiet", "help",
     ),
 }  # fmt: skip

@@ -12,6 +12,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.command import Command
 from tumorbatch.cli.consent import print_plan
 from tumorbatch.cli.console import say
+from tumorbatch.cli.executor import executor
 from tumorbatch.cli.session import session
 from tumorbatch.errors import ConfigError, ExitCode
 from tumorbatch.files import check_source
@@ -21,6 +22,7 @@ from tumorbatch.object_path import Location, ObjectPath, location
 if TYPE_CHECKING:
     from tumorbatch.infer.config import Config, Report
     from tumorbatch.parts import Part
+    from tumorbatch.ray_cluster import Cluster
 
 
 @click.command(cls=Command)
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     help="`hash` hides paths: HMAC-SHA256 with a key that is kept next to OUT.",
 )
 @options.part
+@executor
 @click.option(
     "--identity-key",
     type=options.PATH,
@@ -131,6 +134,7 @@ def infer(
     format: str,
     path_mode: str,
     part: "Part | None",
+    cluster: "Cluster | None",
     identity_key: Path | None,
     cache_dir: Path | None,
     tta: str | None,
@@ -164,7 +168,8 @@ def infer(
 
     On a cluster each task of an array computes one part: the same command with --part, which publishes
     nothing. The command without --part then takes what the tasks have computed, computes what is
-    missing, and writes OUT. See docs/cluster.md, `tumorbatch slurm` and `tumorbatch status`.
+    missing, and writes OUT. With --executor ray the engines of a Ray cluster compute, and this command
+    writes. See docs/cluster.md, `tumorbatch slurm` and `tumorbatch status`.
 
     FOLDER, OUT and the model can be in an object store, as s3://bucket/folder (also gs:// and az://).
     OUT is then uploaded when it is complete.
@@ -180,6 +185,7 @@ def infer(
       tumorbatch infer s3://b/scans s3://b/out.parquet --model s3://b/models/cnn1 --work /scratch/me
       tumorbatch infer scans/ out.csv --include '*T1*' --exclude '*_mask.png'
       tumorbatch infer /scratch/scans out.parquet --part 3/64
+      tumorbatch infer /scratch/scans out.parquet --executor ray --engines 8 --gpus-per-engine 1
     """
     with session(quiet, "The work so far is kept; the same command continues it."):
         runtime.load_arrow()
@@ -217,6 +223,7 @@ def infer(
                 format=format,
                 path_mode=path_mode,
                 part=part,
+                cluster=cluster,
                 identity_key=identity_key,
                 work=work,
                 tta=tta,
@@ -250,6 +257,8 @@ def _plan(
     local = [place for place in folders if isinstance(place, Path)]
     if len(local) < len(folders) or not isinstance(out, Path):
         raise ConfigError("--dry-run looks at folders of this machine only, not at object stores.")
+    if config.cluster:
+        raise ConfigError("--dry-run tells what this machine would need: leave out --executor ray.")
     print_plan(plans.of_infer(local, out, model, config), as_json)
 
 

@@ -12,6 +12,7 @@ from tumorbatch.cli import options
 from tumorbatch.cli.command import Command
 from tumorbatch.cli.consent import print_plan
 from tumorbatch.cli.console import say
+from tumorbatch.cli.executor import executor
 from tumorbatch.cli.session import session
 from tumorbatch.dataset_shape import GIVEN, SPLIT_BY
 from tumorbatch.errors import ConfigError, ExitCode
@@ -19,7 +20,8 @@ from tumorbatch.object_path import Location
 
 if TYPE_CHECKING:
     from tumorbatch.parts import Part
-    from tumorbatch.preprocess.shard import Config
+    from tumorbatch.preprocess.shard import Config, Report
+    from tumorbatch.ray_cluster import Cluster
 
 
 def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
@@ -95,6 +97,7 @@ def _parse_split(_: click.Context, __: click.Parameter, value: str) -> tuple[flo
     help="With --overwrite: assign the splits again. Held-out images may then be trained on.",
 )
 @options.part
+@executor
 @options.workers
 @options.pixels
 @options.timeout
@@ -125,6 +128,7 @@ def shard(
     fractions: tuple[float, float, float],
     shard_mb: float,
     part: "Part | None",
+    cluster: "Cluster | None",
     workers: int | None,
     timeout: float,
     formats: tuple[str, ...],
@@ -156,7 +160,8 @@ def shard(
     --new-splits assigns them anew.
 
     On a cluster the tasks of an array read the images: the same command with --part, which publishes
-    nothing. The command without --part then reads what is missing, and writes OUT. See docs/cluster.md.
+    nothing. The command without --part then reads what is missing, and writes OUT. With --executor ray
+    the engines of a Ray cluster read the images, and this command writes. See docs/cluster.md.
 
     \b
     Examples:
@@ -169,6 +174,7 @@ def shard(
       tumorbatch shard kaggle/ tfrecords/ --splits given
       tumorbatch shard --split-by file data/raw tfrecords-leaky
       tumorbatch shard /data /scratch/tfrecords --part 3/64
+      tumorbatch shard /data /scratch/tfrecords --executor ray --engines 8
     """
     if variants and clahe is not None:
         raise click.UsageError("Give --variants or --clahe/--no-clahe, not both.")
@@ -204,14 +210,17 @@ def shard(
             overwrite=overwrite,
             new_splits=new_splits,
             formats=formats,
+            cluster=cluster,
             **only_given(workers=workers),
         )
+        if part and cluster:
+            raise ConfigError("--executor ray computes all parts: leave out --part.")
         if dry_run:
             _plan(src, out, config, as_json)
             return
         if part:
             _compute_part(src, out, config, part, as_json, quiet)
-        report = stage.run(src, out, config)
+        report = _run(src, out, config)
         from tumorbatch.cli.summaries import shard_json, shard_summary
 
         if as_json:
@@ -219,6 +228,17 @@ def shard(
         elif not quiet:
             say(shard_summary(report, out))
     sys.exit(ExitCode.SOME_ERRORS if report.errors and not report.unchanged else ExitCode.OK)
+
+
+def _run(src: Location, out: Path, config: "Config") -> "Report":
+    """Make the set, here or with the engines of a cluster."""
+    if config.cluster:
+        from tumorbatch.preprocess.part import run_on_cluster
+
+        return run_on_cluster(src, out, config)
+    from tumorbatch.preprocess.shard import run
+
+    return run(src, out, config)
 
 
 def _compute_part(
@@ -243,4 +263,6 @@ def _plan(src: Location, out: Path, config: "Config", as_json: bool) -> None:
 
     if not isinstance(src, Path):
         raise ConfigError("--dry-run looks at folders of this machine only, not at object stores.")
+    if config.cluster:
+        raise ConfigError("--dry-run tells what this machine would need: leave out --executor ray.")
     print_plan(plans.of_shard(src, out, config), as_json)
