@@ -44,8 +44,9 @@ def nodes() -> Iterator[RayNodes]:
 @pytest.fixture
 def two(nodes: RayNodes) -> RayNodes:
     """Both nodes; the second one's bundle is damaged, which nobody notices: it gets the driver's."""
-    for mark in (*nodes.folder.glob("busy-*"), *nodes.folder.glob("deadly-*")):
-        mark.unlink()
+    for mark in ("busy-*", "deadly-*", "crash-*"):
+        for path in nodes.folder.glob(mark):
+            path.unlink()
     (nodes.folder / "hold").unlink(missing_ok=True)
     if not nodes.raylet("two"):
         nodes.start_second(_mounts(nodes))
@@ -218,6 +219,18 @@ def test_a_chunk_that_costs_three_engines_is_computed_here(
     _finished(two, "deadly.parquet", expected)
 
 
+def test_a_file_that_kills_its_decoder_costs_a_row_and_no_engine(start: Start, two: RayNodes) -> None:
+    (two.folder / "crash-0003.png").touch()
+    alone = _start(two, "scans", "alone.parquet", "--workers", 1)
+    alone.communicate(timeout=100)
+    process = start("crash.parquet")
+    assert (*process.communicate(timeout=100), process.returncode) == ("", "", 3)
+    crashed = _values(two.folder / "alone.parquet")
+    assert [row["path"] for row in crashed if row["status"] == "decoder_crash"] == ["0003.png"]
+    _finished(two, "crash.parquet", crashed)
+    assert len(two.busy()) == 2
+
+
 def test_a_node_that_does_not_see_the_files(start: Start, two: RayNodes) -> None:
     process = start("unseen.parquet", scans="unseen", workers=2)
     stdout, stderr = process.communicate(timeout=100)
@@ -238,6 +251,20 @@ def test_a_node_with_another_version(start: Start, two: RayNodes) -> None:
     assert (process.returncode, stdout) == (2, "")
     assert "The node ray-two has another version of simplejpeg: 0.1, and this machine has" in stderr
     assert not (two.folder / "version.parquet").exists()
+
+
+def test_a_node_without_the_package(start: Start, two: RayNodes) -> None:
+    two.kill("two")
+    (two.folder / "bare").mkdir()
+    (two.folder / "bare" / "tumorbatch.py").write_text("raise ImportError('there is no such package')")
+    two.start_second(_mounts(two), path=f"{two.folder}/bare")
+    process = start("bare.parquet", workers=2)
+    stdout, stderr = process.communicate(timeout=100)
+    two.kill("two")
+    assert (process.returncode, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
+    assert "An engine cannot start: " in stderr
+    assert "there is no such package" in stderr
+    assert "Install the same packages on all nodes." in stderr
 
 
 def test_the_head_dies_and_this_machine_finishes(start: Start, two: RayNodes, expected: Any) -> None:
