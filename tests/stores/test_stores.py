@@ -82,12 +82,16 @@ def test_the_parts_of_a_table_in_a_store(
     code, text = run(*command, "--part", "2/2")
     assert code in (0, 3), text
     assert store.get("out.parquet") is None
+    text = run("status", out, "--work", tmp_path)[1]
+    assert f"{out}: 2 parts: 1 done, 1 never started; 2 of 3 chunks computed" in text
+    assert "Give --work DIR" in run("status", out)[1]
     code, text = run(*command)
     assert code == 3, text
     assert "Kept the rows of" in text
     (tmp_path / "remote.parquet").write_bytes(store.get("out.parquet") or b"")
     assert run("infer", images, tmp_path / "local.parquet", "--model", bundle)[0] == 3
     assert _table(tmp_path / "remote.parquet").equals(_table(tmp_path / "local.parquet"))
+    assert "is there, and no part of it" in run("status", out, "--work", tmp_path)[1]
 
 
 @on_every_server
