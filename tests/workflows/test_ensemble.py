@@ -152,16 +152,20 @@ def test_members_may_see_different_variants(sample: Path, tmp_path: Path, invoke
     from tumorbatch.train.training import run as train
 
     tfrecords, folders = tmp_path / "tfrecords", []
-    run(sample, tfrecords, ShardConfig(Preprocessing(size=32, variants=("clahe", "plain")), workers=1))
+    run(
+        sample,
+        tfrecords,
+        ShardConfig(Preprocessing(size=32, variants=("clahe", "normalised")), workers=1),
+    )
     with pytest.MonkeyPatch.context() as patch:
         leave_out_training(patch)
-        for seed, variant in enumerate(("clahe", "plain")):
+        for seed, variant in enumerate(("clahe", "normalised")):
             folders.append(tmp_path / variant)
             schedule = Schedule(epochs=1, batch_size=64, seed=seed)
             train(tfrecords, folders[-1], TrainConfig("cnn1", schedule, variants=(variant,)))
     made = ensemble.run(folders, tfrecords, tmp_path / "both", ONCE).bundle
-    assert made.preprocessing.channels == ("clahe", "plain")
-    assert [member.channels for member in made.members] == [("clahe",), ("plain",)]
+    assert made.preprocessing.channels == ("clahe", "normalised")
+    assert [member.channels for member in made.members] == [("clahe",), ("normalised",)]
     images = np.random.default_rng(2).integers(0, 256, (3, 32, 32, 2), np.uint8)
     parts = [
         load_network(folder, bundle.load(folder))(images[..., number : number + 1], training=False)

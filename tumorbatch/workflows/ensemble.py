@@ -24,6 +24,8 @@ from tumorbatch.shardset import Dataset
 from tumorbatch.workflows import checks
 from tumorbatch.workflows.ensemble_bundle import Config, Joined, Part, publish
 
+_NORMALISED_VERSION = "normalised_version"  # in `Preprocessing.to_dict`
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -83,9 +85,8 @@ def _refuse_unrelated(parts: Sequence[Part], tfrecords: Path) -> Dataset:
         raise ConfigError("An ensemble needs two models or more. Name them one after another.")
     first = parts[0]
     for part in parts[1:]:
-        changes = format_changes(
-            _common(first), _common(part), f"in {first.name}", f"in {part.name}",
-        )  # fmt: skip
+        old, new = _common(first, part)
+        changes = format_changes(old, new, f"in {first.name}", f"in {part.name}")
         if changes:
             raise ConfigError(
                 f"{first.folder} and {part.folder} were trained on images that were prepared "
@@ -101,13 +102,16 @@ def _refuse_unrelated(parts: Sequence[Part], tfrecords: Path) -> Dataset:
     return dataset.select(_channels(parts)) if dataset.variants else dataset
 
 
-def _common(part: Part) -> dict[str, Any]:
-    """Return what must be the same in all parts; they may see different variants."""
-    return {
-        name: value
-        for name, value in part.bundle.preprocessing.to_dict().items()
-        if name not in ("variants", "clahe")
-    }
+def _common(*parts: Part) -> list[dict[str, Any]]:
+    """Return for each part what must be the same in all; they may see different variants.
+
+    Only a part that sees `normalised` has the version of it.
+    """
+    own = [part.bundle.preprocessing.to_dict() for part in parts]
+    left_out = {"variants", "clahe"}
+    if not all(_NORMALISED_VERSION in values for values in own):
+        left_out.add(_NORMALISED_VERSION)
+    return [{name: value for name, value in values.items() if name not in left_out} for values in own]
 
 
 def _channels(parts: Sequence[Part]) -> tuple[str, ...]:
