@@ -61,8 +61,9 @@ test-elsewhere: install ## the test suite as on other processors, and with both 
 	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python tests/elsewhere.py $(AVX512))" $(MAKE) test
 	$(BIN)/python tests/elsewhere.py --busy 2 $(MAKE) test
 
-test-faults: install ## each file-system call of each command fails or is the last: some hours
-	$(BIN)/python -m pytest -m slow -s tests/faults
+# An interrupted sweep continues where it was, on the same commit: see tests/faults/sweep.py.
+test-faults: install ## each file-system call of each command fails or is the last: two hours
+	$(BIN)/python -m tests.faults.sweep build/faults.jsonl $(if $(JOBS),--jobs $(JOBS))
 
 # kubernetes-validate has the schemas that Kubernetes publishes; it is needed here only.
 # Servers of object stores have their own environment: nothing of them is imported.

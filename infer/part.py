@@ -34,7 +34,7 @@ from tumorbatch.infer.work_area import (
     kept_rows,
     to_predict,
 )
-from tumorbatch.json_reader import read_object
+from tumorbatch.json_reader import read_own
 from tumorbatch.lock import lock_beside
 from tumorbatch.object_path import absolute
 from tumorbatch.parts import (
@@ -100,10 +100,7 @@ def _join(job: Job) -> Frozen:
     def freeze() -> dict[str, Any]:
         key = job.key()
         whole = job.plan(job.settings(key))
-        try:
-            old = read_object(area / _PLAN)
-        except (OSError, ValueError):
-            old = None
+        old = read_own(area / _PLAN)
         if old is not None and old != whole:
             if not job.config.overwrite:
                 refuse_other_plan(area.name, old, whole)

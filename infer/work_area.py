@@ -34,7 +34,7 @@ from tumorbatch.infer.batching import FileToPredict
 from tumorbatch.infer.chunks import sound_chunks
 from tumorbatch.infer.predictions import PredictionsWriter, iterate_file
 from tumorbatch.infer.worker import Row, to_time
-from tumorbatch.json_reader import read_object
+from tumorbatch.json_reader import read_own
 from tumorbatch.parts import read_frozen
 from tumorbatch.signals import deferred
 from tumorbatch.status import DECIDED_BY_CONTENT, NO_ERRORS
@@ -160,10 +160,7 @@ def _old_plan(folder: Path) -> Mapping[str, Any] | None:
     frozen = read_frozen(folder)
     if frozen is not None:
         return frozen.values
-    try:
-        return read_object(folder / _PLAN)
-    except (OSError, ValueError):
-        return None
+    return read_own(folder / _PLAN)
 
 
 def attempt_files(folder: Path) -> list[Path]:

@@ -45,7 +45,7 @@ from tumorbatch.checks import (
 )
 from tumorbatch.errors import ConfigError, InputError, OutputError, cannot_write
 from tumorbatch.files import FoundFile, find_files, is_dicom, is_litter, printable, read_file
-from tumorbatch.json_reader import read_object
+from tumorbatch.json_reader import read_own
 from tumorbatch.lock import lock_inside, output_lock
 from tumorbatch.machine import blamed
 from tumorbatch.preprocess.decode import decode
@@ -279,11 +279,10 @@ def _prepare(target: Path, settings: dict[str, Any], overwrite: bool) -> dict[st
 def _read_json(path: Path) -> dict[str, Any] | None:
     """Return its content; empty if it is damaged, None if it is missing."""
     try:
-        return read_object(path)
+        path.lstat()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
-        return {}
+    return read_own(path) or {}
 
 
 def _outputs(target: Path) -> set[str]:

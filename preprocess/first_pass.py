@@ -28,7 +28,7 @@ from tumorbatch.atomic import (
 )
 from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import cannot_write
-from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_object
+from tumorbatch.json_reader import INTEGER, NULL, TEXT, parse_object, read_own
 from tumorbatch.manifest_schema import ROW_SCHEMA
 from tumorbatch.parts import Frozen, read_frozen
 from tumorbatch.preprocess.chunks import JOURNAL_SCHEMA, Chunks
@@ -295,7 +295,4 @@ def spool_record(spool: BinaryIO, result: FileResult) -> tuple[int, int]:
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:
     """Return the plan of the interrupted run in `folder`, or None."""
-    try:
-        return read_object(folder / _PLAN)
-    except (OSError, ValueError):
-        return None
+    return read_own(folder / _PLAN)

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import secrets
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +99,7 @@ def _save(network: Any, target: Path, kind: str, out: Path) -> None:
     try:
         with _quiet():
             if kind == "savedmodel":
-                network.export(target, format="tf_saved_model", verbose=False)
+                _save_folder(network, target)
             else:
                 network.save(target)
     except (OSError, RuntimeError, tf.errors.OpError) as error:
@@ -109,18 +111,55 @@ def _save(network: Any, target: Path, kind: str, out: Path) -> None:
         ) from error
 
 
+def _save_folder(network: Any, folder: Path) -> None:
+    """Let TensorFlow write a SavedModel to memory, and copy it to `folder`, which is empty.
+
+    Its own writer reads back what it has written, and ends the process (SIGSEGV) where the disk does
+    not give it.
+    """
+    import tensorflow as tf
+
+    memory = f"ram://{secrets.token_hex(8)}"
+    with _without_autograph():
+        network.export(memory, format="tf_saved_model", verbose=False)
+    for path, _, names in tf.io.gfile.walk(memory):
+        below = folder / path.removeprefix(memory).strip("/")
+        below.mkdir(exist_ok=True)
+        for name in names:
+            with tf.io.gfile.GFile(f"{path}/{name}", "rb") as file:
+                (below / name).write_bytes(file.read())
+    tf.io.gfile.rmtree(memory)
+
+
+@contextlib.contextmanager
+def _without_autograph() -> Iterator[None]:
+    """Let AutoGraph take the functions of the block as they are.
+
+    It writes each that it converts to a temporary file, which stays when the process is killed. Where
+    it cannot, it does not convert; Keras' functions need no conversion.
+    """
+    before = tempfile.tempdir
+    tempfile.tempdir = os.devnull  # no folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Keras' warning that .h5 is old and TensorFlow's note that it wrote its assets."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence Keras' warning that .h5 is old, and TensorFlow on its assets and on AutoGraph."""
+    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _inside(preprocessing: Preprocessing) -> str:

@@ -5,6 +5,7 @@ Python's own reader takes more than JSON has (NaN, Infinity, a name twice), ends
 with a reason, and so is a value of another kind than the one that is needed.
 """
 
+import errno
 import json
 import math
 import re
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumorbatch.files import is_file_name, read_regular
+from tumorbatch.files import NotRegularError, is_file_name, read_regular
 
 MAX_BYTES = 64 << 20  # the largest files of this product are a hundredth of it
 _MAX_DEPTH = 32
 _MAX_DIGITS = 19  # of a whole number: those of 64 bits
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -70,6 +72,22 @@ def read_object(path: Path, shape: Shape = OBJECT, max_bytes: int = MAX_BYTES) -
         ValueError: Its content is not such an object; the text is a reason, without the file's name.
     """
     return parse_object(read_regular(path, max_bytes), shape)
+
+
+def read_own(path: Path, shape: Shape = OBJECT) -> dict[str, Any] | None:
+    """Return the object that a JSON file of an earlier run holds; None if it is missing or damaged.
+
+    Raises:
+        OSError: The file system does not give it: it may be there and whole, and is not to be replaced.
+    """
+    try:
+        return read_object(path, shape)
+    except (NotRegularError, ValueError):
+        return None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
 
 
 def parse_object(data: bytes, shape: Shape = OBJECT) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tumorbatch.errors import TryAgainError, cannot_write
+from tumorbatch.errors import OutputError, TryAgainError, cannot_write
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 
 _BEAT = 20.0  # seconds
@@ -30,6 +30,8 @@ _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs
 # can be made (/proc), or a lock file that is a dangling link, looks the same each time.
 _ATTEMPTS = 100
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
+# What a link, a folder or a socket under the lock's name gives.
+_FOREIGN = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 # `find_holder` has the lock for some microseconds: that must not look like another run.
 _GLANCES, _GLANCE = 3, 0.02  # attempts, seconds
 
@@ -141,6 +143,11 @@ def _take(output: Path, lock: Path) -> int:
                 continue
             raise cannot_write(output, error) from error
         except OSError as error:
+            if error.errno in _FOREIGN:
+                raise OutputError(
+                    f"Cannot write {output}: {lock} is not a lock file but a link or something else. "
+                    "See who put it there, and delete it."
+                ) from error
             raise cannot_write(output, error) from error
         try:
             alone = _kernel_lock(descriptor)
@@ -181,7 +188,7 @@ def _open(lock: Path) -> tuple[int, bool]:
     if stat.S_ISREG(info.st_mode) and info.st_nlink <= 1:
         return descriptor, False
     os.close(descriptor)
-    raise OSError(errno.ELOOP, f"{lock.name} there is a link or no regular file: delete it")
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def _kernel_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool | None:

@@ -39,7 +39,7 @@ from tumorbatch.atomic import (
 from tumorbatch.checks import refuse_other_plan
 from tumorbatch.errors import ConfigError, TryAgainError
 from tumorbatch.found_file import printable
-from tumorbatch.json_reader import COUNT, SHA256, TEXT, read_object
+from tumorbatch.json_reader import COUNT, SHA256, TEXT, read_object, read_own
 from tumorbatch.lock import Holder, find_holder, output_lock
 from tumorbatch.object_path import ObjectPath
 
@@ -163,12 +163,14 @@ def read_frozen(area: Path) -> Frozen | None:
 
     A plan without its list is none: that is what a deletion leaves which was killed, or failed.
     """
-    try:
-        frozen = Frozen(read_object(area / PLAN, _PLAN_SHAPE))
-        manifest_path(area, frozen.values["manifest_sha256"]).lstat()
-    except (OSError, ValueError):
+    values = read_own(area / PLAN, _PLAN_SHAPE)
+    if values is None:
         return None
-    return frozen
+    try:
+        manifest_path(area, values["manifest_sha256"]).lstat()
+    except FileNotFoundError:
+        return None
+    return Frozen(values)
 
 
 def manifest_path(area: Path, sha256: str) -> Path:

@@ -39,7 +39,7 @@ from tumorbatch.checks import (
 )
 from tumorbatch.errors import ConfigError, cannot_write
 from tumorbatch.files import is_litter, printable
-from tumorbatch.json_reader import FILE_NAME, OBJECT, read_object
+from tumorbatch.json_reader import FILE_NAME, OBJECT, read_own
 from tumorbatch.lock import lock_beside, output_lock
 from tumorbatch.preprocess.classes import ClassFolders, find_sources, refuse_inside
 from tumorbatch.preprocess.explore.figures import draw
@@ -194,12 +194,12 @@ def _refuse_other(out: Path, settings: Mapping[str, Any], overwrite: bool) -> No
         raise cannot_write(out, error) from error
     if not existing:
         return
-    try:
-        result = read_object(out / RESULT, {"figures": [FILE_NAME], "settings": OBJECT})
+    result = read_own(out / RESULT, {"figures": [FILE_NAME], "settings": OBJECT})
+    own: set[str] = set()
+    old: dict[str, Any] = {}
+    if result is not None:
         own = {RESULT, PAGE, *result["figures"]}
         old = {"formats": [*IMAGE_FORMATS], **result["settings"]}  # earlier versions do not say it
-    except (OSError, ValueError):
-        own, old = set(), {}
     foreign = [name for name in existing if name not in own]
     if foreign:
         raise ConfigError(

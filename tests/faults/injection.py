@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONTROL = "6q512s512s"  # struct control in shim.c
-_VARYING = re.compile(r"[0-9a-f]{4,}|\d+")  # numbers of processes, digits of checksums, random names
+VARYING = re.compile(r"[0-9a-f]{4,}|\d+")  # numbers of processes, digits of checksums, random names
 
 
 class Fault(NamedTuple):
@@ -72,12 +72,14 @@ class Point(NamedTuple):
     Attributes:
         at: Its number in an undisturbed run, from 1.
         changes: Whether it changes a file or a folder.
-        site: Function and path, with `#` for what differs from run to run.
+        site: Function and path below the root, with `#` for what differs from run to run.
+        place: "first" or "last" of the calls of this site.
     """
 
     at: int
     changes: bool
     site: str
+    place: str
 
 
 def build_shim(folder: Path) -> Path:
@@ -95,10 +97,15 @@ class Runs:
 
     Args:
         folder: For the shim and its control block.
+
+    Attributes:
+        temporary: The commands' folder for temporary files.
     """
 
     def __init__(self, folder: Path) -> None:
         self._output, self._log = folder / "output", folder / "log"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
         block = folder / "control"
         block.write_bytes(bytes(struct.calcsize(_CONTROL)))
         with block.open("r+b") as file:
@@ -107,6 +114,7 @@ class Runs:
             "LD_PRELOAD": str(build_shim(folder)),
             "TUMORBATCH_FAULTS": str(block),
             "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.temporary),
         }
 
     def close(self) -> None:
@@ -157,11 +165,20 @@ class Runs:
 
         A Parquet file is written in many small pieces, and none of them differs from its neighbour.
         """
-        sites: dict[str, list[Point]] = {}
+        root = struct.unpack(_CONTROL, self._control[:])[6].rstrip(b"\0").decode()
+        sites: dict[str, list[int]] = {}
+        changing = set()
         for at, line in enumerate(self._log.read_text(errors="replace").splitlines(), 1):
-            site = _VARYING.sub("#", line)
-            sites.setdefault(site, []).append(Point(at, line.split()[1] == "changes", site))
-        chosen = {point for calls in sites.values() for point in (calls[0], calls[-1])}
+            function, kind, path = line.split(" ", 2)
+            site = f"{function} {VARYING.sub('#', path.removeprefix(root)) or '/'}"
+            sites.setdefault(site, []).append(at)
+            if kind == "changes":
+                changing.add(at)
+        chosen = []
+        for site, calls in sites.items():
+            chosen.append(Point(calls[0], calls[0] in changing, site, "first"))
+            if len(calls) > 1:
+                chosen.append(Point(calls[-1], calls[-1] in changing, site, "last"))
         return sorted(chosen)
 
 

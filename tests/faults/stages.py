@@ -1,5 +1,6 @@
 """The commands that meet faults, and what their results must be."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import safetensors.numpy
 
+from tests.faults.injection import Runs
 from tumorbatch import bundle
 from tumorbatch.bundle import Bundle
 from tumorbatch.infer import verify as verify_table
@@ -22,6 +24,10 @@ from tumorbatch.preprocessing_config import Preprocessing
 Content = dict[str, Any]
 
 
+def _no_problems(_: Path) -> tuple[Any, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command, in a folder with `raw/`, `model/` and `work/`, which holds its output.
@@ -30,17 +36,21 @@ class Stage:
         name: For the table.
         arguments: Of the command.
         result: What must be there for `content`, below `work/`.
-        grown: Whether the output exists, of the images that were there before the last ones.
+        earlier: The command that has made what is there before; (): nothing is.
         content: What the output holds, without what differs from run to run.
         problems: What `verify` says of it.
+        grown: Whether the source has grown since `earlier`.
+        several: Whether it publishes one thing after another: an error may come in between.
     """
 
     name: str
     arguments: tuple[str, ...]
     result: str
-    grown: bool
+    earlier: tuple[str, ...]
     content: Callable[[Path], Content]
-    problems: Callable[[Path], tuple[Any, ...]]
+    problems: Callable[[Path], tuple[Any, ...]] = _no_problems
+    grown: bool = False
+    several: bool = False
 
 
 def make_inputs(folder: Path) -> None:
@@ -54,6 +64,22 @@ def make_inputs(folder: Path) -> None:
     for k in range(3):
         _image(folder / "late" / f"late {k}.png", 100 + k)
     _bundle(folder / "model")
+    (folder / "work").mkdir()
+
+
+def make_trained_inputs(folder: Path, server: Runs) -> None:
+    """Write a shard set `tfrecords/`, and `cnn1/`, a model trained on it for an epoch."""
+    for label, name in enumerate(("Healthy", "Brain Tumor")):
+        (folder / "raw" / name).mkdir(parents=True)
+        for k in range(20):
+            _image(folder / "raw" / name / f"{k}.png", 1000 * label + k)
+    train = ("train", "tfrecords", "--arch", "cnn1", "--epochs", "1", "--batch-size", "8", *_CPU)
+    for arguments in (
+        ("shard", "raw", "tfrecords", "--size", "32", "--workers", "1"),
+        (*train, "--out", "cnn1"),
+    ):
+        done = server.run(arguments, folder)
+        assert done.status == 0, done.output
     (folder / "work").mkdir()
 
 
@@ -103,8 +129,8 @@ def _table(work: Path) -> Content:
 
 
 def _csv(work: Path) -> Content:
-    lines = (work / "out").read_text().splitlines()
-    return {**_names(work), "rows": [line.rpartition(",")[0] for line in lines]}
+    with (work / "out").open(newline="") as file:
+        return {**_names(work), "rows": [{**row, "run_id": ""} for row in csv.DictReader(file)]}
 
 
 def _lines(work: Path) -> Content:
@@ -124,16 +150,17 @@ def _trained(work: Path) -> Content:
 
 def _evaluated(work: Path) -> Content:
     value = json.loads((work / "out" / "metrics.json").read_bytes())
-    return {**_names(work), "rows": value["model"]}
+    return {**_names(work), "rows": [value["model"], value["method"]["replicates"]]}
+
+
+def _frozen(work: Path) -> Content:
+    names = [name for name in _names(work) if name.startswith("cnn1")]
+    return {**dict.fromkeys(names), "rows": json.loads((work / "cnn1/model.json").read_bytes())}
 
 
 def _exported(work: Path) -> Content:
     """The bytes of two exports differ: what counts is that one is there."""
     return {**{name.partition("/")[0]: None for name in _names(work)}, "rows": "an export"}
-
-
-def _no_verify(_: Path) -> tuple[Any, ...]:
-    return ()
 
 
 def _set(work: Path) -> tuple[Any, ...]:
@@ -148,40 +175,53 @@ _SHARD = ("shard", "raw", "work/out", "--size", "32", "--workers", "1")
 _INFER = ("infer", "raw", "work/out", "--model", "model", "--workers", "1", "--format")
 _MORE = (*_INFER[:-1], "--incremental", "--format")
 
-STAGES = (
-    Stage("shard, first", _SHARD, "out/dataset.json", False, _files, _set),
-    Stage("shard, grown", _SHARD, "out/dataset.json", True, _files, _set),
-    Stage("infer, Parquet", (*_INFER, "parquet"), "out", True, _table, _predictions),
-    Stage("infer, folder", (*_INFER, "dataset"), "out", True, _table, _predictions),
-    Stage("infer, CSV", (*_INFER, "csv"), "out", True, _csv, _no_verify),
-    Stage("infer, JSON lines", (*_INFER, "jsonl"), "out", True, _lines, _no_verify),
-    Stage("infer, incremental", (*_MORE, "parquet"), "out", True, _table, _predictions),
-    Stage("infer, incremental folder", (*_MORE, "dataset"), "out", True, _table, _predictions),
-    Stage(
-        "explore", ("explore", "raw", "--out", "work/out", "--workers", "1", "--quiet"),
-        "out/explore.json", True, _explored, _no_verify,
-    ),
-)  # fmt: skip
+_EXPLORE = ("explore", "raw", "--out", "work/out", "--workers", "1", "--quiet")
 
-# In processes of their own, on a shard set and a model that TensorFlow has made.
+
+def _growing(name: str, arguments: tuple[str, ...], *rest: Any, result: str = "out") -> Stage:
+    return Stage(name, arguments, result, arguments, *rest, grown=True)
+
+
+STAGES = (
+    _growing("infer, Parquet", (*_INFER, "parquet"), _table, _predictions),
+    _growing("infer, folder", (*_INFER, "dataset"), _table, _predictions),
+    _growing("infer, CSV", (*_INFER, "csv"), _csv),
+    _growing("infer, JSON lines", (*_INFER, "jsonl"), _lines),
+    _growing("infer, incremental", (*_MORE, "parquet"), _table, _predictions),
+    _growing("infer, incremental folder", (*_MORE, "dataset"), _table, _predictions),
+    Stage("shard, first", _SHARD, "out/dataset.json", (), _files, _set),
+    _growing("shard, grown", _SHARD, _files, _set, result="out/dataset.json"),
+    _growing("explore", _EXPLORE, _explored, result="out/explore.json"),
+)
+
+# On a shard set and a model that TensorFlow has made.
+_CPU = ("--device", "cpu", "--quiet")
 _TRAIN = (
     "train", "tfrecords", "--arch", "cnn1", "--out", "work/out", "--epochs", "2", "--batch-size", "8",
-    "--device", "cpu", "--deterministic", "--threads", "1", "--onednn", "off", "--quiet",
-    "--checkpoint-every", "0.06s",
+    "--deterministic", "--threads", "1", "--onednn", "off", "--checkpoint-every", "0.06s", *_CPU,
 )  # fmt: skip
 _EVALUATE = (
-    "evaluate", "cnn1", "tfrecords", "--out", "work/out", "--replicates", "2000", "--gallery", "2",
-    "--device", "cpu", "--no-freeze", "--quiet",
+    "evaluate", "cnn1", "tfrecords", "--out", "work/out", "--gallery", "2", "--no-freeze", *_CPU,
+    "--replicates",
 )  # fmt: skip
+_FREEZE = (
+    "evaluate", "work/cnn1", "tfrecords", "--out", "work/out", "--gallery", "2", "--replicates", "2000",
+    "--threshold", "0.123", "--freeze", *_CPU,
+)  # fmt: skip
+_EXPORT = ("export", "cnn1", "--format")
 TENSORFLOW_STAGES = (
-    Stage("train", _TRAIN, "out/model.json", False, _trained, _no_verify),
-    Stage("evaluate", _EVALUATE, "out/metrics.json", False, _evaluated, _no_verify),
+    Stage("export, Keras", (*_EXPORT, "keras", "--out", "work/net.keras"), "net.keras", (), _exported),
+    Stage("export, SavedModel", (*_EXPORT, "savedmodel", "--out", "work/net"), "net", (), _exported),
+    Stage("evaluate, first", (*_EVALUATE, "2000"), "out/metrics.json", (), _evaluated),
     Stage(
-        "export, Keras", ("export", "cnn1", "--format", "keras", "--out", "work/net.keras"),
-        "net.keras", False, _exported, _no_verify,
+        "evaluate, again", (*_EVALUATE, "2000"), "out/metrics.json", (*_EVALUATE, "2001"), _evaluated
     ),
     Stage(
-        "export, SavedModel", ("export", "cnn1", "--format", "savedmodel", "--out", "work/net"),
-        "net", False, _exported, _no_verify,
+        "evaluate --freeze", _FREEZE, "cnn1/model.json", ("copy", "cnn1", "work/cnn1"), _frozen,
+        several=True,
+    ),
+    Stage("train, first", _TRAIN, "out/model.json", (), _trained),
+    Stage(
+        "train, again", (*_TRAIN, "--overwrite"), "out/model.json", (*_TRAIN, "--seed", "1"), _trained
     ),
 )  # fmt: skip

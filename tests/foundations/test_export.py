@@ -1,9 +1,11 @@
 """What `export` writes loads in a process that knows nothing of tumorbatch, and predicts the same."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,43 @@ def test_wrong_names_and_bundles_are_sentences(model: Path, tmp_path: Path, invo
     code, output = invoke("export", tmp_path, "--format", "h5")
     assert (code, "not a model bundle" in output) == (ExitCode.NO_INPUT, True)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
+def test_nothing_is_written_to_the_folder_for_temporary_files(
+    model: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AutoGraph's files would stay there after a kill: Python deletes them when it ends."""
+    elsewhere, made = str(tmp_path / "tmp"), []
+    os.mkdir(elsewhere)
+    monkeypatch.setattr(tempfile, "tempdir", elsewhere)
+    real = tempfile.NamedTemporaryFile
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        file = real(*arguments, **options)
+        made.append(file.name)
+        return file
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", watched)
+    export.run(model, tmp_path / f"net.{kind}", kind)
+    assert (made, tempfile.tempdir, os.listdir(elsewhere)) == ([], elsewhere, [])
+
+
+def test_a_disk_that_fails_under_a_savedmodel_is_a_sentence(
+    model: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow's own writer raises ValueError, or crashes: it writes to memory."""
+    real = Path.write_bytes
+
+    def failing(path: Path, data: Any) -> int:
+        if path.name == "fingerprint.pb":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", failing)
+    code, output = invoke("export", model, "--format", "savedmodel", "--out", tmp_path / "net")
+    assert (code, "Input/output error" in output) == (ExitCode.CANNOT_WRITE, True)
+    assert os.listdir(tmp_path) in ([], [".net.lock"])
 
 
 @pytest.mark.parametrize("kind", ["savedmodel", "keras"])

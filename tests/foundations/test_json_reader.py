@@ -1,5 +1,6 @@
 """JSON of unknown origin: whatever is in the file, an object of the right shape or a reason."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tumorbatch import json_reader
 from tumorbatch.json_reader import (
     COUNT,
     FILE_NAME,
@@ -19,6 +21,7 @@ from tumorbatch.json_reader import (
     check,
     parse_object,
     read_object,
+    read_own,
 )
 
 
@@ -109,3 +112,23 @@ def test_only_regular_files_of_a_possible_size_are_opened(tmp_path: Path) -> Non
     (tmp_path / "good").write_text('{"a": 1}')
     (tmp_path / "link").symlink_to("good")
     assert read_object(tmp_path / "link") == {"a": 1}
+
+
+def test_what_an_earlier_run_left_is_there_missing_or_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the disk must not look like a missing file: that would be made anew."""
+    path = tmp_path / "plan.json"
+    assert read_own(path) is None
+    path.write_text("{")
+    assert read_own(path) is None
+    path.write_text('{"a": 1}')
+    assert read_own(path) == {"a": 1}
+    assert read_own(path, {"a": TEXT}) is read_own(path / "below") is read_own(tmp_path) is None
+
+    def failing(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(json_reader, "read_regular", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_own(path)

@@ -231,7 +231,7 @@ except OutputError as error:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
 def test_what_is_no_lock_file_is_neither_followed_nor_emptied(tmp_path: Path, kind: str) -> None:
     """Somebody put it there, in a folder that others may write to."""
     mine, lock = tmp_path / "thesis.tex", tmp_path / ".out.lock"
@@ -240,9 +240,14 @@ def test_what_is_no_lock_file_is_neither_followed_nor_emptied(tmp_path: Path, ki
         lock.symlink_to(mine)
     elif kind == "hard link":
         lock.hardlink_to(mine)
-    else:
+    elif kind == "pipe":
         os.mkfifo(lock)
-    with pytest.raises(OutputError, match=r"Cannot write"), output_lock(tmp_path / "out", lock):
+    else:
+        lock.mkdir()
+    with (
+        pytest.raises(OutputError, match=r"out\.lock is not a lock file"),
+        output_lock(tmp_path / "out", lock),
+    ):
         pass
     assert mine.read_text() == "years of work"
 

@@ -87,7 +87,7 @@ def overflow(kind):
         variable = keras.Variable(np.ones(3, np.float32))
         optimizer = kind(keras.optimizers.SGD(0.5), initial_scale=4.0)
         optimizer.build([variable])
-    @tf.function
+    @tf.function(autograph=False)
     def step(gradients):
         two.run(lambda gradient: optimizer.apply([gradient], [variable]), args=(gradients,))
     step(gradients(4.0, 8.0))

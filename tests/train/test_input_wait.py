@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tumorbatch.shard_reader import as_written
 from tumorbatch.train import input_wait
 from tumorbatch.train.input_wait import Waiting
+
+
+def _produced(produce: Any) -> Any:
+    return lambda number: tf.ensure_shape(tf.numpy_function(produce, [number], tf.int64), [])
 
 
 def _slow(seconds: float, count: int = 8) -> Any:
@@ -17,9 +22,8 @@ def _slow(seconds: float, count: int = 8) -> Any:
         time.sleep(seconds)
         return number
 
-    data = tf.data.Dataset.range(count)
-    data = data.map(lambda number: tf.ensure_shape(tf.numpy_function(produce, [number], tf.int64), []))
-    return data.map(lambda number: (number, tf.cast(number, tf.float32)))
+    data = tf.data.Dataset.range(count).map(as_written(_produced(produce)))
+    return data.map(as_written(lambda number: (number, tf.cast(number, tf.float32))))
 
 
 def test_the_batches_are_the_same() -> None:
@@ -63,10 +67,9 @@ def test_what_a_slow_consumer_does_is_not(monkeypatch: pytest.MonkeyPatch) -> No
         return number
 
     monkeypatch.setattr(input_wait.time, "perf_counter", lambda: now)
-    numbers = tf.data.Dataset.range(8)
-    data = numbers.map(lambda x: tf.ensure_shape(tf.numpy_function(produce, [x], tf.int64), []))
+    data = tf.data.Dataset.range(8).map(as_written(_produced(produce)))
     waiting = Waiting()
-    batches = iter(waiting.measured(data.map(lambda x: (x, x)).prefetch(8)))
+    batches = iter(waiting.measured(data.map(as_written(lambda x: (x, x))).prefetch(8)))
     next(batches)
     for _ in range(8):
         produced.acquire()
@@ -80,7 +83,7 @@ def test_it_works_inside_keras_with_several_steps_at_a_time() -> None:
 
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     network.compile("sgd", "mse", steps_per_execution=3)
-    data = _slow(0.01).map(lambda x, y: (tf.cast([[x]], tf.float32), [[y]]))
+    data = _slow(0.01).map(as_written(lambda x, y: (tf.cast([[x]], tf.float32), [[y]])))
     waiting = Waiting()
     started = time.perf_counter()
     network.fit(waiting.measured(data), verbose=0, shuffle=False)

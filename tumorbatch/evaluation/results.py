@@ -32,7 +32,7 @@ from tumorbatch.evaluation.answers import Answers, SplitImages
 from tumorbatch.evaluation.error_gallery import GalleryPicture
 from tumorbatch.evaluation.label_suspects import suspects_csv
 from tumorbatch.files import foreign_entries, is_empty
-from tumorbatch.json_reader import TEXT, read_object
+from tumorbatch.json_reader import TEXT, read_object, read_own
 from tumorbatch.parquet_reader import read_table
 from tumorbatch.report.html import Picture
 from tumorbatch.schema_descriptions import described
@@ -97,11 +97,10 @@ def refuse_foreign(out: Path, loaded: Bundle, dataset_sha256: str, overwrite: bo
         )
     if overwrite or is_empty(out):
         return
-    try:
-        about = read_object(out / METRICS, ABOUT_SHAPE)
-        existing = (about["model"]["weights_sha256"], about["dataset"]["sha256"])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{out} holds damaged results. Give --overwrite to replace them.") from error
+    about = read_own(out / METRICS, ABOUT_SHAPE)
+    if about is None:
+        raise ConfigError(f"{out} holds damaged results. Give --overwrite to replace them.")
+    existing = (about["model"]["weights_sha256"], about["dataset"]["sha256"])
     if existing != (loaded.weights_sha256, dataset_sha256):
         owner = "another model" if existing[0] != loaded.weights_sha256 else "another shard set"
         raise ConfigError(

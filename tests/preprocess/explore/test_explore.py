@@ -1,5 +1,6 @@
 """`explore`: what it finds is what is there, and its folder is whole or absent."""
 
+import errno
 import html
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 
 from tests.preprocess.hostile import write_corpus
 from tests.preprocess.sets import by_path, content_of, write_file
+from tumorbatch import json_reader
 from tumorbatch.copies import KINDS
 from tumorbatch.errors import ConfigError, ExitCode, InputError, OutputError, TryAgainError
 from tumorbatch.files import find_files
@@ -485,6 +487,23 @@ def test_a_result_behind_a_link_is_replaced_behind_it(source: Path, out: Path, t
         run(source, out, Config())
         assert out.is_symlink()
         assert (tmp_path / "scratch" / "explore.json").is_file()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_result_that_the_disk_does_not_give_is_nobody_elses(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(source, out, Config())
+    before = content_of(out)
+
+    def failing(path: Path, *_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json_reader, "read_regular", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            run(source, out, Config())
+    assert content_of(out) == before
 
 
 @pytest.mark.usefixtures("quick")
