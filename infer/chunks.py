@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from tumorbatch.errors import InputError, reason
 from tumorbatch.files import open_regular, printable
-from tumorbatch.infer.predictions import PREFIX, SCHEMA
+from tumorbatch.infer.predictions import PREFIX, file_schema
 from tumorbatch.json_reader import COUNT, TEXT, parse_object
 from tumorbatch.parquet_reader import read_footer, read_table
 from tumorbatch.parts import Frozen, find_chunks
@@ -74,21 +74,32 @@ def read_chunk(path: Path, number: int, frozen: Frozen) -> Chunk:
 
 
 def sound_chunks(area: Path, frozen: Frozen) -> list[Chunk]:
-    """Return one intact file of each finished chunk, by number; delete those that are damaged."""
+    """Return one intact file of each finished chunk, by number; delete those that are damaged.
+
+    Those of earlier versions of the table are intact, too.
+    """
     sound = []
     for number, paths in sorted(find_chunks(area).items()):
         for path in paths:
             try:
                 chunk = read_chunk(path, number, frozen)
-                if read_table(path, SCHEMA).num_rows != chunk.rows:  # verifies all checksums
-                    raise InputError(f"{printable(str(path))} cannot be used: it lacks rows.")
-            except (InputError, OSError, ValueError) as error:
+                _read_all(chunk)
+            except InputError as error:
                 log.warning("%s It is computed again.", error)
                 path.unlink()
                 continue
             sound.append(chunk)
             break
     return sound
+
+
+def _read_all(chunk: Chunk) -> None:
+    """Raise `InputError` where a chunk is damaged; reading verifies all checksums."""
+    try:
+        if read_table(chunk.path, file_schema(chunk.path)).num_rows != chunk.rows:
+            raise ValueError("it lacks rows")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{printable(str(chunk.path))} cannot be used: {reason(error)}.") from error
 
 
 def finished_chunk(

@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
 from tests.bundles import rewrite
+from tests.infer.earlier import rewrite_as_version_2
 from tests.infer.stub import use_stub, write_bundle, write_images
 from tumorbatch import lock, parts, stores
 from tumorbatch.errors import ConfigError, ExitCode, InputError, TryAgainError
@@ -124,6 +126,25 @@ def test_the_finisher_computes_what_is_missing_with_another_number_of_parts(
     report = inference.run(images, out, model, _config())
     assert report.files_kept == 15
     assert _values(out) == expected
+
+
+def test_chunks_of_the_version_before_are_kept_and_damaged_ones_are_named(
+    images: Path, model: Path, tmp_path: Path, expected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out.parquet"
+    inference.run(images, out, model, _config((1, 1)))
+    for paths in find_chunks(_area(out)).values():
+        rewrite_as_version_2(paths[0])
+    [damaged] = find_chunks(_area(out))[3]
+    table = pq.read_table(damaged)
+    kept = pq.read_metadata(damaged).metadata
+    pq.write_table(table.drop_columns(["path"]).replace_schema_metadata(kept), damaged)
+    assert inference.run(images, out, model, _config()).files_kept == FILES - 5
+    assert _values(out) == expected
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"{damaged} cannot be used: it has no column 'path'. It is computed"), (
+        warning
+    )
 
 
 def test_a_folder_that_grows_between_two_tasks_is_listed_once(

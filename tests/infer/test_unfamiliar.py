@@ -6,11 +6,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.bundles import rewrite
+from tests.infer.earlier import rewrite_as_version_2
 from tumorbatch import bundle
 from tumorbatch.errors import ExitCode
 from tumorbatch.familiarity import read, to_bytes
@@ -70,18 +70,7 @@ def test_bundles_without_it_give_null_and_their_old_tables_are_continued(
     command = ("infer", pictures, out, "--model", folder, "--workers", 1)
     assert invoke(*command)[0] == ExitCode.OK
     assert {row["unfamiliar"] for row in iterate_rows(out)} == {None}
-    # As the version before would have written it.
-    table = pq.read_table(out).drop_columns(["unfamiliar"])
-    place = table.column_names.index("flags")
-    texts = [None if names is None else ",".join(names) for names in table["flags"].to_pylist()]
-    table = table.set_column(place, "flags", pa.array(texts, pa.string()))
-    footer = pq.read_metadata(out).metadata
-    kept = {key: text for key, text in footer.items() if key.startswith(b"tumorbatch.")}
-    kept[b"tumorbatch.schema_version"] = b"2"
-    with out.open("wb") as file:
-        pq.write_table(
-            table.replace_schema_metadata(kept), file, compression="zstd", write_page_checksum=True
-        )
+    rewrite_as_version_2(out)
     assert not [text for text in verify.run(out).problems if "columns" in text]
     (pictures / "new.png").write_bytes((pictures / "brain0.png").read_bytes())
     code, output = invoke(*command, "--incremental")
