@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tumorbatch.atomic import write_bytes
 from tumorbatch.bundle_weights import MAX_WEIGHTS_BYTES
 from tumorbatch.checks import refuse_other_plan
-from tumorbatch.errors import InputError, reason
+from tumorbatch.errors import ConfigError, InputError, not_finished, reason
 from tumorbatch.files import read_regular
 from tumorbatch.json_reader import COUNT, FLAG, NULL, NUMBER, OBJECT, TEXT, parse_object
 
@@ -166,6 +166,25 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file: the training is finished, or cannot be."""
         self.path.unlink(missing_ok=True)
+
+    def remove_behind(self, out: Path) -> None:
+        """Delete the file of a training whose bundle is in its place.
+
+        Raises:
+            OutputError: It cannot be deleted; the same command does it.
+        """
+        try:
+            self.remove()
+        except OSError as error:
+            raise not_finished(out, error) from error
+
+    def remove_own_behind(self, out: Path) -> None:
+        """Do so unless the file is damaged, or another training's, which may continue."""
+        try:
+            self.check()
+        except (ConfigError, InputError):
+            return
+        self.remove_behind(out)
 
     def _read(self) -> tuple[Position, dict[str, NDArray[Any]]] | None:
         try:

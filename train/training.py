@@ -77,7 +77,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
         InputError: The shard set is missing, unfinished or damaged, or the bundle in `out` is, or the
             weights to start from are missing or do not fit.
         ConfigError: `out` holds another bundle or other files; no GPU where one was asked for.
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written; or it has been, and the checkpoint cannot be deleted.
         TryAgainError: Another process is training into `out`.
     """
     started = time.monotonic()
@@ -96,12 +96,13 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
             load_tensorflow(config.threads, config.onednn)
         start = pretrained.find(config.start, config.architecture)
         summary = summarise(config, shardset.file_sha256(tfrecords / DATASET), dataset, start)
-        if _already_done(out, summary, config.overwrite):
-            old, metrics = _read_finished(out)
-            return Report(old, metrics, dataset.leaky, 0, None, time.monotonic() - started, True)
         path = out.with_name(f".{out.name}.checkpoint")
         remove_temporaries(path.parent, path.name)
         checkpoint = Checkpoint(path, _plan(config, summary), config.checkpoint_minutes)
+        if _already_done(out, summary, config.overwrite):
+            old, metrics = _read_finished(out)
+            checkpoint.remove_own_behind(out)
+            return Report(old, metrics, dataset.leaky, 0, None, time.monotonic() - started, True)
         try:
             checkpoint.check()
         except (ConfigError, InputError):
@@ -116,7 +117,7 @@ def run(tfrecords: Path, out: Path, config: Config) -> Report:
         except DivergedError:
             checkpoint.remove()  # the same command would end here again
             raise
-        checkpoint.remove()
+        checkpoint.remove_behind(out)
     epochs = len(fitted.history["loss"])
     return Report(trained, metrics, dataset.leaky, epochs, fitted, time.monotonic() - started)
 

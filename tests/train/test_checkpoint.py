@@ -192,7 +192,9 @@ def _wait(process: "subprocess.Popen[str]", moment: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path, invoke: Any) -> None:
+def test_kills_and_signals_change_no_bit(
+    shard_set: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     undisturbed = tmp_path / "undisturbed" / "cnn1"
     out = tmp_path / "killed" / "cnn1"
     checkpoint = out.with_name(".cnn1.checkpoint")
@@ -211,6 +213,7 @@ def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path, invoke
         assert process.returncode == expected, stderr
         assert "Traceback" not in stderr
         assert not out.exists()
+    saved = checkpoint.read_bytes()
     code, output = invoke("train", shard_set, "--out", out, *TRAIN, "--seed", 1)
     assert (code, "seed: 0 then, 1 now" in output) == (ExitCode.USAGE, True), output
     process = _start(shard_set, out, undisturbed)
@@ -224,3 +227,15 @@ def test_kills_and_signals_change_no_bit(shard_set: Path, tmp_path: Path, invoke
     assert "oneDNN off" in runtime["reason"]
     # Neither lock nor checkpoint, nor what kills have left of them.
     assert os.listdir(out.parent) == ["cnn1"]
+
+    # Killed, or the disk failed, between the commit and the deletion of the checkpoint.
+    checkpoint.write_bytes(saved)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "remove", lambda _: os.rmdir(out / "model.json"))
+        code, output = invoke("train", shard_set, "--out", out, *TRAIN)
+    assert (code, "is in its place and whole" in output) == (ExitCode.CANNOT_WRITE, True), output
+    assert invoke("train", shard_set, "--out", out, *TRAIN, "--quiet") == (ExitCode.OK, "")
+    assert os.listdir(out.parent) == ["cnn1"]
+    _fit(Checkpoint(checkpoint, PLAN, EACH_STEP))  # of another training, which may continue
+    assert invoke("train", shard_set, "--out", out, *TRAIN, "--quiet") == (ExitCode.OK, "")
+    assert checkpoint.exists()
